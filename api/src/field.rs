@@ -1,0 +1,141 @@
+//! Field paths and validation errors, with Kubernetes' words (`field.ErrorList` of apimachinery).
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// A path into an object, `spec.template.spec.containers[0].name`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Path(String);
+
+impl Path {
+    pub fn new(root: &str) -> Self {
+        Self(root.to_owned())
+    }
+
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+    }
+
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        Self(format!("{}[{key}]", self.0))
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+    }
+}
+
+/// The classes of `field.Error`; the reason in a Status cause is [`ErrorKind::reason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    Required,
+    Invalid,
+    NotSupported,
+    Duplicate,
+    Forbidden,
+    TooLong,
+    TooMany,
+    NotFound,
+    TypeInvalid,
+}
+
+impl ErrorKind {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Required => "FieldValueRequired",
+            Self::Invalid => "FieldValueInvalid",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::NotFound => "FieldValueNotFound",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+}
+
+/// One validation error. `message` is what Kubernetes prints after the path
+/// (`Invalid value: "x": must be …`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldError {
+    pub kind: ErrorKind,
+    pub path: Path,
+    pub message: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// The errors of one object, in the order in which they were found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ErrorList(Vec<FieldError>);
+
+impl ErrorList {
+    pub fn push(&mut self, error: FieldError) {
+        self.0.push(error);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, FieldError> {
+        self.0.iter()
+    }
+
+    pub fn required(&mut self, path: &Path, detail: &str) {
+        let message = if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
+        self.add(ErrorKind::Required, path, message);
+    }
+
+    pub fn invalid(&mut self, path: &Path, value: &Value, detail: &str) {
+        self.add(ErrorKind::Invalid, path, format!("Invalid value: {value}: {detail}"));
+    }
+
+    pub fn not_supported(&mut self, path: &Path, value: &str, supported: &[&str]) {
+        let list: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        self.add(
+            ErrorKind::NotSupported,
+            path,
+            format!("Unsupported value: {value:?}: supported values: {}", list.join(", ")),
+        );
+    }
+
+    pub fn duplicate(&mut self, path: &Path, value: &Value) {
+        self.add(ErrorKind::Duplicate, path, format!("Duplicate value: {value}"));
+    }
+
+    pub fn forbidden(&mut self, path: &Path, detail: &str) {
+        self.add(ErrorKind::Forbidden, path, format!("Forbidden: {detail}"));
+    }
+
+    pub fn too_long(&mut self, path: &Path, max_bytes: usize) {
+        self.add(ErrorKind::TooLong, path, format!("Too long: may not be more than {max_bytes} bytes"));
+    }
+
+    pub fn too_many(&mut self, path: &Path, actual: usize, max: usize) {
+        self.add(ErrorKind::TooMany, path, format!("Too many: {actual}: must have at most {max} items"));
+    }
+
+    pub fn not_found(&mut self, path: &Path, value: &Value) {
+        self.add(ErrorKind::NotFound, path, format!("Not found: {value}"));
+    }
+
+    fn add(&mut self, kind: ErrorKind, path: &Path, message: String) {
+        self.0.push(FieldError { kind, path: path.clone(), message });
+    }
+}

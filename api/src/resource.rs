@@ -1,0 +1,179 @@
+//! What one served kind is: names, scope, subresources, columns, durability and behaviour, as data.
+//!
+//! Built-in kinds and (later) custom resources are both `Descriptor`s, so nothing downstream may ask "which kind is
+//! this": it reads the descriptor or calls its strategy.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::strategy::Strategy;
+
+/// Whether objects live in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// After its transaction is on disk.
+    #[default]
+    Synced,
+    /// From memory; it reaches the disk with the next commit (Leases, Events).
+    Relaxed,
+}
+
+/// A path below an object (`/status`, `/scale`, …).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subresource {
+    /// `/status`: only this path writes `.status`, and it writes nothing else.
+    Status,
+    /// `/scale` as `autoscaling/v1` Scale.
+    Scale(ScalePaths),
+    /// Anything with a handler of its own in the API server: `log`, `binding`, `eviction`, `token`, `finalize`, …
+    Named(NamedSubresource),
+}
+
+/// Where the numbers of a Scale live in the object, as dotted paths that begin with a dot (`.spec.replicas`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalePaths {
+    pub spec_replicas: Cow<'static, str>,
+    pub status_replicas: Cow<'static, str>,
+    /// A path to a label selector, as an object (`matchLabels`…) or in its string form.
+    pub selector: Option<Cow<'static, str>>,
+}
+
+/// A subresource that discovery shows and a handler named `name` serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedSubresource {
+    pub name: Cow<'static, str>,
+    /// Group and version of what it exchanges, where they differ from the parent's (`policy/v1` for eviction).
+    pub group_version: Option<(Cow<'static, str>, Cow<'static, str>)>,
+    /// The kind that it exchanges (`Binding`, `Eviction`, `TokenRequest`; `Pod` for `log`).
+    pub kind: Cow<'static, str>,
+    pub verbs: &'static [&'static str],
+}
+
+impl Subresource {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Status => "status",
+            Self::Scale(_) => "scale",
+            Self::Named(named) => &named.name,
+        }
+    }
+}
+
+/// One column of a server-printed table.
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub name: Cow<'static, str>,
+    /// OpenAPI type: `string`, `integer`, `number`, `boolean`, `date`.
+    pub kind: &'static str,
+    /// OpenAPI format: `name` for the object's name, else empty.
+    pub format: &'static str,
+    pub description: Cow<'static, str>,
+    /// 0 is always shown; 1 only by `kubectl get -o wide`.
+    pub priority: i32,
+    pub cell: Cell,
+}
+
+/// How a column gets its value.
+#[derive(Clone)]
+pub enum Cell {
+    /// A function of the object and of the time at which the table is made.
+    Of(fn(&Value, jiff::Timestamp) -> Value),
+    /// A JSONPath as in a CustomResourceDefinition's `additionalPrinterColumns`.
+    Path(Cow<'static, str>),
+}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(_) => f.write_str("Of(..)"),
+            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
+        }
+    }
+}
+
+/// Group and plural name: what identifies a resource in paths, authorization and storage whatever its version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupResource {
+    pub group: Cow<'static, str>,
+    pub resource: Cow<'static, str>,
+}
+
+impl fmt::Display for GroupResource {
+    /// `deployments.apps`, or `pods` for the core group: the form of Kubernetes' error messages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.resource)?;
+        if !self.group.is_empty() {
+            write!(f, ".{}", self.group)?;
+        }
+        Ok(())
+    }
+}
+
+/// One served kind.
+#[derive(Clone, Debug)]
+pub struct Descriptor {
+    /// `""` is the core group.
+    pub group: Cow<'static, str>,
+    pub version: Cow<'static, str>,
+    pub kind: Cow<'static, str>,
+    pub plural: Cow<'static, str>,
+    pub singular: Cow<'static, str>,
+    pub short_names: Vec<Cow<'static, str>>,
+    pub categories: Vec<Cow<'static, str>>,
+    pub scope: Scope,
+    pub subresources: Vec<Subresource>,
+    /// Columns after `Name` and before `Age` included: the whole row, in order.
+    pub columns: Vec<Column>,
+    pub durability: Durability,
+    /// Seconds after its last write at which an object is removed by the store (Events: 3600).
+    pub expires_after: Option<u32>,
+    /// Dotted paths, without a leading dot, that field selectors may name besides `metadata.name` and
+    /// `metadata.namespace`. An absent field reads as the empty string.
+    pub selectable: &'static [&'static str],
+    /// The OpenAPI definition's name, `io.k8s.api.apps.v1.Deployment`.
+    pub definition: Cow<'static, str>,
+    /// Verbs that the resource itself has, in discovery's words.
+    pub verbs: &'static [&'static str],
+    /// PUT to a name that does not exist creates it (Kubernetes: Lease, Node, Event, Endpoints, Service, … do).
+    pub create_on_update: bool,
+    /// `.metadata.generation` counts changes of everything but metadata and status.
+    pub generation: bool,
+    pub strategy: Arc<dyn Strategy>,
+}
+
+/// The verbs of an ordinary resource.
+pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+impl Descriptor {
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    pub fn group_resource(&self) -> GroupResource {
+        GroupResource { group: self.group.clone(), resource: self.plural.clone() }
+    }
+
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name() == name)
+    }
+
+    /// Whether `.status` is written through `/status` only.
+    pub fn has_status(&self) -> bool {
+        self.subresources.contains(&Subresource::Status)
+    }
+}

@@ -1,0 +1,207 @@
+//! Errors as Kubernetes says them: `metav1.Status` with reason, details, causes and the right HTTP code.
+//!
+//! An `ApiError` is the outside message only. What a log needs beside it travels as the error's source in the module
+//! that failed.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::field::ErrorList;
+use crate::resource::Descriptor;
+
+/// One cause in `details.causes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    pub reason: String,
+    pub message: String,
+    pub field: String,
+}
+
+/// A failure that a client reads. Serialised by [`ApiError::to_status`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    pub code: u16,
+    /// A `metav1.StatusReason`: `NotFound`, `AlreadyExists`, `Conflict`, `Invalid`, …
+    pub reason: &'static str,
+    pub message: String,
+    pub details: Box<Details>,
+}
+
+/// `status.details`; empty parts are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    pub name: String,
+    pub group: String,
+    pub kind: String,
+    pub uid: String,
+    pub causes: Vec<Cause>,
+    pub retry_after_seconds: u32,
+}
+
+impl ApiError {
+    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: Box::default() }
+    }
+
+    fn about(mut self, resource: &Descriptor, name: &str) -> Self {
+        self.details.name = name.to_owned();
+        self.details.group = resource.group.to_string();
+        self.details.kind = resource.plural.to_string();
+        self
+    }
+
+    /// 404 for an object.
+    pub fn not_found(resource: &Descriptor, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{} {name:?} not found", resource.group_resource())).about(resource, name)
+    }
+
+    /// 404 for a path that no route has.
+    pub fn no_such_path() -> Self {
+        Self::new(404, "NotFound", "the server could not find the requested resource")
+    }
+
+    pub fn already_exists(resource: &Descriptor, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", resource.group_resource()))
+            .about(resource, name)
+    }
+
+    pub fn conflict(resource: &Descriptor, name: &str, why: impl fmt::Display) -> Self {
+        Self::new(
+            409,
+            "Conflict",
+            format!("Operation cannot be fulfilled on {} {name:?}: {why}", resource.group_resource()),
+        )
+        .about(resource, name)
+    }
+
+    /// 409 for a stale resourceVersion.
+    pub fn modified(resource: &Descriptor, name: &str) -> Self {
+        Self::conflict(
+            resource,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+
+    /// 422 with one cause per field.
+    pub fn invalid(resource: &Descriptor, name: &str, errors: &ErrorList) -> Self {
+        let qualified = if resource.group.is_empty() {
+            resource.kind.to_string()
+        } else {
+            format!("{}.{}", resource.kind, resource.group)
+        };
+        let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let joined = if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) };
+        let mut error = Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {joined}"));
+        error.details.name = name.to_owned();
+        error.details.group = resource.group.to_string();
+        error.details.kind = resource.kind.to_string();
+        error.details.causes = errors
+            .iter()
+            .map(|e| Cause {
+                reason: e.kind.reason().to_owned(),
+                message: e.message.clone(),
+                field: e.path.to_string(),
+            })
+            .collect();
+        error
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// 403. `attributes` is what follows the resource: `User "x" cannot list resource "pods" in API group "" in the namespace "y"`.
+    pub fn forbidden(resource: Option<&Descriptor>, name: &str, attributes: impl fmt::Display) -> Self {
+        match resource {
+            Some(r) => {
+                let quoted = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+                Self::new(403, "Forbidden", format!("{}{quoted} is forbidden: {attributes}", r.group_resource()))
+                    .about(r, name)
+            }
+            None => Self::new(403, "Forbidden", format!("forbidden: {attributes}")),
+        }
+    }
+
+    pub fn method_not_allowed() -> Self {
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    }
+
+    pub fn not_acceptable(message: impl Into<String>) -> Self {
+        Self::new(406, "NotAcceptable", message)
+    }
+
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
+    }
+
+    /// 410: the resourceVersion is older than the kept history.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    pub fn gone(message: impl Into<String>) -> Self {
+        Self::new(410, "Gone", message)
+    }
+
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        let mut error = Self::new(429, "TooManyRequests", message);
+        error.details.retry_after_seconds = retry_after_seconds;
+        error
+    }
+
+    pub fn internal(message: impl fmt::Display) -> Self {
+        Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Self::new(504, "Timeout", message)
+    }
+
+    /// The `metav1.Status` object.
+    pub fn to_status(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code,
+        });
+        let details = self.details.to_json();
+        if let (Value::Object(status), false) = (&mut status, details.is_empty()) {
+            status.insert("details".into(), Value::Object(details));
+        }
+        status
+    }
+}
+
+impl Details {
+    fn to_json(&self) -> serde_json::Map<String, Value> {
+        let mut map = serde_json::Map::new();
+        for (key, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+            if !value.is_empty() {
+                map.insert(key.into(), Value::String(value.clone()));
+            }
+        }
+        if !self.causes.is_empty() {
+            let causes =
+                self.causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}));
+            map.insert("causes".into(), causes.collect());
+        }
+        if self.retry_after_seconds > 0 {
+            map.insert("retryAfterSeconds".into(), self.retry_after_seconds.into());
+        }
+        map
+    }
+}

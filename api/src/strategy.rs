@@ -1,0 +1,79 @@
+//! What a kind does beyond being stored: hooks that the generic verbs call, each a no-op by default.
+//!
+//! Order on create: `prepare_create` → `default` → `validate`. On update (of the object, its status, or by a patch):
+//! `default` → `prepare_update` → `validate_update`. A hook changes or judges one JSON tree; it does no I/O. Typed work
+//! goes through [`view`].
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::field::ErrorList;
+
+/// Which part of an object a request may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything but status (for a kind with a status subresource; else everything).
+    Main,
+    Status,
+}
+
+/// Behaviour of one kind.
+pub trait Strategy: Send + Sync + fmt::Debug {
+    /// Clears what a client may not set on create (the generic verb has already dropped `.status` where there is a
+    /// status subresource).
+    fn prepare_create(&self, _object: &mut Value) {}
+
+    /// Fills absent fields with Kubernetes' defaults. Must be idempotent.
+    fn default(&self, _object: &mut Value) {}
+
+    /// Judges a new object, `metadata` excepted except for what the kind adds to it (the generic verb validates names,
+    /// labels, annotations, owner references and finalizers; [`Strategy::name_rule`] says which names are good).
+    fn validate(&self, _object: &Value, _errors: &mut ErrorList) {}
+
+    /// Carries over from `old` what this request may not change.
+    fn prepare_update(&self, _new: &mut Value, _old: &Value, _part: Part) {}
+
+    /// Judges an update: by default, as a new object.
+    fn validate_update(&self, new: &Value, _old: &Value, part: Part, errors: &mut ErrorList) {
+        if part == Part::Main {
+            self.validate(new, errors);
+        }
+    }
+
+    /// Which names are good.
+    fn name_rule(&self) -> NameRule {
+        NameRule::DnsSubdomain
+    }
+
+    /// Warnings that a client should read (deprecated fields and the like).
+    fn warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A kind's rule for `metadata.name`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain, at most 253 characters.
+    DnsSubdomain,
+    /// RFC 1123 label, at most 63 characters (Namespace).
+    DnsLabel,
+    /// RFC 1035 label, at most 63 characters (Service).
+    Dns1035Label,
+    /// Anything that is one path segment (RBAC).
+    PathSegment,
+}
+
+/// A kind with no behaviour of its own.
+#[derive(Debug)]
+pub struct Plain;
+
+impl Strategy for Plain {}
+
+/// A typed view of (a part of) an object; `None` if it does not have the type's shape, which decoding has already
+/// refused for requests.
+pub fn view<T: DeserializeOwned>(value: &Value) -> Option<T> {
+    T::deserialize(value).ok()
+}

@@ -1,0 +1,7 @@
+//! Wherry's control plane: a revisioned store, a watch cache on shared bytes, an API server that derives everything from
+//! the kind registry, and the controllers and scheduler, which are ordinary clients of that server.
+//!
+//! What must stay true: nothing but the API server touches the store; every write passes the one pipeline.
+
+pub mod cache;
+pub mod store;
