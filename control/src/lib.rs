@@ -3,5 +3,6 @@
 //!
 //! What must stay true: nothing but the API server touches the store; every write passes the one pipeline.
 
+pub mod auth;
 pub mod cache;
 pub mod store;

@@ -1,0 +1,219 @@
+//! Who a request comes from, and what it may do.
+//!
+//! Authentication (`authn`) turns a certificate or a token into a [`UserInfo`]; authorization (`authorize`) judges
+//! [`Attributes`]. What must stay true: every request, in-process clients included, passes an [`Authorizer`]; nothing
+//! else in the server knows a user's name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+/// The group of every request with valid credentials.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// The group of every request without credentials.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The user of a request without credentials.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// The group that may do everything.
+pub const MASTERS: &str = "system:masters";
+/// The group of nodes, and what their names begin with.
+pub const NODES: &str = "system:nodes";
+pub const NODE_PREFIX: &str = "system:node:";
+
+/// An authenticated user, `authentication.k8s.io/v1` UserInfo.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    /// A user with valid credentials: `system:authenticated` is added to the groups.
+    pub fn authenticated(name: impl Into<String>, groups: &[&str]) -> Self {
+        let groups = groups.iter().copied().chain([AUTHENTICATED]).map(str::to_owned).collect();
+        Self { name: name.into(), groups, ..Self::default() }
+    }
+
+    /// The administrator of the admin kubeconfig.
+    pub fn admin() -> Self {
+        Self::authenticated("wherry-admin", &[MASTERS])
+    }
+
+    pub fn scheduler() -> Self {
+        Self::authenticated("system:kube-scheduler", &[])
+    }
+
+    pub fn controller_manager() -> Self {
+        Self::authenticated("system:kube-controller-manager", &[])
+    }
+
+    pub fn node(name: &str) -> Self {
+        Self::authenticated(format!("{NODE_PREFIX}{name}"), &[NODES])
+    }
+
+    pub fn anonymous() -> Self {
+        Self { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..Self::default() }
+    }
+
+    pub fn is_anonymous(&self) -> bool {
+        self.name == ANONYMOUS
+    }
+
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+
+    /// The node's name, if this is a node.
+    pub fn node_name(&self) -> Option<&str> {
+        if self.in_group(NODES) { self.name.strip_prefix(NODE_PREFIX) } else { None }
+    }
+}
+
+/// What a request wants to do, as Kubernetes' authorizers see it.
+///
+/// For an API resource `resource` is set and `path` empty; for anything else (`/version`, `/metrics`) the reverse, and
+/// `verb` is the lower-case HTTP method.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verb: String,
+    pub group: String,
+    pub version: String,
+    /// The plural name.
+    pub resource: String,
+    /// `""` for the resource itself.
+    pub subresource: String,
+    /// `""`: all namespaces, or a cluster-scoped resource.
+    pub namespace: String,
+    /// `""` for collections, so also for a create.
+    pub name: String,
+    /// A non-resource path.
+    pub path: String,
+    /// The `fieldSelector` parameter of a list, watch or deletecollection.
+    pub field_selector: Option<String>,
+    /// The `labelSelector` parameter of the same.
+    pub label_selector: Option<String>,
+}
+
+impl Attributes {
+    /// Attributes of a non-resource request.
+    pub fn non_resource(verb: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { verb: verb.into(), path: path.into(), ..Self::default() }
+    }
+
+    pub fn is_resource(&self) -> bool {
+        !self.resource.is_empty()
+    }
+
+    /// What follows `… is forbidden: ` in the message to the client:
+    /// `User "x" cannot list resource "pods" in API group "" in the namespace "y"`.
+    pub fn forbidden_by(&self, user: &UserInfo, reason: &str) -> String {
+        let mut text = if self.is_resource() {
+            let slash = if self.subresource.is_empty() { "" } else { "/" };
+            let place = match self.namespace.as_str() {
+                "" => " at the cluster scope".to_owned(),
+                namespace => format!(" in the namespace {namespace:?}"),
+            };
+            format!(
+                "User {:?} cannot {} resource {:?} in API group {:?}{place}",
+                user.name,
+                self.verb,
+                format!("{}{slash}{}", self.resource, self.subresource),
+                self.group,
+            )
+        } else {
+            format!("User {:?} cannot {} path {:?}", user.name, self.verb, self.path)
+        };
+        if !reason.is_empty() {
+            text.push_str(": ");
+            text.push_str(reason);
+        }
+        text
+    }
+}
+
+/// The answer of an authorizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Allow,
+    /// Why not, for the client; may be empty.
+    Deny(String),
+}
+
+impl Decision {
+    pub fn allowed(&self) -> bool {
+        *self == Self::Allow
+    }
+
+    pub fn deny(reason: impl Into<String>) -> Self {
+        Self::Deny(reason.into())
+    }
+}
+
+/// Judges requests. Called twice for a write: with the attributes before the body is read, and with the decoded object
+/// after it.
+#[async_trait]
+pub trait Authorizer: Send + Sync + fmt::Debug {
+    /// Whether the user may make this request.
+    async fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Decision;
+
+    /// Whether the user may write this object (what Kubernetes' NodeRestriction admission decides): `new` is absent for
+    /// a delete, `old` for a create. A denial is a 403 too, with the reason as its message.
+    async fn admit(
+        &self,
+        _user: &UserInfo,
+        _attributes: &Attributes,
+        _new: Option<&Value>,
+        _old: Option<&Value>,
+    ) -> Decision {
+        Decision::Allow
+    }
+}
+
+/// Lets everything pass; for tests of other parts of the pipeline.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct AllowAll;
+
+#[cfg(test)]
+#[async_trait]
+impl Authorizer for AllowAll {
+    async fn authorize(&self, _user: &UserInfo, _attributes: &Attributes) -> Decision {
+        Decision::Allow
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_reads_as_kubernetes_says_it() {
+        let user = UserInfo::authenticated("jane", &[]);
+        let mut attributes = Attributes { verb: "list".into(), resource: "pods".into(), ..Attributes::default() };
+        assert_eq!(
+            attributes.forbidden_by(&user, ""),
+            r#"User "jane" cannot list resource "pods" in API group "" at the cluster scope"#
+        );
+        attributes.namespace = "web".into();
+        attributes.subresource = "log".into();
+        assert_eq!(
+            attributes.forbidden_by(&user, "no"),
+            r#"User "jane" cannot list resource "pods/log" in API group "" in the namespace "web": no"#
+        );
+        assert_eq!(
+            Attributes::non_resource("get", "/metrics").forbidden_by(&user, ""),
+            r#"User "jane" cannot get path "/metrics""#
+        );
+    }
+
+    #[test]
+    fn a_node_is_known_by_its_group_and_its_name() {
+        assert_eq!(UserInfo::node("n1").node_name(), Some("n1"));
+        assert_eq!(UserInfo::authenticated("system:node:n1", &[]).node_name(), None);
+    }
+}
