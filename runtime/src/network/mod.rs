@@ -1,8 +1,11 @@
 //! The network in the host call: a pod's address, its private localhost, Services and names are applied where a guest
 //! binds, connects and resolves. No iptables, no CNI plugin, no privileges.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+
+use async_trait::async_trait;
 
 /// Transport of a guest's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,3 +108,37 @@ impl PodNetwork {
 /// A listener's entry in the host's table.
 #[derive(Debug)]
 pub struct ListenGuard {}
+
+/// A pod, as the network knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodIdentity {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+/// Why a pod could not be given its place in the network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// Every address of the node's range is taken.
+    #[error("no free pod address in {range}")]
+    Exhausted { range: String },
+    #[error("{message}")]
+    Failed {
+        message: String,
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+/// The node's network, as pod workers use it.
+#[async_trait]
+pub trait Network: Send + Sync + std::fmt::Debug {
+    /// Gives a pod its address: `previous` again (the Pod's status has it after a restart of the node) unless it is
+    /// taken or outside the range. Dropping the last reference to the returned view frees the address.
+    async fn attach(&self, pod: PodIdentity, previous: Option<Ipv4Addr>) -> Result<Arc<PodNetwork>, NetworkError>;
+
+    /// The Service environment variables (`X_SERVICE_HOST`, …) for the Services of `namespace` with a cluster address.
+    /// The `kubernetes` Service of `default` is always included.
+    fn service_env(&self, namespace: &str) -> BTreeMap<String, String>;
+}
