@@ -7,15 +7,30 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
-use crate::strategy::Strategy;
+use crate::strategy::{Plain, Strategy};
 
 /// Whether objects live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     Namespaced,
     Cluster,
+}
+
+/// The scope that a type of `k8s-openapi` declares.
+pub trait ScopeOf {
+    const SCOPE: Scope;
+}
+
+impl ScopeOf for ClusterResourceScope {
+    const SCOPE: Scope = Scope::Cluster;
+}
+
+impl ScopeOf for NamespaceResourceScope {
+    const SCOPE: Scope = Scope::Namespaced;
 }
 
 /// When a write is acknowledged.
@@ -119,6 +134,21 @@ impl fmt::Display for GroupResource {
     }
 }
 
+/// Where a kind's schema comes from.
+#[derive(Clone, Copy)]
+pub enum SchemaSource {
+    /// A type of `k8s-openapi`: the function adds its definition, and those it needs, to a generator.
+    BuiltIn(fn(&mut SchemaGenerator) -> Schema),
+}
+
+impl fmt::Debug for SchemaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn(_) => f.write_str("BuiltIn(..)"),
+        }
+    }
+}
+
 /// One served kind.
 #[derive(Clone, Debug)]
 pub struct Descriptor {
@@ -142,6 +172,8 @@ pub struct Descriptor {
     pub selectable: &'static [&'static str],
     /// The OpenAPI definition's name, `io.k8s.api.apps.v1.Deployment`.
     pub definition: Cow<'static, str>,
+    /// What `definition` is made from.
+    pub schema: SchemaSource,
     /// Verbs that the resource itself has, in discovery's words.
     pub verbs: &'static [&'static str],
     /// PUT to a name that does not exist creates it (Kubernetes: Lease, Node, Event, Endpoints, Service, … do).
@@ -153,6 +185,187 @@ pub struct Descriptor {
 
 /// The verbs of an ordinary resource.
 pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// Building a descriptor from a Rust type.
+impl Descriptor {
+    /// The descriptor of a type of `k8s-openapi`: its names, scope and schema; all verbs, a counted generation, no
+    /// subresources, no columns of its own, no behaviour.
+    pub fn of<T>() -> Self
+    where
+        T: Resource + JsonSchema,
+        T::Scope: ScopeOf,
+    {
+        Self {
+            group: T::GROUP.into(),
+            version: T::VERSION.into(),
+            kind: T::KIND.into(),
+            plural: T::URL_PATH_SEGMENT.into(),
+            singular: T::KIND.to_lowercase().into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            scope: T::Scope::SCOPE,
+            subresources: Vec::new(),
+            columns: Vec::new(),
+            durability: Durability::Synced,
+            expires_after: None,
+            selectable: &[],
+            definition: T::schema_name(),
+            schema: SchemaSource::BuiltIn(SchemaGenerator::subschema_for::<T>),
+            verbs: ALL_VERBS,
+            create_on_update: false,
+            generation: true,
+            strategy: Arc::new(Plain),
+        }
+    }
+
+    #[must_use]
+    pub fn short(mut self, names: &[&'static str]) -> Self {
+        self.short_names = names.iter().map(|&n| n.into()).collect();
+        self
+    }
+
+    #[must_use]
+    pub fn categories(mut self, names: &[&'static str]) -> Self {
+        self.categories = names.iter().map(|&n| n.into()).collect();
+        self
+    }
+
+    /// Adds `/status`.
+    #[must_use]
+    pub fn status(mut self) -> Self {
+        self.subresources.push(Subresource::Status);
+        self
+    }
+
+    /// Adds `/scale`; the paths begin with a dot.
+    #[must_use]
+    pub fn scale(
+        mut self,
+        spec_replicas: &'static str,
+        status_replicas: &'static str,
+        selector: Option<&'static str>,
+    ) -> Self {
+        self.subresources.push(Subresource::Scale(ScalePaths {
+            spec_replicas: spec_replicas.into(),
+            status_replicas: status_replicas.into(),
+            selector: selector.map(Into::into),
+        }));
+        self
+    }
+
+    /// Adds a subresource with a handler of its own that exchanges `kind` of the parent's group and version.
+    #[must_use]
+    pub fn named(mut self, name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Self {
+        self.subresources.push(Subresource::Named(NamedSubresource {
+            name: name.into(),
+            group_version: None,
+            kind: kind.into(),
+            verbs,
+        }));
+        self
+    }
+
+    /// Like [`Descriptor::named`], for a kind of another group and version.
+    #[must_use]
+    pub fn named_of(
+        mut self,
+        name: &'static str,
+        (group, version): (&'static str, &'static str),
+        kind: &'static str,
+        verbs: &'static [&'static str],
+    ) -> Self {
+        self.subresources.push(Subresource::Named(NamedSubresource {
+            name: name.into(),
+            group_version: Some((group.into(), version.into())),
+            kind: kind.into(),
+            verbs,
+        }));
+        self
+    }
+
+    #[must_use]
+    pub fn columns(mut self, columns: Vec<Column>) -> Self {
+        self.columns = columns;
+        self
+    }
+
+    /// Fields for field selectors, besides name and namespace.
+    #[must_use]
+    pub fn selectable(mut self, paths: &'static [&'static str]) -> Self {
+        self.selectable = paths;
+        self
+    }
+
+    /// Writes are acknowledged from memory.
+    #[must_use]
+    pub fn relaxed(mut self) -> Self {
+        self.durability = Durability::Relaxed;
+        self
+    }
+
+    /// Objects are removed this many seconds after their last write.
+    #[must_use]
+    pub fn expires(mut self, seconds: u32) -> Self {
+        self.expires_after = Some(seconds);
+        self
+    }
+
+    #[must_use]
+    pub fn create_on_update(mut self) -> Self {
+        self.create_on_update = true;
+        self
+    }
+
+    /// `.metadata.generation` is not kept for this kind.
+    #[must_use]
+    pub fn no_generation(mut self) -> Self {
+        self.generation = false;
+        self
+    }
+
+    #[must_use]
+    pub fn verbs(mut self, verbs: &'static [&'static str]) -> Self {
+        self.verbs = verbs;
+        self
+    }
+
+    #[must_use]
+    pub fn strategy(mut self, strategy: impl Strategy + 'static) -> Self {
+        self.strategy = Arc::new(strategy);
+        self
+    }
+}
+
+impl Column {
+    /// A column that is always shown; `kind` is its OpenAPI type.
+    pub fn new(name: &'static str, kind: &'static str, cell: fn(&Value, jiff::Timestamp) -> Value) -> Self {
+        Self { name: name.into(), kind, format: "", description: "".into(), priority: 0, cell: Cell::Of(cell) }
+    }
+
+    /// A column whose value is found by a JSONPath (`.spec.replicas`).
+    pub fn path(name: &'static str, kind: &'static str, path: &'static str) -> Self {
+        Self { name: name.into(), kind, format: "", description: "".into(), priority: 0, cell: Cell::Path(path.into()) }
+    }
+
+    /// Shown by `-o wide` only.
+    #[must_use]
+    pub fn wide(mut self) -> Self {
+        self.priority = 1;
+        self
+    }
+
+    #[must_use]
+    pub fn describe(mut self, description: &'static str) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    #[must_use]
+    pub fn format(mut self, format: &'static str) -> Self {
+        self.format = format;
+        self
+    }
+}
 
 impl Descriptor {
     /// `v1` or `apps/v1`.
