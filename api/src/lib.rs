@@ -7,6 +7,7 @@
 pub mod decode;
 pub mod field;
 pub mod kinds;
+pub mod meta;
 pub mod object;
 pub mod patch;
 pub mod quantity;
