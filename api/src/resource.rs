@@ -385,6 +385,11 @@ impl Descriptor {
         self.subresources.iter().find(|s| s.name() == name)
     }
 
+    /// Whether objects are kept. What can only be created (a review) is answered and forgotten.
+    pub fn stored(&self) -> bool {
+        self.verbs.contains(&"get") || self.verbs.contains(&"list")
+    }
+
     /// Whether `.status` is written through `/status` only.
     pub fn has_status(&self) -> bool {
         self.subresources.contains(&Subresource::Status)

@@ -42,6 +42,21 @@ pub trait Strategy: Send + Sync + fmt::Debug {
         }
     }
 
+    /// Seconds between a request to delete an object and its end, for a kind that is deleted gracefully (Pod);
+    /// `requested` is the `gracePeriodSeconds` of the request. `None`: the kind knows no grace.
+    fn grace_period(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// Changes an object that is about to wait for its deletion (Namespace: `status.phase` is `Terminating`).
+    fn begin_deletion(&self, _object: &mut Value) {}
+
+    /// Whether something besides `metadata.finalizers` keeps the object from being removed (Namespace:
+    /// `spec.finalizers`).
+    fn blocks_deletion(&self, _object: &Value) -> bool {
+        false
+    }
+
     /// Which names are good.
     fn name_rule(&self) -> NameRule {
         NameRule::DnsSubdomain
