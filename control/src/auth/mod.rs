@@ -4,6 +4,10 @@
 //! [`Attributes`]. What must stay true: every request, in-process clients included, passes an [`Authorizer`]; nothing
 //! else in the server knows a user's name.
 
+mod files;
+pub mod kubeconfig;
+pub mod pki;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
