@@ -4,9 +4,15 @@
 //! [`Attributes`]. What must stay true: every request, in-process clients included, passes an [`Authorizer`]; nothing
 //! else in the server knows a user's name.
 
+pub mod authn;
+pub mod authorize;
 mod files;
 pub mod kubeconfig;
+pub mod node;
 pub mod pki;
+mod references;
+mod rules;
+pub mod tokens;
 
 use std::collections::BTreeMap;
 use std::fmt;

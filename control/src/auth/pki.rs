@@ -48,7 +48,9 @@ pub enum PkiError {
         #[source]
         source: io::Error,
     },
-    #[error("{path} holds no usable certificate or key; restore it, or remove the directory to start with a new authority")]
+    #[error(
+        "{path} holds no usable certificate or key; restore it, or remove the directory to start with a new authority"
+    )]
     Damaged { path: PathBuf },
     #[error("cannot make a key or certificate")]
     Make(#[from] rcgen::Error),
@@ -72,7 +74,8 @@ impl fmt::Debug for Identity {
 impl Identity {
     /// What rustls wants; `None` if the PEM is not usable.
     pub fn to_der(&self) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect::<Result<_, _>>().ok()?;
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect::<Result<_, _>>().ok()?;
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).ok()?;
         if chain.is_empty() { None } else { Some((chain, key)) }
     }
@@ -264,8 +267,7 @@ fn make_authority() -> Result<Identity, PkiError> {
     let key = KeyPair::generate()?;
     let mut params = params("wherry-ca", None, CA_LIFE);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key)?;
     Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
 }
@@ -294,7 +296,8 @@ fn leaf(identity: &Identity) -> Option<CertificateDer<'static>> {
 }
 
 fn key_matches(key: &KeyPair, der: &CertificateDer<'_>) -> bool {
-    X509Certificate::from_der(der).is_ok_and(|(_, c)| c.public_key().subject_public_key.data.as_ref() == key.public_key_raw())
+    X509Certificate::from_der(der)
+        .is_ok_and(|(_, c)| c.public_key().subject_public_key.data.as_ref() == key.public_key_raw())
 }
 
 fn key_identifiers_match(certificate: &X509Certificate<'_>, authority: &X509Certificate<'_>) -> bool {

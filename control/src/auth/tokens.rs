@@ -1,0 +1,280 @@
+//! Service-account tokens: signed, bound to an audience and to objects, and expiring.
+//!
+//! The claims are those of Kubernetes' projected tokens. A token is good only while the service account it names, and
+//! the pod it is bound to, exist with the uids it was issued for: deleting either revokes it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use wherry_api::resource::GroupResource;
+
+use super::{AUTHENTICATED, UserInfo};
+use crate::cache::Cache;
+
+/// Who issues tokens, and the audience of those that the API server accepts.
+pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// The shortest life that can be asked for, in seconds, as Kubernetes has it.
+pub const MIN_SECONDS: i64 = 600;
+/// The longest; longer ones are shortened to it.
+pub const MAX_SECONDS: i64 = 365 * 24 * 3600;
+/// What the claims are valid before their issue, for verifiers whose clock is behind. Also how long an expired one passes.
+const LEEWAY_SECONDS: u64 = 10;
+/// A longer text is no token of ours; it is refused before it is decoded.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// Why a token cannot be issued or is not accepted. The client only reads `Unauthorized`.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("the signing key is unusable")]
+    Key(#[source] jsonwebtoken::errors::Error),
+    #[error("the token cannot be signed")]
+    Sign(#[source] jsonwebtoken::errors::Error),
+    #[error("the expiry is out of range")]
+    Expiry(#[from] jiff::Error),
+    #[error("the token is not valid")]
+    Invalid(#[source] jsonwebtoken::errors::Error),
+    #[error("the token is not one of this server's")]
+    Malformed,
+    #[error("the token's {kind} {name:?} no longer exists, or is another one of that name")]
+    Revoked { kind: &'static str, name: String },
+}
+
+/// An object by name and uid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    pub name: String,
+    pub uid: String,
+}
+
+/// What to issue a token for. The caller has checked that the objects exist.
+#[derive(Clone, Debug, Default)]
+pub struct TokenSpec {
+    pub namespace: String,
+    pub service_account: Reference,
+    /// The pod that the token is bound to, and the node it runs on.
+    pub pod: Option<Reference>,
+    pub node: Option<Reference>,
+    pub secret: Option<Reference>,
+    /// Empty: the API server itself.
+    pub audiences: Vec<String>,
+    /// Seconds; brought into [`MIN_SECONDS`]..=[`MAX_SECONDS`].
+    pub seconds: i64,
+}
+
+/// A signed token.
+#[derive(Clone)]
+pub struct Issued {
+    pub token: String,
+    pub expires: Timestamp,
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// The claims, as Kubernetes writes them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Claims {
+    aud: Audience,
+    exp: i64,
+    iat: i64,
+    iss: String,
+    jti: String,
+    #[serde(rename = "kubernetes.io")]
+    bound: Bound,
+    nbf: i64,
+    sub: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    Many(Vec<String>),
+    One(String),
+}
+
+impl Audience {
+    fn list(&self) -> &[String] {
+        match self {
+            Self::Many(list) => list,
+            Self::One(one) => std::slice::from_ref(one),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Bound {
+    namespace: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<Reference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod: Option<Reference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<Reference>,
+    serviceaccount: Reference,
+}
+
+/// A token that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    pub user: UserInfo,
+    /// Those of the asked audiences that the token has.
+    pub audiences: Vec<String>,
+}
+
+/// Issues and verifies tokens.
+pub struct Tokens {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    jwk: Jwk,
+    key_id: String,
+    cache: Cache,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+impl Tokens {
+    /// With an ECDSA P-256 key in PKCS#8 PEM; `cache` is asked whether a token's objects still exist.
+    pub fn new(key_pem: &str, cache: Cache) -> Result<Arc<Self>, TokenError> {
+        let signing = EncodingKey::from_ec_pem(key_pem.as_bytes()).map_err(TokenError::Key)?;
+        let mut jwk = Jwk::from_encoding_key(&signing, Algorithm::ES256).map_err(TokenError::Key)?;
+        let key_id = jwk.thumbprint(ThumbprintHash::SHA256).map_err(TokenError::Key)?;
+        jwk.common.key_id = Some(key_id.clone());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        let verifying = DecodingKey::from_jwk(&jwk).map_err(TokenError::Key)?;
+        Ok(Arc::new(Self { signing, verifying, jwk, key_id, cache }))
+    }
+
+    /// The public keys, as `/openid/v1/jwks` serves them.
+    pub fn jwks(&self) -> JwkSet {
+        JwkSet { keys: vec![self.jwk.clone()] }
+    }
+
+    /// Signs a token.
+    pub fn issue(&self, spec: TokenSpec) -> Result<Issued, TokenError> {
+        let now = Timestamp::now();
+        let expires = now.checked_add(SignedDuration::from_secs(spec.seconds.clamp(MIN_SECONDS, MAX_SECONDS)))?;
+        let audiences = if spec.audiences.is_empty() { vec![ISSUER.to_owned()] } else { spec.audiences };
+        let claims = Claims {
+            aud: Audience::Many(audiences),
+            exp: expires.as_second(),
+            iat: now.as_second(),
+            iss: ISSUER.to_owned(),
+            jti: token_id(),
+            sub: format!("system:serviceaccount:{}:{}", spec.namespace, spec.service_account.name),
+            bound: Bound {
+                namespace: spec.namespace,
+                node: spec.node,
+                pod: spec.pod,
+                secret: spec.secret,
+                serviceaccount: spec.service_account,
+            },
+            nbf: now.as_second(),
+        };
+        let header = Header { typ: None, kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
+        let token = jsonwebtoken::encode(&header, &claims, &self.signing).map_err(TokenError::Sign)?;
+        Ok(Issued { token, expires: Timestamp::from_second(expires.as_second())? })
+    }
+
+    /// Who the token stands for. `audiences` empty: the API server's own.
+    pub fn verify(&self, token: &str, audiences: &[String]) -> Result<Verified, TokenError> {
+        let claims = self.decode(token, audiences)?;
+        self.check_objects(&claims.bound)?;
+        let own = [ISSUER.to_owned()];
+        let asked = if audiences.is_empty() { &own } else { audiences };
+        let audiences = asked.iter().filter(|a| claims.aud.list().contains(a)).cloned().collect();
+        Ok(Verified { user: user(&claims), audiences })
+    }
+
+    fn decode(&self, token: &str, audiences: &[String]) -> Result<Claims, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Malformed);
+        }
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.leeway = LEEWAY_SECONDS;
+        validation.validate_nbf = true;
+        validation.set_issuer(&[ISSUER]);
+        if audiences.is_empty() {
+            validation.set_audience(&[ISSUER]);
+        } else {
+            validation.set_audience(audiences);
+        }
+        validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
+        let claims: Claims =
+            jsonwebtoken::decode(token, &self.verifying, &validation).map_err(TokenError::Invalid)?.claims;
+        let subject = format!("system:serviceaccount:{}:{}", claims.bound.namespace, claims.bound.serviceaccount.name);
+        if claims.sub == subject { Ok(claims) } else { Err(TokenError::Malformed) }
+    }
+
+    fn check_objects(&self, bound: &Bound) -> Result<(), TokenError> {
+        self.exists("serviceaccount", "serviceaccounts", &bound.namespace, &bound.serviceaccount)?;
+        if let Some(pod) = &bound.pod {
+            self.exists("pod", "pods", &bound.namespace, pod)?;
+        }
+        if let Some(secret) = &bound.secret {
+            self.exists("secret", "secrets", &bound.namespace, secret)?;
+        }
+        match (&bound.node, &bound.pod) {
+            // A pod's token outlives a node that comes back with a new uid, as in Kubernetes.
+            (Some(node), None) => self.exists("node", "nodes", "", node),
+            _ => Ok(()),
+        }
+    }
+
+    fn exists(
+        &self,
+        kind: &'static str,
+        resource: &'static str,
+        namespace: &str,
+        object: &Reference,
+    ) -> Result<(), TokenError> {
+        let resource = GroupResource { group: "".into(), resource: resource.into() };
+        match self.cache.get(&resource, namespace, &object.name) {
+            Some(entry) if *entry.meta.uid == *object.uid => Ok(()),
+            _ => Err(TokenError::Revoked { kind, name: object.name.clone() }),
+        }
+    }
+}
+
+fn user(claims: &Claims) -> UserInfo {
+    let bound = &claims.bound;
+    let mut extra = BTreeMap::new();
+    let mut add = |key: &str, value: &str| {
+        extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+    };
+    add("credential-id", &format!("JTI={}", claims.jti));
+    for (kind, object) in [("pod", &bound.pod), ("node", &bound.node)] {
+        if let Some(object) = object {
+            add(&format!("{kind}-name"), &object.name);
+            add(&format!("{kind}-uid"), &object.uid);
+        }
+    }
+    UserInfo {
+        name: claims.sub.clone(),
+        uid: bound.serviceaccount.uid.clone(),
+        groups: vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{}", bound.namespace),
+            AUTHENTICATED.to_owned(),
+        ],
+        extra,
+    }
+}
+
+/// A random version-4 UUID.
+fn token_id() -> String {
+    let random = (rand::random::<u128>() & !(0xf << 76 | 0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{random:032x}");
+    [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default()).join("-")
+}
