@@ -1,0 +1,190 @@
+//! Node: a machine that runs pods.
+
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+
+use crate::field::{ErrorList, Path};
+use crate::kinds::cells::{self, NONE, column, wide};
+use crate::kinds::core::podspec::scheduling;
+use crate::kinds::tree::{carry, is_true, list, map, remove, set, text};
+use crate::meta;
+use crate::resource::{Column, Descriptor};
+use crate::strategy::{Part, Strategy};
+
+pub fn descriptor() -> Descriptor {
+    Descriptor::of::<Node>()
+        .short(&["no"])
+        .status()
+        .columns(columns())
+        .selectable(&["spec.unschedulable"])
+        .no_generation()
+        .strategy(NodeStrategy)
+}
+
+fn columns() -> Vec<Column> {
+    vec![
+        cells::name(),
+        column("Status", "string", "The status of the node", |o, _| json!(status(o))),
+        column("Roles", "string", "The roles of the node", |o, _| json!(roles(o))),
+        cells::age(),
+        column("Version", "string", "Kubelet Version reported by the node.", |o, _| info(o, "kubeletVersion", "")),
+        wide("Internal-IP", "List of addresses reachable to the node.", |o, _| address(o, "InternalIP")),
+        wide("External-IP", "List of addresses reachable to the node.", |o, _| address(o, "ExternalIP")),
+        wide("OS-Image", "OS Image reported by the node.", |o, _| info(o, "osImage", UNKNOWN)),
+        wide("Kernel-Version", "Kernel Version reported by the node.", |o, _| info(o, "kernelVersion", UNKNOWN)),
+        wide("Container-Runtime", "ContainerRuntime Version reported by the node.", |o, _| {
+            info(o, "containerRuntimeVersion", UNKNOWN)
+        }),
+    ]
+}
+
+const UNKNOWN: &str = "<unknown>";
+
+fn info(node: &Value, field: &str, empty: &str) -> Value {
+    let value = text(node, &format!("/status/nodeInfo/{field}"));
+    json!(if value.is_empty() { empty } else { value })
+}
+
+fn address(node: &Value, kind: &str) -> Value {
+    let found = list(node, "/status/addresses").iter().find(|a| text(a, "/type") == kind);
+    json!(found.map_or(NONE, |a| text(a, "/address")))
+}
+
+fn status(node: &Value) -> String {
+    let ready = list(node, "/status/conditions").iter().find(|c| text(c, "/type") == "Ready");
+    let mut shown = match ready.map(|c| text(c, "/status")) {
+        Some("True") => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }
+    .to_owned();
+    if is_true(node, "/spec/unschedulable") {
+        shown.push_str(",SchedulingDisabled");
+    }
+    shown
+}
+
+fn roles(node: &Value) -> String {
+    let mut roles: Vec<&str> = map(node, "/metadata/labels")
+        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+            None if key == "kubernetes.io/role" => value.as_str(),
+            role => role,
+        })
+        .filter(|role| !role.is_empty())
+        .collect();
+    roles.sort_unstable();
+    roles.dedup();
+    if roles.is_empty() { NONE.to_owned() } else { roles.join(",") }
+}
+
+#[derive(Debug)]
+struct NodeStrategy;
+
+impl Strategy for NodeStrategy {
+    fn default(&self, object: &mut Value) {
+        let Some(status) = object.get_mut("status") else { return };
+        if let (None, Some(capacity)) = (status.get("allocatable"), status.get("capacity").cloned()) {
+            set(status, "allocatable", capacity);
+        }
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let spec = Path::new("spec");
+        scheduling::validate_taints(list(object, "/spec/taints"), &spec.child("taints"), errors);
+        let cidrs = list(object, "/spec/podCIDRs");
+        if let (Some(first), cidr @ 1..) = (cidrs.first(), text(object, "/spec/podCIDR").len())
+            && cidr > 0
+            && first.as_str() != Some(text(object, "/spec/podCIDR"))
+        {
+            errors.invalid(&spec.child("podCIDRs").index(0), first, "must be same as `spec.podCIDR`");
+        }
+        for (index, cidr) in cidrs.iter().enumerate() {
+            if !valid_cidr(cidr.as_str().unwrap_or_default()) {
+                let path = spec.child("podCIDRs").index(index);
+                errors.invalid(&path, cidr, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+            }
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
+        match part {
+            Part::Main => carry(new, old, "status"),
+            Part::Status => carry(new, old, "spec"),
+        }
+        if let Some(spec) = new.get_mut("spec") {
+            remove(spec, "configSource");
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
+        if part == Part::Status {
+            return addresses_are_distinct(new, errors);
+        }
+        self.validate(new, errors);
+        let spec = Path::new("spec");
+        for (field, message) in [
+            ("podCIDR", "node updates may not change podCIDR except from \"\" to valid"),
+            ("podCIDRs", "node updates may not change podCIDR except from \"\" to valid"),
+            ("providerID", "node updates may not change providerID except from \"\" to valid"),
+        ] {
+            let pointer = format!("/spec/{field}");
+            let before = old.pointer(&pointer);
+            if !meta::same(before, None) && !meta::same(new.pointer(&pointer), before) {
+                errors.forbidden(&spec.child(field), message);
+            }
+        }
+    }
+}
+
+fn addresses_are_distinct(node: &Value, errors: &mut ErrorList) {
+    let addresses = list(node, "/status/addresses");
+    for (index, address) in addresses.iter().enumerate() {
+        if addresses.iter().take(index).any(|earlier| earlier == address) {
+            errors.duplicate(&Path::new("status").child("addresses").index(index), address);
+        }
+    }
+}
+
+fn valid_cidr(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else { return false };
+    let Ok(bits) = bits.parse::<u8>() else { return false };
+    match address.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(_)) => bits <= 32,
+        Ok(std::net::IpAddr::V6(_)) => bits <= 128,
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cordoned_node_shows_it() {
+        let node =
+            json!({"spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        assert_eq!(status(&node), "Ready,SchedulingDisabled");
+        assert_eq!(status(&json!({})), "Unknown");
+        assert_eq!(status(&json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})), "NotReady");
+    }
+
+    #[test]
+    fn roles_come_from_labels() {
+        let labels =
+            json!({"node-role.kubernetes.io/worker": "", "node-role.kubernetes.io/control-plane": "", "x": "y"});
+        assert_eq!(roles(&json!({"metadata": {"labels": labels}})), "control-plane,worker");
+        assert_eq!(roles(&json!({})), NONE);
+    }
+
+    #[test]
+    fn a_pod_range_once_given_stays() {
+        let old = json!({"spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]}});
+        let new = json!({"spec": {"podCIDR": "10.0.1.0/24", "podCIDRs": ["10.0.1.0/24"]}});
+        let mut errors = ErrorList::default();
+        NodeStrategy.validate_update(&new, &old, Part::Main, &mut errors);
+        assert_eq!(errors.iter().count(), 2);
+        let mut errors = ErrorList::default();
+        NodeStrategy.validate_update(&new, &json!({"spec": {}}), Part::Main, &mut errors);
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+}
