@@ -3,6 +3,16 @@
 //! A node keeps an image as verified blobs plus, for Wasm, the precompiled code under digest and engine compatibility
 //! hash. An [`Image`] in hand is ready to run: loading it reads no network.
 
+pub mod blobs;
+pub mod credentials;
+pub mod manifest;
+pub mod package;
+pub mod precompile;
+pub mod reference;
+pub mod source;
+pub mod store;
+mod unpack;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

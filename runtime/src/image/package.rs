@@ -1,0 +1,192 @@
+//! Packaging a component as a CNCF Wasm artifact and pushing it, to a registry or to the cluster's own.
+//!
+//! The same bytes always make the same manifest, so that pushing again changes nothing.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use oci_distribution::Reference;
+use oci_distribution::client::{Config, ImageLayer};
+use oci_distribution::errors::OciDistributionError;
+use oci_distribution::manifest::{OciDescriptor, OciImageManifest};
+use oci_wasm::{ToConfig, WasmConfig};
+
+use super::blobs::digest_of;
+use super::credentials::Credentials;
+use super::manifest::{WASM_CONFIG, WASM_LAYER};
+use super::reference;
+use super::source::{Registry, SourceError, explain};
+
+/// Why a push failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    #[error("it is not WebAssembly: the file is neither a component nor a core module")]
+    NotWasm,
+    #[error("the component cannot be read: {0}")]
+    Component(String),
+    #[error(transparent)]
+    Registry(#[from] SourceError),
+    #[error("a push needs a tag, not a digest")]
+    Digest,
+}
+
+/// A packaged component.
+#[derive(Clone, Debug)]
+pub struct Package {
+    pub manifest: Bytes,
+    /// `sha256:…` of the manifest.
+    pub digest: String,
+    pub config: Bytes,
+    pub wasm: Bytes,
+}
+
+impl Package {
+    /// Packages a component or a core module.
+    pub fn of(wasm: Vec<u8>) -> Result<Self, PushError> {
+        let unreadable = |error: &dyn std::fmt::Display| PushError::Component(format!("{error:#}"));
+        let wasm_bytes = Bytes::from(wasm.clone());
+        let (mut config, layer) = if wasmparser::Parser::is_component(&wasm) {
+            WasmConfig::from_raw_component(wasm, None).map_err(|error| unreadable(&error))?
+        } else if wasmparser::Parser::is_core_wasm(&wasm) {
+            WasmConfig::from_raw_module(wasm, None).map_err(|error| unreadable(&error))?
+        } else {
+            return Err(PushError::NotWasm);
+        };
+        config.created = Default::default();
+        let config = config.to_config().map_err(|error| unreadable(&error))?;
+        Self::assemble(&config, &layer, wasm_bytes)
+    }
+
+    fn assemble(config: &Config, layer: &ImageLayer, wasm: Bytes) -> Result<Self, PushError> {
+        let config_bytes = Bytes::from(config.data.to_vec());
+        let manifest = OciImageManifest {
+            media_type: Some("application/vnd.oci.image.manifest.v1+json".into()),
+            config: descriptor(WASM_CONFIG, &config_bytes),
+            layers: vec![OciDescriptor { annotations: layer.annotations.clone(), ..descriptor(WASM_LAYER, &wasm) }],
+            ..OciImageManifest::default()
+        };
+        let manifest = serde_json::to_vec(&manifest).map_err(|error| PushError::Component(error.to_string()))?;
+        Ok(Self { digest: digest_of(&manifest), manifest: manifest.into(), config: config_bytes, wasm })
+    }
+
+    /// Pushes to a registry under the reference's tag; returns the reference by digest.
+    pub async fn push(&self, to: &Reference, credentials: &Credentials) -> Result<String, PushError> {
+        if to.digest().is_some() {
+            return Err(PushError::Digest);
+        }
+        let mut last = SourceError::Denied(to.whole());
+        for auth in credentials.matching(to) {
+            let client = Registry::client(to.registry());
+            client.store_auth_if_needed(to.registry(), &auth).await;
+            match self.push_with(&client, to).await {
+                Ok(()) => return Ok(reference::pinned(to, &self.digest)),
+                Err(error) => last = explain(to, error),
+            }
+            if !matches!(last, SourceError::Denied(_)) {
+                break;
+            }
+        }
+        Err(last.into())
+    }
+
+    async fn push_with(&self, client: &oci_distribution::Client, to: &Reference) -> Result<(), OciDistributionError> {
+        for blob in [&self.wasm, &self.config] {
+            client.push_blob(to, blob.clone(), &digest_of(blob)).await?;
+        }
+        let kind = http::HeaderValue::from_static("application/vnd.oci.image.manifest.v1+json");
+        client.push_manifest_raw(to, self.manifest.to_vec(), kind).await?;
+        Ok(())
+    }
+
+    /// Pushes to the cluster's own registry through the API server's client; returns the reference by digest.
+    pub async fn push_to_cluster(&self, to: &Reference, client: &kube::Client) -> Result<String, PushError> {
+        let repository = to.repository();
+        for blob in [&self.wasm, &self.config] {
+            let digest = digest_of(blob);
+            if send(client, to, http::Method::HEAD, &format!("/v2/{repository}/blobs/{digest}"), None, Bytes::new())
+                .await?
+                .is_none()
+            {
+                let upload = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+                created(
+                    to,
+                    send(client, to, http::Method::POST, &upload, Some("application/octet-stream"), blob.clone())
+                        .await?,
+                )?;
+            }
+        }
+        let path = format!("/v2/{repository}/manifests/{}", to.tag().unwrap_or("latest"));
+        let kind = Some("application/vnd.oci.image.manifest.v1+json");
+        created(to, send(client, to, http::Method::PUT, &path, kind, self.manifest.clone()).await?)?;
+        Ok(reference::pinned(to, &self.digest))
+    }
+}
+
+fn descriptor(media_type: &str, bytes: &Bytes) -> OciDescriptor {
+    OciDescriptor {
+        media_type: media_type.to_owned(),
+        digest: digest_of(bytes),
+        size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+        ..OciDescriptor::default()
+    }
+}
+
+fn created(to: &Reference, found: Option<()>) -> Result<(), SourceError> {
+    found.ok_or_else(|| SourceError::NotFound(to.whole()))
+}
+
+/// One request to the cluster's registry; `None` is 404.
+async fn send(
+    client: &kube::Client,
+    to: &Reference,
+    method: http::Method,
+    path: &str,
+    content_type: Option<&str>,
+    body: Bytes,
+) -> Result<Option<()>, SourceError> {
+    let registry = || to.registry().to_owned();
+    let unreachable = |message: String| SourceError::Unreachable { registry: registry(), message };
+    let mut request = http::Request::builder().method(method).uri(path);
+    if let Some(content_type) = content_type {
+        request = request.header(http::header::CONTENT_TYPE, content_type);
+    }
+    let request =
+        request.body(kube::client::Body::from(body.to_vec())).map_err(|error| unreachable(error.to_string()))?;
+    let response = client.send(request).await.map_err(|error| unreachable(error.to_string()))?;
+    let code = response.status().as_u16();
+    match code {
+        200..=299 => Ok(Some(())),
+        404 => Ok(None),
+        401 | 403 => Err(SourceError::Denied(to.whole())),
+        _ => {
+            let body = response.into_body().collect().await.map_err(|error| unreachable(error.to_string()))?.to_bytes();
+            Err(SourceError::Answer {
+                registry: registry(),
+                message: format!("{code}: {}", String::from_utf8_lossy(&body)),
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_component_makes_the_same_manifest() {
+        let wasm =
+            std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples-wasm/prebuilt/hello-http.wasm")).unwrap();
+        let (first, second) = (Package::of(wasm.clone()).unwrap(), Package::of(wasm).unwrap());
+        assert_eq!(first.digest, second.digest);
+        let manifest: OciImageManifest = serde_json::from_slice(&first.manifest).unwrap();
+        assert_eq!(manifest.layers.len(), 1);
+        assert_eq!(
+            (manifest.config.media_type.as_str(), manifest.layers[0].media_type.as_str()),
+            (WASM_CONFIG, WASM_LAYER)
+        );
+    }
+
+    #[test]
+    fn what_is_not_wasm_is_not_packaged() {
+        assert!(matches!(Package::of(b"#!/bin/sh".to_vec()), Err(PushError::NotWasm)));
+    }
+}

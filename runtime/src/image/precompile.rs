@@ -1,0 +1,109 @@
+//! Compilation happens once, when an image is pulled, on the engine's low-priority thread, and is kept on disk under the
+//! component's digest and the engine's compatibility hash. Only files that this module wrote are ever loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wasmtime::component::Component;
+
+use super::blobs::hex_part;
+use crate::backend::wasm::{Engine, componentize};
+
+/// Why code could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum PrecompileError {
+    /// The bytes are not Wasm, or not Wasm that this engine takes; the text says what.
+    #[error("{0}")]
+    Rejected(String),
+    #[error("{path} cannot be written")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the compilation was interrupted")]
+    Stopped,
+}
+
+/// The compiled components on disk.
+#[derive(Debug)]
+pub struct Precompiler {
+    engine: Engine,
+    folder: PathBuf,
+    compiled: AtomicU64,
+}
+
+impl Precompiler {
+    /// Opens the folder.
+    pub fn open(engine: Engine, folder: PathBuf) -> std::io::Result<Self> {
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { engine, folder, compiled: AtomicU64::new(0) })
+    }
+
+    /// How many components were compiled since the start.
+    pub fn compiled(&self) -> u64 {
+        self.compiled.load(Ordering::Relaxed)
+    }
+
+    /// The component of this digest, from disk if it was compiled before by an engine like this one; otherwise `wasm`
+    /// gives its bytes.
+    pub async fn component(
+        &self,
+        digest: &str,
+        wasm: impl Future<Output = Result<Vec<u8>, PrecompileError>>,
+    ) -> Result<Component, PrecompileError> {
+        let name = hex_part(digest).map_err(|error| PrecompileError::Rejected(error.to_string()))?;
+        let path = self.folder.join(format!("{name}-{}.cwasm", self.engine.compatibility_hash()));
+        if path.exists() {
+            match self.load(&path).await {
+                Ok(component) => return Ok(component),
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "a compiled component cannot be loaded; compiling again");
+                }
+            }
+        }
+        let component = adapt(wasm.await?).await?;
+        let code = self.engine.compile_in_turn(component.into()).await.map_err(|error| rejected(&error))?;
+        self.compiled.fetch_add(1, Ordering::Relaxed);
+        let to = path.clone();
+        blocking(move || write(&code, &to)).await?;
+        self.load(&path).await
+    }
+
+    async fn load(&self, path: &Path) -> Result<Component, PrecompileError> {
+        let (engine, path) = (self.engine.clone(), path.to_owned());
+        blocking(move || engine.load(&path).map_err(|error| rejected(&error))).await
+    }
+}
+
+fn rejected(error: &dyn std::fmt::Display) -> PrecompileError {
+    PrecompileError::Rejected(error.to_string())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PrecompileError> + Send + 'static,
+) -> Result<T, PrecompileError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| PrecompileError::Stopped)?
+}
+
+/// Makes a component of what was pulled.
+async fn adapt(wasm: Vec<u8>) -> Result<Vec<u8>, PrecompileError> {
+    if wasmparser::Parser::is_component(&wasm) {
+        Ok(wasm)
+    } else if wasmparser::Parser::is_core_wasm(&wasm) {
+        blocking(move || componentize(&wasm).map_err(|error| rejected(&error))).await
+    } else {
+        Err(PrecompileError::Rejected(
+            "it is not WebAssembly: the file is neither a component nor a core module".into(),
+        ))
+    }
+}
+
+/// Writes the code, whole or not at all.
+fn write(code: &[u8], to: &Path) -> Result<(), PrecompileError> {
+    let failed = |source| PrecompileError::Io { path: to.to_owned(), source };
+    let partial = to.with_extension(format!("{:x}", rand::random::<u64>()));
+    std::fs::write(&partial, code).map_err(failed)?;
+    std::fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(failed)?;
+    std::fs::rename(&partial, to).map_err(failed)
+}

@@ -1,0 +1,195 @@
+//! Where images come from: a registry over the distribution protocol, or the cluster's own registry through the API
+//! server's client. Both give raw bytes; the caller verifies digests.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
+use http_body_util::BodyExt;
+use oci_distribution::client::{ClientConfig, ClientProtocol};
+use oci_distribution::errors::OciDistributionError;
+use oci_distribution::manifest::OciDescriptor;
+use oci_distribution::secrets::RegistryAuth;
+use oci_distribution::{Client, Reference};
+
+use super::manifest::ACCEPTED;
+use super::reference;
+
+/// Longest time without a byte from a registry.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Longest time to connect.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Largest manifest in bytes, as registries limit it.
+const LARGEST_MANIFEST: usize = 4 * 1024 * 1024;
+
+/// What went wrong, as a person reads it.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("{0} not found in the registry")]
+    NotFound(String),
+    /// Missing or wrong credentials.
+    #[error("pull access denied for {0}: the repository does not exist or needs credentials (imagePullSecrets)")]
+    Denied(String),
+    #[error("{registry} cannot be reached: {message}")]
+    Unreachable { registry: String, message: String },
+    #[error("{registry} answered {message}")]
+    Answer { registry: String, message: String },
+}
+
+/// A blob's bytes as they arrive.
+pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, SourceError>> + Send>>;
+
+/// A place that has one repository.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The manifest's bytes by tag or digest.
+    async fn manifest(&self, reference: &Reference) -> Result<Bytes, SourceError>;
+
+    async fn blob(&self, reference: &Reference, blob: &OciDescriptor) -> Result<BlobStream, SourceError>;
+}
+
+/// A registry, with the credentials to try in order.
+pub struct Registry {
+    auths: Vec<RegistryAuth>,
+    client: tokio::sync::Mutex<Option<(Client, RegistryAuth)>>,
+}
+
+impl Registry {
+    pub fn new(auths: Vec<RegistryAuth>) -> Self {
+        Self { auths, client: tokio::sync::Mutex::new(None) }
+    }
+
+    /// A client for the registry; each set of credentials needs one of its own, since clients keep tokens.
+    pub fn client(registry: &str) -> Client {
+        let protocol = if reference::plain_http(registry) { ClientProtocol::Http } else { ClientProtocol::Https };
+        Client::new(ClientConfig {
+            protocol,
+            read_timeout: Some(SILENCE),
+            connect_timeout: Some(CONNECT),
+            user_agent: concat!("wherry/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        })
+    }
+}
+
+#[async_trait]
+impl Source for Registry {
+    async fn manifest(&self, image: &Reference) -> Result<Bytes, SourceError> {
+        let mut last = None;
+        for auth in &self.auths {
+            let client = Self::client(image.registry());
+            match client.pull_manifest_raw(image, auth, ACCEPTED).await {
+                Ok((bytes, _)) => {
+                    *self.client.lock().await = Some((client, auth.clone()));
+                    return Ok(bytes);
+                }
+                Err(error) => last = Some(explain(image, error)),
+            }
+            if !matches!(last, Some(SourceError::Denied(_))) {
+                break;
+            }
+        }
+        Err(last.unwrap_or_else(|| SourceError::Denied(image.whole())))
+    }
+
+    async fn blob(&self, image: &Reference, blob: &OciDescriptor) -> Result<BlobStream, SourceError> {
+        let client = match &*self.client.lock().await {
+            Some((client, _)) => client.clone(),
+            None => Self::client(image.registry()),
+        };
+        let stream = client.pull_blob_stream(image, blob).await.map_err(|error| explain(image, error))?;
+        let registry = image.registry().to_owned();
+        Ok(stream
+            .stream
+            .map_err(move |error| SourceError::Unreachable { registry: registry.clone(), message: error.to_string() })
+            .boxed())
+    }
+}
+
+/// A registry client's error in a person's words.
+pub fn explain(image: &Reference, error: OciDistributionError) -> SourceError {
+    use oci_distribution::errors::OciErrorCode as Code;
+    let registry = image.registry().to_owned();
+    match error {
+        OciDistributionError::ImageManifestNotFoundError(_) => SourceError::NotFound(image.whole()),
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+            SourceError::Denied(image.whole())
+        }
+        OciDistributionError::RegistryError { envelope, .. } => {
+            let has = |wanted: &[Code]| {
+                envelope.errors.iter().any(|e| wanted.iter().any(|w| format!("{w:?}") == format!("{:?}", e.code)))
+            };
+            if has(&[Code::Unauthorized, Code::Denied]) {
+                SourceError::Denied(image.whole())
+            } else if has(&[Code::ManifestUnknown, Code::NameUnknown, Code::NotFound]) {
+                SourceError::NotFound(image.whole())
+            } else {
+                SourceError::Answer { registry, message: envelope.to_string() }
+            }
+        }
+        OciDistributionError::ServerError { code: 404, .. } => SourceError::NotFound(image.whole()),
+        OciDistributionError::ServerError { code: 401 | 403, .. } => SourceError::Denied(image.whole()),
+        OciDistributionError::ServerError { code, message, .. } => {
+            SourceError::Answer { registry, message: format!("{code}: {message}") }
+        }
+        OciDistributionError::RequestError(error) => {
+            let mut message = error.to_string();
+            let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+            while let Some(inner) = cause {
+                message = inner.to_string();
+                cause = inner.source();
+            }
+            SourceError::Unreachable { registry, message }
+        }
+        other => SourceError::Answer { registry, message: other.to_string() },
+    }
+}
+
+/// The cluster's own registry, reached as every other part of the API: with the node's identity.
+pub struct Cluster {
+    client: kube::Client,
+}
+
+impl Cluster {
+    pub fn new(client: kube::Client) -> Self {
+        Self { client }
+    }
+
+    async fn get(&self, image: &Reference, path: &str) -> Result<http::Response<kube::client::Body>, SourceError> {
+        let unreachable = |message: String| SourceError::Unreachable { registry: image.registry().to_owned(), message };
+        let request = http::Request::get(format!("/v2/{}/{path}", image.repository()))
+            .header(http::header::ACCEPT, ACCEPTED.join(", "))
+            .body(kube::client::Body::empty())
+            .map_err(|error| unreachable(error.to_string()))?;
+        let response = self.client.send(request).await.map_err(|error| unreachable(error.to_string()))?;
+        match response.status().as_u16() {
+            200 => Ok(response),
+            404 => Err(SourceError::NotFound(image.whole())),
+            401 | 403 => Err(SourceError::Denied(image.whole())),
+            code => Err(SourceError::Answer { registry: image.registry().to_owned(), message: code.to_string() }),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Cluster {
+    async fn manifest(&self, image: &Reference) -> Result<Bytes, SourceError> {
+        let which = image.digest().or(image.tag()).unwrap_or("latest");
+        let response = self.get(image, &format!("manifests/{which}")).await?;
+        let failed = |message: String| SourceError::Answer { registry: image.registry().to_owned(), message };
+        let body = http_body_util::Limited::new(response.into_body(), LARGEST_MANIFEST);
+        Ok(body.collect().await.map_err(|error| failed(error.to_string()))?.to_bytes())
+    }
+
+    async fn blob(&self, image: &Reference, blob: &OciDescriptor) -> Result<BlobStream, SourceError> {
+        let response = self.get(image, &format!("blobs/{}", blob.digest)).await?;
+        let registry = image.registry().to_owned();
+        Ok(response
+            .into_body()
+            .into_data_stream()
+            .map_err(move |error| SourceError::Unreachable { registry: registry.clone(), message: error.to_string() })
+            .boxed())
+    }
+}

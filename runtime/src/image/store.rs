@@ -1,0 +1,452 @@
+//! The node's image store: resolves a reference, pulls what is missing, verifies, unpacks, compiles, and keeps it all so
+//! that a node that starts without a network runs its pods from its own disk.
+//!
+//! Below its folder: `blobs/` by digest, `references/` (which manifest a reference meant when it was last pulled),
+//! `roots/` (unpacked Docker-style images), `compiled/`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt};
+use oci_distribution::Reference;
+use oci_distribution::manifest::{OciDescriptor, OciImageManifest, OciManifest};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::blobs::{BlobError, Blobs, hex_part};
+use super::credentials::Credentials;
+use super::manifest::{self, Form, ManifestError};
+use super::precompile::{PrecompileError, Precompiler};
+use super::source::{Cluster, Registry, Source, SourceError};
+use super::unpack::{self, UnpackError};
+use super::{
+    Image, ImageConfig, ImageError, ImageKind, ImageSummary, Images, PullPolicy, PullRequest, WasmImage, reference,
+};
+use crate::backend::wasm::Engine;
+
+/// Blobs of one image that are fetched at once.
+const BLOBS_AT_ONCE: usize = 4;
+/// Largest blob in bytes that is read into memory (a component before it is compiled).
+const LARGEST_COMPONENT: u64 = 512 * 1024 * 1024;
+
+/// Why an image is not ready; becomes an [`ImageError`] with the reference's name.
+#[derive(Debug, thiserror::Error)]
+enum StoreError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    #[error(transparent)]
+    Precompile(#[from] PrecompileError),
+    #[error("the image's entrypoint does not name a .wasm file in it (entrypoint {0:?})")]
+    Entrypoint(Vec<String>),
+    #[error("an imagePullSecret cannot be used: {0}")]
+    Credentials(#[from] super::credentials::CredentialsError),
+    #[error("{path} cannot be written")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the pull was interrupted")]
+    Interrupted,
+}
+
+impl StoreError {
+    /// Whether the image is here but cannot be used, rather than not here.
+    fn is_about_content(&self) -> bool {
+        matches!(self, Self::Manifest(_) | Self::Unpack(_) | Self::Precompile(_) | Self::Entrypoint(_))
+    }
+}
+
+/// What a reference meant when it was last pulled.
+#[derive(Clone, Serialize, Deserialize)]
+struct Known {
+    reference: String,
+    manifest: String,
+    size: u64,
+}
+
+type Pulling = Shared<BoxFuture<'static, Result<Arc<Image>, Arc<StoreError>>>>;
+
+struct Inner {
+    folder: PathBuf,
+    blobs: Blobs,
+    precompiler: Precompiler,
+    client: kube::Client,
+    /// Components in use, by digest: one per image however many pods run it.
+    loaded: Mutex<HashMap<String, Weak<WasmImage>>>,
+}
+
+/// The store. Cheap to clone.
+#[derive(Clone)]
+pub struct ImageStore {
+    inner: Arc<Inner>,
+    /// Pulls under way, by everything that distinguishes them; an entry leaves when its pull ends.
+    pulling: Arc<Mutex<HashMap<PullKey, Pulling>>>,
+    known: Arc<Mutex<HashMap<String, Known>>>,
+}
+
+/// Two requests share a pull only if they would send the same credentials.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct PullKey {
+    reference: String,
+    always: bool,
+    secrets: Vec<Vec<u8>>,
+}
+
+impl std::fmt::Debug for ImageStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageStore").field("folder", &self.inner.folder).finish_non_exhaustive()
+    }
+}
+
+impl ImageStore {
+    /// Opens the store below `folder`. `client` reaches the cluster's own registry.
+    pub fn open(folder: PathBuf, engine: Engine, client: kube::Client) -> std::io::Result<Self> {
+        let blobs = Blobs::open(folder.join("blobs"))?;
+        let precompiler = Precompiler::open(engine, folder.join("compiled"))?;
+        let references = folder.join("references");
+        std::fs::create_dir_all(&references)?;
+        std::fs::create_dir_all(folder.join("roots"))?;
+        let mut known = HashMap::new();
+        for entry in std::fs::read_dir(&references)?.flatten() {
+            match std::fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice::<Known>(&bytes).ok()) {
+                Some(one) => drop(known.insert(one.reference.clone(), one)),
+                None => {
+                    tracing::warn!(path = %entry.path().display(), "an image reference is damaged and will be pulled again")
+                }
+            }
+        }
+        let inner = Arc::new(Inner { folder, blobs, precompiler, client, loaded: Mutex::default() });
+        Ok(Self { inner, pulling: Arc::default(), known: Arc::new(Mutex::new(known)) })
+    }
+
+    /// How many components were compiled since the start.
+    pub fn compiled(&self) -> u64 {
+        self.inner.precompiler.compiled()
+    }
+
+    fn known(&self, reference: &Reference) -> Option<Known> {
+        self.known.lock().get(&reference.whole()).cloned()
+    }
+
+    /// The image as it is on disk.
+    async fn local(&self, asked: &str, reference: &Reference, known: &Known) -> Result<Arc<Image>, StoreError> {
+        let bytes = self.inner.blobs.read(&known.manifest).await?.ok_or(StoreError::Interrupted)?;
+        let OciManifest::Image(manifest) = manifest::parse(&bytes)? else { return Err(StoreError::Interrupted) };
+        self.inner.prepare(asked, reference, &known.manifest, &manifest).await
+    }
+
+    async fn pull(&self, request: &PullRequest, reference: &Reference) -> Result<Arc<Image>, StoreError> {
+        let source = self.inner.source(request, reference)?;
+        let (digest, manifest) = self.inner.resolve(source.as_ref(), reference).await?;
+        let size = self.inner.fetch_all(source.as_ref(), reference, &manifest).await?;
+        let image = self.inner.prepare(&request.reference, reference, &digest, &manifest).await?;
+        self.remember(Known { reference: reference.whole(), manifest: digest, size }).await?;
+        Ok(image)
+    }
+
+    async fn remember(&self, known: Known) -> Result<(), StoreError> {
+        let name = super::blobs::digest_of(known.reference.as_bytes()).replace("sha256:", "");
+        let path = self.inner.folder.join("references").join(name);
+        let partial = path.with_extension("partial");
+        let bytes = serde_json::to_vec(&known).map_err(ManifestError::Parse)?;
+        let failed = |source| StoreError::Io { path: path.clone(), source };
+        tokio::fs::write(&partial, bytes).await.map_err(failed)?;
+        tokio::fs::rename(&partial, &path).await.map_err(failed)?;
+        self.known.lock().insert(known.reference.clone(), known);
+        Ok(())
+    }
+
+    /// Joins a pull of the same thing that is under way, or starts one. It goes on when nobody waits any more: the next
+    /// attempt finds its blobs.
+    fn start_pull(&self, request: &PullRequest, reference: Reference) -> Pulling {
+        let key = PullKey {
+            reference: request.reference.clone(),
+            always: request.policy == PullPolicy::Always,
+            secrets: request.secrets.clone(),
+        };
+        let mut pulling = self.pulling.lock();
+        if let Some(running) = pulling.get(&key) {
+            return running.clone();
+        }
+        let (store, request, map, done) = (self.clone(), request.clone(), self.pulling.clone(), key.clone());
+        let task = tokio::spawn(async move {
+            let result = store.pull(&request, &reference).await.map_err(Arc::new);
+            map.lock().remove(&done);
+            result
+        });
+        let shared =
+            async move { task.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Interrupted))) }.boxed().shared();
+        pulling.insert(key, shared.clone());
+        shared
+    }
+}
+
+impl Inner {
+    fn source(&self, request: &PullRequest, reference: &Reference) -> Result<Box<dyn Source>, StoreError> {
+        if reference::is_cluster(reference) {
+            return Ok(Box::new(Cluster::new(self.client.clone())));
+        }
+        let mut credentials = Credentials::default();
+        for secret in &request.secrets {
+            credentials.extend(Credentials::parse(secret)?);
+        }
+        Ok(Box::new(Registry::new(credentials.matching(reference))))
+    }
+
+    /// The manifest for this machine, verified and stored.
+    async fn resolve(
+        &self,
+        source: &dyn Source,
+        reference: &Reference,
+    ) -> Result<(String, OciImageManifest), StoreError> {
+        let bytes = source.manifest(reference).await?;
+        let digest = self.verified(reference.digest(), bytes.clone()).await?;
+        match manifest::parse(&bytes)? {
+            OciManifest::Image(manifest) => Ok((digest, manifest)),
+            OciManifest::ImageIndex(index) => {
+                let chosen = manifest::choose(&index)?;
+                let bytes = source.manifest(&reference.clone_with_digest(chosen.clone())).await?;
+                let digest = self.verified(Some(&chosen), bytes.clone()).await?;
+                match manifest::parse(&bytes)? {
+                    OciManifest::Image(manifest) => Ok((digest, manifest)),
+                    OciManifest::ImageIndex(_) => {
+                        Err(ManifestError::Platform("an image".into(), "a nested index".into()).into())
+                    }
+                }
+            }
+        }
+    }
+
+    async fn verified(&self, expected: Option<&str>, bytes: Bytes) -> Result<String, StoreError> {
+        let actual = super::blobs::digest_of(&bytes);
+        match expected {
+            Some(expected) if expected != actual => {
+                Err(BlobError::Digest { expected: expected.to_owned(), actual }.into())
+            }
+            _ => Ok(self.blobs.put(bytes).await?),
+        }
+    }
+
+    /// Fetches what is missing of a manifest's blobs; returns the image's size. Layers of native images are Docker's to
+    /// fetch.
+    async fn fetch_all(
+        &self,
+        source: &dyn Source,
+        reference: &Reference,
+        manifest: &OciImageManifest,
+    ) -> Result<u64, StoreError> {
+        self.fetch(source, reference, &manifest.config).await?;
+        let config = self.config(manifest).await?;
+        let layers: &[OciDescriptor] = match manifest::form(manifest, &config)? {
+            Form::Native { .. } => &[],
+            Form::Artifact { .. } | Form::Files { .. } => &manifest.layers,
+        };
+        let mut fetches = Vec::with_capacity(layers.len());
+        for layer in layers {
+            fetches.push(self.fetch(source, reference, layer).boxed());
+        }
+        let fetched: Vec<Result<(), StoreError>> =
+            futures::stream::iter(fetches).buffer_unordered(BLOBS_AT_ONCE).collect().await;
+        fetched.into_iter().collect::<Result<(), _>>()?;
+        Ok([&manifest.config].into_iter().chain(layers).map(|blob| u64::try_from(blob.size).unwrap_or(0)).sum())
+    }
+
+    async fn fetch(&self, source: &dyn Source, reference: &Reference, blob: &OciDescriptor) -> Result<(), StoreError> {
+        if self.blobs.has(&blob.digest) {
+            return Ok(());
+        }
+        let stream = source.blob(reference, blob).await?;
+        Ok(self.blobs.fetch(&blob.digest, u64::try_from(blob.size).unwrap_or(0), stream).await?)
+    }
+
+    async fn config(&self, manifest: &OciImageManifest) -> Result<Vec<u8>, StoreError> {
+        self.read(&manifest.config.digest).await
+    }
+
+    /// A blob that must be here. A damaged one is discarded, so that the next attempt fetches it again.
+    async fn read(&self, digest: &str) -> Result<Vec<u8>, StoreError> {
+        match self.blobs.read(digest).await {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(StoreError::Interrupted),
+            Err(error) => {
+                self.blobs.discard(digest).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes an image in hand of what is on disk.
+    async fn prepare(
+        &self,
+        asked: &str,
+        reference: &Reference,
+        digest: &str,
+        manifest: &OciImageManifest,
+    ) -> Result<Arc<Image>, StoreError> {
+        let config = self.config(manifest).await?;
+        let (kind, config) = match manifest::form(manifest, &config)? {
+            Form::Artifact { layer } => (ImageKind::Wasm(self.artifact(&layer).await?), ImageConfig::default()),
+            Form::Files { layers, config } => (ImageKind::Wasm(self.files(digest, &layers, &config).await?), config),
+            Form::Native { config } => (ImageKind::Native, config),
+        };
+        let size = manifest.layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum();
+        Ok(Arc::new(Image {
+            reference: asked.to_owned(),
+            id: reference::pinned(reference, digest),
+            kind,
+            config,
+            size,
+        }))
+    }
+
+    fn in_use(&self, digest: &str) -> Option<Arc<WasmImage>> {
+        self.loaded.lock().get(digest).and_then(Weak::upgrade)
+    }
+
+    /// Keeps one `WasmImage` per digest even when two pulls end at once.
+    fn share(&self, image: WasmImage) -> Arc<WasmImage> {
+        let mut loaded = self.loaded.lock();
+        loaded.retain(|_, image| image.strong_count() > 0);
+        if let Some(first) = loaded.get(&image.digest).and_then(Weak::upgrade) {
+            return first;
+        }
+        let image = Arc::new(image);
+        loaded.insert(image.digest.clone(), Arc::downgrade(&image));
+        image
+    }
+
+    async fn artifact(&self, layer: &OciDescriptor) -> Result<Arc<WasmImage>, StoreError> {
+        if let Some(image) = self.in_use(&layer.digest) {
+            return Ok(image);
+        }
+        let bytes = async {
+            if u64::try_from(layer.size).unwrap_or(u64::MAX) > LARGEST_COMPONENT {
+                return Err(PrecompileError::Rejected(format!(
+                    "the component is larger than {LARGEST_COMPONENT} bytes"
+                )));
+            }
+            self.read(&layer.digest).await.map_err(|error| PrecompileError::Rejected(error.to_string()))
+        };
+        let component = self.precompiler.component(&layer.digest, bytes).await?;
+        Ok(self.share(WasmImage { digest: layer.digest.clone(), component, root: None, prepared: OnceLock::new() }))
+    }
+
+    async fn files(
+        &self,
+        digest: &str,
+        layers: &[OciDescriptor],
+        config: &ImageConfig,
+    ) -> Result<Arc<WasmImage>, StoreError> {
+        if let Some(image) = self.in_use(digest) {
+            return Ok(image);
+        }
+        let root = self.root(digest, layers).await?;
+        let named = config.entrypoint.first().or(config.cmd.first());
+        let path = named
+            .and_then(|name| unpack::find(&root, name).ok())
+            .filter(|path| path.is_file())
+            .ok_or_else(|| StoreError::Entrypoint(config.entrypoint.clone()))?;
+        let wasm = tokio::fs::read(&path).await.map_err(|source| StoreError::Io { path, source })?;
+        let component = self.precompiler.component(&super::blobs::digest_of(&wasm), async { Ok(wasm.clone()) }).await?;
+        Ok(self.share(WasmImage { digest: digest.to_owned(), component, root: Some(root), prepared: OnceLock::new() }))
+    }
+
+    /// The unpacked file system of an image, made once.
+    async fn root(&self, digest: &str, layers: &[OciDescriptor]) -> Result<PathBuf, StoreError> {
+        let root = self.folder.join("roots").join(hex_part(digest)?);
+        if root.exists() {
+            return Ok(root);
+        }
+        let partial = self.folder.join("roots").join(format!(".{:x}", rand::random::<u64>()));
+        let mut archives = Vec::new();
+        for layer in layers {
+            archives.push((self.blobs.path(&layer.digest)?, layer.media_type.clone()));
+        }
+        let (into, finished) = (partial.clone(), root.clone());
+        let unpacked = tokio::task::spawn_blocking(move || -> Result<(), UnpackError> {
+            std::fs::create_dir_all(&into)?;
+            for (blob, media_type) in archives {
+                unpack::layer(&blob, &media_type, &into)?;
+            }
+            if !finished.exists() {
+                std::fs::rename(&into, &finished)?;
+            }
+            Ok(())
+        })
+        .await
+        .map_err(|_| StoreError::Interrupted)?;
+        if partial.exists() {
+            let _ = tokio::fs::remove_dir_all(&partial).await;
+        }
+        unpacked?;
+        Ok(root)
+    }
+}
+
+#[async_trait]
+impl Images for ImageStore {
+    async fn ensure(&self, request: PullRequest) -> Result<Arc<Image>, ImageError> {
+        let reference = reference::parse(&request.reference).map_err(|error| ImageError::InvalidName {
+            reference: request.reference.clone(),
+            message: error.to_string(),
+        })?;
+        let known =
+            self.known(&reference).filter(|_| request.policy != PullPolicy::Always || reference.digest().is_some());
+        if let Some(known) = known {
+            match self.local(&request.reference, &reference, &known).await {
+                Ok(image) => return Ok(image),
+                Err(error) if request.policy == PullPolicy::Never => return Err(report(&request, Arc::new(error))),
+                Err(error) => {
+                    tracing::warn!(%error, image = request.reference, "the image on disk cannot be used; pulling it again")
+                }
+            }
+        }
+        if request.policy == PullPolicy::Never {
+            return Err(ImageError::NeverPull { reference: request.reference });
+        }
+        self.start_pull(&request, reference).await.map_err(|error| report(&request, error))
+    }
+
+    async fn present(&self, reference: &str) -> bool {
+        reference::parse(reference).is_ok_and(|reference| self.known(&reference).is_some())
+    }
+
+    async fn list(&self) -> Vec<ImageSummary> {
+        let mut images: HashMap<String, ImageSummary> = HashMap::new();
+        for known in self.known.lock().values() {
+            let Ok(reference) = reference::parse(&known.reference) else { continue };
+            let pinned = reference::pinned(&reference, &known.manifest);
+            let summary = images
+                .entry(known.manifest.clone())
+                .or_insert_with(|| ImageSummary { names: Vec::new(), size: known.size });
+            for name in [pinned, known.reference.clone()] {
+                if !summary.names.contains(&name) {
+                    summary.names.push(name);
+                }
+            }
+        }
+        images.into_values().collect()
+    }
+}
+
+fn report(request: &PullRequest, error: Arc<StoreError>) -> ImageError {
+    let (reference, message) = (request.reference.clone(), error.to_string());
+    let content = error.is_about_content();
+    let source: Option<Box<dyn std::error::Error + Send + Sync>> = Some(Box::new(error));
+    if content {
+        ImageError::Inspect { reference, message, source }
+    } else {
+        ImageError::Pull { reference, message, source }
+    }
+}
