@@ -7,6 +7,7 @@
 pub mod authn;
 pub mod authorize;
 mod files;
+pub mod impersonate;
 pub mod kubeconfig;
 pub mod node;
 pub mod pki;

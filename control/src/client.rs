@@ -1,0 +1,36 @@
+//! The client of the process that the server runs in: a `kube::Client` whose requests are function calls.
+//!
+//! No socket, no TLS, no copy of a body; the same authorization and the same rules as for anybody else, since the request
+//! enters where an authenticated one from the network does. Upgrades (exec, port-forward) cannot travel this way.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use kube::client::Body as ClientBody;
+use tower::service_fn;
+
+use crate::auth::UserInfo;
+use crate::server::body::Body;
+use crate::server::listen::Handler;
+
+/// A client that acts as `user`.
+pub fn in_process(server: Arc<dyn Handler>, user: UserInfo) -> kube::Client {
+    let service = service_fn(move |request: Request<ClientBody>| call(Arc::clone(&server), user.clone(), request));
+    kube::Client::new(service, "default")
+}
+
+fn call(
+    server: Arc<dyn Handler>,
+    user: UserInfo,
+    request: Request<ClientBody>,
+) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
+    async move {
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        Ok(server.handle(request, user).await)
+    }
+    .boxed()
+}

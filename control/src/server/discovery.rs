@@ -1,0 +1,423 @@
+//! Discovery: what the server serves, derived from the registry and nothing else.
+//!
+//! Both forms that clients ask for: one document per level (`/api`, `/apis`, `/apis/GROUP`, `/apis/GROUP/VERSION`), and
+//! the aggregated one (`apidiscovery.k8s.io`, v2 and v2beta1). Documents are made once per registry and sent as they are.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use wherry_api::registry::Registry;
+use wherry_api::resource::{Descriptor, Subresource};
+use wherry_api::status::ApiError;
+
+use super::body::{self, Body};
+
+/// The version of Kubernetes whose API this is.
+const KUBERNETES: (&str, &str) = ("1", "36");
+
+/// A document and how it is sent.
+#[derive(Debug)]
+struct Document {
+    bytes: Bytes,
+    etag: HeaderValue,
+}
+
+/// Aggregated discovery's versions, as clients ask for them and as they are answered.
+const AGGREGATED: [&str; 2] = ["v2", "v2beta1"];
+
+/// All discovery documents of one registry.
+#[derive(Debug)]
+pub struct Discovery {
+    /// By path without its trailing slash.
+    plain: BTreeMap<String, Document>,
+    /// By path and aggregated version.
+    aggregated: BTreeMap<(&'static str, &'static str), Document>,
+}
+
+impl Discovery {
+    /// `address` is where clients reach the server, `HOST:PORT`.
+    pub fn new(registry: &Registry, address: &str) -> Self {
+        let groups = groups(registry);
+        let mut plain = BTreeMap::new();
+        let mut add = |path: String, value: &Value| plain.insert(path, document(value));
+        add("/version".to_owned(), &version());
+        add("/api".to_owned(), &legacy(&groups, address));
+        add("/apis".to_owned(), &group_list(&groups));
+        for (name, versions) in &groups {
+            let root = if name.is_empty() { "/api".to_owned() } else { format!("/apis/{name}") };
+            if !name.is_empty() {
+                let mut group = group(name, versions);
+                with_type(&mut group, "APIGroup", "v1");
+                add(root.clone(), &group);
+            }
+            for (version, resources) in versions {
+                add(format!("{root}/{version}"), &resource_list(resources));
+            }
+        }
+        let mut aggregated = BTreeMap::new();
+        for api in AGGREGATED {
+            for path in ["/api", "/apis"] {
+                aggregated.insert((path, api), document(&aggregated_list(&groups, api, path == "/api")));
+            }
+        }
+        Self { plain, aggregated }
+    }
+
+    /// Answers a GET of a discovery path: 404 for what is not served, 406 for what the client does not accept.
+    pub fn respond(&self, path: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+        let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+        let document = self.plain.get(path).ok_or_else(ApiError::no_such_path)?;
+        let wanted = accepted(headers)?;
+        let found = wanted.and_then(|version| {
+            let fixed = ["/api", "/apis"].into_iter().find(|p| *p == path)?;
+            self.aggregated.get(&(fixed, version)).map(|document| (document, version))
+        });
+        Ok(match found {
+            Some((document, version)) => {
+                let media = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+                send(document, HeaderValue::try_from(media).unwrap_or(JSON), headers)
+            }
+            None => send(document, JSON, headers),
+        })
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+fn send(document: &Document, media: HeaderValue, headers: &HeaderMap) -> Response<Body> {
+    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let unchanged = document.etag.to_str().is_ok_and(|etag| known.map(str::trim).any(|v| v == etag || v == "*"));
+    let mut response = Response::new(if unchanged { body::empty() } else { body::full(document.bytes.clone()) });
+    if unchanged {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, media);
+    out.insert(ETAG, document.etag.clone());
+    out.insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+/// The aggregated version that the client prefers to the plain form, if any.
+fn accepted(headers: &HeaderMap) -> Result<Option<&'static str>, ApiError> {
+    let text = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    for range in text.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        if !matches!(media, "application/json" | "application/*" | "*/*") {
+            continue;
+        }
+        let parameters: BTreeMap<&str, &str> = parts.filter_map(|p| p.split_once('=')).collect();
+        match (parameters.get("as"), parameters.get("g")) {
+            (None, _) => return Ok(None),
+            (Some(&"APIGroupDiscoveryList"), Some(&"apidiscovery.k8s.io")) => {
+                let asked = parameters.get("v").copied().unwrap_or_default();
+                if let Some(version) = AGGREGATED.into_iter().find(|v| *v == asked) {
+                    return Ok(Some(version));
+                }
+            }
+            _ => {}
+        }
+    }
+    Err(ApiError::not_acceptable("only the following media types are accepted: application/json"))
+}
+
+type Versions<'a> = Vec<(&'a str, Vec<&'a Descriptor>)>;
+
+/// Groups in the registry's order, each with its versions, the preferred one first.
+fn groups(registry: &Registry) -> Vec<(&str, Versions<'_>)> {
+    let mut groups: Vec<(&str, Versions<'_>)> = Vec::new();
+    for descriptor in registry.iter() {
+        let at = groups.iter().position(|(name, _)| *name == descriptor.group);
+        let at = at.unwrap_or_else(|| {
+            groups.push((&descriptor.group, Vec::new()));
+            groups.len() - 1
+        });
+        let Some((_, versions)) = groups.get_mut(at) else { continue };
+        match versions.iter_mut().find(|(version, _)| *version == descriptor.version) {
+            Some((_, resources)) => resources.push(descriptor),
+            None => versions.push((&descriptor.version, vec![descriptor])),
+        }
+    }
+    for (_, versions) in &mut groups {
+        versions.sort_by_key(|(version, _)| std::cmp::Reverse(priority(version)));
+        for (_, resources) in versions {
+            resources.sort_by(|a, b| a.plural.cmp(&b.plural));
+        }
+    }
+    groups
+}
+
+/// Kubernetes' order of versions: stable before beta before alpha, then by number; anything else last.
+fn priority(version: &str) -> (u8, u32, u32) {
+    fn parse(version: &str) -> Option<(u8, u32, u32)> {
+        let rest = version.strip_prefix('v')?;
+        for (word, rank) in [("alpha", 1), ("beta", 2)] {
+            if let Some((major, minor)) = rest.split_once(word) {
+                return Some((rank, major.parse().ok()?, minor.parse().ok()?));
+            }
+        }
+        Some((3, rest.parse().ok()?, 0))
+    }
+    parse(version).unwrap_or_default()
+}
+
+fn document(value: &Value) -> Document {
+    let bytes = Bytes::from(value.to_string());
+    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
+    let etag = HeaderValue::try_from(format!("\"{digest}\"")).unwrap_or(HeaderValue::from_static("\"\""));
+    Document { bytes, etag }
+}
+
+fn with_type(value: &mut Value, kind: &str, api_version: &str) {
+    if let Value::Object(map) = value {
+        map.insert("kind".to_owned(), kind.into());
+        map.insert("apiVersion".to_owned(), api_version.into());
+    }
+}
+
+/// `/version`.
+fn version() -> Value {
+    let (major, minor) = KUBERNETES;
+    let platform = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "major": major,
+        "minor": minor,
+        "gitVersion": format!("v{major}.{minor}.0+wherry-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": env!("WHERRY_COMMIT"),
+        "gitTreeState": "clean",
+        "buildDate": env!("WHERRY_BUILD_DATE"),
+        "goVersion": "none",
+        "compiler": "rustc",
+        "platform": format!("{}/{platform}", std::env::consts::OS),
+    })
+}
+
+fn legacy(groups: &[(&str, Versions<'_>)], address: &str) -> Value {
+    let versions: Vec<&str> = groups
+        .iter()
+        .filter(|(name, _)| name.is_empty())
+        .flat_map(|(_, versions)| versions.iter().map(|(version, _)| *version))
+        .collect();
+    json!({
+        "kind": "APIVersions",
+        "versions": versions,
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+    })
+}
+
+fn group_list(groups: &[(&str, Versions<'_>)]) -> Value {
+    let named = groups.iter().filter(|(name, _)| !name.is_empty());
+    let groups: Vec<Value> = named.map(|(name, versions)| group(name, versions)).collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+fn group(name: &str, versions: &Versions<'_>) -> Value {
+    let entry = |version: &str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+    let all: Vec<Value> = versions.iter().map(|(version, _)| entry(version)).collect();
+    json!({"name": name, "preferredVersion": all.first(), "versions": all})
+}
+
+/// Adds a list of names if it is not empty.
+fn names(map: &mut Map<String, Value>, key: &str, list: &[std::borrow::Cow<'static, str>]) {
+    if !list.is_empty() {
+        map.insert(key.to_owned(), list.iter().map(|name| Value::from(&**name)).collect());
+    }
+}
+
+const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
+
+/// Group, version, kind and verbs of a subresource.
+fn subresource<'a>(of: &'a Descriptor, sub: &'a Subresource) -> (&'a str, &'a str, &'a str, &'a [&'static str]) {
+    match sub {
+        Subresource::Status => (&of.group, &of.version, &of.kind, STATUS_VERBS),
+        Subresource::Scale(_) => ("autoscaling", "v1", "Scale", STATUS_VERBS),
+        Subresource::Named(named) => match &named.group_version {
+            Some((group, version)) => (group, version, &named.kind, named.verbs),
+            None => (&of.group, &of.version, &named.kind, named.verbs),
+        },
+    }
+}
+
+fn resource_list(resources: &[&Descriptor]) -> Value {
+    let rows: Vec<Value> = resources.iter().flat_map(|resource| resource_rows(resource)).collect();
+    let api_version = resources.first().map(|r| r.api_version()).unwrap_or_default();
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": rows})
+}
+
+fn resource_rows(resource: &Descriptor) -> Vec<Value> {
+    let mut row = Map::new();
+    row.insert("name".to_owned(), (*resource.plural).into());
+    row.insert("singularName".to_owned(), (*resource.singular).into());
+    row.insert("namespaced".to_owned(), resource.namespaced().into());
+    row.insert("kind".to_owned(), (*resource.kind).into());
+    row.insert("verbs".to_owned(), resource.verbs.into());
+    names(&mut row, "shortNames", &resource.short_names);
+    names(&mut row, "categories", &resource.categories);
+    if resource.verbs.contains(&"list") {
+        row.insert("storageVersionHash".to_owned(), storage_hash(resource).into());
+    }
+    let mut rows = vec![Value::Object(row)];
+    for sub in &resource.subresources {
+        let (group, version, kind, verbs) = subresource(resource, sub);
+        let mut row = json!({
+            "name": format!("{}/{}", resource.plural, sub.name()),
+            "singularName": "",
+            "namespaced": resource.namespaced(),
+            "kind": kind,
+            "verbs": verbs,
+        });
+        if (group, version) != (&*resource.group, &*resource.version)
+            && let Value::Object(row) = &mut row
+        {
+            row.insert("group".to_owned(), group.into());
+            row.insert("version".to_owned(), version.into());
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// Changes when the stored version does; Kubernetes' formula.
+fn storage_hash(resource: &Descriptor) -> String {
+    use base64::Engine;
+    let text = format!("{}/{}/{}", resource.group, resource.version, resource.kind);
+    let digest = Sha256::digest(text.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(digest.get(..8).unwrap_or_default())
+}
+
+fn aggregated_list(groups: &[(&str, Versions<'_>)], api: &str, legacy: bool) -> Value {
+    let items: Vec<Value> = groups
+        .iter()
+        .filter(|(name, _)| name.is_empty() == legacy)
+        .map(|(name, versions)| {
+            let metadata = if name.is_empty() {
+                json!({"creationTimestamp": null})
+            } else {
+                json!({"name": name, "creationTimestamp": null})
+            };
+            let versions: Vec<Value> = versions
+                .iter()
+                .map(|(version, resources)| {
+                    let resources: Vec<Value> = resources.iter().map(|r| aggregated_resource(r)).collect();
+                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                })
+                .collect();
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": format!("apidiscovery.k8s.io/{api}"),
+        "metadata": {},
+        "items": items,
+    })
+}
+
+fn aggregated_resource(resource: &Descriptor) -> Value {
+    let response =
+        |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    let mut map = Map::new();
+    map.insert("resource".to_owned(), (*resource.plural).into());
+    map.insert("responseKind".to_owned(), response((&resource.group, &resource.version, &resource.kind)));
+    map.insert("scope".to_owned(), if resource.namespaced() { "Namespaced" } else { "Cluster" }.into());
+    map.insert("singularResource".to_owned(), (*resource.singular).into());
+    map.insert("verbs".to_owned(), resource.verbs.into());
+    names(&mut map, "shortNames", &resource.short_names);
+    names(&mut map, "categories", &resource.categories);
+    let subresources: Vec<Value> = resource
+        .subresources
+        .iter()
+        .map(|sub| {
+            let (group, version, kind, verbs) = subresource(resource, sub);
+            json!({"subresource": sub.name(), "responseKind": response((group, version, kind)), "verbs": verbs})
+        })
+        .collect();
+    if !subresources.is_empty() {
+        map.insert("subresources".to_owned(), subresources.into());
+    }
+    Value::Object(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn get(path: &str, accept: &str) -> (StatusCode, HeaderMap, Value) {
+        let discovery = Discovery::new(&Registry::builtin(), "127.0.0.1:6443");
+        let mut headers = HeaderMap::new();
+        if !accept.is_empty() {
+            headers.insert(ACCEPT, accept.parse().unwrap());
+        }
+        let response = discovery.respond(path, &headers).unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        (parts.status, parts.headers, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn every_kind_is_found_in_both_forms() {
+        let (_, headers, core) =
+            get("/api", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json").await;
+        assert!(headers[CONTENT_TYPE].to_str().unwrap().contains("v=v2"));
+        let (_, _, named) =
+            get("/apis", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList").await;
+        assert_eq!(named["apiVersion"], "apidiscovery.k8s.io/v2beta1");
+        for descriptor in Registry::builtin().iter() {
+            let root = if descriptor.group.is_empty() { "/api" } else { "/apis" };
+            let path = format!("{root}/{}", descriptor.api_version());
+            let (_, _, list) = get(&path, "").await;
+            let plain = list["resources"].as_array().unwrap().iter().any(|r| r["name"] == *descriptor.plural);
+            assert!(plain, "{path} has no {}", descriptor.plural);
+            let document = if descriptor.group.is_empty() { &core } else { &named };
+            let text = document.to_string();
+            assert!(text.contains(&format!("\"resource\":\"{}\"", descriptor.plural)), "{}", descriptor.plural);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_the_document_is_told_so() {
+        let discovery = Discovery::new(&Registry::builtin(), "127.0.0.1:6443");
+        let first = discovery.respond("/apis/", &HeaderMap::new()).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(IF_NONE_MATCH, first.headers()[ETAG].clone());
+        assert_eq!(discovery.respond("/apis", &headers).unwrap().status(), StatusCode::NOT_MODIFIED);
+    }
+
+    #[test]
+    fn what_is_not_served_is_404_and_what_is_not_accepted_406() {
+        let discovery = Discovery::new(&Registry::builtin(), "127.0.0.1:6443");
+        assert_eq!(discovery.respond("/apis/none/v1", &HeaderMap::new()).unwrap_err().code, 404);
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.kubernetes.protobuf"));
+        assert_eq!(discovery.respond("/version", &headers).unwrap_err().code, 406);
+    }
+
+    #[tokio::test]
+    async fn the_version_is_one_that_clients_parse() {
+        let (_, _, version) = get("/version", "").await;
+        assert!(version["gitVersion"].as_str().unwrap().starts_with("v1.36.0+wherry-"));
+        let commit = version["gitCommit"].as_str().unwrap();
+        assert!(!commit.is_empty() && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{commit}");
+    }
+
+    #[test]
+    fn a_stable_version_is_preferred_to_a_newer_beta() {
+        let mut versions = ["v1alpha1", "v2beta1", "v1", "odd", "v2beta3", "v2"];
+        versions.sort_by_key(|v| std::cmp::Reverse(priority(v)));
+        assert_eq!(versions, ["v2", "v1", "v2beta3", "v2beta1", "v1alpha1", "odd"]);
+    }
+}

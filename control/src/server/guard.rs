@@ -1,0 +1,110 @@
+//! The two ways in which a connection ends a body: a request that stops sending, and a watch when the server stops.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::body::{Body, BoxError};
+
+/// A client stopped sending in the middle of its request.
+#[derive(Debug, thiserror::Error)]
+#[error("no data of the request's body arrived for {0:?}")]
+pub struct Stalled(Duration);
+
+/// A request's body that fails when nothing arrives for a while.
+#[derive(Debug)]
+pub(crate) struct Impatient<B> {
+    inner: B,
+    patience: Duration,
+    deadline: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl<B> Impatient<B> {
+    pub(crate) fn new(inner: B, patience: Duration) -> Self {
+        Self { inner, patience, deadline: Box::pin(sleep(patience)), waiting: false }
+    }
+}
+
+impl<B> HttpBody for Impatient<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            this.waiting = false;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        // The clock runs only while somebody wants to read.
+        if !this.waiting {
+            this.waiting = true;
+            this.deadline.as_mut().reset(Instant::now() + this.patience);
+        }
+        ready!(this.deadline.as_mut().poll(cx));
+        Poll::Ready(Some(Err(Stalled(this.patience).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A response's body that ends, cleanly, when the server stops: for watches and followed logs, which have no end.
+pub(crate) struct UntilStop {
+    inner: Body,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl UntilStop {
+    pub(crate) fn new(inner: Body, stop: CancellationToken) -> Self {
+        Self { inner, stop: Box::pin(stop.cancelled_owned()) }
+    }
+}
+
+impl HttpBody for UntilStop {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, StreamBody};
+
+    #[tokio::test]
+    async fn a_request_that_stops_sending_fails() {
+        let never = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, BoxError>>());
+        let error = Impatient::new(never, Duration::from_millis(1)).collect().await.err().unwrap();
+        assert!(error.is::<Stalled>());
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_cleanly_when_the_server_stops() {
+        let never = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, BoxError>>()).boxed_unsync();
+        let stop = CancellationToken::new();
+        let body = UntilStop::new(never, stop.clone());
+        stop.cancel();
+        assert!(body.collect().await.unwrap().to_bytes().is_empty());
+    }
+}

@@ -1,0 +1,410 @@
+//! The listener: HTTP/1.1 and HTTP/2 over TLS, from an accepted socket to an authenticated request.
+//!
+//! What must stay true: every connection, and every task that serves one of its streams, belongs to the [`Listener`] and
+//! is gone when [`Listener::shutdown`] returns; a client that sends nothing, or slowly, holds a slot for a bounded time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use parking_lot::RwLock;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wherry_api::status::ApiError;
+
+use super::body::{self, Body};
+use super::guard::{Impatient, UntilStop};
+use crate::auth::authn::{Authenticator, Peer};
+use crate::auth::pki::{Identity, Pki, PkiError, ServerNames};
+use crate::auth::{Authorizer, UserInfo, impersonate};
+
+/// Connections at once; more wait in the kernel's queue. Each may hold a TLS session and HTTP/2 buffers of a few 100 KB.
+const MAX_CONNECTIONS: usize = 4096;
+/// For the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For a request's headers over HTTP/1.1, and so for an idle connection.
+const HEADERS: Duration = Duration::from_secs(90);
+/// Between two pieces of a request's body.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
+/// All headers of a request together.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// Streams at once on a connection: a controller's client has a watch per kind, and lists beside them.
+const MAX_STREAMS: u32 = 1000;
+/// Receive windows: the defaults of 64 KB stall uploads and many streams on one connection.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often the server's certificate is looked at.
+const RENEWAL: Duration = Duration::from_secs(12 * 3600);
+/// After a failed accept (no file descriptors left, say), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("cannot listen on {address}: the address is in use; stop what uses it, or choose another with --listen")]
+    InUse { address: SocketAddr },
+    #[error("cannot listen on {address}: not permitted; choose a port above 1023 with --listen")]
+    NotPermitted { address: SocketAddr },
+    #[error("cannot listen on {address}; choose another address with --listen")]
+    Bind {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the server's certificate cannot be made")]
+    Certificate(#[from] PkiError),
+    #[error("the server's certificate cannot be used")]
+    Tls(#[from] rustls::Error),
+    #[error("the server's certificate file is damaged; remove pki/server.crt and start again")]
+    Damaged,
+}
+
+/// What serves authenticated requests. It never fails: an error is a response.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body>;
+}
+
+/// What a listener is made of.
+pub struct Listen {
+    /// Port 0: any free one; [`Listener::address`] says which.
+    pub address: SocketAddr,
+    pub pki: Arc<Pki>,
+    pub names: ServerNames,
+    pub authenticator: Authenticator,
+    /// Judges impersonation; requests themselves are judged by the handler.
+    pub authorizer: Arc<dyn Authorizer>,
+    pub handler: Arc<dyn Handler>,
+}
+
+/// A running listener. Dropping it aborts its connections; [`Listener::shutdown`] drains them.
+#[derive(Debug)]
+pub struct Listener {
+    address: SocketAddr,
+    stop: CancellationToken,
+    abort: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.abort.cancel();
+        self.task.abort();
+    }
+}
+
+impl Listener {
+    /// Binds and starts to serve.
+    pub async fn start(listen: Listen) -> Result<Self, ListenError> {
+        let address = listen.address;
+        let socket = TcpListener::bind(address).await.map_err(|source| bind_error(address, source))?;
+        let address = socket.local_addr().map_err(|source| ListenError::Bind { address, source })?;
+        let certificate = Arc::new(Certificate::new(&listen.pki.server_identity(&listen.names)?)?);
+        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let shared = Shared {
+            tls: TlsAcceptor::from(Arc::new(tls_config(&listen.authenticator, Arc::clone(&certificate))?)),
+            authenticator: listen.authenticator,
+            authorizer: listen.authorizer,
+            handler: listen.handler,
+            stop: stop.clone(),
+            streams: Streams { tracker: TaskTracker::new(), abort: abort.clone() },
+        };
+        let renewal = Renewal { pki: listen.pki, names: listen.names, certificate };
+        let task = tokio::spawn(accept_loop(socket, Arc::new(shared), renewal));
+        Ok(Self { address, stop, abort, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, ends watches, lets requests in flight finish for at most `within`, and aborts the rest.
+    pub async fn shutdown(mut self, within: Duration) {
+        self.stop.cancel();
+        if timeout(within, &mut self.task).await.is_err() {
+            tracing::info!(?within, "requests were still running at the end of the drain");
+            self.abort.cancel();
+            self.task.abort();
+            let _ = (&mut self.task).await;
+        }
+    }
+}
+
+fn bind_error(address: SocketAddr, source: io::Error) -> ListenError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { address },
+        io::ErrorKind::PermissionDenied => ListenError::NotPermitted { address },
+        _ => ListenError::Bind { address, source },
+    }
+}
+
+fn tls_config(authenticator: &Authenticator, certificate: Arc<Certificate>) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(authenticator.handshake_verifier())
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The certificate in use; replaced when it is renewed.
+#[derive(Debug)]
+struct Certificate(RwLock<Arc<CertifiedKey>>);
+
+impl Certificate {
+    fn new(identity: &Identity) -> Result<Self, ListenError> {
+        Ok(Self(RwLock::new(Self::load(identity)?)))
+    }
+
+    fn replace(&self, identity: &Identity) -> Result<(), ListenError> {
+        *self.0.write() = Self::load(identity)?;
+        Ok(())
+    }
+
+    fn load(identity: &Identity) -> Result<Arc<CertifiedKey>, ListenError> {
+        let (chain, key) = identity.to_der().ok_or(ListenError::Damaged)?;
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)?;
+        Ok(Arc::new(CertifiedKey::new(chain, key)))
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read()))
+    }
+}
+
+/// Keeps a server that runs for months from showing an expired certificate.
+struct Renewal {
+    pki: Arc<Pki>,
+    names: ServerNames,
+    certificate: Arc<Certificate>,
+}
+
+impl Renewal {
+    fn run(&self) {
+        let renewed = self.pki.server_identity(&self.names).map_err(ListenError::from);
+        if let Err(error) = renewed.and_then(|identity| self.certificate.replace(&identity)) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the server's certificate could not be renewed");
+        }
+    }
+}
+
+/// What all connections share.
+struct Shared {
+    tls: TlsAcceptor,
+    authenticator: Authenticator,
+    authorizer: Arc<dyn Authorizer>,
+    handler: Arc<dyn Handler>,
+    stop: CancellationToken,
+    streams: Streams,
+}
+
+/// Runs the tasks that hyper starts for HTTP/2 streams, and owns them.
+#[derive(Clone)]
+struct Streams {
+    tracker: TaskTracker,
+    abort: CancellationToken,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let abort = self.abort.clone();
+        self.tracker.spawn(async move { abort.run_until_cancelled(future).await.is_some() });
+    }
+}
+
+async fn accept_loop(socket: TcpListener, shared: Arc<Shared>, renewal: Renewal) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let mut renew = tokio::time::interval(RENEWAL);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => break,
+            _ = renew.tick() => renewal.run(),
+            Some(ended) = connections.join_next() => report(ended),
+            Some((stream, slot)) = next_connection(&socket, &slots) => {
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    connection(stream, &shared).await;
+                    drop(slot);
+                });
+            }
+        }
+    }
+    drop(socket);
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+    shared.streams.tracker.close();
+    shared.streams.tracker.wait().await;
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+async fn next_connection(socket: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    match socket.accept().await {
+        Ok((stream, _)) => Some((stream, slot)),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: &Arc<Shared>) {
+    let handshake = tokio::select! {
+        () = shared.stop.cancelled() => return,
+        done = timeout(HANDSHAKE, handshake(stream, &shared.tls)) => done,
+    };
+    match handshake {
+        Ok(Ok(Some(stream))) => serve(stream, shared).await,
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+/// The first byte of every TLS connection: a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// `None`: the client spoke plain HTTP and has been told.
+async fn handshake(mut stream: TcpStream, tls: &TlsAcceptor) -> io::Result<Option<TlsStream<TcpStream>>> {
+    stream.set_nodelay(true)?;
+    keep_alive(&stream)?;
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
+        let answer = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // What the client sent is read, or closing would reset the connection before it has read the answer.
+        let mut unread = [0; 4096];
+        while stream.try_read(&mut unread).is_ok_and(|read| read > 0) {}
+        return Ok(None);
+    }
+    tls.accept(stream).await.map(Some)
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_TIMEOUT)?;
+    Ok(())
+}
+
+async fn serve(stream: TlsStream<TcpStream>, shared: &Arc<Shared>) {
+    let (_, session) = stream.get_ref();
+    let peer = Arc::new(shared.authenticator.peer(session.peer_certificates()));
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let service = service_fn(|request: Request<Incoming>| {
+        let (shared, peer) = (Arc::clone(shared), Arc::clone(&peer));
+        async move { Ok::<_, std::convert::Infallible>(answer(request, &peer, &shared).await) }
+    });
+    let builder = builder(shared.streams.clone());
+    let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let result = tokio::select! {
+        result = &mut serving => result,
+        () = shared.stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(error = &*error, "a connection failed");
+    }
+}
+
+fn builder(streams: Streams) -> Builder<Streams> {
+    let mut builder = Builder::new(streams);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
+}
+
+async fn answer(request: Request<Incoming>, peer: &Peer, shared: &Shared) -> Response<Body> {
+    let started = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let endless = request.uri().query().is_some_and(endless);
+    let (name, response) = match identify(&request, peer, shared).await {
+        Ok(user) => {
+            let name = user.name.clone();
+            let request = request.map(|body| Impatient::new(body, BODY_PATIENCE).boxed_unsync());
+            (name, shared.handler.handle(request, user).await)
+        }
+        Err(error) => (String::new(), refusal(&error, &path)),
+    };
+    tracing::debug!(%method, path, user = name, code = response.status().as_u16(), took = ?started.elapsed(), "request");
+    if endless { response.map(|body| UntilStop::new(body, shared.stop.clone()).boxed_unsync()) } else { response }
+}
+
+async fn identify(request: &Request<Incoming>, peer: &Peer, shared: &Shared) -> Result<UserInfo, ApiError> {
+    let user = shared.authenticator.authenticate(peer, request.headers(), request.uri().path())?;
+    impersonate::apply(user, request.headers(), &*shared.authorizer).await
+}
+
+/// Whether the request asks for a stream without an end.
+fn endless(query: &str) -> bool {
+    url::form_urlencoded::parse(query.as_bytes())
+        .any(|(key, value)| matches!(&*key, "watch" | "follow") && matches!(&*value, "" | "1" | "true" | "True"))
+}
+
+fn refusal(error: &ApiError, path: &str) -> Response<Body> {
+    let mut response = Response::new(body::full(error.to_status().to_string()));
+    *response.status_mut() = http::StatusCode::from_u16(error.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    if error.code == 401 && (path == "/v2" || path.starts_with("/v2/")) {
+        let challenge = http::HeaderValue::from_static("Basic realm=\"wherry\"");
+        headers.insert(http::header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
