@@ -1,10 +1,16 @@
 //! From a request's body to one JSON tree: format (JSON, YAML), duplicate and unknown fields, wrong types, each with a
 //! message that names the place.
+//!
+//! What leaves [`object`] has the kind's shape, so that a typed view of it cannot fail: types fit, times, quantities and
+//! base64 are good, nulls are gone. A body's depth is bounded (128 levels), so a hostile one cannot exhaust the stack.
 
 use serde_json::Value;
 
 use crate::resource::Descriptor;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
+
+mod check;
+mod tree;
 
 /// The `fieldValidation` query parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +20,18 @@ pub enum FieldValidation {
     #[default]
     Warn,
     Strict,
+}
+
+impl FieldValidation {
+    /// The query parameter's value; the empty one is the default.
+    pub fn from_query(text: &str) -> Option<Self> {
+        match text {
+            "" | "Warn" => Some(Self::Warn),
+            "Ignore" => Some(Self::Ignore),
+            "Strict" => Some(Self::Strict),
+            _ => None,
+        }
+    }
 }
 
 /// How a body is written.
@@ -30,10 +48,22 @@ pub struct Decoded {
     pub warnings: Vec<String>,
 }
 
-/// Parses a body into a tree without looking at its kind (patches, options, lists). A duplicate key is in `warnings`.
-/// Errors: 400 with line and column, or that the body is not UTF-8.
-pub fn tree(_body: &[u8], _format: Format) -> Result<Decoded, ApiError> {
-    todo!()
+/// Parses a body into a tree without looking at its kind (patches, options, lists). A duplicate key is in `warnings`; its
+/// last value counts. Errors: 400 with line and column, or that the body is not UTF-8.
+pub fn tree(body: &[u8], format: Format) -> Result<Decoded, ApiError> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        ApiError::bad_request(format!("the body is not valid UTF-8: invalid byte at offset {}", error.valid_up_to()))
+    })?;
+    match format {
+        Format::Json => tree::json(text),
+        Format::Yaml => tree::yaml(text),
+    }
+    .map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// All documents of a YAML (or JSON) text that are not empty, for manifests. Errors: 400 with line and column in the text.
+pub fn documents(text: &str) -> Result<Vec<Decoded>, ApiError> {
+    tree::documents(text).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// Decodes a body as an object of `resource`: [`tree`], then [`object`].
@@ -44,12 +74,62 @@ pub fn body(
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
     let decoded = tree(body, format)?;
-    object(resource, decoded, validation)
+    let checked = check::object(resource, decoded, format == Format::Yaml);
+    judge(resource, checked, validation)
 }
 
-/// Checks a tree (from a body or the result of a patch) against the kind's schema: apiVersion and kind match (absent
-/// ones are filled in), types fit (400 as Kubernetes words it), unknown fields are removed and reported as
-/// `validation` says, nulls are dropped.
-pub fn object(_resource: &Descriptor, _decoded: Decoded, _validation: FieldValidation) -> Result<Decoded, ApiError> {
-    todo!()
+/// Checks a tree (from a body) against the kind's schema: apiVersion and kind match (absent ones are filled in), types fit
+/// (400 as Kubernetes words it), unknown fields are removed and reported as `validation` says, nulls are dropped.
+pub fn object(resource: &Descriptor, decoded: Decoded, validation: FieldValidation) -> Result<Decoded, ApiError> {
+    judge(resource, check::object(resource, decoded, false), validation)
 }
+
+/// Like [`object`], for the result of a patch: what does not fit is the patch's fault, so it is 422 with the field `patch`.
+/// `decoded.warnings` are those of the patch's own body.
+pub fn patched(
+    resource: &Descriptor,
+    decoded: Decoded,
+    patch: &Value,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let refuse = |why: &str| {
+        let message = format!("Invalid value: {:?}: {why}", patch.to_string());
+        let mut error = ApiError::new(422, "Invalid", format!(" \"\" is invalid: patch: {message}"));
+        error.details.causes.push(Cause { reason: "FieldValueInvalid".into(), message, field: "patch".into() });
+        error
+    };
+    match check::object(resource, decoded, false) {
+        Ok(found) if validation == FieldValidation::Strict && !found.warnings.is_empty() => {
+            Err(refuse(&strict(&found.warnings)))
+        }
+        Ok(found) => Ok(quiet(found, validation)),
+        Err(check::Refusal::Content(why)) => Err(refuse(&why)),
+        Err(other) => Err(other.into_error(resource)),
+    }
+}
+
+fn judge(
+    resource: &Descriptor,
+    checked: Result<Decoded, check::Refusal>,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let found = checked.map_err(|refusal| refusal.into_error(resource))?;
+    if validation == FieldValidation::Strict && !found.warnings.is_empty() {
+        return Err(check::Refusal::Content(strict(&found.warnings)).into_error(resource));
+    }
+    Ok(quiet(found, validation))
+}
+
+fn strict(complaints: &[String]) -> String {
+    format!("strict decoding error: {}", complaints.join(", "))
+}
+
+fn quiet(mut found: Decoded, validation: FieldValidation) -> Decoded {
+    if validation == FieldValidation::Ignore {
+        found.warnings.clear();
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

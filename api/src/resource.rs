@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource, SubResourceScope};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
@@ -30,6 +30,11 @@ impl ScopeOf for ClusterResourceScope {
 }
 
 impl ScopeOf for NamespaceResourceScope {
+    const SCOPE: Scope = Scope::Namespaced;
+}
+
+/// What a subresource exchanges (Eviction, TokenRequest): its parents live in namespaces.
+impl ScopeOf for SubResourceScope {
     const SCOPE: Scope = Scope::Namespaced;
 }
 

@@ -7,7 +7,7 @@ pub mod strategic;
 use serde_json::Value;
 
 use crate::resource::Descriptor;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 
 /// A patch's format, from its content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,28 @@ pub enum PatchType {
     Apply,
 }
 
+impl PatchType {
+    /// From a content type without parameters.
+    pub fn from_media_type(media_type: &str) -> Option<Self> {
+        match media_type {
+            "application/json-patch+json" => Some(Self::Json),
+            "application/merge-patch+json" => Some(Self::Merge),
+            "application/strategic-merge-patch+json" => Some(Self::Strategic),
+            "application/apply-patch+yaml" => Some(Self::Apply),
+            _ => None,
+        }
+    }
+
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json-patch+json",
+            Self::Merge => "application/merge-patch+json",
+            Self::Strategic => "application/strategic-merge-patch+json",
+            Self::Apply => "application/apply-patch+yaml",
+        }
+    }
+}
+
 /// Applies `patch` to `object`. `Apply` is not handled here.
 pub fn apply(kind: PatchType, resource: &Descriptor, object: &Value, patch: &Value) -> Result<Value, ApiError> {
     match kind {
@@ -30,4 +52,12 @@ pub fn apply(kind: PatchType, resource: &Descriptor, object: &Value, patch: &Val
         PatchType::Strategic => strategic::apply(resource, object, patch),
         PatchType::Apply => Err(ApiError::unsupported_media_type("server-side apply is not supported yet")),
     }
+}
+
+/// 422 for a good patch that does not fit the object; what went wrong is the cause.
+fn does_not_apply(why: String) -> ApiError {
+    let message = "the server rejected our request due to an error in our request";
+    let mut error = ApiError::new(422, "Invalid", message);
+    error.details.causes.push(Cause { reason: "UnexpectedServerResponse".into(), message: why, field: String::new() });
+    error
 }

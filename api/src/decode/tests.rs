@@ -1,0 +1,151 @@
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn deployment() -> Descriptor {
+    Descriptor::of::<Deployment>()
+}
+
+fn refusal(resource: &Descriptor, object: Value) -> String {
+    let error = super::object(resource, Decoded { object, warnings: Vec::new() }, FieldValidation::Strict).unwrap_err();
+    assert_eq!((error.code, error.reason), (400, "BadRequest"));
+    error.message
+}
+
+#[test]
+fn a_wrong_type_is_refused_in_the_words_of_kubernetes() {
+    let message = refusal(&deployment(), json!({"spec": {"replicas": "3"}}));
+    assert_eq!(
+        message,
+        "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
+    );
+    let pod = Descriptor::of::<Pod>();
+    for (spec, wanted) in [
+        (
+            json!({"containers": [{"env": [{"name": "A", "value": 1}]}]}),
+            "number into Go struct field EnvVar.spec.containers.env.value of type string",
+        ),
+        (json!({"containers": {}}), "object into Go struct field PodSpec.spec.containers of type []v1.Container"),
+        (json!({"nodeSelector": {"a": true}}), "bool into Go struct field PodSpec.spec.nodeSelector of type string"),
+        (json!({"priority": 1.5}), "number 1.5 into Go struct field PodSpec.spec.priority of type int32"),
+        (
+            json!({"priority": 3_000_000_000_u64}),
+            "number 3000000000 into Go struct field PodSpec.spec.priority of type int32",
+        ),
+        (json!({"hostNetwork": "yes"}), "string into Go struct field PodSpec.spec.hostNetwork of type bool"),
+    ] {
+        let message = refusal(&pod, json!({"spec": spec}));
+        assert!(message.ends_with(&format!("json: cannot unmarshal {wanted}")), "{message}");
+    }
+}
+
+#[test]
+fn times_quantities_and_base64_are_checked() {
+    let message = refusal(&deployment(), json!({"metadata": {"creationTimestamp": "yesterday"}}));
+    assert!(message.contains("parsing time \"yesterday\""), "{message}");
+    let limits = |cpu: Value| json!({"spec": {"containers": [{"resources": {"limits": {"cpu": cpu}}}]}});
+    let message = refusal(&Descriptor::of::<Pod>(), limits(json!("lots")));
+    assert!(message.contains("quantities must match the regular expression"), "{message}");
+    let message = refusal(&Descriptor::of::<Secret>(), json!({"data": {"a": "n o"}}));
+    assert!(message.ends_with("illegal base64 data at input byte 1"), "{message}");
+    let decoded = Decoded { object: limits(json!(1.5)), warnings: Vec::new() };
+    let decoded = object(&Descriptor::of::<Pod>(), decoded, FieldValidation::Strict).unwrap();
+    assert_eq!(decoded.object["spec"]["containers"][0]["resources"]["limits"]["cpu"], "1500m");
+}
+
+#[test]
+fn unknown_and_duplicate_fields_are_errors_warnings_or_nothing() {
+    let text =
+        br#"{"spec": {"foo": 1, "replicas": 1, "replicas": 2, "template": {"spec": {"containers": [{"imag": "x"}]}}}}"#;
+    let error = body(&deployment(), text, Format::Json, FieldValidation::Strict).unwrap_err();
+    assert_eq!(
+        error.message,
+        "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: unknown field \"spec.foo\", unknown field \"spec.template.spec.containers[0].imag\", duplicate field \"spec.replicas\""
+    );
+    let decoded = body(&deployment(), text, Format::Json, FieldValidation::Warn).unwrap();
+    assert_eq!(decoded.warnings.len(), 3);
+    assert_eq!(decoded.object["spec"], json!({"replicas": 2, "template": {"spec": {"containers": [{}]}}}));
+    assert!(body(&deployment(), text, Format::Json, FieldValidation::Ignore).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn nulls_are_dropped_and_absent_types_filled_in() {
+    let text = br#"{"metadata": {"name": "a", "creationTimestamp": null, "labels": {"l": null}}, "status": null}"#;
+    let decoded = body(&deployment(), text, Format::Json, FieldValidation::Strict).unwrap();
+    let wanted = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "labels": {"l": ""}}});
+    assert_eq!(decoded.object, wanted);
+}
+
+#[test]
+fn another_version_or_kind_is_refused() {
+    let message = refusal(&deployment(), json!({"apiVersion": "v1", "kind": "Deployment"}));
+    assert_eq!(message, "the API version in the data (v1) does not match the expected API version (apps/v1)");
+    let message = refusal(&deployment(), json!({"apiVersion": "apps/v1", "kind": "ReplicaSet"}));
+    assert!(message.starts_with("ReplicaSet in version \"v1\" cannot be handled as a Deployment"), "{message}");
+    assert!(refusal(&deployment(), json!([])).starts_with("the object provided is unrecognized"));
+}
+
+#[test]
+fn broken_text_is_refused_with_line_and_column() {
+    let message = |text: &[u8], format| tree(text, format).unwrap_err().message;
+    assert_eq!(message(b"{\n \"a\" 1}", Format::Json), "json parse error: expected `:` at line 2 column 6");
+    assert!(message(b"{} {}", Format::Json).contains("trailing characters at line 1 column 4"));
+    let yaml = message(b"a: 1\nb: [\nc: 2\n", Format::Yaml);
+    assert!(yaml.starts_with("error converting YAML to JSON: yaml: ") && yaml.contains("at line 4 column 1"), "{yaml}");
+    let yaml = message(b"a: 1\n b: 2\n", Format::Yaml);
+    assert!(yaml.contains("at line 2 column 3"), "{yaml}");
+    assert_eq!(message(b"\"\xff\"", Format::Json), "the body is not valid UTF-8: invalid byte at offset 1");
+}
+
+#[test]
+fn a_deep_body_is_refused_not_followed() {
+    for format in [Format::Json, Format::Yaml] {
+        let error = tree("[".repeat(100_000).as_bytes(), format).unwrap_err();
+        assert!(error.message.contains("recursion limit exceeded"), "{error}");
+    }
+}
+
+#[test]
+fn yaml_keys_merges_and_octal_modes_are_read_as_kubernetes_does() {
+    let text = b"data: &d {1: a, true: b}\nmore:\n  <<: *d\n  1: c\n";
+    let decoded = tree(text, Format::Yaml).unwrap();
+    assert_eq!(decoded.object, json!({"data": {"1": "a", "true": "b"}, "more": {"1": "c", "true": "b"}}));
+    let pod = b"spec:\n  volumes:\n  - secret:\n      defaultMode: 0400\n";
+    let decoded = body(&Descriptor::of::<Pod>(), pod, Format::Yaml, FieldValidation::Strict).unwrap();
+    assert_eq!(decoded.object["spec"]["volumes"][0]["secret"]["defaultMode"], 0o400);
+    let decoded = tree(b"a: 1\na: 2\n", Format::Yaml).unwrap();
+    assert_eq!(decoded.warnings, ["duplicate field \"a\""]);
+}
+
+#[test]
+fn documents_are_split_and_empty_ones_left_out() {
+    let all = documents("---\na: 1\n---\n# nothing\n---\nb: 2\n").unwrap();
+    assert_eq!(all.iter().map(|d| d.object.clone()).collect::<Vec<_>>(), [json!({"a": 1}), json!({"b": 2})]);
+    let error = documents("a: 1\n---\nb: [\n").unwrap_err();
+    assert!(error.message.contains("line 4") || error.message.contains("line 3"), "{error}");
+}
+
+#[test]
+fn a_patch_that_breaks_the_shape_is_a_422_about_the_patch() {
+    let decoded = Decoded { object: json!({"spec": {"replicas": "x"}}), warnings: Vec::new() };
+    let error = patched(&deployment(), decoded, &json!({"spec": 1}), FieldValidation::Warn).unwrap_err();
+    assert_eq!((error.code, error.reason), (422, "Invalid"));
+    assert_eq!(error.details.causes[0].field, "patch");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_decoded_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let _ = tree(&bytes, Format::Json);
+        let _ = tree(&bytes, Format::Yaml);
+    }
+
+    #[test]
+    fn json_is_read_as_serde_json_reads_it(text in "[\\[\\]{}:,\"a0-9e.\\- ]{0,24}") {
+        let ours = tree(text.as_bytes(), Format::Json).map(|d| d.object).ok();
+        prop_assert_eq!(ours, serde_json::from_str::<Value>(&text).ok());
+    }
+}
