@@ -4,3 +4,6 @@
 pub mod backend;
 pub mod image;
 pub mod network;
+pub mod log;
+pub mod node;
+pub mod pod;

@@ -1,0 +1,344 @@
+//! Writes container logs: one thread for the whole node, a bounded buffer for each container that has something to say.
+//!
+//! A guest's write formats its lines into the container's buffer and returns; it waits only when [`BUFFER`] bytes wait for
+//! the disk. The thread takes containers in turn, so that one that floods its log delays the others by one buffer.
+//! Files are opened for each batch and closed after it: no descriptor belongs to a container.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use super::format;
+use crate::backend::{LogSink, Stream};
+
+/// Formatted bytes of one container that wait for the disk before its guest waits.
+const BUFFER: usize = 64 * 1024;
+
+/// When a log file is rotated, and how many files an instance has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub bytes: u64,
+    pub files: u32,
+}
+
+impl Default for Limits {
+    /// The kubelet's.
+    fn default() -> Self {
+        Self { bytes: 10 * 1024 * 1024, files: 5 }
+    }
+}
+
+/// The node's writing thread.
+#[derive(Debug)]
+pub struct Writer {
+    limits: Limits,
+    shared: Arc<Queue>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Logs with something to write, each at most once.
+    dirty: Mutex<(VecDeque<Arc<ContainerLog>>, bool)>,
+    wake: Condvar,
+}
+
+impl Writer {
+    pub fn start(limits: Limits) -> io::Result<Self> {
+        let shared = Arc::new(Queue::default());
+        let queue = shared.clone();
+        let thread = std::thread::Builder::new().name("logs".to_owned()).spawn(move || queue.run(limits))?;
+        Ok(Self { limits, shared, thread: Some(thread) })
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn push(&self, log: Arc<ContainerLog>) {
+        self.shared.dirty.lock().0.push_back(log);
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Drop for Writer {
+    /// Writes what waits, then ends the thread.
+    fn drop(&mut self) {
+        self.shared.dirty.lock().1 = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take()
+            // The last reference may be held by the thread itself.
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log thread panicked");
+        }
+    }
+}
+
+impl Queue {
+    fn run(&self, limits: Limits) {
+        loop {
+            let log = {
+                let mut dirty = self.dirty.lock();
+                loop {
+                    if let Some(log) = dirty.0.pop_front() {
+                        break log;
+                    }
+                    if dirty.1 {
+                        return;
+                    }
+                    self.wake.wait(&mut dirty);
+                }
+            };
+            if log.flush(limits) {
+                self.dirty.lock().0.push_back(log);
+            }
+        }
+    }
+}
+
+/// The log of one instance of a container.
+#[derive(Debug)]
+pub struct ContainerLog {
+    path: PathBuf,
+    attempt: u32,
+    writer: Arc<Writer>,
+    /// Itself, to stand in the writer's queue.
+    me: Weak<Self>,
+    state: Mutex<State>,
+    /// There is room again, or everything is on disk.
+    drained: Notify,
+    /// Something was written or the log was closed: for those who follow it.
+    pub(super) written: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Formatted records that wait for the disk.
+    pending: Vec<u8>,
+    /// Lines without an end yet, by stream.
+    partial: [Vec<u8>; 2],
+    /// The writer has it in its queue or in hand.
+    queued: bool,
+    closed: bool,
+    /// Bytes of the current file; `None` until it was looked at.
+    size: Option<u64>,
+    /// The disk failed: said once, until it works again.
+    failed: bool,
+}
+
+impl ContainerLog {
+    pub(super) fn new(path: PathBuf, attempt: u32, writer: Arc<Writer>) -> Arc<Self> {
+        let (drained, written) = (Notify::new(), Notify::new());
+        Arc::new_cyclic(|me| Self { path, attempt, writer, me: me.clone(), state: Mutex::default(), drained, written })
+    }
+
+    /// Writes what has no line end yet; returns when all is on disk.
+    pub async fn close(&self) {
+        {
+            let mut state = self.state.lock();
+            let stamp = format::stamp(Timestamp::now());
+            for (index, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
+                let line = state.partial.get_mut(index).map(std::mem::take).unwrap_or_default();
+                if !line.is_empty() {
+                    format::push(&mut state.pending, &stamp, stream, false, &line);
+                }
+            }
+            self.enqueue(&mut state);
+        }
+        self.drain(0).await;
+        self.state.lock().closed = true;
+        self.written.notify_waiters();
+    }
+
+    /// Whether its container ended and all is on disk.
+    pub fn closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    fn enqueue(&self, state: &mut State) {
+        if !state.queued
+            && !state.pending.is_empty()
+            && let Some(me) = self.me.upgrade()
+        {
+            state.queued = true;
+            self.writer.push(me);
+        }
+    }
+
+    /// Waits until at most `room` bytes wait for the disk.
+    async fn drain(&self, room: usize) {
+        loop {
+            let drained = self.drained.notified();
+            {
+                let state = self.state.lock();
+                if state.pending.len() <= room && (room > 0 || !state.queued) {
+                    return;
+                }
+            }
+            drained.await;
+        }
+    }
+
+    /// Called by the writing thread: writes one batch. `true`: there is more.
+    fn flush(&self, limits: Limits) -> bool {
+        let (batch, size) = {
+            let mut state = self.state.lock();
+            (std::mem::take(&mut state.pending), state.size)
+        };
+        let result = append(&self.path, self.attempt, &batch, size, limits);
+        let mut state = self.state.lock();
+        match result {
+            Ok(size) => {
+                state.size = Some(size);
+                state.failed = false;
+            }
+            Err(error) => {
+                state.size = None;
+                if !std::mem::replace(&mut state.failed, true) {
+                    tracing::error!(path = %self.path.display(), %error, "a container's log cannot be written; lines are lost");
+                }
+            }
+        }
+        state.queued = !state.pending.is_empty();
+        let more = state.queued;
+        drop(state);
+        self.drained.notify_waiters();
+        self.written.notify_waiters();
+        more
+    }
+}
+
+#[async_trait]
+impl LogSink for ContainerLog {
+    async fn write(&self, stream: Stream, bytes: Bytes) {
+        for chunk in bytes.chunks(BUFFER / 2) {
+            {
+                let mut state = self.state.lock();
+                state.take(stream, chunk);
+                self.enqueue(&mut state);
+            }
+            self.drain(BUFFER).await;
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, stream: Stream, bytes: &[u8]) {
+        let stamp = format::stamp(Timestamp::now());
+        let Self { pending, partial: [stdout, stderr], .. } = self;
+        let partial = match stream {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
+        };
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            let mut text = text;
+            while partial.len() + text.len() > format::LONGEST {
+                let (head, tail) = text.split_at(format::LONGEST - partial.len());
+                partial.extend_from_slice(head);
+                format::push(pending, &stamp, stream, false, partial);
+                partial.clear();
+                text = tail;
+            }
+            if ends && partial.is_empty() {
+                format::push(pending, &stamp, stream, true, text);
+            } else {
+                partial.extend_from_slice(text);
+                if ends {
+                    format::push(pending, &stamp, stream, true, partial);
+                    // A silent container keeps no buffer.
+                    *partial = Vec::new();
+                }
+            }
+        }
+    }
+}
+
+/// Appends a batch of whole records, rotating before it if the file is full; returns the file's size then.
+fn append(path: &Path, attempt: u32, batch: &[u8], size: Option<u64>, limits: Limits) -> io::Result<u64> {
+    let size = match size {
+        Some(size) => size,
+        None => begin(path, attempt)?,
+    };
+    let mut size = size;
+    if size > 0 && size + batch.len() as u64 > limits.bytes {
+        rotate(path, limits.files)?;
+        size = 0;
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(batch)?;
+    Ok(size + batch.len() as u64)
+}
+
+/// Looks at the file of an instance for the first time: makes its folder, keeps one earlier instance, and closes a line
+/// that a killed process left open.
+fn begin(path: &Path, attempt: u32) -> io::Result<u64> {
+    let dir = path.parent().unwrap_or(path);
+    fs::create_dir_all(dir)?;
+    remove_older(dir, attempt)?;
+    let mut file = match OpenOptions::new().read(true).append(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let size = file.metadata()?.len();
+    if size > 0 && last_byte(&mut file)? != b'\n' {
+        file.write_all(b"\n")?;
+        return Ok(size + 1);
+    }
+    Ok(size)
+}
+
+fn last_byte(file: &mut File) -> io::Result<u8> {
+    file.seek(SeekFrom::End(-1))?;
+    let mut byte = [0];
+    file.read_exact(&mut byte)?;
+    Ok(byte[0])
+}
+
+/// Removes the logs of instances before the one before `attempt`.
+fn remove_older(dir: &Path, attempt: u32) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let number = name.split_once(".log").and_then(|(number, _)| number.parse::<u32>().ok());
+        if number.is_some_and(|number| number + 1 < attempt) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of a rotated file; 0 is the current one.
+pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
+    if number == 0 {
+        return path.to_owned();
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
+}
+
+fn rotate(path: &Path, files: u32) -> io::Result<()> {
+    let last = files.max(2) - 1;
+    for number in (0..last).rev() {
+        match fs::rename(rotated(path, number), rotated(path, number + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! All pods of this node: a worker for each Pod that the API binds to it, none for any other.
+//!
+//! Pods are told apart by uid: one that was deleted and made again under the same name gets a worker of its own while the old
+//! one still ends.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+
+use super::Context;
+use super::setup::identity;
+use super::worker::{Shared, Worker};
+
+/// The Pods bound to a node, as they change. The items are the newest objects themselves, shared with whoever else
+/// keeps them.
+pub type PodSource = BoxStream<'static, Event<Arc<Pod>>>;
+
+/// A source of its own for a node that shares no cache: watches the API, and drops what the node does not read.
+pub fn watch_pods(client: Client, node: &str) -> PodSource {
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    watch(Api::<Pod>::all(client), config)
+        .default_backoff()
+        .inspect_err(|error| tracing::warn!(%error, "watching this node's pods; trying again"))
+        .filter_map(|event| async move { event.ok() })
+        .map(|event| match event {
+            Event::Apply(pod) => Event::Apply(trim(pod)),
+            Event::Delete(pod) => Event::Delete(trim(pod)),
+            Event::InitApply(pod) => Event::InitApply(trim(pod)),
+            Event::Init => Event::Init,
+            Event::InitDone => Event::InitDone,
+        })
+        .boxed()
+}
+
+fn trim(mut pod: Pod) -> Arc<Pod> {
+    pod.metadata.managed_fields = None;
+    pod.metadata.owner_references = None;
+    if let Some(spec) = &mut pod.spec {
+        spec.tolerations = None;
+        spec.affinity = None;
+        spec.topology_spread_constraints = None;
+    }
+    Arc::new(pod)
+}
+
+/// Owns the workers.
+#[derive(Clone, Debug)]
+pub struct Manager {
+    ctx: Arc<Context>,
+    pods: Arc<Mutex<HashMap<String, Arc<Shared>>>>,
+    workers: TaskTracker,
+}
+
+impl Manager {
+    pub fn new(ctx: Arc<Context>) -> Self {
+        Self { ctx, pods: Arc::default(), workers: TaskTracker::new() }
+    }
+
+    pub fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// Follows `source` until it ends or the future is dropped.
+    pub async fn run(self, source: impl Stream<Item = Event<Arc<Pod>>>) {
+        let mut source = std::pin::pin!(source);
+        let mut listed = HashSet::new();
+        while let Some(event) = source.next().await {
+            match event {
+                Event::Init => listed.clear(),
+                Event::InitApply(pod) => {
+                    listed.insert(identity(&pod).2.to_owned());
+                    self.apply(pod);
+                }
+                Event::InitDone => self.listed(std::mem::take(&mut listed)).await,
+                Event::Apply(pod) => self.apply(pod),
+                Event::Delete(pod) => self.delete(&pod),
+            }
+        }
+    }
+
+    /// All pods of this node.
+    pub fn pods(&self) -> Vec<Arc<Shared>> {
+        self.pods.lock().values().cloned().collect()
+    }
+
+    /// The newest pod of that name.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Shared>> {
+        let pods = self.pods.lock();
+        let named = pods.values().filter(|shared| {
+            let pod = shared.pod();
+            let (its_namespace, its_name, _) = identity(&pod);
+            its_namespace == namespace && its_name == name
+        });
+        named.max_by_key(|shared| shared.pod().metadata.creation_timestamp.as_ref().map(|time| time.0)).cloned()
+    }
+
+    /// Ends all containers within `grace` each; returns when all workers ended. What the API says stays as it is.
+    pub async fn shutdown(&self, grace: Duration) {
+        for shared in self.pods() {
+            shared.shutdown(grace);
+        }
+        self.workers.close();
+        self.workers.wait().await;
+    }
+
+    fn apply(&self, pod: Arc<Pod>) {
+        let uid = identity(&pod).2.to_owned();
+        let mut pods = self.pods.lock();
+        if let Some(shared) = pods.get(&uid) {
+            return shared.update(pod);
+        }
+        if self.workers.is_closed() {
+            return;
+        }
+        let shared = Arc::new(Shared::new(pod));
+        pods.insert(uid.clone(), shared.clone());
+        let (ctx, pods) = (self.ctx.clone(), self.pods.clone());
+        self.workers.spawn(async move {
+            Box::pin(Worker::new(ctx, shared).run()).await;
+            pods.lock().remove(&uid);
+        });
+    }
+
+    fn delete(&self, pod: &Arc<Pod>) {
+        let shared = self.pods.lock().get(identity(pod).2).cloned();
+        if let Some(shared) = shared {
+            shared.update(pod.clone());
+            shared.remove();
+        }
+    }
+
+    /// The list is complete: pods that are not in it are gone, and so is what they left on disk.
+    async fn listed(&self, listed: HashSet<String>) {
+        let gone: Vec<_> = {
+            let pods = self.pods.lock();
+            pods.iter().filter(|(uid, _)| !listed.contains(*uid)).map(|(_, shared)| shared.clone()).collect()
+        };
+        for shared in gone {
+            shared.remove();
+        }
+        let known: HashSet<String> = self.pods.lock().keys().cloned().collect();
+        self.ctx.logs.remove_others(&known).await;
+    }
+}

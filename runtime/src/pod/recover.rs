@@ -1,0 +1,84 @@
+//! What a pod was when the process before this one ended: read from its status, the only place that outlives a node.
+//!
+//! Containers that ran are started again as the same instance (their restart count does not move); with
+//! `restartPolicy: Never` they are not run twice and end as `ContainerStatusUnknown`, as after a reboot under the kubelet.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerState as ApiState, ContainerStateTerminated, ContainerStatus, PodStatus};
+
+use super::container::{ContainerState, Ended, Step};
+use super::state::{Now, PodState, RestartPolicy};
+use crate::backend::Exit;
+
+/// Exit code of a container whose end nobody saw.
+const LOST: i32 = 137;
+
+impl PodState {
+    /// Takes over what `status` says of an earlier life on this node.
+    pub fn recover(&mut self, status: &PodStatus, now: Now) {
+        let policy = self.setup.policy;
+        for c in &mut self.containers {
+            if let Some(was) = status.container_statuses.iter().flatten().find(|was| was.name == c.name) {
+                recover_container(c, was, policy, now.wall);
+            }
+        }
+        let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if ended {
+            self.sealed = true;
+            for c in &mut self.containers {
+                c.step = Step::Ended;
+            }
+        }
+        if status.phase.as_deref() == Some("Failed")
+            && let Some(reason) = &status.reason
+        {
+            self.failure = Some((reason.clone(), status.message.clone().unwrap_or_default()));
+        }
+    }
+}
+
+fn recover_container(c: &mut ContainerState, was: &ContainerStatus, policy: RestartPolicy, now: Timestamp) {
+    let none = ApiState::default();
+    let state = was.state.as_ref().unwrap_or(&none);
+    let before = was.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| Box::new(ended(t)));
+    c.restarts = u32::try_from(was.restart_count).unwrap_or(0);
+    c.image_id.clone_from(&was.image_id);
+    if let Some(terminated) = &state.terminated {
+        c.existed = true;
+        c.last = Some(Box::new(ended(terminated)));
+        c.before_last = before;
+        c.step = if policy.restarts(terminated.exit_code) { Step::Waiting } else { Step::Ended };
+    } else if let Some(running) = &state.running {
+        c.last = before;
+        if policy == RestartPolicy::Never {
+            c.existed = true;
+            c.last = Some(Box::new(Ended {
+                exit: Exit {
+                    code: LOST,
+                    reason: "ContainerStatusUnknown".to_owned(),
+                    message: "The node was restarted while the container ran, and its restart policy is Never".to_owned(),
+                    finished_at: now,
+                },
+                started_at: running.started_at.as_ref().map(|t| t.0),
+                id: was.container_id.clone().unwrap_or_default(),
+            }));
+            c.step = Step::Ended;
+        }
+    } else {
+        c.existed = before.is_some();
+        c.last = before;
+    }
+}
+
+fn ended(t: &ContainerStateTerminated) -> Ended {
+    Ended {
+        exit: Exit {
+            code: t.exit_code,
+            reason: t.reason.clone().unwrap_or_default(),
+            message: t.message.clone().unwrap_or_default(),
+            finished_at: t.finished_at.as_ref().map_or(Timestamp::UNIX_EPOCH, |at| at.0),
+        },
+        started_at: t.started_at.as_ref().map(|at| at.0),
+        id: t.container_id.clone().unwrap_or_default(),
+    }
+}
