@@ -1,11 +1,28 @@
 //! The network in the host call: a pod's address, its private localhost, Services and names are applied where a guest
 //! binds, connects and resolves. No iptables, no CNI plugin, no privileges.
+//!
+//! What must stay true: a guest reaches, within 127.0.0.0/8, ::1 and the host's own addresses, only a live pod, a Service
+//! or its own localhost; and every one of its sockets has its pod's address as source.
+
+mod host;
+pub mod ipam;
+mod listeners;
+pub mod local;
+mod names;
+mod proxy;
+mod services;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+
+use self::ipam::Addresses;
+pub use self::listeners::ListenGuard;
+pub use self::local::LocalNetwork;
+use self::local::Shared;
 
 /// Transport of a guest's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +37,7 @@ pub enum Denied {
     /// `access-denied`: the address is not the pod's to use.
     #[error("{0}")]
     Access(String),
-    /// `connection-refused`: a Service without ready endpoints.
+    /// `connection-refused`: nobody listens there, or a Service without ready endpoints.
     #[error("{0}")]
     Refused(String),
     /// `not-supported`: IPv6 in `local` mode.
@@ -37,7 +54,8 @@ pub enum Denied {
 /// Where a connection goes after policy and Service load balancing.
 #[derive(Clone)]
 pub struct Route {
-    /// The host address to bind the socket to before connecting, so that its source is the pod's.
+    /// The host address to bind the socket to before connecting, so that its source is the pod's; unspecified for an
+    /// address outside this machine.
     pub source: IpAddr,
     /// The host address to connect to (substitute ports applied).
     pub destination: SocketAddr,
@@ -60,54 +78,130 @@ pub trait LocalHttp: Send + Sync {
     fn serve(&self, stream: tokio::net::TcpStream, peer: SocketAddr);
 }
 
-/// One pod's view of the network. All addresses that a guest sees pass through it.
+/// One pod's view of the network. All addresses that a guest sees pass through it. Dropping it frees its address.
 #[derive(Debug)]
-pub struct PodNetwork {}
+pub struct PodNetwork {
+    shared: Arc<Shared>,
+    pod: PodIdentity,
+    addresses: Addresses,
+}
+
+impl Drop for PodNetwork {
+    fn drop(&mut self) {
+        self.shared.ipam.free(self.addresses.pod);
+    }
+}
 
 impl PodNetwork {
     /// The pod's address (`status.podIP`).
     pub fn address(&self) -> Ipv4Addr {
-        todo!()
+        self.addresses.pod
     }
 
     /// The host address to bind for a guest's bind to `requested` (`0.0.0.0`: the pod's address; `127.0.0.1`: its
     /// private localhost; port 0: any).
-    pub fn bind(&self, _protocol: Protocol, _requested: SocketAddr) -> Result<SocketAddr, Denied> {
-        todo!()
+    pub fn bind(&self, protocol: Protocol, requested: SocketAddr) -> Result<SocketAddr, Denied> {
+        let IpAddr::V4(ip) = requested.ip() else { return Err(no_ipv6()) };
+        let host = if ip.is_unspecified() || ip == self.addresses.pod {
+            self.addresses.pod
+        } else if ip == Ipv4Addr::LOCALHOST {
+            self.addresses.localhost
+        } else {
+            return Err(Denied::Access(format!("{ip} is not an address of this pod ({})", self.addresses.pod)));
+        };
+        let address = SocketAddr::new(host.into(), requested.port());
+        if address.port() != 0 && self.shared.listeners.is_taken(protocol, address) {
+            return Err(Denied::InUse(format!("port {} is in use by a container of this pod", address.port())));
+        }
+        Ok(address)
     }
 
-    /// Records that a guest listens: `asked` as the guest sees it, `actual` where the host bound (a substitute when
-    /// the port could not be had). Released when the guard drops.
+    /// Records that a guest listens: `asked` is the host address that [`PodNetwork::bind`] gave, with the port that the
+    /// guest has, `actual` where the host bound (another port if that one could not be had). Released when the guard
+    /// drops.
     pub fn listening(
         self: &Arc<Self>,
-        _protocol: Protocol,
-        _asked: SocketAddr,
-        _actual: SocketAddr,
-        _http: Option<Arc<dyn LocalHttp>>,
+        protocol: Protocol,
+        asked: SocketAddr,
+        actual: SocketAddr,
+        http: Option<Arc<dyn LocalHttp>>,
     ) -> ListenGuard {
-        todo!()
+        self.shared.listeners.add(protocol, asked, actual, http)
     }
 
     /// Where a guest's connect to `destination` goes.
-    pub fn connect(&self, _protocol: Protocol, _destination: SocketAddr) -> Result<Route, Denied> {
-        todo!()
+    pub fn connect(&self, protocol: Protocol, destination: SocketAddr) -> Result<Route, Denied> {
+        let IpAddr::V4(ip) = destination.ip() else { return Err(no_ipv6()) };
+        let port = destination.port();
+        if ip == Ipv4Addr::LOCALHOST || ip.is_unspecified() {
+            return self.to_localhost(protocol, port);
+        }
+        if let Some(service) = self.shared.services.by_address(protocol, ip, port) {
+            return self.to_service(protocol, &service, destination);
+        }
+        if self.shared.service_range.contains(ip) {
+            return Err(Denied::Refused(format!("no Service has the address {destination}")));
+        }
+        if ipam::is_pod(ip) {
+            return self.to_pod(protocol, destination);
+        }
+        self.shared.host.allowed(ip)?;
+        Ok(Route { source: Ipv4Addr::UNSPECIFIED.into(), destination, local: None })
     }
 
-    /// The address to show a guest for a host address (private localhost as 127.0.0.1, substitutes undone, the Service
-    /// address that it connected to).
-    pub fn shown(&self, _protocol: Protocol, _actual: SocketAddr) -> SocketAddr {
-        todo!()
+    /// The private localhost: what listens on it, else what listens on all of the pod's addresses.
+    fn to_localhost(&self, protocol: Protocol, port: u16) -> Result<Route, Denied> {
+        let Addresses { pod, localhost } = self.addresses;
+        let found = [localhost, pod]
+            .into_iter()
+            .find_map(|ip| self.shared.listeners.find(protocol, SocketAddr::new(ip.into(), port)));
+        let listener = found.ok_or_else(|| Denied::Refused(format!("nothing in this pod listens on port {port}")))?;
+        Ok(Route { source: localhost.into(), destination: listener.actual, local: listener.http })
     }
 
-    /// Resolves a name: the cluster's zone first, without a packet, then the host's resolver.
-    pub async fn resolve(&self, _name: &str) -> Result<Vec<IpAddr>, Denied> {
-        todo!()
+    fn to_pod(&self, protocol: Protocol, destination: SocketAddr) -> Result<Route, Denied> {
+        let source = self.addresses.pod.into();
+        match self.shared.reach(protocol, destination) {
+            Some((destination, local)) => Ok(Route { source, destination, local }),
+            None => Err(Denied::Refused(format!("nothing listens on {destination}"))),
+        }
+    }
+
+    fn to_service(
+        &self,
+        protocol: Protocol,
+        service: &services::ServicePort,
+        destination: SocketAddr,
+    ) -> Result<Route, Denied> {
+        let client = self.addresses.pod.into();
+        for endpoint in service.choices(client) {
+            if let Some((destination, local)) = self.shared.reach_endpoint(protocol, service, endpoint) {
+                service.chose(client, endpoint);
+                let source = if destination.ip().is_loopback() { client } else { Ipv4Addr::UNSPECIFIED.into() };
+                return Ok(Route { source, destination, local });
+            }
+        }
+        Err(Denied::Refused(format!("Service {} ({destination}) has no ready endpoint", service.service)))
+    }
+
+    /// The address to show a guest for a host address: private localhosts as 127.0.0.1, substitute ports undone.
+    pub fn shown(&self, protocol: Protocol, actual: SocketAddr) -> SocketAddr {
+        let mut shown = self.shared.listeners.shown(protocol, actual).unwrap_or(actual);
+        if shown.ip() == IpAddr::V4(self.addresses.localhost) {
+            shown.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        shown
+    }
+
+    /// Resolves a name: the cluster's zone first, without a packet, then the host's resolver. IPv4 only.
+    pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Denied> {
+        names::resolve(&self.shared.services, &self.pod, self.addresses.pod, name).await
     }
 }
 
-/// A listener's entry in the host's table.
-#[derive(Debug)]
-pub struct ListenGuard {}
+fn no_ipv6() -> Denied {
+    Denied::NotSupported("the local network is IPv4 only".into())
+}
 
 /// A pod, as the network knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

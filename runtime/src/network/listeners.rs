@@ -1,0 +1,92 @@
+//! The host's table of what guests listen on: where a pod's port really is, and which of them is an HTTP server of this
+//! process. It is what makes substitute ports, private localhosts and calls in memory work.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::{LocalHttp, Protocol};
+
+/// One listening port.
+#[derive(Clone)]
+pub(super) struct Listener {
+    /// Where the host's socket is.
+    pub actual: SocketAddr,
+    pub http: Option<Arc<dyn LocalHttp>>,
+    id: u64,
+}
+
+#[derive(Default)]
+struct Maps {
+    /// By the address that a guest or client names.
+    asked: HashMap<(Protocol, SocketAddr), Listener>,
+    /// Back from the host's address, for substitutes only.
+    shown: HashMap<(Protocol, SocketAddr), SocketAddr>,
+    next: u64,
+}
+
+/// The table. Shared by all pods of the node.
+#[derive(Default)]
+pub(super) struct Listeners(RwLock<Maps>);
+
+impl std::fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listeners").field("ports", &self.0.read().asked.len()).finish()
+    }
+}
+
+impl Listeners {
+    pub fn find(&self, protocol: Protocol, asked: SocketAddr) -> Option<Listener> {
+        self.0.read().asked.get(&(protocol, asked)).cloned()
+    }
+
+    pub fn is_taken(&self, protocol: Protocol, asked: SocketAddr) -> bool {
+        self.0.read().asked.contains_key(&(protocol, asked))
+    }
+
+    /// The address that a client named to reach this socket of the host.
+    pub fn shown(&self, protocol: Protocol, actual: SocketAddr) -> Option<SocketAddr> {
+        self.0.read().shown.get(&(protocol, actual)).copied()
+    }
+
+    /// Adds a listener; removed when the guard drops.
+    pub fn add(
+        self: &Arc<Self>,
+        protocol: Protocol,
+        asked: SocketAddr,
+        actual: SocketAddr,
+        http: Option<Arc<dyn LocalHttp>>,
+    ) -> ListenGuard {
+        let mut maps = self.0.write();
+        maps.next += 1;
+        let id = maps.next;
+        maps.asked.insert((protocol, asked), Listener { actual, http, id });
+        if asked != actual {
+            maps.shown.insert((protocol, actual), asked);
+        }
+        ListenGuard { table: self.clone(), protocol, asked, actual, id }
+    }
+}
+
+/// A listener's entry in the host's table; dropping it removes the entry.
+#[derive(Debug)]
+pub struct ListenGuard {
+    table: Arc<Listeners>,
+    protocol: Protocol,
+    asked: SocketAddr,
+    actual: SocketAddr,
+    id: u64,
+}
+
+impl Drop for ListenGuard {
+    fn drop(&mut self) {
+        let mut maps = self.table.0.write();
+        let key = (self.protocol, self.asked);
+        if maps.asked.get(&key).is_some_and(|listener| listener.id == self.id) {
+            maps.asked.remove(&key);
+            maps.shown.remove(&(self.protocol, self.actual));
+        }
+    }
+}

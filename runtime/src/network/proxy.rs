@@ -1,0 +1,148 @@
+//! Services for the host in `local` mode: a listener per Service address and node port. A connection that lands on a guest
+//! of this process is not proxied: its stream is given to that guest's HTTP server. Others are copied, TCP only.
+//!
+//! Node ports listen on 127.0.0.1: nothing of a laptop is open to its network by default.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::Protocol;
+use super::local::Shared;
+use super::services::Frontend;
+
+/// Connections that are copied at once, all Services together.
+const COPIED_AT_ONCE: usize = 4096;
+/// Longest time to connect to one endpoint before the next is tried.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often a port that could not be had is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Runs until it is dropped: opens and closes listeners as Services come and go.
+pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>) {
+    let copies = Arc::new(Semaphore::new(COPIED_AT_ONCE));
+    let mut tasks = JoinSet::new();
+    let mut open: HashMap<Frontend, AbortHandle> = HashMap::new();
+    loop {
+        let wanted = shared.services.frontends();
+        open.retain(|frontend, task| {
+            let keep = wanted.contains(frontend);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for frontend in wanted {
+            open.entry(frontend).or_insert_with(|| tasks.spawn(listen(shared.clone(), frontend, copies.clone())));
+        }
+        while tasks.try_join_next().is_some() {}
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Frontend {
+    fn address(self) -> SocketAddr {
+        match self {
+            Self::Address(ip, port) => SocketAddr::new(ip.into(), port),
+            Self::NodePort(port) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+        }
+    }
+}
+
+/// Accepts connections to one frontend.
+async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Arc<Semaphore>) {
+    let Some(listener) = bind(frontend).await else { return };
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let _ = stream.set_nodelay(true);
+                if let Some(copy) = dispatch(&shared, frontend, stream, peer) {
+                    let copies = copies.clone();
+                    connections.spawn(async move {
+                        let Ok(_permit) = copies.acquire().await else { return };
+                        copy.await;
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, address = %frontend.address(), "a connection to a Service could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Binds a frontend's address; waits while another process has it. `None`: this user may not have it at all, which
+/// concerns the host only: guests reach the Service by its address all the same.
+async fn bind(frontend: Frontend) -> Option<TcpListener> {
+    let mut told = false;
+    loop {
+        match TcpListener::bind(frontend.address()).await {
+            Ok(listener) => return Some(listener),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::info!(
+                    address = %frontend.address(),
+                    "this user may not listen on the Service's port; guests reach it, the host does not (use a NodePort)"
+                );
+                return None;
+            }
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(%error, address = %frontend.address(), "a Service's port cannot be opened; trying again");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Gives the stream to a guest of this process, or returns the copying that is left to do.
+fn dispatch(
+    shared: &Arc<Shared>,
+    frontend: Frontend,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<impl Future<Output = ()> + use<>> {
+    let service = shared.services.behind(frontend)?;
+    let mut remaining = Vec::new();
+    for endpoint in service.choices(peer.ip()) {
+        match shared.reach_endpoint(Protocol::Tcp, &service, endpoint) {
+            Some((_, Some(http))) if remaining.is_empty() => {
+                service.chose(peer.ip(), endpoint);
+                http.serve(stream, peer);
+                return None;
+            }
+            Some((address, _)) => remaining.push((endpoint, address)),
+            None => {}
+        }
+    }
+    Some(async move {
+        for (endpoint, address) in remaining {
+            if let Ok(Ok(upstream)) = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+                service.chose(peer.ip(), endpoint);
+                return copy(stream, upstream).await;
+            }
+        }
+        tracing::debug!(service = service.service, "a connection found no ready endpoint");
+    })
+}
+
+async fn copy(mut client: TcpStream, mut upstream: TcpStream) {
+    let _ = upstream.set_nodelay(true);
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
+        tracing::debug!(%error, "a proxied connection ended early");
+    }
+}

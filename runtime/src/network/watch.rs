@@ -1,0 +1,153 @@
+//! Keeps the node's table of Services true: follows Services and EndpointSlices at the API server and rebuilds a Service's
+//! entry when either changes. The last known state is kept while the server is away.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, ResourceExt};
+use tokio::sync::watch::Sender;
+
+use super::local::Shared;
+use super::services;
+
+/// The label by which a slice names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Namespace and Service name.
+type Key = (String, String);
+
+struct Follower {
+    shared: Arc<Shared>,
+    node: String,
+    services: HashMap<Key, Service>,
+    slices: HashMap<Key, HashMap<String, EndpointSlice>>,
+    /// Keys seen since a list began; what is missing at its end is gone.
+    listing_services: Vec<Key>,
+    listing_slices: Vec<(Key, String)>,
+}
+
+/// Runs until it is dropped; says on `changed` that the table changed.
+pub(super) async fn follow(shared: Arc<Shared>, client: kube::Client, node: String, changed: Sender<()>) {
+    let services = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let slices = watcher::watcher(Api::<EndpointSlice>::all(client), watcher::Config::default()).default_backoff();
+    let mut events = pin!(futures::stream::select(services.map_ok(Seen::Service), slices.map_ok(Seen::Slice)));
+    let mut follower = Follower {
+        shared,
+        node,
+        services: HashMap::new(),
+        slices: HashMap::new(),
+        listing_services: Vec::new(),
+        listing_slices: Vec::new(),
+    };
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Seen::Service(event)) => follower.service(event),
+            Ok(Seen::Slice(event)) => follower.slice(event),
+            Err(error) => {
+                tracing::debug!(%error, "the watch of Services was interrupted");
+                continue;
+            }
+        }
+        changed.send_replace(());
+    }
+}
+
+enum Seen {
+    Service(Event<Service>),
+    Slice(Event<EndpointSlice>),
+}
+
+fn key(object: &impl ResourceExt) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// The Service that a slice belongs to.
+fn owner(slice: &EndpointSlice) -> Option<Key> {
+    Some((slice.namespace().unwrap_or_default(), slice.labels().get(SERVICE_NAME)?.clone()))
+}
+
+impl Follower {
+    fn service(&mut self, event: Event<Service>) {
+        match event {
+            Event::Init => self.listing_services.clear(),
+            Event::InitApply(service) => {
+                self.listing_services.push(key(&service));
+                self.put_service(service);
+            }
+            Event::Apply(service) => self.put_service(service),
+            Event::Delete(service) => self.drop_service(&key(&service)),
+            Event::InitDone => {
+                let seen = std::mem::take(&mut self.listing_services);
+                let gone: Vec<Key> = self.services.keys().filter(|key| !seen.contains(key)).cloned().collect();
+                gone.iter().for_each(|key| self.drop_service(key));
+            }
+        }
+    }
+
+    fn put_service(&mut self, service: Service) {
+        let key = key(&service);
+        self.services.insert(key.clone(), service);
+        self.rebuild(&key);
+    }
+
+    fn drop_service(&mut self, key: &Key) {
+        self.services.remove(key);
+        self.rebuild(key);
+    }
+
+    fn slice(&mut self, event: Event<EndpointSlice>) {
+        match event {
+            Event::Init => self.listing_slices.clear(),
+            Event::InitApply(slice) => {
+                if let Some(owner) = owner(&slice) {
+                    self.listing_slices.push((owner, slice.name_any()));
+                }
+                self.put_slice(slice);
+            }
+            Event::Apply(slice) => self.put_slice(slice),
+            Event::Delete(slice) => {
+                if let Some(owner) = owner(&slice) {
+                    self.drop_slice(&owner, &slice.name_any());
+                }
+            }
+            Event::InitDone => {
+                let seen = std::mem::take(&mut self.listing_slices);
+                let all =
+                    self.slices.iter().flat_map(|(key, named)| named.keys().map(|name| (key.clone(), name.clone())));
+                let gone: Vec<_> = all.filter(|one| !seen.contains(one)).collect();
+                gone.iter().for_each(|(key, name)| self.drop_slice(key, name));
+            }
+        }
+    }
+
+    fn put_slice(&mut self, slice: EndpointSlice) {
+        let Some(owner) = owner(&slice) else { return };
+        self.slices.entry(owner.clone()).or_default().insert(slice.name_any(), slice);
+        self.rebuild(&owner);
+    }
+
+    fn drop_slice(&mut self, owner: &Key, name: &str) {
+        if let Some(slices) = self.slices.get_mut(owner) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.slices.remove(owner);
+            }
+        }
+        self.rebuild(owner);
+    }
+
+    fn rebuild(&self, key: &Key) {
+        let (namespace, name) = key;
+        let slices: Vec<EndpointSlice> =
+            self.slices.get(key).into_iter().flat_map(|named| named.values().cloned()).collect();
+        let old = self.shared.services.named(namespace, name);
+        let new = self.services.get(key).map(|service| services::build(service, &slices, &self.node, old.as_ref()));
+        self.shared.services.replace(namespace, name, new);
+    }
+}
