@@ -4,55 +4,42 @@
 //! other. Reads through the cache see every acknowledged write: a writer waits with [`Cache::reached`] before it answers.
 //! A watcher has a bounded queue; one that falls behind is dropped and must list again.
 
-use std::sync::Arc;
+mod entry;
+mod follow;
+mod parse;
+mod state;
+mod watch;
+mod watchers;
 
-use bytes::Bytes;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use futures::stream::BoxStream;
+use parking_lot::RwLock;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use wherry_api::registry::Registry;
 use wherry_api::resource::{Descriptor, GroupResource};
 use wherry_api::selector::{FieldSelector, LabelSelector};
 
-use crate::store::{Key, Revision, Store, StoreError};
+pub use self::entry::{Entry, Meta, deleted_bytes};
+use self::follow::Follower;
+use self::parse::Parser;
+use self::state::{Objects, Past, State, Update};
+pub use self::watch::WatchOptions;
+use self::watchers::{Hub, fit};
+use crate::store::{Change, ChangeKind, Key, Revision, Store, StoreError};
 
-/// One object.
-#[derive(Debug)]
-pub struct Entry {
-    pub key: Key,
-    /// The object as it is sent, resourceVersion included.
-    pub bytes: Bytes,
-    /// Of its last write.
-    pub revision: Revision,
-    pub meta: Meta,
-}
-
-/// The parsed part of an entry.
-#[derive(Debug, Default)]
-pub struct Meta {
-    pub namespace: Box<str>,
-    pub name: Box<str>,
-    pub uid: Box<str>,
-    pub labels: Box<[(Box<str>, Box<str>)]>,
-    /// uids of owner references.
-    pub owners: Box<[Box<str>]>,
-    /// Values of the descriptor's `selectable` fields, in its order.
-    pub fields: Box<[Box<str>]>,
-    pub deleting: bool,
-}
-
-impl Meta {
-    pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v)
-    }
-
-    /// A field by the path that field selectors use; `""` if it is absent or not indexed.
-    pub fn field(&self, resource: &Descriptor, path: &str) -> &str {
-        match path {
-            "metadata.name" => &self.name,
-            "metadata.namespace" => &self.namespace,
-            _ => resource.selectable.iter().position(|p| *p == path).and_then(|i| self.fields.get(i)).map_or("", |v| v),
-        }
-    }
-}
+/// How long a read waits for a revision that has not come yet: what kube-apiserver waits.
+const WAIT: Duration = Duration::from_secs(3);
+/// Replays from the store's history at a time: each may hold as much as the history.
+const REPLAYS: usize = 2;
 
 /// What a list or a watch is about.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +48,19 @@ pub struct Filter {
     pub namespace: Option<String>,
     pub labels: LabelSelector,
     pub fields: FieldSelector,
+}
+
+impl Filter {
+    /// Whether an object is in it.
+    pub fn matches(&self, resource: &Descriptor, meta: &Meta) -> bool {
+        self.namespace.as_deref().is_none_or(|namespace| *namespace == *meta.namespace)
+            && (self.labels.is_empty() || self.labels.matches(|key| meta.label(key)))
+            && (self.fields.is_empty() || self.fields.matches(|path| meta.field(resource, path)))
+    }
+
+    fn selects(&self) -> bool {
+        !self.labels.is_empty() || !self.fields.is_empty()
+    }
 }
 
 /// Which state a list shows.
@@ -90,13 +90,23 @@ pub struct List {
 pub enum Event {
     Added(Arc<Entry>),
     Modified(Arc<Entry>),
-    /// The last state that matched, and the revision of what ended it.
+    /// The last state that matched, already with the resourceVersion of what ended it, and that revision.
     Deleted {
         last: Arc<Entry>,
         revision: Revision,
     },
     /// Nothing that matches happened up to this revision. Sent about once a minute and before the end.
     Progress(Revision),
+}
+
+impl Event {
+    /// The revision that a watcher has seen with it.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Added(entry) | Self::Modified(entry) => entry.revision,
+            Self::Deleted { revision, .. } | Self::Progress(revision) => *revision,
+        }
+    }
 }
 
 /// Why a read failed.
@@ -120,49 +130,283 @@ pub enum CacheError {
 /// A watch: ends with an error, or when the cache stops.
 pub type Events = BoxStream<'static, Result<Event, CacheError>>;
 
-/// All resources' caches. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Cache {}
+/// Numbers of the cache since its start, for metrics.
+#[derive(Clone, Debug, Default)]
+pub struct CacheStats {
+    /// Objects per resource (`core/pods`).
+    pub objects: Vec<(Box<str>, usize)>,
+    pub watchers: usize,
+    /// Watchers that were too slow.
+    pub dropped_watchers: u64,
+    pub events: u64,
+    pub revision: Revision,
+}
+
+/// What readers, watches and the writer share.
+struct Inner {
+    store: Arc<dyn Store>,
+    state: RwLock<State>,
+    hubs: HashMap<Box<str>, Arc<Hub>>,
+    /// The revision that reads show.
+    shown: tokio::sync::watch::Sender<Revision>,
+    /// The revision up to which all watchers' queues have their events.
+    delivered: AtomicU64,
+    events: AtomicU64,
+    closed: AtomicBool,
+    replays: Semaphore,
+}
+
+/// All resources' caches. Cheap to clone; the last clone's drop ends the task that follows the store.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+    _task: Arc<Task>,
+}
+
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("revision", &self.revision()).finish_non_exhaustive()
+    }
+}
 
 impl Cache {
-    /// Loads every object and starts following the store. The returned task handle ends when the store closes.
-    pub async fn start(_store: Arc<dyn Store>, _registry: &Registry) -> Result<Self, CacheError> {
-        todo!()
+    /// Loads every object of the registry's kinds and starts following the store, until that closes.
+    pub async fn start(store: Arc<dyn Store>, registry: &Registry) -> Result<Self, CacheError> {
+        let mut hubs = HashMap::new();
+        for resource in registry.iter() {
+            hubs.entry(shard_name(&resource.group_resource())).or_insert_with(|| Arc::new(Hub::new(resource)));
+        }
+        let (shown, _) = tokio::sync::watch::channel(0);
+        let inner = Arc::new(Inner {
+            store: Arc::clone(&store),
+            state: RwLock::default(),
+            hubs,
+            shown,
+            delivered: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            replays: Semaphore::new(REPLAYS),
+        });
+        let mut follower = Follower::new(Arc::clone(&inner), store);
+        let changes = follower.load().await?;
+        let task = tokio::spawn(follower.run(changes));
+        Ok(Self { inner, _task: Arc::new(Task(task)) })
     }
 
     /// Returns when the cache shows `revision`.
-    pub async fn reached(&self, _revision: Revision) {
-        todo!()
+    pub async fn reached(&self, revision: Revision) {
+        // The sender lives in `inner`: this cannot fail.
+        let _ = self.inner.shown.subscribe().wait_for(|shown| *shown >= revision).await;
     }
 
     /// The revision that the cache shows.
     pub fn revision(&self) -> Revision {
-        todo!()
+        self.inner.state.read().revision
     }
 
-    pub fn get(&self, _resource: &GroupResource, _namespace: &str, _name: &str) -> Option<Arc<Entry>> {
-        todo!()
+    /// Whether the cache still follows its store (`/readyz`).
+    pub fn following(&self) -> bool {
+        !self.inner.closed.load(Ordering::Acquire)
+    }
+
+    pub fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        let state = self.inner.state.read();
+        let shard = state.shards.get(&*shard_name(resource))?;
+        shard.objects.get(&Key::new(resource, namespace, name)).cloned()
     }
 
     /// Matching entries in key order after `after`, at most `limit` (0: all).
     pub async fn list(
         &self,
-        _resource: &Descriptor,
-        _filter: &Filter,
-        _at: At,
-        _after: Option<&Key>,
-        _limit: usize,
+        resource: &Descriptor,
+        filter: &Filter,
+        at: At,
+        after: Option<&Key>,
+        limit: usize,
     ) -> Result<List, CacheError> {
-        todo!()
+        let group_resource = resource.group_resource();
+        let shard_name = shard_name(&group_resource);
+        if let At::NotOlderThan(revision) | At::Exact(revision) = at {
+            self.wait_for(revision).await?;
+        }
+        let (revision, objects) = match at {
+            At::Exact(revision) => (revision, self.past(&group_resource, &shard_name, revision)?),
+            At::Latest | At::NotOlderThan(_) => {
+                let state = self.inner.state.read();
+                let shard = state.shards.get(&*shard_name).ok_or(CacheError::Unknown(group_resource.clone()))?;
+                (state.revision, shard.objects.clone())
+            }
+        };
+        let list = page(&objects, &group_resource, resource, filter, revision, after, limit);
+        if list.next.is_some()
+            && let Some(shard) = self.inner.state.write().shards.get_mut(&*shard_name)
+        {
+            shard.pin(revision, objects, Instant::now());
+        }
+        Ok(list)
     }
 
-    /// Events after `after`; `None`: the present state as `Added` events first (resourceVersion unset or `0`).
+    /// Events after `after`; `None`: the present state as `Added` events first (resourceVersion unset or `0`), and then a
+    /// [`Event::Progress`] with its revision.
     pub async fn watch(
         &self,
-        _resource: &Arc<Descriptor>,
-        _filter: Filter,
-        _after: Option<Revision>,
+        resource: &Arc<Descriptor>,
+        filter: Filter,
+        after: Option<Revision>,
     ) -> Result<Events, CacheError> {
-        todo!()
+        self.watch_with(resource, filter, after, WatchOptions::default()).await
     }
+
+    /// [`Cache::watch`] that ends by itself, or tells its progress more often.
+    pub async fn watch_with(
+        &self,
+        resource: &Arc<Descriptor>,
+        filter: Filter,
+        after: Option<Revision>,
+        options: WatchOptions,
+    ) -> Result<Events, CacheError> {
+        let group_resource = resource.group_resource();
+        let shard_name = shard_name(&group_resource);
+        let hub = self.inner.hubs.get(&*shard_name).ok_or(CacheError::Unknown(group_resource.clone()))?;
+        if let Some(after) = after {
+            self.wait_for(after).await?;
+        }
+        let filter = Arc::new(filter);
+        let (subscription, start, begin) = hub.subscribe(&filter, || {
+            let state = self.inner.state.read();
+            let shard = state.shards.get(&*shard_name).ok_or(CacheError::Unknown(group_resource.clone()))?;
+            let begin = match after {
+                None => Begin::State(shard.objects.clone()),
+                Some(after) => shard.events_after(after).map_or(Begin::History(after), |e| Begin::Events(e.into())),
+            };
+            Ok::<_, CacheError>((state.revision, begin))
+        })?;
+        let ready = match begin {
+            Begin::State(objects) => {
+                let list = page(&objects, &group_resource, resource, &filter, start, None, 0);
+                list.entries.into_iter().map(Event::Added).chain([Event::Progress(start)]).collect()
+            }
+            Begin::Events(updates) => {
+                updates.iter().filter_map(|update| fit(&filter, resource, update, &mut None)).collect()
+            }
+            Begin::History(after) => self.replay(hub, &filter, after, start).await?,
+        };
+        Ok(watch::stream(Arc::clone(&self.inner), subscription, start, ready, options))
+    }
+
+    pub fn stats(&self) -> CacheStats {
+        let hubs = || self.inner.hubs.values();
+        let state = self.inner.state.read();
+        CacheStats {
+            objects: state.shards.iter().map(|(name, shard)| (name.clone(), shard.objects.len())).collect(),
+            watchers: hubs().map(|hub| hub.count()).sum(),
+            dropped_watchers: hubs().map(|hub| hub.dropped.load(Ordering::Relaxed)).sum(),
+            events: self.inner.events.load(Ordering::Relaxed),
+            revision: state.revision,
+        }
+    }
+
+    async fn wait_for(&self, revision: Revision) -> Result<(), CacheError> {
+        if tokio::time::timeout(WAIT, self.reached(revision)).await.is_err() {
+            return Err(CacheError::TooLarge { asked: revision, current: self.revision() });
+        }
+        Ok(())
+    }
+
+    /// A past state, while its snapshot or the events since are kept.
+    fn past(&self, resource: &GroupResource, shard: &str, revision: Revision) -> Result<Objects, CacheError> {
+        let state = self.inner.state.read();
+        let shard = state.shards.get(shard).ok_or_else(|| CacheError::Unknown(resource.clone()))?;
+        let past = shard.past(revision, Instant::now());
+        let oldest = shard.ring_start();
+        drop(state);
+        past.map(Past::restore).ok_or(CacheError::Expired { asked: revision, oldest })
+    }
+
+    /// Events older than what memory keeps, from the store's history.
+    async fn replay(
+        &self,
+        hub: &Hub,
+        filter: &Filter,
+        after: Revision,
+        up_to: Revision,
+    ) -> Result<Vec<Event>, CacheError> {
+        let _permit = self.inner.replays.acquire().await.map_err(|_| StoreError::Closed)?;
+        let mut prefix = Key::prefix(&hub.resource.group_resource());
+        if let Some(namespace) = &filter.namespace {
+            prefix = format!("{prefix}{namespace}/");
+        }
+        let changes = self.inner.store.history(&prefix, after, up_to).await.map_err(|error| match error {
+            StoreError::Compacted { asked, oldest } => CacheError::Expired { asked, oldest },
+            other => CacheError::Store(other),
+        })?;
+        let mut parser = Parser::default();
+        let updates = changes.into_iter().map(|change| update_of(&mut parser, hub, change));
+        Ok(updates.filter_map(|update| fit(filter, &hub.resource, &update, &mut None)).collect())
+    }
+}
+
+/// What a watch begins with.
+enum Begin {
+    State(Objects),
+    Events(Vec<Arc<Update>>),
+    History(Revision),
+}
+
+/// A resource's keys without the last slash: `core/pods`.
+fn shard_name(resource: &GroupResource) -> Box<str> {
+    Key::prefix(resource).trim_end_matches('/').into()
+}
+
+fn update_of(parser: &mut Parser, hub: &Hub, change: Change) -> Update {
+    let Change { revision, key, kind, value, previous } = change;
+    let mut entry = |bytes: bytes::Bytes, revision| {
+        let meta = parser.meta(&key, &bytes, &hub.fields);
+        Arc::new(Entry { key: key.clone(), bytes, revision, meta })
+    };
+    let old = previous.map(|bytes| {
+        let written = parse::resource_version(&bytes).and_then(|range| std::str::from_utf8(bytes.get(range)?).ok());
+        let written = written.and_then(|digits| digits.parse().ok()).unwrap_or_default();
+        entry(bytes, written)
+    });
+    let new = (kind != ChangeKind::Deleted).then(|| entry(value, revision));
+    Update { revision, new, old, at: Instant::now() }
+}
+
+/// The entries of `objects` that a list shows.
+fn page(
+    objects: &Objects,
+    group_resource: &GroupResource,
+    resource: &Descriptor,
+    filter: &Filter,
+    revision: Revision,
+    after: Option<&Key>,
+    limit: usize,
+) -> List {
+    let mut prefix = Key::prefix(group_resource);
+    if let Some(namespace) = &filter.namespace {
+        prefix = format!("{prefix}{namespace}/");
+    }
+    let first = Key::from_stored(&prefix);
+    let from = after.filter(|key| **key >= first).unwrap_or(&first);
+    let mut rows = objects
+        .range::<_, Key>(from..)
+        .skip_while(|(key, _)| after == Some(key))
+        .take_while(|(key, _)| key.as_str().starts_with(&prefix))
+        .map(|(_, entry)| entry)
+        .filter(|entry| filter.matches(resource, &entry.meta));
+    let limit = if limit == 0 { usize::MAX } else { limit };
+    let entries: Vec<Arc<Entry>> = rows.by_ref().take(limit).cloned().collect();
+    let more = rows.next().is_some();
+    let next = entries.last().filter(|_| more).map(|entry| entry.key.clone());
+    let remaining = (more && !filter.selects()).then(|| 1 + rows.count() as u64);
+    List { revision, entries, next, remaining }
 }

@@ -4,9 +4,14 @@
 //! resourceVersion, which the store's writer splices in ([`Encoded`]), so that what is stored, cached and sent is one
 //! `Bytes`. Engines: [`redb`] (default), later etcd; `contract.rs` holds the suite that every engine passes.
 
+#[cfg(test)]
+pub(crate) mod contract;
+pub mod redb;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -177,6 +182,30 @@ pub enum StoreError {
 /// the history it needs is gone.
 pub type Changes = BoxStream<'static, Result<Vec<Change>, StoreError>>;
 
+/// Numbers of a store since it was opened, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Durable commits; each covers one or more transactions.
+    pub batches: u64,
+    /// Transactions written to disk.
+    pub transactions: u64,
+    pub largest_batch: u64,
+    /// Transactions that were acknowledged from memory.
+    pub relaxed: u64,
+    /// Transactions that were refused.
+    pub conflicts: u64,
+    /// Records removed because they expired.
+    pub expired: u64,
+    /// Time spent in durable commits.
+    pub fsync: Duration,
+    pub slowest_fsync: Duration,
+    pub records: usize,
+    /// Relaxed transactions that are not on disk yet.
+    pub unwritten: usize,
+    /// Bytes of history in memory.
+    pub history_bytes: usize,
+}
+
 /// A revisioned key-value store with watch.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug + 'static {
@@ -191,6 +220,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// All changes after `after` to keys that begin with `prefix` (`""`: all). [`StoreError::Compacted`] if that is too long ago.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Changes, StoreError>;
 
+    /// The changes after `after` up to `up_to` (which has happened) to keys that begin with `prefix`, in order.
+    /// [`StoreError::Compacted`] if that is too long ago.
+    async fn history(&self, prefix: &str, after: Revision, up_to: Revision) -> Result<Vec<Change>, StoreError>;
+
     /// The revision of the last commit.
     fn revision(&self) -> Revision;
 
@@ -202,4 +235,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Writes out what is relaxed and stops. Later calls fail with [`StoreError::Closed`].
     async fn close(&self) -> Result<(), StoreError>;
+
+    fn stats(&self) -> StoreStats {
+        StoreStats::default()
+    }
 }

@@ -1,0 +1,75 @@
+//! One cached object: the bytes that are sent, and the little of them that lists and watches need.
+//!
+//! Strings that many objects have in common (namespaces, label sets, selectable values) are shared: see [`super::parse`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wherry_api::resource::Descriptor;
+
+use super::parse;
+use crate::store::{Key, Revision};
+
+/// One object.
+#[derive(Debug)]
+pub struct Entry {
+    pub key: Key,
+    /// The object as it is sent, resourceVersion included.
+    pub bytes: Bytes,
+    /// Of its last write.
+    pub revision: Revision,
+    pub meta: Meta,
+}
+
+/// The parsed part of an entry.
+#[derive(Clone, Debug, Default)]
+pub struct Meta {
+    pub namespace: Arc<str>,
+    pub name: Box<str>,
+    pub uid: Box<str>,
+    pub labels: Arc<[(Box<str>, Box<str>)]>,
+    /// uids of owner references.
+    pub owners: Box<[Box<str>]>,
+    /// Values of the descriptor's `selectable` fields, in its order.
+    pub fields: Box<[Arc<str>]>,
+    pub deleting: bool,
+}
+
+impl Meta {
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v)
+    }
+
+    /// A field by the path that field selectors use; `""` if it is absent or not indexed.
+    pub fn field(&self, resource: &Descriptor, path: &str) -> &str {
+        match path {
+            "metadata.name" => &self.name,
+            "metadata.namespace" => &self.namespace,
+            _ => resource.selectable.iter().position(|p| *p == path).and_then(|i| self.fields.get(i)).map_or("", |v| v),
+        }
+    }
+}
+
+/// An object as a DELETED event shows it: with the resourceVersion of what ended it. Costs nothing for the entry of an
+/// [`super::Event::Deleted`], which has it already.
+pub fn deleted_bytes(entry: &Entry, revision: Revision) -> Bytes {
+    if entry.revision == revision {
+        return entry.bytes.clone();
+    }
+    let Some(range) = parse::resource_version(&entry.bytes) else { return entry.bytes.clone() };
+    let (Some(head), Some(tail)) = (entry.bytes.get(..range.start), entry.bytes.get(range.end..)) else {
+        return entry.bytes.clone();
+    };
+    let digits = revision.to_string();
+    let mut out = Vec::with_capacity(head.len() + digits.len() + tail.len());
+    out.extend_from_slice(head);
+    out.extend_from_slice(digits.as_bytes());
+    out.extend_from_slice(tail);
+    Bytes::from(out)
+}
+
+/// The entry that watchers of a deletion share.
+pub(super) fn deleted(entry: &Entry, revision: Revision) -> Arc<Entry> {
+    let bytes = deleted_bytes(entry, revision);
+    Arc::new(Entry { key: entry.key.clone(), bytes, revision, meta: entry.meta.clone() })
+}

@@ -1,0 +1,402 @@
+//! The disk stage: one redb file with the records, the history and the store's own state.
+//!
+//! Must stay true: everything of a batch is in one redb transaction; whatever goes wrong with the file while it is opened
+//! is a [`StoreError`] that says what to do, never a panic.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
+    WriteTransaction,
+};
+
+use super::Options;
+use super::core::{Head, RESERVE, Slot, Written};
+use super::history::{self, Undo};
+use crate::store::{Change, ChangeKind, Key, Revision, StoreError};
+
+/// Key → revision, expiry (both little-endian u64), value.
+const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
+/// Revision → the transaction's changes.
+const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
+/// Ranges of revisions that a crash may have taken back: after the first, before the second.
+const GAPS: TableDefinition<'_, u64, u64> = TableDefinition::new("gaps");
+/// `format`, `state`.
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The version of these tables.
+const FORMAT: u32 = 1;
+/// The name of the file in the data directory.
+pub(super) const FILE: &str = "state.redb";
+/// redb's own page cache; every record is in memory anyway, so this serves commits only.
+const CACHE_BYTES: usize = 16 << 20;
+/// Files below this are not worth compacting.
+const COMPACT_FROM: u64 = 16 << 20;
+
+/// What the store knows of itself, written with each batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    /// The last revision on disk.
+    pub(super) last: Revision,
+    /// Up to here nothing is missing.
+    pub(super) complete: Revision,
+    /// Whether the store was closed, so that it showed nothing that is not here.
+    pub(super) clean: bool,
+    /// History after this revision is kept.
+    pub(super) oldest: Revision,
+    /// Bytes of history entries.
+    pub(super) history_bytes: u64,
+}
+
+impl State {
+    fn encode(&self) -> [u8; 40] {
+        let words = [self.last, self.complete, u64::from(self.clean), self.oldest, self.history_bytes];
+        let mut out = [0; 40];
+        for (chunk, word) in out.chunks_exact_mut(8).zip(words) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (words, []) = bytes.as_chunks::<8>() else { return None };
+        let [last, complete, clean, oldest, history_bytes] = words else { return None };
+        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        Some(Self {
+            last: word(last),
+            complete: word(complete),
+            clean: word(clean) != 0,
+            oldest: word(oldest),
+            history_bytes: word(history_bytes),
+        })
+    }
+}
+
+/// What a file held when it was opened.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) head: Head,
+    pub(super) state: State,
+    pub(super) gaps: Vec<(Revision, Revision)>,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct Disk {
+    db: Database,
+}
+
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// Opens or creates the file in `dir` and reads all of it.
+pub(super) fn open(dir: &Path) -> Result<(Arc<Disk>, Loaded), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| StoreError::Engine(e.into()))?;
+    let path = dir.join(FILE);
+    let shown = path.display().to_string();
+    let opened = catch_unwind(AssertUnwindSafe(|| open_file(&path)));
+    let damaged = |source: Fault| StoreError::Damaged { path: shown.clone(), source };
+    match opened {
+        Ok(Ok(open)) => Ok(open),
+        Ok(Err(OpenFault::Locked)) => Err(StoreError::Locked { path: dir.display().to_string() }),
+        Ok(Err(OpenFault::Newer(found))) => Err(StoreError::Newer { path: shown, found, known: FORMAT }),
+        Ok(Err(OpenFault::Io(source))) => Err(StoreError::Engine(source)),
+        Ok(Err(OpenFault::Damaged(source))) => Err(damaged(source)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            Err(damaged(text.unwrap_or_else(|| "the engine gave up".to_owned()).into()))
+        }
+    }
+}
+
+/// A store that ends with the process.
+pub(super) fn in_memory() -> Result<(Arc<Disk>, Loaded), StoreError> {
+    let db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(InMemoryBackend::new());
+    let db = db.map_err(|e| StoreError::Engine(e.into()))?;
+    load(db).map_err(|fault| match fault {
+        OpenFault::Damaged(source) | OpenFault::Io(source) => StoreError::Engine(source),
+        OpenFault::Newer(_) | OpenFault::Locked => StoreError::Closed,
+    })
+}
+
+enum OpenFault {
+    Locked,
+    Newer(u32),
+    Io(Fault),
+    Damaged(Fault),
+}
+
+impl From<DatabaseError> for OpenFault {
+    fn from(error: DatabaseError) -> Self {
+        use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::Locked,
+            DatabaseError::Storage(StorageError::Io(e))
+                if !matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof) =>
+            {
+                Self::Io(e.into())
+            }
+            other => Self::Damaged(other.into()),
+        }
+    }
+}
+
+macro_rules! damaged_from {
+    ($($error:ty),*) => {$(
+        impl From<$error> for OpenFault {
+            fn from(error: $error) -> Self {
+                Self::Damaged(error.into())
+            }
+        }
+    )*};
+}
+damaged_from!(redb::TransactionError, redb::TableError, StorageError, redb::CommitError, redb::CompactionError);
+
+fn open_file(path: &Path) -> Result<(Arc<Disk>, Loaded), OpenFault> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(|e| OpenFault::Io(e.into()))?;
+    let mut db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(FileBackend::new(file)?)?;
+    check_format(&db)?;
+    let length = std::fs::metadata(path).map_or(0, |m| m.len());
+    if length >= COMPACT_FROM && half_free(&db, length)? {
+        tracing::info!(path = %path.display(), length, "compacting the database");
+        db.compact()?;
+    }
+    load(db)
+}
+
+fn half_free(db: &Database, length: u64) -> Result<bool, OpenFault> {
+    let txn = db.begin_write()?;
+    let stats = txn.stats()?;
+    txn.abort()?;
+    Ok(stats.allocated_pages() * stats.page_size() as u64 * 2 <= length)
+}
+
+/// Refuses a file of a newer format; marks a new one.
+fn check_format(db: &Database) -> Result<(), OpenFault> {
+    let txn = db.begin_write()?;
+    {
+        let mut meta = txn.open_table(META)?;
+        let found = meta.get("format")?.map(|v| v.value().try_into().map(u32::from_le_bytes));
+        match found {
+            Some(Ok(found)) if found > FORMAT => return Err(OpenFault::Newer(found)),
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return Err(OpenFault::Damaged("the format mark is not a number".into())),
+            None => {
+                meta.insert("format", FORMAT.to_le_bytes().as_slice())?;
+            }
+        }
+    }
+    txn.commit()?;
+    Ok(())
+}
+
+/// Reads everything, and marks the file as in use.
+fn load(db: Database) -> Result<(Arc<Disk>, Loaded), OpenFault> {
+    let mut txn = db.begin_write()?;
+    txn.set_quick_repair(true);
+    let loaded = {
+        let mut meta = txn.open_table(META)?;
+        let objects = txn.open_table(OBJECTS)?;
+        txn.open_table(HISTORY)?;
+        let stored = meta.get("state")?.map(|v| State::decode(v.value()));
+        let mut state = match stored {
+            Some(state) => state.ok_or_else(|| OpenFault::Damaged("the state row is cut short".into()))?,
+            None => State { clean: true, ..State::default() },
+        };
+        let mut gaps_table = txn.open_table(GAPS)?;
+        if !state.clean {
+            gaps_table.insert(state.complete, state.last + RESERVE)?;
+            state.last += RESERVE;
+        }
+        gaps_table.retain(|_, to| to > state.oldest)?;
+        state = State { complete: state.last, clean: false, ..state };
+        meta.insert("state", state.encode().as_slice())?;
+        let mut gaps = Vec::new();
+        for row in gaps_table.iter()? {
+            let (from, to) = row?;
+            gaps.push((from.value(), to.value()));
+        }
+        let mut head = Head::new();
+        for row in objects.iter()? {
+            let (key, value) = row?;
+            let slot = decode_slot(value.value()).ok_or_else(|| OpenFault::Damaged("a record is cut short".into()))?;
+            head.insert(Key::from_stored(key.value()), slot);
+        }
+        Loaded { head, state, gaps }
+    };
+    txn.commit()?;
+    Ok((Arc::new(Disk { db }), loaded))
+}
+
+fn decode_slot(bytes: &[u8]) -> Option<Slot> {
+    let (revision, rest) = bytes.split_first_chunk::<8>()?;
+    let (expires, value) = rest.split_first_chunk::<8>()?;
+    Some(Slot {
+        revision: u64::from_le_bytes(*revision),
+        expires: u64::from_le_bytes(*expires),
+        value: Bytes::copy_from_slice(value),
+    })
+}
+
+impl Disk {
+    /// Writes a batch durably, trims the history, and returns the new state. `state` is the one before, with `last`,
+    /// `complete` and `clean` already those of the batch.
+    pub(super) fn write(
+        &self,
+        batch: &[Arc<Written>],
+        state: State,
+        now: u64,
+        options: &Options,
+    ) -> Result<(State, std::time::Duration), redb::Error> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_quick_repair(true);
+        let state = write_tables(&txn, batch, state, now, options)?;
+        let began = std::time::Instant::now();
+        txn.commit()?;
+        Ok((state, began.elapsed()))
+    }
+
+    /// History entries after `after` up to `up_to`, of keys that begin with `prefix`, with the revision after which the
+    /// history was complete when it was read.
+    pub(super) fn history(
+        &self,
+        prefix: &str,
+        after: Revision,
+        up_to: Revision,
+    ) -> Result<(Vec<Undo>, Revision), StoreError> {
+        let engine = |e: redb::Error| StoreError::Engine(e.into());
+        let read = || -> Result<(Vec<Undo>, Revision), redb::Error> {
+            let txn = self.db.begin_read()?;
+            let meta = txn.open_table(META)?;
+            let oldest = meta.get("state")?.and_then(|v| State::decode(v.value())).map_or(0, |s| s.oldest);
+            let table = txn.open_table(HISTORY)?;
+            let mut undos = Vec::new();
+            for row in table.range(after + 1..=up_to)? {
+                let (revision, entry) = row?;
+                history::decode(revision.value(), entry.value(), prefix, &mut undos)
+                    .ok_or_else(|| redb::Error::Corrupted(format!("history entry {}", revision.value())))?;
+            }
+            Ok((undos, oldest))
+        };
+        if after >= up_to { Ok((Vec::new(), 0)) } else { read().map_err(engine) }
+    }
+
+    /// Copies all tables, as they are now, to a new file.
+    pub(super) fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        let io = |e: std::io::Error| StoreError::Engine(e.into());
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(to).map_err(io)?;
+        let copy = || -> Result<(), redb::Error> {
+            let from = self.db.begin_read()?;
+            let target = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(FileBackend::new(file)?)?;
+            let mut txn = target.begin_write()?;
+            txn.set_quick_repair(true);
+            copy_table(&from, &txn, META)?;
+            copy_table(&from, &txn, OBJECTS)?;
+            copy_table(&from, &txn, HISTORY)?;
+            copy_table(&from, &txn, GAPS)?;
+            txn.commit()?;
+            Ok(())
+        };
+        copy().map_err(|e| StoreError::Engine(e.into()))
+    }
+}
+
+fn copy_table<K: redb::Key + 'static, V: redb::Value + 'static>(
+    from: &redb::ReadTransaction,
+    to: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), redb::Error> {
+    let source = from.open_table(table)?;
+    let mut target = to.open_table(table)?;
+    for row in source.iter()? {
+        let (key, value) = row?;
+        target.insert(key.value(), value.value())?;
+    }
+    Ok(())
+}
+
+fn write_tables(
+    txn: &WriteTransaction,
+    batch: &[Arc<Written>],
+    mut state: State,
+    now: u64,
+    options: &Options,
+) -> Result<State, redb::Error> {
+    let mut objects = txn.open_table(OBJECTS)?;
+    let mut history = txn.open_table(HISTORY)?;
+    let mut row = Vec::new();
+    for written in batch {
+        for change in &written.changes {
+            write_object(&mut objects, written, change, &mut row)?;
+        }
+        let entry = history::encode(written);
+        state.history_bytes += entry.len() as u64;
+        history.insert(written.revision, entry.as_slice())?;
+    }
+    trim_history(&mut history, &mut state, batch.len() * 2 + 64, now, options)?;
+    txn.open_table(META)?.insert("state", state.encode().as_slice())?;
+    Ok(state)
+}
+
+fn write_object(
+    objects: &mut Table<'_, &'static str, &'static [u8]>,
+    written: &Written,
+    change: &Change,
+    row: &mut Vec<u8>,
+) -> Result<(), redb::Error> {
+    if change.kind == ChangeKind::Deleted {
+        objects.remove(change.key.as_str())?;
+        return Ok(());
+    }
+    row.clear();
+    row.extend_from_slice(&written.revision.to_le_bytes());
+    row.extend_from_slice(&written.expires.to_le_bytes());
+    row.extend_from_slice(&change.value);
+    objects.insert(change.key.as_str(), row.as_slice())?;
+    Ok(())
+}
+
+/// Drops the oldest entries over the bounds, at most `limit`: more than come in, so that it catches up without a stall.
+fn trim_history(
+    history: &mut Table<'_, u64, &'static [u8]>,
+    state: &mut State,
+    limit: usize,
+    now: u64,
+    options: &Options,
+) -> Result<(), redb::Error> {
+    let max_age = u64::try_from(options.disk_history_age.as_millis()).unwrap_or(u64::MAX);
+    for _ in 0..limit {
+        let Some((revision, size, time)) = history
+            .first()?
+            .map(|(k, v)| (k.value(), v.value().len() as u64, history::time_of(v.value()).unwrap_or_default()))
+        else {
+            break;
+        };
+        if state.history_bytes <= options.disk_history_bytes && now.saturating_sub(time) <= max_age {
+            break;
+        }
+        history.remove(revision)?;
+        state.history_bytes = state.history_bytes.saturating_sub(size);
+        state.oldest = state.oldest.max(revision);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_row_reads_back_as_written() {
+        let state = State { last: 9, complete: 7, clean: true, oldest: 3, history_bytes: 11 };
+        assert_eq!(State::decode(&state.encode()), Some(state));
+        assert_eq!(State::decode(&[0; 39]), None);
+    }
+}

@@ -1,0 +1,311 @@
+//! The writer thread: takes what is queued, gives each transaction its revision and checks, and commits all of it in one
+//! durable redb transaction. While it waits for the disk the queue fills: that is the next batch.
+//!
+//! Must stay true: only this thread writes the disk; an answer is sent after the fsync that covers it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::Shared;
+use super::core::{Core, GAP, Head, Health, InFlight, Written, apply, keys_of, stage};
+use super::disk::{Disk, State};
+use crate::store::{Committed, Durability, Revision, StoreError, StoreStats, Txn};
+
+/// Transactions of one batch.
+const MAX_BATCH: usize = 1024;
+/// How long a relaxed write may stay off the disk.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// Records deleted per round because they expired.
+const EXPIRE_LIMIT: usize = 512;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+pub(super) enum Request {
+    Commit {
+        txn: Txn,
+        reply: Reply<Committed>,
+        /// Held until the transaction is done: the queue's bound.
+        _permit: OwnedSemaphorePermit,
+    },
+    /// Answered when everything acknowledged so far is on disk.
+    Flush { reply: Reply<()> },
+}
+
+/// What waits for the writer thread.
+#[derive(Default)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    requests: VecDeque<Request>,
+    closing: bool,
+}
+
+impl Queue {
+    pub(super) fn push(&self, request: Request) -> Result<(), StoreError> {
+        let mut inner = self.inner.lock();
+        if inner.closing {
+            return Err(StoreError::Closed);
+        }
+        inner.requests.push_back(request);
+        drop(inner);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Lets the writer look at its deadlines again.
+    pub(super) fn nudge(&self) {
+        drop(self.inner.lock());
+        self.wake.notify_one();
+    }
+
+    pub(super) fn close(&self) {
+        self.inner.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits for requests, or until `deadline` says that something is due. The flag is set when nothing more will come.
+    fn take(&self, deadline: impl Fn() -> Option<Instant>) -> (Vec<Request>, bool) {
+        let mut inner = self.inner.lock();
+        loop {
+            if !inner.requests.is_empty() || inner.closing {
+                let count = inner.requests.len().min(MAX_BATCH);
+                let requests = inner.requests.drain(..count).collect();
+                let last = inner.closing && inner.requests.is_empty();
+                return (requests, last);
+            }
+            match deadline() {
+                Some(at) if at <= Instant::now() => return (Vec::new(), false),
+                Some(at) => {
+                    self.wake.wait_until(&mut inner, at);
+                }
+                None => self.wake.wait(&mut inner),
+            }
+        }
+    }
+}
+
+/// Numbers of the writer.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    batches: AtomicU64,
+    transactions: AtomicU64,
+    pub(super) relaxed: AtomicU64,
+    pub(super) conflicts: AtomicU64,
+    largest_batch: AtomicU64,
+    fsync_nanos: AtomicU64,
+    slowest_fsync_nanos: AtomicU64,
+    expired: AtomicU64,
+}
+
+impl Counters {
+    fn committed(&self, transactions: usize, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let transactions = transactions as u64;
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.transactions.fetch_add(transactions, Ordering::Relaxed);
+        self.largest_batch.fetch_max(transactions, Ordering::Relaxed);
+        self.fsync_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.slowest_fsync_nanos.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn fill(&self, stats: &mut StoreStats) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        stats.batches = get(&self.batches);
+        stats.transactions = get(&self.transactions);
+        stats.relaxed = get(&self.relaxed);
+        stats.conflicts = get(&self.conflicts);
+        stats.largest_batch = get(&self.largest_batch);
+        stats.fsync = Duration::from_nanos(get(&self.fsync_nanos));
+        stats.slowest_fsync = Duration::from_nanos(get(&self.slowest_fsync_nanos));
+        stats.expired = get(&self.expired);
+    }
+}
+
+/// The thread's own state.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) disk: Arc<Disk>,
+    pub(super) state: State,
+}
+
+/// A batch with revisions, ready for the disk.
+struct Batch {
+    /// Relaxed transactions that are visible but not on disk.
+    visible: Vec<Arc<Written>>,
+    staged: Vec<Arc<Written>>,
+    answers: Vec<(Reply<Committed>, Result<Committed, StoreError>, OwnedSemaphorePermit)>,
+    flushes: Vec<Reply<()>>,
+    state: State,
+    now: u64,
+}
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        loop {
+            let (requests, last) = self.shared.queue.take(|| self.deadline());
+            let batch = self.prepare(requests, last);
+            self.commit(batch);
+            if last {
+                break;
+            }
+        }
+        let mut core = self.shared.core.lock();
+        if core.health == Health::Open {
+            core.health = Health::Closed;
+        }
+        drop(core);
+        self.shared.disk.write().take();
+        self.shared.changed.lock().take();
+    }
+
+    /// When relaxed writes must be written, or a record expires.
+    fn deadline(&self) -> Option<Instant> {
+        let core = self.shared.core.lock();
+        if core.health != Health::Open {
+            return None;
+        }
+        let flush_after = u64::try_from(FLUSH_AFTER.as_millis()).unwrap_or(u64::MAX);
+        let flush = core.unwritten.front().map(|w| w.time.saturating_add(flush_after));
+        let at = flush.into_iter().chain(core.next_expiry()).min()?;
+        drop(core);
+        Some(Instant::now() + Duration::from_millis(at.saturating_sub(super::now())))
+    }
+
+    /// Orders the batch after everything visible, with room for relaxed writes between.
+    fn prepare(&self, requests: Vec<Request>, last: bool) -> Batch {
+        let now = super::now();
+        let mut core = self.shared.core.lock();
+        let expired = core.expire(now, EXPIRE_LIMIT);
+        self.shared.counters.expired.fetch_add(expired as u64, Ordering::Relaxed);
+        let visible: Vec<Arc<Written>> = core.unwritten.iter().cloned().collect();
+        let published = core.published;
+        let first = published + 1 + GAP;
+        let mut batch = Batch {
+            visible,
+            staged: Vec::new(),
+            answers: Vec::new(),
+            flushes: Vec::new(),
+            state: State { complete: published, ..self.state },
+            now,
+        };
+        let mut head = core.head.clone();
+        let mut in_flight = InFlight { first, keys: std::collections::HashSet::new() };
+        for request in requests {
+            match request {
+                Request::Flush { reply } => batch.flushes.push(reply),
+                Request::Commit { txn, reply, _permit } => {
+                    in_flight.keys.extend(keys_of(&txn).cloned());
+                    let revision = first + batch.staged.len() as Revision;
+                    let answer = core.healthy().and_then(|()| step(&mut head, &mut batch, txn, revision));
+                    batch.answers.push((reply, answer, _permit));
+                }
+            }
+        }
+        batch.state.last = batch.staged.last().map_or(published, |w| w.revision);
+        batch.state.clean = last;
+        core.in_flight = (!batch.staged.is_empty()).then_some(in_flight);
+        drop(core);
+        if expired > 0 {
+            self.shared.announce();
+        }
+        batch
+    }
+
+    fn commit(&mut self, batch: Batch) {
+        let Batch { visible, staged, mut answers, flushes, state, now } = batch;
+        let healthy = self.shared.core.lock().healthy();
+        let needed = !visible.is_empty() || !staged.is_empty() || state.clean;
+        let outcome = match healthy {
+            Ok(()) if needed => self.write(&visible, &staged, state, now),
+            other => other,
+        };
+        if let Err(error) = &outcome {
+            for (_, answer, _) in &mut answers {
+                if answer.is_ok() {
+                    *answer = Err(again(error));
+                }
+            }
+        }
+        for (reply, answer, permit) in answers {
+            if answer.is_err() {
+                self.shared.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+            }
+            drop(permit);
+            // The caller may have gone away; the write stands.
+            let _ = reply.send(answer);
+        }
+        for reply in flushes {
+            let _ = reply.send(outcome.as_ref().map_err(again).copied());
+        }
+    }
+
+    /// Writes the batch, then makes it visible.
+    fn write(
+        &mut self,
+        visible: &[Arc<Written>],
+        staged: &[Arc<Written>],
+        state: State,
+        now: u64,
+    ) -> Result<(), StoreError> {
+        let all: Vec<Arc<Written>> = visible.iter().chain(staged).cloned().collect();
+        let result = self.disk.write(&all, state, now, &self.shared.options);
+        let mut core = self.shared.core.lock();
+        core.in_flight = None;
+        match result {
+            Ok((state, took)) => {
+                self.state = state;
+                core.disk_oldest = state.oldest;
+                publish_all(&mut core, staged);
+                core.written(visible.len(), now);
+                drop(core);
+                self.shared.counters.committed(all.len(), took);
+                self.shared.announce();
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store could not write; it accepts nothing more until it is opened again");
+                core.health = Health::Failed(error.to_string());
+                Err(StoreError::Engine(error.into()))
+            }
+        }
+    }
+}
+
+fn publish_all(core: &mut Core, staged: &[Arc<Written>]) {
+    for written in staged {
+        core.publish(Arc::clone(written));
+    }
+}
+
+/// Stages one transaction of a batch: a later one sees it.
+fn step(head: &mut Head, batch: &mut Batch, txn: Txn, revision: Revision) -> Result<Committed, StoreError> {
+    let (written, values) = stage(head, txn, revision, batch.now)?;
+    if written.changes.is_empty() {
+        return Ok(Committed { revision: revision - 1, values });
+    }
+    apply(head, &mut std::collections::BTreeSet::new(), &written);
+    batch.staged.push(Arc::new(written));
+    Ok(Committed { revision, values })
+}
+
+/// The same failure for each caller of a batch.
+fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Closed => StoreError::Closed,
+        other => StoreError::Engine(super::describe(other).into()),
+    }
+}
+
+/// Whether a transaction may be acknowledged from memory.
+pub(super) fn relaxed(txn: &Txn) -> bool {
+    txn.durability == Durability::Relaxed
+}
