@@ -3,6 +3,8 @@
 //! A backend runs containers and knows no Kubernetes objects; the pod worker turns a Pod into these calls. Both Wasm (in
 //! process) and Docker (later) implement [`Backend`], and a pod may have containers of both in one sandbox's network.
 
+pub mod wasm;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

@@ -1,0 +1,94 @@
+//! Core modules of WASI preview 1 become components when they are pulled, so that everything that runs is a component.
+
+use wasi_preview1_component_adapter_provider as adapters;
+use wasmparser::{Encoding, Parser, Payload};
+use wit_component::ComponentEncoder;
+
+/// Why bytes cannot be made a component.
+#[derive(Debug, thiserror::Error)]
+pub enum AdaptError {
+    #[error("not WebAssembly: {0}")]
+    NotWasm(String),
+    /// A core module that the adapter cannot carry; names the import or export in the way.
+    #[error("the module cannot be made a component: {0}")]
+    Module(String),
+}
+
+/// What a file of WebAssembly is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Component,
+    /// A core module with `_start`.
+    Command,
+    /// A core module whose exports are called.
+    Reactor,
+}
+
+/// Makes a component of a core module; returns a component unchanged.
+pub fn componentize(wasm: &[u8]) -> Result<Vec<u8>, AdaptError> {
+    let adapter = match kind(wasm)? {
+        Kind::Component => return Ok(wasm.to_vec()),
+        Kind::Command => adapters::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+        Kind::Reactor => adapters::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+    };
+    let failed = |error: &dyn std::fmt::Display| AdaptError::Module(format!("{error:#}"));
+    ComponentEncoder::default()
+        .module(wasm)
+        .map_err(|e| failed(&e))?
+        .adapter(adapters::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter)
+        .map_err(|e| failed(&e))?
+        .validate(true)
+        .encode()
+        .map_err(|e| failed(&e))
+}
+
+fn kind(wasm: &[u8]) -> Result<Kind, AdaptError> {
+    let mut found = Kind::Reactor;
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload.map_err(|e| AdaptError::NotWasm(e.to_string()))? {
+            Payload::Version { encoding: Encoding::Component, .. } => return Ok(Kind::Component),
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    let export = export.map_err(|e| AdaptError::NotWasm(e.to_string()))?;
+                    if export.name == "_start" {
+                        found = Kind::Command;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_stays_as_it_is() {
+        let wasm = wat::parse_str("(component)").unwrap();
+        assert_eq!(componentize(&wasm).unwrap(), wasm);
+    }
+
+    #[test]
+    fn a_module_with_start_becomes_a_component() {
+        let wasm = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#).unwrap();
+        assert_eq!(kind(&componentize(&wasm).unwrap()).unwrap(), Kind::Component);
+    }
+
+    #[test]
+    fn what_is_not_wasm_says_so() {
+        assert!(matches!(componentize(b"<html>"), Err(AdaptError::NotWasm(_))));
+    }
+
+    #[test]
+    fn a_module_that_imports_what_the_adapter_lacks_is_named() {
+        let wasm = wat::parse_str(
+            r#"(module (import "env" "mystery" (func)) (memory (export "memory") 1) (func (export "_start")))"#,
+        )
+        .unwrap();
+        let error = componentize(&wasm).unwrap_err().to_string();
+        assert!(error.contains("env"), "{error}");
+    }
+}

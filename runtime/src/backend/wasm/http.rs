@@ -1,0 +1,382 @@
+//! `wasi:http` components: a container's HTTP server.
+//!
+//! A listener and a few hundred bytes while nobody asks; connections, instances and waiting requests are bounded. Errors
+//! become answers here: a trap is 500, too many requests 503 with `Retry-After`, too slow a guest 504.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use wasmtime_wasi_http::WasiBody;
+
+use super::life::{KILLED, Life, exit};
+use super::state::Guest;
+use super::worker::{Pool, Wanted};
+use crate::backend::{BackendError, Container, Exit, Stats};
+use crate::network::{Denied, ListenGuard, LocalHttp, Protocol};
+
+/// Connections of one container; more wait in the listener's backlog.
+const CONNECTIONS: usize = 1024;
+
+/// Connections that the kernel keeps for a listener.
+const BACKLOG: u32 = 1024;
+
+/// A client has this long to send a request's head; also how long an idle connection is kept.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Bytes of a connection's read buffer at most; it grows only when a head is that long.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// Requests of one HTTP/2 connection at once.
+const STREAMS: u32 = 128;
+
+/// After a failed accept (no file descriptors left), wait for some to be closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A container's HTTP server. Dropping it kills it.
+pub(super) struct Server {
+    shared: Arc<Shared>,
+    port: u16,
+    listening: Mutex<Option<ListenGuard>>,
+}
+
+/// What connections use.
+pub(super) struct Shared {
+    guest: Arc<Guest>,
+    life: Arc<Life>,
+    pool: Arc<Pool>,
+    /// How long a guest may take until its response's head.
+    timeout: Duration,
+    connections: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("port", &self.port).field("life", &self.shared.life).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    pub(super) fn new(guest: Arc<Guest>, life: Arc<Life>, pool: Arc<Pool>, port: u16, timeout: Duration) -> Self {
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { shared: Arc::new(Shared { guest, life, pool, timeout, connections }), port, listening: Mutex::new(None) }
+    }
+
+    /// Binds the pod's port, or a substitute that the host's table knows if the port cannot be had.
+    fn listen(&self) -> Result<(TcpListener, SocketAddr, SocketAddr), BackendError> {
+        let asked = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port));
+        let host = self.shared.guest.network.bind(Protocol::Tcp, asked).map_err(|denied| refused(&denied))?;
+        // Sockets belong to the reactor of the runtime that is entered.
+        let _entered = self.shared.life.handle().enter();
+        let listener = bind(host).or_else(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied => {
+                tracing::debug!(address = %host, %error, "serving on a substitute port");
+                bind(SocketAddr::new(host.ip(), 0))
+            }
+            _ => Err(error),
+        });
+        let listener = listener.map_err(|e| BackendError::Network(format!("cannot listen on {host}: {e}")))?;
+        let actual = listener.local_addr().map_err(|e| BackendError::Network(format!("cannot listen on {host}: {e}")))?;
+        Ok((listener, asked, actual))
+    }
+}
+
+fn refused(denied: &Denied) -> BackendError {
+    BackendError::Network(denied.to_string())
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A container that restarts takes its port back from connections in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+#[async_trait]
+impl Container for Server {
+    async fn start(&self) -> Result<Timestamp, BackendError> {
+        let (listener, asked, actual) = self.listen()?;
+        let http: Arc<dyn LocalHttp> = Arc::new(Local(Arc::clone(&self.shared)));
+        let guard = self.shared.guest.network.listening(Protocol::Tcp, asked, actual, Some(http));
+        *self.listening.lock() = Some(guard);
+        let shared = Arc::clone(&self.shared);
+        self.shared.life.spawn_front(shared.accept(listener));
+        Ok(Timestamp::now())
+    }
+
+    async fn wait(&self) -> Exit {
+        let exit = self.shared.life.wait().await;
+        drop(self.listening.lock().take());
+        exit
+    }
+
+    async fn stop(&self, grace: Duration) -> Exit {
+        // Off the table first: nobody new is sent here while requests under way finish.
+        drop(self.listening.lock().take());
+        let drained = self.shared.life.drained(grace).await;
+        self.shared.life.end(if drained { exit(0, "Completed", "") } else { exit(KILLED, "Error", "") });
+        self.shared.life.wait().await
+    }
+
+    fn stats(&self) -> Stats {
+        let guest = &self.shared.guest;
+        Stats {
+            cpu: guest.cpu.total(),
+            memory_bytes: guest.usage.bytes(),
+            requests: guest.requests.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.life.killed().cancel();
+    }
+}
+
+/// The server as others on this node reach it.
+struct Local(Arc<Shared>);
+
+impl LocalHttp for Local {
+    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+        let moved = stream.into_std().and_then(|stream| {
+            let _entered = self.0.life.handle().enter();
+            TcpStream::from_std(stream)
+        });
+        match moved {
+            Ok(stream) => {
+                let shared = Arc::clone(&self.0);
+                self.0.life.spawn_front(async move {
+                    let Ok(permit) = Arc::clone(&shared.connections).acquire_owned().await else { return };
+                    shared.connection(stream).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => tracing::debug!(%peer, %error, "a connection was lost while it was handed over"),
+        }
+    }
+}
+
+impl Shared {
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        let drain = self.life.drain().clone();
+        loop {
+            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            match drain.run_until_cancelled(listener.accept()).await {
+                None => return,
+                Some(Ok((stream, _))) => {
+                    let shared = Arc::clone(&self);
+                    self.life.spawn_front(async move {
+                        shared.connection(stream).await;
+                        drop(permit);
+                    });
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Serves one connection until its client, or the container's end, closes it.
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        // Answers are small and written whole.
+        let _ = stream.set_nodelay(true);
+        let mut builder = auto::Builder::new(Executor(Arc::clone(&self.life)));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
+        let shared = Arc::clone(&self);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+                Ok::<_, Infallible>(shared.answer(request).await)
+            }
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.life.drain().cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::trace!(%error, "a client's connection ended early");
+        }
+    }
+
+    /// One request, from whatever brought it here.
+    pub(super) async fn answer(&self, mut request: Request<WasiBody>) -> Response<GuestBody> {
+        if let Err(why) = make_absolute(&mut request) {
+            return problem(StatusCode::BAD_REQUEST, why);
+        }
+        self.guest.requests.fetch_add(1, Ordering::Relaxed);
+        let Ok((wanted, answer)) = self.pool.submit(request) else {
+            return try_later();
+        };
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(Ok(response))) => response.map(|body| GuestBody::new(body, wanted)),
+            Ok(Ok(Err(error))) => self.failed(&error).await,
+            // The instance ended without an answer, which its worker has told in the log.
+            Ok(Err(_)) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the component ended without an answer"),
+            Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "the component did not answer in time"),
+        }
+    }
+
+    async fn failed(&self, error: &wasmtime::Error) -> Response<GuestBody> {
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            return try_later();
+        }
+        self.guest.complain(&format!("Error: {error:?}")).await;
+        problem(StatusCode::INTERNAL_SERVER_ERROR, "the component failed")
+    }
+}
+
+/// Gives a request the scheme and authority that a guest expects of it.
+fn make_absolute(request: &mut Request<WasiBody>) -> Result<(), &'static str> {
+    if request.uri().authority().is_some() && request.uri().scheme().is_some() {
+        return Ok(());
+    }
+    let host = match request.uri().authority() {
+        Some(authority) => authority.clone(),
+        None => {
+            let host = request.headers().get(HOST).ok_or("the request has no Host header")?;
+            Authority::try_from(host.as_bytes()).map_err(|_| "the Host header is not a host and port")?
+        }
+    };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(host);
+    parts.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "the request's target is not a path")?;
+    Ok(())
+}
+
+fn problem(status: StatusCode, text: &'static str) -> Response<GuestBody> {
+    let mut response = Response::new(GuestBody::text(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn try_later() -> Response<GuestBody> {
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// Spawns HTTP/2 streams as tasks of the container.
+#[derive(Clone)]
+struct Executor(Arc<Life>);
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn_front(task);
+    }
+}
+
+/// A response's body; dropping it before its end tells the instance that nobody wants the rest.
+pub(super) struct GuestBody {
+    body: WasiBody,
+    wanted: Option<Wanted>,
+    /// Bytes to come, if the length was declared: its reader stops there without asking for the end.
+    left: Option<u64>,
+}
+
+impl GuestBody {
+    fn new(body: WasiBody, wanted: Wanted) -> Self {
+        let left = body.size_hint().exact();
+        let mut this = Self { body, wanted: Some(wanted), left };
+        this.settle(left == Some(0));
+        this
+    }
+
+    fn text(text: &'static str) -> Self {
+        let body = Full::new(Bytes::from(format!("{text}\n"))).map_err(|never| match never {}).boxed_unsync();
+        Self { body, wanted: None, left: None }
+    }
+
+    fn settle(&mut self, done: bool) {
+        if done {
+            if let Some(wanted) = self.wanted.take() {
+                wanted.delivered();
+            }
+        }
+    }
+}
+
+impl Body for GuestBody {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let (Some(left), Some(Ok(frame))) = (&mut self.left, &frame) {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            *left = left.saturating_sub(bytes as u64);
+        }
+        let done = frame.is_none() || self.left == Some(0) || self.body.is_end_stream();
+        self.settle(done);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, host: Option<&str>) -> Request<WasiBody> {
+        let mut builder = Request::builder().uri(uri);
+        if let Some(host) = host {
+            builder = builder.header(HOST, host);
+        }
+        builder.body(GuestBody::text("").body).unwrap()
+    }
+
+    #[test]
+    fn a_guest_sees_scheme_and_authority_of_every_request() {
+        let cases = [
+            ("/a?b=c", Some("shop:8080"), Ok("http://shop:8080/a?b=c")),
+            ("http://other/x", Some("shop"), Ok("http://other/x")),
+            ("/", None, Err("the request has no Host header")),
+            ("/", Some("a b"), Err("the Host header is not a host and port")),
+        ];
+        for (uri, host, expected) in cases {
+            let mut request = request(uri, host);
+            let result = make_absolute(&mut request).map(|()| request.uri().to_string());
+            assert_eq!(result.as_deref(), expected.as_ref().map(|s| *s), "{uri} {host:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A container's life: its tasks, how they are told to end, and how it ended.
+//!
+//! What must stay true: every task of a container is spawned here and ends when the container is killed; the first end
+//! is the one that counts.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::Exit;
+
+/// Exit code of a container that was killed, by limit or by deadline.
+pub(super) const KILLED: i32 = 137;
+
+/// Exit code of a guest that trapped, as of a process that aborted.
+pub(super) const TRAPPED: i32 = 134;
+
+/// Exit code of a command that was told to end: WASI has no signals, so it ends as a process without a handler does.
+pub(super) const TERMINATED: i32 = 143;
+
+#[derive(Debug)]
+pub(super) struct Life {
+    handle: Handle,
+    tasks: TaskTracker,
+    /// Listeners and connections: what is waited for when the container drains.
+    front: TaskTracker,
+    drain: CancellationToken,
+    kill: CancellationToken,
+    ended: CancellationToken,
+    exit: OnceLock<Exit>,
+}
+
+impl Life {
+    pub(super) fn new(handle: Handle) -> Self {
+        Self {
+            handle,
+            tasks: TaskTracker::new(),
+            front: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            exit: OnceLock::new(),
+        }
+    }
+
+    /// Runs a task of the container on the guests' runtime until it ends or the container is killed.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_in(&self.tasks, task);
+    }
+
+    /// Runs a listener or a connection, which drains before the container ends.
+    pub(super) fn spawn_front(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_in(&self.front, task);
+    }
+
+    fn spawn_in(&self, tasks: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
+        let kill = self.kill.clone();
+        tasks.spawn_on(
+            async move {
+                kill.run_until_cancelled_owned(task).await;
+            },
+            &self.handle,
+        );
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Cancelled when no new work is to be taken.
+    pub(super) fn drain(&self) -> &CancellationToken {
+        &self.drain
+    }
+
+    /// Cancelled when everything is to be dropped.
+    pub(super) fn killed(&self) -> &CancellationToken {
+        &self.kill
+    }
+
+    /// Ends the container; the first call decides how.
+    pub(super) fn end(&self, exit: Exit) {
+        // A later end is not the cause.
+        let _ = self.exit.set(exit);
+        self.drain.cancel();
+        self.kill.cancel();
+        self.ended.cancel();
+    }
+
+    /// Waits for the end and for every task.
+    pub(super) async fn wait(&self) -> Exit {
+        self.ended.cancelled().await;
+        for tasks in [&self.front, &self.tasks] {
+            tasks.close();
+            tasks.wait().await;
+        }
+        self.exit.get().cloned().unwrap_or_else(|| exit(KILLED, "Error", ""))
+    }
+
+    /// Takes no more work and waits until connections have ended; `false` if `grace` was too short.
+    pub(super) async fn drained(&self, grace: Duration) -> bool {
+        self.drain.cancel();
+        self.front.close();
+        tokio::time::timeout(grace, self.front.wait()).await.is_ok()
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.kill.cancel();
+        self.ended.cancel();
+    }
+}
+
+/// An end, now.
+pub(super) fn exit(code: i32, reason: &str, message: impl Into<String>) -> Exit {
+    Exit { code, reason: reason.to_owned(), message: message.into(), finished_at: Timestamp::now() }
+}
+
+/// The end of a container that needed more memory than its limit.
+pub(super) fn out_of_memory(limit: u64) -> Exit {
+    exit(KILLED, "OOMKilled", format!("the guest needed more than its memory limit of {limit} bytes"))
+}

@@ -1,0 +1,129 @@
+//! What one instance's store holds, and what all instances of a container share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use wasmtime::Store;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::engine::Engine;
+use super::limits::{Limiter, Usage};
+use super::linker::Prepared;
+use super::meter::{Cpu, Lane, Meter};
+use super::outgoing::Outgoing;
+use super::output::Pipe;
+use super::sockets::Sockets;
+use crate::backend::{LogSink, Stream};
+use crate::network::PodNetwork;
+
+/// Bytes of one `fields` resource: what servers commonly accept.
+const FIELDS: usize = 64 << 10;
+
+/// Host memory behind one entry of a resource table, for its bound.
+const TABLE_ENTRY: u64 = 2048;
+
+/// What a guest is given, the same for every instance of its container.
+pub(super) struct Guest {
+    pub(super) engine: Engine,
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) working_dir: Option<String>,
+    pub(super) root: Option<std::path::PathBuf>,
+    pub(super) log: Arc<dyn LogSink>,
+    pub(super) network: Arc<PodNetwork>,
+    pub(super) outgoing: Arc<super::outgoing::Client>,
+    pub(super) usage: Arc<Usage>,
+    pub(super) cpu: Arc<Cpu>,
+    pub(super) lane: Lane,
+    pub(super) requests: AtomicU64,
+}
+
+/// One instance's view of the host.
+pub(super) struct GuestState {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    outgoing: Outgoing,
+    pub(super) sockets: Sockets,
+    limiter: Limiter,
+    pub(super) stdout: Pipe,
+    pub(super) stderr: Pipe,
+}
+
+impl Guest {
+    /// A store for a new instance, and whether it was denied memory, which is asked after its end.
+    pub(super) fn store(&self) -> wasmtime::Result<(Store<GuestState>, Arc<std::sync::atomic::AtomicBool>)> {
+        let limiter = Limiter::new(Arc::clone(&self.usage));
+        let denied = limiter.denied();
+        let stdout = Pipe::new(Arc::clone(&self.log), Stream::Stdout);
+        let stderr = Pipe::new(Arc::clone(&self.log), Stream::Stderr);
+        let mut table = ResourceTable::new();
+        let entries = (self.usage.limit() / TABLE_ENTRY).clamp(1024, 65_536);
+        table.set_max_capacity(usize::try_from(entries).unwrap_or(1024));
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS);
+        let state = GuestState {
+            wasi: self.wasi(&stdout, &stderr)?,
+            table,
+            http,
+            outgoing: Outgoing::new(Arc::clone(&self.outgoing), Arc::clone(&self.network)),
+            sockets: Sockets::new(Arc::clone(&self.network)),
+            limiter,
+            stdout,
+            stderr,
+        };
+        let mut store = Store::new(self.engine.raw(), state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        Ok((store, denied))
+    }
+
+    /// No file, variable or address but what the pod and its image give.
+    fn wasi(&self, stdout: &Pipe, stderr: &Pipe) -> wasmtime::Result<WasiCtx> {
+        let mut wasi = WasiCtx::builder();
+        wasi.args(&self.args).envs(&self.env).stdout(stdout.clone()).stderr(stderr.clone());
+        if let Some(folder) = &self.working_dir {
+            wasi.initial_cwd(folder);
+        }
+        if let Some(root) = &self.root {
+            // The image's files are shared by all its pods: nobody writes there.
+            wasi.preopened_dir(root, "/", FsPerms::ReadOnly)?;
+        }
+        Ok(wasi.build())
+    }
+
+    pub(super) fn meter(&self) -> Meter {
+        Meter::new(self.engine.clone(), self.lane.clone(), Arc::clone(&self.cpu))
+    }
+
+    /// Writes a line of the host's to the container's stderr, as the guest's runtime would.
+    pub(super) async fn complain(&self, text: &str) {
+        self.log.write(Stream::Stderr, bytes::Bytes::from(format!("{}\n", text.trim_end()))).await;
+    }
+}
+
+impl GuestState {
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
+    pub(super) fn sockets_and_table(&mut self) -> (&mut Sockets, &mut WasiCtx, &mut ResourceTable) {
+        (&mut self.sockets, &mut self.wasi, &mut self.table)
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for GuestState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outgoing, table: &mut self.table, ctx: &mut self.http }
+    }
+}
