@@ -5,4 +5,10 @@
 
 pub mod auth;
 pub mod cache;
+pub mod client;
+pub mod controllers;
+pub mod reconcile;
+pub mod scheduler;
+pub mod registry;
+pub mod server;
 pub mod store;

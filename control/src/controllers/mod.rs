@@ -1,0 +1,53 @@
+//! The controllers: ordinary clients that bring the cluster's state nearer to what its objects ask for.
+//!
+//! Adding one is a file and a line in [`CONTROLLERS`]. Each plans with a pure function from what the caches show, and does
+//! the plan's actions at the edge.
+
+pub mod claim;
+pub mod deployment;
+pub mod pods;
+pub mod replica_set;
+pub mod write;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::reconcile::driver::boxed;
+use crate::reconcile::{Context, Controller, Metrics, Running, Shared};
+
+/// What controllers must be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster's CA certificate in PEM, published in every namespace.
+    pub root_ca: String,
+    /// Ended pods beyond this number are deleted, oldest first; 0 keeps all.
+    pub terminated_pods: usize,
+    pub metrics: Metrics,
+}
+
+impl Config {
+    pub fn new(root_ca: String) -> Self {
+        Self { root_ca, terminated_pods: 12_500, metrics: Metrics::default() }
+    }
+}
+
+type Start = fn(&Context) -> BoxFuture<'static, ()>;
+
+/// THE list.
+pub const CONTROLLERS: &[(&str, Start)] = &[
+    (deployment::Deployments::NAME, |context| boxed(deployment::Deployments::new(context), context)),
+    (replica_set::ReplicaSets::NAME, |context| boxed(replica_set::ReplicaSets::new(context), context)),
+];
+
+/// Starts every controller on the shared caches.
+pub fn start(shared: Arc<Shared>, config: Config) -> Running {
+    let stop = CancellationToken::new();
+    let context = Context { shared, metrics: config.metrics.clone(), config: Arc::new(config), stop: stop.clone() };
+    let mut running = Running::new(stop);
+    for (_, start) in CONTROLLERS {
+        running.spawn(start(&context));
+    }
+    running
+}

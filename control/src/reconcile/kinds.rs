@@ -1,0 +1,86 @@
+//! What the shared caches keep of each kind, and how they group it.
+//!
+//! Dropped is only what no component reads: ownership records of fields, and the copy of the manifest that
+//! `kubectl apply` keeps in an annotation.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource;
+use serde::de::DeserializeOwned;
+
+/// Set by `kubectl apply`: the manifest as text.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// On an EndpointSlice: the Service that it belongs to.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// A kind that can be cached.
+pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {
+    /// What else than its owner the object belongs to: a pod's node, the name of a slice's Service.
+    fn group(&self) -> Option<&str> {
+        None
+    }
+
+    /// Drops what nobody reads.
+    fn trim(&mut self) {
+        trim_metadata(self);
+    }
+}
+
+fn trim_metadata<K: Resource>(object: &mut K) {
+    let meta = object.meta_mut();
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
+impl Kind for Pod {
+    fn group(&self) -> Option<&str> {
+        self.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Vectors that grew while they were parsed give their slack back: it is kilobytes per pod.
+    fn trim(&mut self) {
+        trim_metadata(self);
+        if let Some(spec) = &mut self.spec {
+            spec.containers.shrink_to_fit();
+            for container in &mut spec.containers {
+                shrink(&mut container.env);
+                shrink(&mut container.ports);
+                shrink(&mut container.volume_mounts);
+            }
+            shrink(&mut spec.volumes);
+            shrink(&mut spec.tolerations);
+        }
+        if let Some(status) = &mut self.status {
+            shrink(&mut status.conditions);
+            shrink(&mut status.container_statuses);
+        }
+    }
+}
+
+fn shrink<T>(items: &mut Option<Vec<T>>) {
+    if let Some(items) = items {
+        items.shrink_to_fit();
+    }
+}
+
+impl Kind for EndpointSlice {
+    fn group(&self) -> Option<&str> {
+        self.metadata.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
+    }
+}
+
+impl Kind for ConfigMap {}
+impl Kind for Deployment {}
+impl Kind for Endpoints {}
+impl Kind for Lease {}
+impl Kind for Namespace {}
+impl Kind for Node {}
+impl Kind for ReplicaSet {}
+impl Kind for Service {}
+impl Kind for ServiceAccount {}

@@ -1,0 +1,121 @@
+//! The process's one set of typed caches: controllers, scheduler and, in one process, the node read the same objects.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::kinds::Kind;
+use super::{EventRecorder, Metrics, Store};
+
+/// The ConfigMap that every namespace has; the only one that the control plane's caches hold.
+pub const ROOT_CA: &str = "kube-root-ca.crt";
+/// Where nodes renew their Leases.
+pub const NODE_LEASES: &str = "kube-node-lease";
+
+/// The caches; filled by tasks that this owns.
+pub struct Shared {
+    pub client: Client,
+    pub events: EventRecorder,
+    pub pods: Store<Pod>,
+    pub nodes: Store<Node>,
+    pub namespaces: Store<Namespace>,
+    pub services: Store<Service>,
+    pub endpoints: Store<Endpoints>,
+    pub endpoint_slices: Store<EndpointSlice>,
+    pub replica_sets: Store<ReplicaSet>,
+    pub deployments: Store<Deployment>,
+    pub service_accounts: Store<ServiceAccount>,
+    /// Only those named [`ROOT_CA`].
+    pub root_cas: Store<ConfigMap>,
+    /// Only those of nodes.
+    pub leases: Store<Lease>,
+    /// Aborted with the last reference, or by [`Shared::shutdown`].
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("pods", &self.pods).field("nodes", &self.nodes).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Starts to fill the caches. Needs a runtime; returns at once.
+    pub fn start(client: Client) -> Arc<Self> {
+        Self::with_metrics(client, &Metrics::default())
+    }
+
+    /// The same, counting dropped events in `metrics`.
+    pub fn with_metrics(client: Client, metrics: &Metrics) -> Arc<Self> {
+        let mut tasks = JoinSet::new();
+        let (events, recording) = EventRecorder::new(client.clone(), metrics.dropped_events.clone());
+        tasks.spawn(recording);
+        let c = &client;
+        let all = watcher::Config::default;
+        Arc::new(Self {
+            pods: follow(&mut tasks, Api::all(c.clone()), all()),
+            nodes: follow(&mut tasks, Api::all(c.clone()), all()),
+            namespaces: follow(&mut tasks, Api::all(c.clone()), all()),
+            services: follow(&mut tasks, Api::all(c.clone()), all()),
+            endpoints: follow(&mut tasks, Api::all(c.clone()), all()),
+            endpoint_slices: follow(&mut tasks, Api::all(c.clone()), all()),
+            replica_sets: follow(&mut tasks, Api::all(c.clone()), all()),
+            deployments: follow(&mut tasks, Api::all(c.clone()), all()),
+            service_accounts: follow(&mut tasks, Api::all(c.clone()), all()),
+            root_cas: follow(&mut tasks, Api::all(c.clone()), all().fields(&format!("metadata.name={ROOT_CA}"))),
+            leases: follow(&mut tasks, Api::namespaced(c.clone(), NODE_LEASES), all()),
+            tasks: Mutex::new(tasks),
+            events,
+            client,
+        })
+    }
+
+    /// Returns when every cache has been filled once.
+    pub async fn synced(&self) {
+        self.pods.synced().await;
+        self.nodes.synced().await;
+        self.namespaces.synced().await;
+        self.services.synced().await;
+        self.endpoints.synced().await;
+        self.endpoint_slices.synced().await;
+        self.replica_sets.synced().await;
+        self.deployments.synced().await;
+        self.service_accounts.synced().await;
+        self.root_cas.synced().await;
+        self.leases.synced().await;
+    }
+
+    /// Ends the watches. To be called after the readers have stopped.
+    pub async fn shutdown(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.shutdown().await;
+    }
+}
+
+/// Fills a new store from a watch, in a task of `tasks`.
+pub fn follow<K: Kind>(tasks: &mut JoinSet<()>, api: Api<K>, config: watcher::Config) -> Store<K> {
+    let store = Store::default();
+    let target = store.clone();
+    tasks.spawn(async move {
+        let kind = K::kind(&());
+        let mut events = watcher(api, config).default_backoff().boxed();
+        loop {
+            match events.try_next().await {
+                Ok(Some(event)) => target.watched(event),
+                Ok(None) => break,
+                Err(error) => warn!(%kind, %error, "watch failed; will try again"),
+            }
+        }
+    });
+    store
+}

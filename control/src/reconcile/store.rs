@@ -1,0 +1,381 @@
+//! A typed cache of one kind that shows a process its own writes.
+//!
+//! Fed by a watch; a component that has written an object hands the server's answer to [`Store::observe`] or
+//! [`Store::forget`], so that the next reconcile sees it even if the watch is behind: nobody creates twice. Versions only
+//! move forward. Writers take turns and call the handlers in the order of the changes; readers wait for a map lookup at most.
+//! A handler must be quick and must not write to a store.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use either::Either;
+use kube::runtime::watcher;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::kinds::Kind;
+use super::{Key, controller_of, uid, version};
+
+/// What happened to one object; at least one side is there.
+#[derive(Debug)]
+pub struct Change<'a, K> {
+    pub old: Option<&'a Arc<K>>,
+    pub new: Option<&'a Arc<K>>,
+}
+
+impl<'a, K> Change<'a, K> {
+    /// The newest state there is.
+    pub fn latest(&self) -> Option<&'a Arc<K>> {
+        self.new.or(self.old)
+    }
+
+    /// Both states.
+    pub fn sides(&self) -> impl Iterator<Item = &'a Arc<K>> {
+        self.old.into_iter().chain(self.new)
+    }
+}
+
+type Handler<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
+
+/// Readers' and observers' side of the cache; clones share it.
+pub struct Store<K>(Arc<Inner<K>>);
+
+struct Inner<K> {
+    state: RwLock<State<K>>,
+    /// Held while a change is made and told: handlers see changes in order. One entry per subscriber, all made at start.
+    handlers: Mutex<Vec<Handler<K>>>,
+    synced: watch::Sender<bool>,
+}
+
+struct State<K> {
+    objects: BTreeMap<Key, Arc<K>>,
+    /// By the uid of the controlling owner; `""` for objects without one.
+    owned: HashMap<Box<str>, BTreeSet<Key>>,
+    /// By [`Kind::group`].
+    grouped: HashMap<Box<str>, BTreeSet<Key>>,
+    /// uids that this process deleted and whose DELETED event is still to come; emptied by every relist.
+    removed: HashSet<Box<str>>,
+    relist: Option<Relist>,
+}
+
+/// A list that is being received: what it showed, and what this process wrote meanwhile.
+#[derive(Default)]
+struct Relist {
+    seen: HashSet<Key>,
+    written: HashSet<Key>,
+}
+
+impl<K> Clone for Store<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K> fmt::Debug for Store<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("objects", &self.0.state.read().objects.len()).finish_non_exhaustive()
+    }
+}
+
+impl<K> Default for State<K> {
+    fn default() -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            owned: HashMap::new(),
+            grouped: HashMap::new(),
+            removed: HashSet::new(),
+            relist: None,
+        }
+    }
+}
+
+impl<K: Kind> Default for Store<K> {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            state: RwLock::default(),
+            handlers: Mutex::default(),
+            synced: watch::Sender::new(false),
+        }))
+    }
+}
+
+impl<K: Kind> Store<K> {
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.0.state.read().objects.get(key).cloned()
+    }
+
+    /// All objects in key order.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.0.state.read().objects.values().cloned().collect()
+    }
+
+    pub fn keys(&self) -> Vec<Key> {
+        self.0.state.read().objects.keys().cloned().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.state.read().objects.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The objects of one namespace for which `keep` holds, in key order.
+    pub fn namespace(&self, namespace: &str, keep: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        let state = self.0.state.read();
+        let first = Key::new(namespace, "");
+        let rest = state.objects.range(first..).take_while(|(key, _)| &*key.namespace == namespace);
+        rest.filter(|(_, object)| keep(object)).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// What the object with this uid controls; `""`: what nobody controls.
+    pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
+        let state = self.0.state.read();
+        state.pick(state.owned.get(uid))
+    }
+
+    /// What belongs to this group: see [`Kind::group`].
+    pub fn grouped_by(&self, group: &str) -> Vec<Arc<K>> {
+        let state = self.0.state.read();
+        state.pick(state.grouped.get(group))
+    }
+
+    /// Returns when the first list is complete.
+    pub async fn synced(&self) {
+        // The sender lives in the store itself, so waiting cannot fail.
+        let _ = self.0.synced.subscribe().wait_for(|done| *done).await;
+    }
+
+    /// Calls `handler` for every object there is, then for every change.
+    pub fn subscribe(&self, handler: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
+        let mut handlers = self.0.handlers.lock();
+        for object in self.list() {
+            handler(&Change { old: None, new: Some(&object) });
+        }
+        handlers.push(Box::new(handler));
+    }
+
+    /// Takes over the server's answer to a write of this process.
+    pub fn observe(&self, mut object: K) -> Arc<K> {
+        object.trim();
+        let object = Arc::new(object);
+        let handlers = self.0.handlers.lock();
+        let old = {
+            let mut state = self.0.state.write();
+            if let Some(relist) = &mut state.relist {
+                relist.written.insert(Key::of(&*object));
+            }
+            state.put(object.clone())
+        };
+        if let Ok(old) = old {
+            tell(&handlers, old.as_ref(), Some(&object));
+        }
+        object
+    }
+
+    /// Takes over the server's answer to a delete of `object` by this process.
+    pub fn forget<S>(&self, object: &K, answer: Either<K, S>) {
+        match answer {
+            Either::Left(left) if left.meta().deletion_timestamp.is_some() && version(&left) > version(object) => {
+                self.observe(left);
+            }
+            _ => self.forget_now(object),
+        }
+    }
+
+    /// Takes note that `object` is gone.
+    pub fn forget_now(&self, object: &K) {
+        let handlers = self.0.handlers.lock();
+        let old = {
+            let mut state = self.0.state.write();
+            let key = Key::of(object);
+            if state.objects.get(&key).is_none_or(|present| uid(&**present) != uid(object)) {
+                return;
+            }
+            state.removed.insert(uid(object).into());
+            state.take(&key)
+        };
+        tell(&handlers, old.as_ref(), None);
+    }
+
+    /// One event of the watch that feeds this store.
+    pub fn watched(&self, event: watcher::Event<K>) {
+        match event {
+            watcher::Event::Init => self.0.state.write().relist = Some(Relist::default()),
+            watcher::Event::InitApply(object) | watcher::Event::Apply(object) => self.applied(object),
+            watcher::Event::Delete(object) => self.deleted(&object),
+            watcher::Event::InitDone => self.relisted(),
+        }
+    }
+
+    fn applied(&self, mut object: K) {
+        object.trim();
+        let object = Arc::new(object);
+        let handlers = self.0.handlers.lock();
+        let old = {
+            let mut state = self.0.state.write();
+            if let Some(relist) = &mut state.relist {
+                relist.seen.insert(Key::of(&*object));
+            }
+            state.put(object.clone())
+        };
+        if let Ok(old) = old {
+            tell(&handlers, old.as_ref(), Some(&object));
+        }
+    }
+
+    fn deleted(&self, object: &K) {
+        let handlers = self.0.handlers.lock();
+        let old = {
+            let mut state = self.0.state.write();
+            state.removed.remove(uid(object));
+            let key = Key::of(object);
+            match state.objects.get(&key) {
+                Some(present) if uid(&**present) == uid(object) => state.take(&key),
+                _ => return,
+            }
+        };
+        tell(&handlers, old.as_ref(), None);
+    }
+
+    fn relisted(&self) {
+        let handlers = self.0.handlers.lock();
+        let gone: Vec<Arc<K>> = {
+            let mut state = self.0.state.write();
+            state.removed.clear();
+            let relist = state.relist.take().unwrap_or_default();
+            let keep = |key: &Key| relist.seen.contains(key) || relist.written.contains(key);
+            let keys: Vec<Key> = state.objects.keys().filter(|key| !keep(key)).cloned().collect();
+            keys.iter().filter_map(|key| state.take(key)).collect()
+        };
+        for old in &gone {
+            tell(&handlers, Some(old), None);
+        }
+        self.0.synced.send_replace(true);
+    }
+}
+
+/// Nothing changed: the object is not newer than what is known.
+struct Stale;
+
+impl<K: Kind> State<K> {
+    fn pick(&self, keys: Option<&BTreeSet<Key>>) -> Vec<Arc<K>> {
+        keys.into_iter().flatten().filter_map(|key| self.objects.get(key).cloned()).collect()
+    }
+
+    /// Inserts the object and returns the one that it replaced.
+    fn put(&mut self, object: Arc<K>) -> Result<Option<Arc<K>>, Stale> {
+        let key = Key::of(&*object);
+        let known = self.objects.get(&key).map(|present| version(&**present));
+        if self.removed.contains(uid(&*object)) || known.is_some_and(|known| known >= version(&*object) && known > 0) {
+            return Err(Stale);
+        }
+        let old = self.take(&key);
+        self.owned.entry(owner(&*object).into()).or_default().insert(key.clone());
+        if let Some(group) = object.group() {
+            self.grouped.entry(group.into()).or_default().insert(key.clone());
+        }
+        self.objects.insert(key, object);
+        Ok(old)
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Arc<K>> {
+        let old = self.objects.remove(key)?;
+        unlink(&mut self.owned, owner(&*old), key);
+        if let Some(group) = old.group() {
+            unlink(&mut self.grouped, group, key);
+        }
+        Some(old)
+    }
+}
+
+fn owner<K: Kind>(object: &K) -> &str {
+    controller_of(object.meta()).map_or("", |reference| &reference.uid)
+}
+
+fn unlink(index: &mut HashMap<Box<str>, BTreeSet<Key>>, value: &str, key: &Key) {
+    if let Some(keys) = index.get_mut(value) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(value);
+        }
+    }
+}
+
+fn tell<K>(handlers: &[Handler<K>], old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
+    for handler in handlers {
+        handler(&Change { old, new });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, uid: &str, version: u64, owner: Option<&str>) -> Pod {
+        let owners: Vec<_> = owner
+            .map(|uid| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": uid, "controller": true}))
+            .into_iter()
+            .collect();
+        serde_json::from_value(json!({"metadata": {"namespace": "n", "name": name, "uid": uid,
+            "resourceVersion": version.to_string(), "ownerReferences": owners}}))
+        .expect("a pod")
+    }
+
+    fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
+        pods.iter().filter_map(|p| p.metadata.name.as_deref()).collect()
+    }
+
+    #[test]
+    fn an_own_write_is_seen_at_once_and_an_older_event_does_not_undo_it() {
+        let store = Store::<Pod>::default();
+        store.observe(pod("a", "1", 7, Some("rs")));
+        store.watched(watcher::Event::Apply(pod("a", "1", 5, None)));
+        assert_eq!(names(&store.owned_by("rs")), ["a"]);
+        store.watched(watcher::Event::Apply(pod("a", "1", 9, None)));
+        assert!(store.owned_by("rs").is_empty());
+        assert_eq!(names(&store.owned_by("")), ["a"]);
+    }
+
+    #[test]
+    fn a_forgotten_object_does_not_come_back_with_a_late_event() {
+        let store = Store::<Pod>::default();
+        let one = pod("a", "1", 5, None);
+        store.observe(one.clone());
+        store.forget_now(&one);
+        store.watched(watcher::Event::Apply(pod("a", "1", 6, None)));
+        assert!(store.is_empty());
+        store.watched(watcher::Event::Delete(pod("a", "1", 8, None)));
+        store.watched(watcher::Event::Apply(pod("a", "2", 9, None)));
+        assert_eq!(store.len(), 1, "a successor of the same name is another object");
+    }
+
+    #[test]
+    fn a_relist_drops_what_is_gone_but_not_what_was_written_meanwhile() {
+        let store = Store::<Pod>::default();
+        store.observe(pod("old", "1", 1, None));
+        store.watched(watcher::Event::Init);
+        store.observe(pod("mine", "2", 20, None));
+        store.watched(watcher::Event::InitApply(pod("listed", "3", 3, None)));
+        store.watched(watcher::Event::InitDone);
+        assert_eq!(names(&store.list()), ["listed", "mine"]);
+    }
+
+    #[test]
+    fn a_subscriber_hears_the_present_first_and_each_change_once() {
+        let store = Store::<Pod>::default();
+        store.observe(pod("a", "1", 1, None));
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let log = heard.clone();
+        store.subscribe(move |change| log.lock().push((change.old.is_some(), change.new.is_some())));
+        store.observe(pod("a", "1", 2, None));
+        store.watched(watcher::Event::Apply(pod("a", "1", 2, None)));
+        store.watched(watcher::Event::Delete(pod("a", "1", 3, None)));
+        assert_eq!(*heard.lock(), [(false, true), (true, true), (true, false)]);
+    }
+}
