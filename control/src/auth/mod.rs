@@ -6,7 +6,7 @@
 
 pub mod authn;
 pub mod authorize;
-mod files;
+pub(crate) mod files;
 pub mod impersonate;
 pub mod kubeconfig;
 pub mod node;

@@ -1,0 +1,291 @@
+//! The registry's files.
+//!
+//! ```text
+//! blobs/sha256/AB/ABCD…        contents, by digest, shared by all repositories
+//! repositories/NAMESPACE/NAME/_blobs/HEX       the repository has this blob
+//! repositories/NAMESPACE/NAME/_manifests/HEX   the repository has this manifest; the file holds its media type
+//! repositories/NAMESPACE/NAME/_tags/TAG        holds a digest
+//! uploads/ID                   blobs that are still being sent
+//! ```
+//!
+//! What must stay true: a content appears under its digest only when it is complete, verified and on disk (rename after
+//! fsync); a repository shows a content only through its own files, so that knowing a digest is not enough to read another
+//! namespace's image. Everything here blocks; callers are on threads for that.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::digest::Digest;
+use super::manifest;
+use super::route::{Reference, Repository};
+use crate::auth::files::{private_dir, write_private};
+
+/// A blob that no manifest refers to is kept this long: its manifest may be on its way.
+const GRACE: Duration = Duration::from_secs(3600);
+
+/// The directories of one registry.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    root: PathBuf,
+}
+
+/// A stored manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredManifest {
+    pub digest: Digest,
+    pub media_type: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Disk {
+    /// Opens or makes the directories; what was being uploaded when the process ended is gone.
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        private_dir(root)?;
+        for part in ["blobs/sha256", "repositories"] {
+            private_dir(&root.join(part))?;
+        }
+        let uploads = root.join("uploads");
+        if uploads.exists() {
+            fs::remove_dir_all(&uploads)?;
+        }
+        private_dir(&uploads)?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    pub(crate) fn upload_path(&self, id: &str) -> PathBuf {
+        self.root.join("uploads").join(id)
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.root.join("blobs/sha256").join(hex.get(..2).unwrap_or_default()).join(hex)
+    }
+
+    fn repository(&self, repository: &Repository) -> PathBuf {
+        self.root.join("repositories").join(&repository.namespace).join(&repository.name)
+    }
+
+    fn blob_link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
+        self.repository(repository).join("_blobs").join(digest.hex())
+    }
+
+    fn manifest_link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
+        self.repository(repository).join("_manifests").join(digest.hex())
+    }
+
+    fn tag(&self, repository: &Repository, tag: &str) -> PathBuf {
+        self.repository(repository).join("_tags").join(tag)
+    }
+
+    /// A complete and verified upload becomes a blob of the repository.
+    pub(crate) fn keep(&self, upload: &Path, repository: &Repository, digest: &Digest) -> io::Result<()> {
+        let path = self.blob_path(digest);
+        if path.exists() {
+            fs::remove_file(upload)?;
+        } else {
+            let parent = path.parent().unwrap_or(&self.root);
+            private_dir(parent)?;
+            File::open(upload)?.sync_all()?;
+            fs::rename(upload, &path)?;
+            File::open(parent)?.sync_all()?;
+        }
+        self.link_blob(repository, digest)
+    }
+
+    /// The repository has this blob, whose content is stored.
+    pub(crate) fn link_blob(&self, repository: &Repository, digest: &Digest) -> io::Result<()> {
+        write_linked(&self.blob_link(repository, digest), b"")
+    }
+
+    /// The size of a blob, if the repository has it.
+    pub(crate) fn blob_size(&self, repository: &Repository, digest: &Digest) -> io::Result<Option<u64>> {
+        let linked = self.blob_link(repository, digest).exists() || self.manifest_link(repository, digest).exists();
+        if !linked {
+            return Ok(None);
+        }
+        found(fs::metadata(self.blob_path(digest)).map(|metadata| metadata.len()))
+    }
+
+    /// `false`: there was none.
+    pub(crate) fn unlink_blob(&self, repository: &Repository, digest: &Digest) -> io::Result<bool> {
+        Ok(found(fs::remove_file(self.blob_link(repository, digest)))?.is_some())
+    }
+
+    /// Stores a manifest, and points the tag at it.
+    pub(crate) fn put_manifest(
+        &self,
+        repository: &Repository,
+        manifest: &StoredManifest,
+        tag: Option<&str>,
+    ) -> io::Result<()> {
+        let path = self.blob_path(&manifest.digest);
+        if !path.exists() {
+            write_linked(&path, &manifest.bytes)?;
+        }
+        write_linked(&self.manifest_link(repository, &manifest.digest), manifest.media_type.as_bytes())?;
+        match tag {
+            Some(tag) => write_linked(&self.tag(repository, tag), manifest.digest.to_string().as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn resolve(&self, repository: &Repository, reference: &Reference) -> io::Result<Option<Digest>> {
+        match reference {
+            Reference::Digest(digest) => Ok(Some(digest.clone())),
+            Reference::Tag(tag) => {
+                let text = found(fs::read_to_string(self.tag(repository, tag)))?;
+                Ok(text.and_then(|text| text.trim().parse().ok()))
+            }
+        }
+    }
+
+    pub(crate) fn manifest(&self, repository: &Repository, digest: &Digest) -> io::Result<Option<StoredManifest>> {
+        let Some(media_type) = found(fs::read_to_string(self.manifest_link(repository, digest)))? else {
+            return Ok(None);
+        };
+        let bytes = found(fs::read(self.blob_path(digest)))?;
+        Ok(bytes.map(|bytes| StoredManifest { digest: digest.clone(), media_type, bytes }))
+    }
+
+    pub(crate) fn has_manifest(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.manifest_link(repository, digest).exists()
+    }
+
+    /// Removes a tag, or a manifest with the tags that point at it. `false`: there was none.
+    pub(crate) fn delete_manifest(&self, repository: &Repository, reference: &Reference) -> io::Result<bool> {
+        let digest = match reference {
+            Reference::Tag(tag) => return Ok(found(fs::remove_file(self.tag(repository, tag)))?.is_some()),
+            Reference::Digest(digest) => digest,
+        };
+        if found(fs::remove_file(self.manifest_link(repository, digest)))?.is_none() {
+            return Ok(false);
+        }
+        for tag in self.tags(repository)?.unwrap_or_default() {
+            if self.resolve(repository, &Reference::Tag(tag.clone()))?.as_ref() == Some(digest) {
+                found(fs::remove_file(self.tag(repository, &tag)))?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tags in order; `None` if the repository does not exist.
+    pub(crate) fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<String>>> {
+        let root = self.repository(repository);
+        if !root.join("_manifests").exists() && !root.join("_blobs").exists() {
+            return Ok(None);
+        }
+        names(&root.join("_tags")).map(Some)
+    }
+
+    /// Digests of a repository's manifests.
+    pub(crate) fn manifests(&self, repository: &Repository) -> io::Result<Vec<Digest>> {
+        digests(&self.repository(repository).join("_manifests"))
+    }
+
+    /// Every repository that has a manifest, in order.
+    pub(crate) fn repositories(&self) -> io::Result<Vec<Repository>> {
+        let mut found = Vec::new();
+        let mut todo = vec![String::new()];
+        while let Some(at) = todo.pop() {
+            let dir = self.root.join("repositories").join(&at);
+            for name in names(&dir)?.into_iter().filter(|name| !name.starts_with('_')) {
+                todo.push(if at.is_empty() { name } else { format!("{at}/{name}") });
+            }
+            let has_manifests = names(&dir.join("_manifests"))?.first().is_some();
+            if has_manifests && let Ok(repository) = Repository::parse(&at) {
+                found.push(repository);
+            }
+        }
+        found.sort_by_key(ToString::to_string);
+        Ok(found)
+    }
+
+    /// Removes what nothing refers to: blobs of a repository that none of its manifests names, and contents that no
+    /// repository has. Returns how many bytes became free.
+    pub(crate) fn collect(&self, now: SystemTime) -> io::Result<u64> {
+        let mut kept = std::collections::HashSet::new();
+        for root in self.all_roots()? {
+            let manifests = digests(&root.join("_manifests"))?;
+            let mut named = std::collections::HashSet::new();
+            for digest in manifests {
+                if let Some(bytes) = found(fs::read(self.blob_path(&digest)))? {
+                    named.extend(manifest::references(&bytes));
+                }
+                kept.insert(digest);
+            }
+            for digest in digests(&root.join("_blobs"))? {
+                let link = root.join("_blobs").join(digest.hex());
+                if named.contains(&digest) || young(&link, now)? {
+                    kept.insert(digest);
+                } else {
+                    found(fs::remove_file(link))?;
+                }
+            }
+        }
+        self.sweep(&kept, now)
+    }
+
+    fn all_roots(&self) -> io::Result<Vec<PathBuf>> {
+        let mut roots = Vec::new();
+        let mut todo = vec![self.root.join("repositories")];
+        while let Some(dir) = todo.pop() {
+            todo.extend(names(&dir)?.into_iter().filter(|name| !name.starts_with('_')).map(|name| dir.join(name)));
+            roots.push(dir);
+        }
+        Ok(roots)
+    }
+
+    fn sweep(&self, kept: &std::collections::HashSet<Digest>, now: SystemTime) -> io::Result<u64> {
+        let mut freed = 0;
+        let blobs = self.root.join("blobs/sha256");
+        for prefix in names(&blobs)? {
+            for digest in digests(&blobs.join(prefix))? {
+                let path = self.blob_path(&digest);
+                if !kept.contains(&digest) && !young(&path, now)? {
+                    freed += found(fs::metadata(&path))?.map_or(0, |metadata| metadata.len());
+                    found(fs::remove_file(path))?;
+                }
+            }
+        }
+        Ok(freed)
+    }
+}
+
+fn young(path: &Path, now: SystemTime) -> io::Result<bool> {
+    let modified = found(fs::metadata(path).and_then(|metadata| metadata.modified()))?;
+    Ok(modified.is_some_and(|modified| now.duration_since(modified).is_ok_and(|age| age < GRACE)))
+}
+
+/// A small file in a directory that may not exist yet.
+fn write_linked(path: &Path, contents: &[u8]) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        private_dir(parent)?;
+    }
+    write_private(path, contents)
+}
+
+/// "Not found" as `None`.
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Names in a directory, in order; none if it does not exist.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let Some(entries) = found(fs::read_dir(dir))? else { return Ok(Vec::new()) };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn digests(dir: &Path) -> io::Result<Vec<Digest>> {
+    Ok(names(dir)?.iter().filter_map(|hex| format!("sha256:{hex}").parse().ok()).collect())
+}

@@ -1,0 +1,214 @@
+//! The registry, asked as a client asks it.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use super::*;
+use crate::auth::AllowAll;
+
+struct Registry {
+    images: Images,
+    dir: tempfile::TempDir,
+}
+
+impl Registry {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { images: Images::open(dir.path(), Arc::new(AllowAll)).unwrap(), dir }
+    }
+
+    async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], data: &[u8]) -> Response<Bytes> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body::full(data.to_vec())).unwrap();
+        let (parts, body) = self.images.handle(request, &UserInfo::admin()).await.into_parts();
+        Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+    }
+
+    async fn push_blob(&self, repository: &str, data: &[u8]) -> Digest {
+        let digest = Digest::of(data);
+        let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+        assert_eq!(self.call("POST", &path, &[], data).await.status(), 201);
+        digest
+    }
+
+    async fn push_image(&self, repository: &str, tag: &str, data: &[u8]) -> Digest {
+        let config = self.push_blob(repository, b"{}").await;
+        let layer = self.push_blob(repository, data).await;
+        let manifest = json!({"config": {"digest": config.to_string()}, "layers": [{"digest": layer.to_string()}]});
+        let manifest = manifest.to_string();
+        let put = self.call("PUT", &format!("/v2/{repository}/manifests/{tag}"), &[], manifest.as_bytes()).await;
+        assert_eq!(put.status(), 201);
+        Digest::of(manifest.as_bytes())
+    }
+}
+
+fn header<'a>(response: &'a Response<Bytes>, name: &str) -> &'a str {
+    response.headers().get(name).unwrap().to_str().unwrap()
+}
+
+fn code(response: &Response<Bytes>) -> String {
+    let value: Value = serde_json::from_slice(response.body()).unwrap();
+    value["errors"][0]["code"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
+    let registry = Registry::new();
+    let digest = registry.push_image("web/app", "v1", b"layer").await;
+    let by_tag = registry.call("GET", "/v2/web/app/manifests/v1", &[], b"").await;
+    assert_eq!(header(&by_tag, "docker-content-digest"), digest.to_string());
+    let by_digest = registry.call("GET", &format!("/v2/web/app/manifests/{digest}"), &[], b"").await;
+    assert_eq!(by_tag.body(), by_digest.body());
+    assert_eq!(header(&by_tag, "content-type"), "application/vnd.oci.image.manifest.v1+json");
+    let blob = registry.call("GET", &format!("/v2/web/app/blobs/{}", Digest::of(b"layer")), &[], b"").await;
+    assert_eq!(&blob.body()[..], b"layer");
+    let head = registry.call("HEAD", &format!("/v2/web/app/blobs/{}", Digest::of(b"layer")), &[], b"").await;
+    assert_eq!((header(&head, "content-length"), head.body().len()), ("5", 0));
+}
+
+#[tokio::test]
+async fn an_upload_in_chunks_continues_where_it_stopped() {
+    let registry = Registry::new();
+    let begun = registry.call("POST", "/v2/web/app/blobs/uploads/", &[], b"").await;
+    assert_eq!(begun.status(), 202);
+    let location = header(&begun, "location").to_owned();
+    let first = registry.call("PATCH", &location, &[("content-range", "0-2")], b"abc").await;
+    assert_eq!((first.status().as_u16(), header(&first, "range")), (202, "0-2"));
+    let gap = registry.call("PATCH", &location, &[("content-range", "9-11")], b"xyz").await;
+    assert_eq!((gap.status().as_u16(), header(&gap, "range")), (416, "0-2"));
+    let asked = registry.call("GET", &location, &[], b"").await;
+    assert_eq!((asked.status().as_u16(), header(&asked, "range")), (204, "0-2"));
+    registry.call("PATCH", &location, &[("content-range", "3-5")], b"def").await;
+    let digest = Digest::of(b"abcdefg");
+    let done = registry.call("PUT", &format!("{location}?digest={digest}"), &[], b"g").await;
+    assert_eq!(done.status(), 201);
+    let blob = registry.call("GET", header(&done, "location"), &[], b"").await;
+    assert_eq!(&blob.body()[..], b"abcdefg");
+    assert_eq!(code(&registry.call("GET", &location, &[], b"").await), "BLOB_UPLOAD_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_content_that_has_another_digest_is_refused_and_dropped() {
+    let registry = Registry::new();
+    let path = format!("/v2/web/app/blobs/uploads/?digest={}", Digest::of(b"wanted"));
+    let answer = registry.call("POST", &path, &[], b"sent").await;
+    assert_eq!((answer.status().as_u16(), code(&answer).as_str()), (400, "DIGEST_INVALID"));
+    assert_eq!(std::fs::read_dir(registry.dir.path().join("uploads")).unwrap().count(), 0);
+    let path = format!("/v2/web/app/blobs/{}", Digest::of(b"sent"));
+    assert_eq!(code(&registry.call("GET", &path, &[], b"").await), "BLOB_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_manifest_whose_blobs_are_missing_is_refused() {
+    let registry = Registry::new();
+    let manifest = json!({"config": {"digest": Digest::of(b"never sent").to_string()}, "layers": []}).to_string();
+    let answer = registry.call("PUT", "/v2/web/app/manifests/v1", &[], manifest.as_bytes()).await;
+    assert_eq!((answer.status().as_u16(), code(&answer).as_str()), (404, "MANIFEST_BLOB_UNKNOWN"));
+}
+
+#[tokio::test]
+async fn knowing_a_digest_does_not_open_another_namespaces_blob() {
+    let registry = Registry::new();
+    let digest = registry.push_blob("one/app", b"secret").await;
+    let path = format!("/v2/two/app/blobs/{digest}");
+    assert_eq!(registry.call("GET", &path, &[], b"").await.status(), 404);
+    let mount = format!("/v2/two/app/blobs/uploads/?mount={digest}&from=one/app");
+    assert_eq!(registry.call("POST", &mount, &[], b"").await.status(), 201);
+    assert_eq!(registry.call("GET", &path, &[], b"").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_range_of_a_blob_is_sent_alone() {
+    let registry = Registry::new();
+    let digest = registry.push_blob("web/app", b"0123456789").await;
+    let path = format!("/v2/web/app/blobs/{digest}");
+    for (range, status, text, content_range) in [
+        ("bytes=2-4", 206, "234", "bytes 2-4/10"),
+        ("bytes=7-", 206, "789", "bytes 7-9/10"),
+        ("bytes=-3", 206, "789", "bytes 7-9/10"),
+        ("bytes=8-99", 206, "89", "bytes 8-9/10"),
+        ("lines=1-2", 200, "0123456789", ""),
+    ] {
+        let answer = registry.call("GET", &path, &[("range", range)], b"").await;
+        assert_eq!((answer.status().as_u16(), &answer.body()[..]), (status, text.as_bytes()), "{range}");
+        assert_eq!(answer.headers().get("content-range").map_or("", |v| v.to_str().unwrap()), content_range);
+    }
+    assert_eq!(registry.call("GET", &path, &[("range", "bytes=10-")], b"").await.status(), 416);
+}
+
+#[tokio::test]
+async fn tags_come_in_pages_and_go_with_their_manifest() {
+    let registry = Registry::new();
+    let mut digest = None;
+    for tag in ["b", "a", "c"] {
+        digest = Some(registry.push_image("web/app", tag, b"same").await);
+    }
+    let first = registry.call("GET", "/v2/web/app/tags/list?n=2", &[], b"").await;
+    let value: Value = serde_json::from_slice(first.body()).unwrap();
+    assert_eq!(value["tags"], json!(["a", "b"]));
+    assert_eq!(header(&first, "link"), "</v2/web/app/tags/list?n=2&last=b>; rel=\"next\"");
+    assert_eq!(registry.call("DELETE", "/v2/web/app/manifests/a", &[], b"").await.status(), 202);
+    let path = format!("/v2/web/app/manifests/{}", digest.unwrap());
+    assert_eq!(registry.call("GET", &path, &[], b"").await.status(), 200);
+    assert_eq!(registry.call("DELETE", &path, &[], b"").await.status(), 202);
+    let rest = registry.call("GET", "/v2/web/app/tags/list", &[], b"").await;
+    assert_eq!(serde_json::from_slice::<Value>(rest.body()).unwrap()["tags"], json!([]));
+    assert_eq!(code(&registry.call("GET", "/v2/web/none/tags/list", &[], b"").await), "NAME_UNKNOWN");
+}
+
+#[tokio::test]
+async fn an_attachment_is_listed_under_its_subject() {
+    let registry = Registry::new();
+    let subject = registry.push_image("web/app", "v1", b"layer").await;
+    let config = registry.push_blob("web/app", b"{}").await;
+    let signature = json!({
+        "config": {"digest": config.to_string()}, "layers": [], "artifactType": "application/x.signature",
+        "subject": {"digest": subject.to_string()},
+    })
+    .to_string();
+    let path = format!("/v2/web/app/manifests/{}", Digest::of(signature.as_bytes()));
+    let put = registry.call("PUT", &path, &[], signature.as_bytes()).await;
+    assert_eq!(header(&put, "oci-subject"), subject.to_string());
+    let list = registry.call("GET", &format!("/v2/web/app/referrers/{subject}"), &[], b"").await;
+    let value: Value = serde_json::from_slice(list.body()).unwrap();
+    assert_eq!(value["manifests"][0]["artifactType"], "application/x.signature");
+}
+
+#[tokio::test]
+async fn what_nothing_refers_to_goes_after_a_while_and_the_rest_stays() {
+    let registry = Registry::new();
+    registry.push_image("web/app", "v1", b"kept").await;
+    let orphan = registry.push_blob("web/app", b"orphan").await;
+    assert_eq!(registry.images.disk.collect(SystemTime::now()).unwrap(), 0);
+    let later = SystemTime::now() + Duration::from_secs(2 * 3600);
+    assert_eq!(registry.images.disk.collect(later).unwrap(), 6);
+    let path = format!("/v2/web/app/blobs/{orphan}");
+    assert_eq!(registry.call("GET", &path, &[], b"").await.status(), 404);
+    let path = format!("/v2/web/app/blobs/{}", Digest::of(b"kept"));
+    assert_eq!(registry.call("GET", &path, &[], b"").await.status(), 200);
+}
+
+#[tokio::test]
+async fn images_survive_a_restart_and_are_in_the_catalog() {
+    let registry = Registry::new();
+    registry.push_image("web/app", "v1", b"layer").await;
+    registry.push_image("web/deep/er", "v1", b"layer").await;
+    let again = Registry { images: Images::open(registry.dir.path(), Arc::new(AllowAll)).unwrap(), dir: registry.dir };
+    assert_eq!(again.call("GET", "/v2/web/app/manifests/v1", &[], b"").await.status(), 200);
+    let catalog = again.call("GET", "/v2/_catalog", &[], b"").await;
+    let value: Value = serde_json::from_slice(catalog.body()).unwrap();
+    assert_eq!(value["repositories"], json!(["web/app", "web/deep/er"]));
+}
+
+#[tokio::test]
+async fn a_stranger_is_asked_who_he_is() {
+    let registry = Registry::new();
+    let request = Request::builder().uri("/v2/").body(body::empty()).unwrap();
+    let answer = registry.images.handle(request, &UserInfo::anonymous()).await;
+    assert_eq!(answer.status(), 401);
+    assert_eq!(answer.headers()["www-authenticate"], "Basic realm=\"wherry\"");
+}

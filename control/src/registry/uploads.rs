@@ -1,0 +1,178 @@
+//! Blobs that are being sent: one file and one running digest each.
+//!
+//! An upload belongs to its repository; chunks follow one another without a gap. An upload that fails in the middle keeps
+//! what arrived, so that a client can go on from there; one that nobody touched for an hour is dropped. They do not
+//! survive a restart.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::digest::Digest;
+use super::disk::Disk;
+use super::error::RegistryError;
+use super::route::Repository;
+use crate::server::body::Body;
+
+/// Uploads at once, each an open file and a few hundred bytes.
+const MAX_UPLOADS: usize = 256;
+/// An upload that nobody touched for this long is dropped when another begins.
+const IDLE: Duration = Duration::from_secs(3600);
+/// The largest blob. Components are megabytes; native images have layers of gigabytes.
+pub(crate) const MAX_BLOB: u64 = 8 << 30;
+
+/// One upload; locked while a chunk is written, so that two requests cannot interleave.
+struct Upload {
+    path: PathBuf,
+    file: File,
+    hasher: Sha256,
+    written: u64,
+}
+
+struct Slot {
+    repository: Repository,
+    touched: Instant,
+    upload: Arc<AsyncMutex<Upload>>,
+}
+
+/// All uploads of a registry.
+pub(crate) struct Uploads {
+    disk: Disk,
+    slots: Mutex<HashMap<String, Slot>>,
+}
+
+impl Uploads {
+    pub(crate) fn new(disk: Disk) -> Self {
+        Self { disk, slots: Mutex::new(HashMap::new()) }
+    }
+
+    /// Begins an upload; the answer is its name.
+    pub(crate) async fn begin(&self, repository: Repository) -> Result<String, RegistryError> {
+        self.drop_idle().await;
+        let id = format!("{:032x}", rand::random::<u128>());
+        let path = self.disk.upload_path(&id);
+        let file = File::create_new(&path).await?;
+        let upload = Upload { path: path.clone(), file, hasher: Sha256::new(), written: 0 };
+        let slot = Slot { repository, touched: Instant::now(), upload: Arc::new(AsyncMutex::new(upload)) };
+        let full = {
+            let mut slots = self.slots.lock();
+            let full = slots.len() >= MAX_UPLOADS;
+            if !full {
+                slots.insert(id.clone(), slot);
+            }
+            full
+        };
+        if full {
+            tokio::fs::remove_file(path).await?;
+            return Err(RegistryError::TooManyUploads);
+        }
+        Ok(id)
+    }
+
+    async fn drop_idle(&self) {
+        let idle: Vec<Slot> = {
+            let mut slots = self.slots.lock();
+            slots.extract_if(|_, slot| slot.touched.elapsed() > IDLE).map(|(_, slot)| slot).collect()
+        };
+        for slot in idle {
+            let path = slot.upload.lock().await.path.clone();
+            if let Err(error) = tokio::fs::remove_file(path).await {
+                tracing::debug!(%error, "an abandoned upload could not be removed");
+            }
+        }
+    }
+
+    fn find(&self, repository: &Repository, id: &str) -> Result<Arc<AsyncMutex<Upload>>, RegistryError> {
+        let mut slots = self.slots.lock();
+        match slots.get_mut(id).filter(|slot| slot.repository == *repository) {
+            Some(slot) => {
+                slot.touched = Instant::now();
+                Ok(Arc::clone(&slot.upload))
+            }
+            None => Err(RegistryError::UploadUnknown),
+        }
+    }
+
+    /// How many bytes have arrived.
+    pub(crate) async fn written(&self, repository: &Repository, id: &str) -> Result<u64, RegistryError> {
+        Ok(self.find(repository, id)?.lock().await.written)
+    }
+
+    /// Appends a chunk; `from` is where the client says that it begins. The answer is where the next one must.
+    pub(crate) async fn append(
+        &self,
+        repository: &Repository,
+        id: &str,
+        from: Option<u64>,
+        body: Body,
+    ) -> Result<u64, RegistryError> {
+        let upload = self.find(repository, id)?;
+        let mut upload = upload.lock().await;
+        if from.is_some_and(|from| from != upload.written) {
+            return Err(RegistryError::OutOfOrder { at: upload.written });
+        }
+        upload.write(body).await?;
+        Ok(upload.written)
+    }
+
+    /// Ends an upload: what arrived becomes a blob if it has the digest, and is dropped if it has not.
+    pub(crate) async fn finish(
+        &self,
+        repository: &Repository,
+        id: &str,
+        digest: &Digest,
+        body: Body,
+    ) -> Result<(), RegistryError> {
+        self.append(repository, id, None, body).await?;
+        let upload = self.remove(repository, id)?;
+        let upload = upload.lock().await;
+        let actual = Digest::finish(upload.hasher.clone());
+        let path = upload.path.clone();
+        if actual != *digest {
+            tokio::fs::remove_file(path).await?;
+            return Err(RegistryError::Mismatch { expected: digest.clone(), actual });
+        }
+        let (disk, repository, digest) = (self.disk.clone(), repository.clone(), digest.clone());
+        tokio::task::spawn_blocking(move || disk.keep(&path, &repository, &digest)).await??;
+        Ok(())
+    }
+
+    /// Gives an upload up.
+    pub(crate) async fn cancel(&self, repository: &Repository, id: &str) -> Result<(), RegistryError> {
+        let upload = self.remove(repository, id)?;
+        let path = upload.lock().await.path.clone();
+        Ok(tokio::fs::remove_file(path).await?)
+    }
+
+    fn remove(&self, repository: &Repository, id: &str) -> Result<Arc<AsyncMutex<Upload>>, RegistryError> {
+        let upload = self.find(repository, id)?;
+        match self.slots.lock().remove(id) {
+            Some(_) => Ok(upload),
+            None => Err(RegistryError::UploadUnknown),
+        }
+    }
+}
+
+impl Upload {
+    async fn write(&mut self, mut body: Body) -> Result<(), RegistryError> {
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(RegistryError::Body)?.into_data() else { continue };
+            let written = self.written + data.len() as u64;
+            if written > MAX_BLOB {
+                return Err(RegistryError::BlobTooLarge { limit: MAX_BLOB });
+            }
+            self.file.write_all(&data).await?;
+            self.hasher.update(&data);
+            self.written = written;
+        }
+        Ok(self.file.flush().await?)
+    }
+}
