@@ -7,23 +7,23 @@ use super::tree::{list, map, text};
 use crate::resource::Column;
 
 /// How a cell is made.
-pub type CellFn = fn(&Value, Timestamp) -> Value;
+pub(crate) type CellFn = fn(&Value, Timestamp) -> Value;
 
 /// What is shown for nothing.
-pub const NONE: &str = "<none>";
+pub(crate) const NONE: &str = "<none>";
 
 /// A column that is always shown.
-pub fn column(name: &'static str, kind: &'static str, description: &'static str, cell: CellFn) -> Column {
+pub(crate) fn column(name: &'static str, kind: &'static str, description: &'static str, cell: CellFn) -> Column {
     Column::new(name, kind, cell).describe(description)
 }
 
 /// A string column that `-o wide` adds.
-pub fn wide(name: &'static str, description: &'static str, cell: CellFn) -> Column {
+pub(crate) fn wide(name: &'static str, description: &'static str, cell: CellFn) -> Column {
     column(name, "string", description, cell).wide()
 }
 
 /// The first column.
-pub fn name() -> Column {
+pub(crate) fn name() -> Column {
     let description = "Name must be unique within a namespace. Is required when creating resources, although some \
                        resources may allow a client to request the generation of an appropriate name automatically. \
                        Name is primarily intended for creation idempotence and configuration definition. Cannot be \
@@ -32,13 +32,13 @@ pub fn name() -> Column {
 }
 
 /// Time since creation.
-pub fn age() -> Column {
+pub(crate) fn age() -> Column {
     let description = "CreationTimestamp is a timestamp representing the server time when this object was created.";
     column("Age", "string", description, |o, now| json!(since(o, "/metadata/creationTimestamp", now)))
 }
 
 /// Names, images and selector of a workload whose pods come from `spec.template`.
-pub fn workload() -> [Column; 3] {
+pub(crate) fn workload() -> [Column; 3] {
     [
         wide("Containers", "Names of each container in the template.", |o, _| json!(joined(o, "name"))),
         wide("Images", "Images referenced by each container in the template.", |o, _| json!(joined(o, "image"))),
@@ -53,7 +53,7 @@ fn joined(object: &Value, field: &str) -> String {
 }
 
 /// Time since the timestamp at `pointer`; `<unknown>` if there is none.
-pub fn since(object: &Value, pointer: &str, now: Timestamp) -> String {
+pub(crate) fn since(object: &Value, pointer: &str, now: Timestamp) -> String {
     match text(object, pointer).parse::<Timestamp>() {
         Ok(then) => human(now.as_second() - then.as_second()),
         Err(_) => "<unknown>".to_owned(),
@@ -61,14 +61,14 @@ pub fn since(object: &Value, pointer: &str, now: Timestamp) -> String {
 }
 
 /// A map as `k=v,k2=v2`.
-pub fn labels(object: &Value, pointer: &str) -> String {
+pub(crate) fn labels(object: &Value, pointer: &str) -> String {
     let all: Vec<String> =
         map(object, pointer).map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
     if all.is_empty() { NONE.to_owned() } else { all.join(",") }
 }
 
 /// A `metav1.LabelSelector` in its string form, sorted by key.
-pub fn selector(object: &Value, pointer: &str) -> String {
+pub(crate) fn selector(object: &Value, pointer: &str) -> String {
     let mut parts: Vec<(String, String)> = map(object, &format!("{pointer}/matchLabels"))
         .map(|(k, v)| (k.clone(), format!("{k}={}", v.as_str().unwrap_or_default())))
         .collect();
@@ -91,7 +91,7 @@ pub fn selector(object: &Value, pointer: &str) -> String {
 }
 
 /// `a,b,c + 2 more...` of `total` things.
-pub fn with_more(shown: &[String], total: usize) -> String {
+pub(crate) fn with_more(shown: &[String], total: usize) -> String {
     let joined = shown.join(",");
     match total.saturating_sub(shown.len()) {
         0 if joined.is_empty() => NONE.to_owned(),
@@ -101,7 +101,7 @@ pub fn with_more(shown: &[String], total: usize) -> String {
 }
 
 /// Seconds as `kubectl` prints an age: `45s`, `3m20s`, `5h`, `12d`.
-pub fn human(seconds: i64) -> String {
+pub(crate) fn human(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let (days, years) = (hours / 24, hours / 24 / 365);
     let two = |big: i64, unit: &str, small: i64, small_unit: &str| match small {

@@ -4,42 +4,42 @@
 use serde_json::{Map, Value};
 
 /// The string at a JSON pointer, or `""`.
-pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The integer at a JSON pointer.
-pub fn int(value: &Value, pointer: &str) -> Option<i64> {
+pub(crate) fn int(value: &Value, pointer: &str) -> Option<i64> {
     value.pointer(pointer).and_then(Value::as_i64)
 }
 
 /// Whether the value at a JSON pointer is `true`.
-pub fn is_true(value: &Value, pointer: &str) -> bool {
+pub(crate) fn is_true(value: &Value, pointer: &str) -> bool {
     value.pointer(pointer) == Some(&Value::Bool(true))
 }
 
 /// The list at a JSON pointer, or an empty one.
-pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// The entries of the map at a JSON pointer.
-pub fn map<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
+pub(crate) fn map<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
     value.pointer(pointer).and_then(Value::as_object).into_iter().flat_map(Map::iter)
 }
 
 /// The value at a JSON pointer, unless it is null.
-pub fn some<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
+pub(crate) fn some<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
     value.pointer(pointer).filter(|v| !v.is_null())
 }
 
 /// The elements of the list under `key`, to change.
-pub fn list_mut<'a>(value: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+pub(crate) fn list_mut<'a>(value: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> + use<'a> {
     value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 /// The object under `key`, made if it is not there. `None` if `value` is not an object.
-pub fn object<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value> {
+pub(crate) fn object<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value> {
     let entry = value.as_object_mut()?.entry(key).or_insert(Value::Null);
     if entry.is_null() {
         *entry = Value::Object(Map::new());
@@ -48,14 +48,14 @@ pub fn object<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value> {
 }
 
 /// Sets `key`, in an object.
-pub fn set(value: &mut Value, key: &str, to: impl Into<Value>) {
+pub(crate) fn set(value: &mut Value, key: &str, to: impl Into<Value>) {
     if let Some(map) = value.as_object_mut() {
         map.insert(key.to_owned(), to.into());
     }
 }
 
 /// Sets `key` unless something is there; an empty string counts as nothing.
-pub fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
+pub(crate) fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
     if let Some(map) = value.as_object_mut() {
         let absent = map.get(key).is_none_or(|v| v.is_null() || v.as_str() == Some(""));
         if absent {
@@ -65,12 +65,12 @@ pub fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
 }
 
 /// Removes `key`, from an object.
-pub fn remove(value: &mut Value, key: &str) -> Option<Value> {
+pub(crate) fn remove(value: &mut Value, key: &str) -> Option<Value> {
     value.as_object_mut().and_then(|map| map.remove(key))
 }
 
 /// Makes `key` in `new` what it is in `old`, absence included.
-pub fn carry(new: &mut Value, old: &Value, key: &str) {
+pub(crate) fn carry(new: &mut Value, old: &Value, key: &str) {
     match old.get(key) {
         Some(value) => set(new, key, value.clone()),
         None => drop(remove(new, key)),
@@ -79,7 +79,7 @@ pub fn carry(new: &mut Value, old: &Value, key: &str) {
 
 /// What is usual for a kind with a status subresource: the main path keeps the old status, and a status update keeps
 /// everything but status and the metadata that may ride along.
-pub fn split_status(new: &mut Value, old: &Value, part: crate::strategy::Part) {
+pub(crate) fn split_status(new: &mut Value, old: &Value, part: crate::strategy::Part) {
     match part {
         crate::strategy::Part::Main => carry(new, old, "status"),
         crate::strategy::Part::Status => carry(new, old, "spec"),
@@ -87,7 +87,7 @@ pub fn split_status(new: &mut Value, old: &Value, part: crate::strategy::Part) {
 }
 
 /// In a status update, labels stay as they are: Kubernetes takes none of a Deployment's or a ReplicaSet's from there.
-pub fn carry_labels(new: &mut Value, old: &Value) {
+pub(crate) fn carry_labels(new: &mut Value, old: &Value) {
     if let (Some(meta), Some(old_meta)) = (new.get_mut("metadata"), old.get("metadata")) {
         carry(meta, old_meta, "labels");
     }

@@ -67,7 +67,7 @@ impl Strategy for DeploymentStrategy {
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
-        template::validate_workload(object, None, errors);
+        template::validate_workload(object, errors);
         validate_rollout(object, errors);
     }
 
@@ -82,7 +82,7 @@ impl Strategy for DeploymentStrategy {
         if part == Part::Status {
             return validate_status(new, old, errors);
         }
-        template::validate_workload(new, Some(old), errors);
+        template::validate_workload(new, errors);
         validate_rollout(new, errors);
         let path = Path::new("spec").child("selector");
         meta::immutable(new.pointer("/spec/selector"), old.pointer("/spec/selector"), &path, errors);

@@ -3,4 +3,4 @@
 pub mod controllerrevision;
 pub mod deployment;
 pub mod replicaset;
-mod template;
+pub(crate) mod template;

@@ -57,7 +57,7 @@ impl Strategy for ReplicaSetStrategy {
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
-        template::validate_workload(object, None, errors);
+        template::validate_workload(object, errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
@@ -71,7 +71,7 @@ impl Strategy for ReplicaSetStrategy {
         if part == Part::Status {
             return validate_status(new, errors);
         }
-        template::validate_workload(new, Some(old), errors);
+        template::validate_workload(new, errors);
         let path = Path::new("spec").child("selector");
         meta::immutable(new.pointer("/spec/selector"), old.pointer("/spec/selector"), &path, errors);
     }

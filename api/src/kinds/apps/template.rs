@@ -8,19 +8,14 @@ use crate::kinds::tree::{int, list, map, object, some, text};
 use crate::meta;
 
 /// Defaults of `spec.template`.
-pub fn default(workload_spec: &mut Value) {
-    if let Some(template) = object(workload_spec, "template") {
-        if let Some(metadata) = object(template, "metadata") {
-            metadata.as_object_mut().map(|m| m.entry("creationTimestamp").or_insert(Value::Null));
-        }
-        if let Some(spec) = object(template, "spec") {
-            podspec::default(spec);
-        }
+pub(crate) fn default(workload_spec: &mut Value) {
+    if let Some(spec) = object(workload_spec, "template").and_then(|template| object(template, "spec")) {
+        podspec::default(spec);
     }
 }
 
-/// Judges replicas, selector and template. `old` is there on an update: an image that was accepted before stays.
-pub fn validate_workload(workload: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+/// Judges replicas, selector and template.
+pub(crate) fn validate_workload(workload: &Value, errors: &mut ErrorList) {
     let spec = Path::new("spec");
     non_negative(workload, &spec, "replicas", errors);
     non_negative(workload, &spec, "minReadySeconds", errors);
@@ -39,10 +34,10 @@ pub fn validate_workload(workload: &Value, old: Option<&Value>, errors: &mut Err
             errors.iter().count() == before
         }
     };
-    validate_template(workload, selector_good, &spec.child("template"), old, errors);
+    validate_template(workload, selector_good, &spec.child("template"), errors);
 }
 
-fn validate_template(workload: &Value, selector_good: bool, path: &Path, _old: Option<&Value>, errors: &mut ErrorList) {
+fn validate_template(workload: &Value, selector_good: bool, path: &Path, errors: &mut ErrorList) {
     let Some(template) = some(workload, "/spec/template") else {
         return errors.required(path, "");
     };
@@ -56,13 +51,12 @@ fn validate_template(workload: &Value, selector_good: bool, path: &Path, _old: O
     meta::annotations(template.pointer("/metadata/annotations"), &path.child("annotations"), errors);
     let pod = template.get("spec").unwrap_or(&Value::Null);
     let spec_path = path.child("spec");
-    podspec::validate(pod, template.pointer("/metadata").unwrap_or(&Value::Null), &spec_path, errors);
+    podspec::validate(pod, &spec_path, errors);
     let policy = text(pod, "/restartPolicy");
     if !policy.is_empty() && policy != "Always" {
         errors.not_supported(&spec_path.child("restartPolicy"), policy, &["Always"]);
     }
-    if let Some(seconds) = some(pod, "/activeDeadlineSeconds") {
-        let _ = seconds;
+    if some(pod, "/activeDeadlineSeconds").is_some() {
         errors.forbidden(
             &spec_path.child("activeDeadlineSeconds"),
             "activeDeadlineSeconds in ReplicaSet is not Supported",
@@ -87,7 +81,7 @@ fn selects(selector: &Value, labels: Option<&Value>) -> bool {
 }
 
 /// Judges a `metav1.LabelSelector`.
-pub fn validate_selector(selector: &Value, path: &Path, errors: &mut ErrorList) {
+pub(crate) fn validate_selector(selector: &Value, path: &Path, errors: &mut ErrorList) {
     meta::labels(selector.get("matchLabels"), &path.child("matchLabels"), errors);
     for (index, expression) in list(selector, "/matchExpressions").iter().enumerate() {
         let path = path.child("matchExpressions").index(index);
@@ -111,7 +105,7 @@ pub fn validate_selector(selector: &Value, path: &Path, errors: &mut ErrorList) 
 }
 
 /// Judges a count below `path` (`spec` or `status`) that may be absent, and reads it.
-pub fn non_negative(object: &Value, path: &Path, field: &str, errors: &mut ErrorList) -> i64 {
+pub(crate) fn non_negative(object: &Value, path: &Path, field: &str, errors: &mut ErrorList) -> i64 {
     let value = int(object, &format!("/{path}/{field}")).unwrap_or_default();
     if value < 0 {
         errors.invalid(&path.child(field), &json!(value), "must be greater than or equal to 0");
@@ -120,7 +114,7 @@ pub fn non_negative(object: &Value, path: &Path, field: &str, errors: &mut Error
 }
 
 /// Judges `3` or `25%`, and reads its number.
-pub fn int_or_percent(parent: &Value, field: &str, path: &Path, errors: &mut ErrorList) -> Option<i64> {
+pub(crate) fn int_or_percent(parent: &Value, field: &str, path: &Path, errors: &mut ErrorList) -> Option<i64> {
     let path = path.child(field);
     let number = match parent.get(field)? {
         Value::String(text) => {
@@ -142,7 +136,7 @@ pub fn int_or_percent(parent: &Value, field: &str, path: &Path, errors: &mut Err
 }
 
 /// Warnings about the template.
-pub fn warnings(workload: &Value) -> Vec<String> {
+pub(crate) fn warnings(workload: &Value) -> Vec<String> {
     let spec = workload.pointer("/spec/template/spec").unwrap_or(&Value::Null);
     podspec::warnings(spec, &Path::new("spec").child("template").child("spec"))
 }
@@ -156,7 +150,7 @@ mod tests {
         let mut errors = ErrorList::default();
         let workload = json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": {"a": "c"}}, "spec": {"containers": [{"name": "x", "image": "y"}]}}}});
-        validate_workload(&workload, None, &mut errors);
+        validate_workload(&workload, &mut errors);
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert!(
             texts.contains(

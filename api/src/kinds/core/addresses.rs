@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::text;
 
-pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 /// `host:port`, an IPv6 host in brackets.
-pub fn join_host_port(host: &str, port: i64) -> String {
+pub(crate) fn join_host_port(host: &str, port: i64) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// An address that something outside this machine could mean: well-formed, not unspecified, loopback or link-local.
 ///
 /// Addresses of pods in the local network mode are loopback addresses (127.0.0.0/8 without 127.0.0.0/16), so those are good.
-pub fn validate(address: &str, path: &Path, errors: &mut ErrorList) {
+pub(crate) fn validate(address: &str, path: &Path, errors: &mut ErrorList) {
     let mut refuse = |why: &str| errors.invalid(path, &json!(address), why);
     let Ok(ip) = address.parse::<IpAddr>() else {
         return refuse("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
@@ -38,7 +38,7 @@ pub fn validate(address: &str, path: &Path, errors: &mut ErrorList) {
 }
 
 /// `protocol` of a port: required, and one of three.
-pub fn validate_protocol(port: &Value, path: &Path, errors: &mut ErrorList) {
+pub(crate) fn validate_protocol(port: &Value, path: &Path, errors: &mut ErrorList) {
     let (protocol, path) = (text(port, "/protocol"), path.child("protocol"));
     if protocol.is_empty() {
         errors.required(&path, "");

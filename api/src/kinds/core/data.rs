@@ -7,15 +7,15 @@ use crate::kinds::tree::is_true;
 use crate::meta::{self, names, push_all};
 
 /// Bytes that all values of a ConfigMap or of a Secret may have together.
-pub const MAX_TOTAL: usize = 1024 * 1024;
+pub(crate) const MAX_TOTAL: usize = 1024 * 1024;
 
 /// Judges one key.
-pub fn validate_key(key: &str, path: &Path, errors: &mut ErrorList) {
+pub(crate) fn validate_key(key: &str, path: &Path, errors: &mut ErrorList) {
     push_all(errors, &path.key(key), key, names::config_map_key(key));
 }
 
 /// Once `immutable`, neither that nor any of `fields` may change.
-pub fn validate_immutable(new: &Value, old: &Value, fields: &[&str], errors: &mut ErrorList) {
+pub(crate) fn validate_immutable(new: &Value, old: &Value, fields: &[&str], errors: &mut ErrorList) {
     if !is_true(old, "/immutable") {
         return;
     }
@@ -31,7 +31,7 @@ pub fn validate_immutable(new: &Value, old: &Value, fields: &[&str], errors: &mu
 }
 
 /// How many bytes a base64 value stands for.
-pub fn decoded_len(value: &Value) -> usize {
+pub(crate) fn decoded_len(value: &Value) -> usize {
     let text = value.as_str().unwrap_or_default();
     let padding = text.bytes().rev().take_while(|b| *b == b'=').count();
     (text.len() / 4 * 3).saturating_sub(padding)

@@ -7,7 +7,7 @@ use crate::kinds::cells::{self, NONE, column, since, wide};
 use crate::kinds::tree::{int, is_true, list, some, text};
 use crate::resource::Column;
 
-pub fn columns() -> Vec<Column> {
+pub(super) fn columns() -> Vec<Column> {
     vec![
         cells::name(),
         column("Ready", "string", "The aggregate readiness state of this pod for accepting traffic.", |o, _| {

@@ -1,12 +1,18 @@
 //! Pod: containers that share a node, an address and a fate.
 
 mod columns;
+mod status;
+mod update;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+use super::podspec::{self, resources, scheduling};
+use crate::field::{ErrorList, Path};
+use crate::kinds::tree::{carry, fill, int, list, object, set, some, text};
+use crate::meta::names;
 use crate::resource::Descriptor;
-use crate::strategy::Strategy;
+use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<Pod>()
@@ -34,7 +40,128 @@ pub fn descriptor() -> Descriptor {
 struct PodStrategy;
 
 impl Strategy for PodStrategy {
-    fn prepare_create(&self, object: &mut Value) {
-        crate::kinds::tree::set(object, "status", json!({"phase": "Pending"}));
+    fn prepare_create(&self, pod: &mut Value) {
+        let class = pod.get("spec").map_or("BestEffort", resources::qos_class);
+        set(pod, "status", json!({"phase": "Pending", "qosClass": class}));
+        scheduling::gate(pod);
+        let Some(spec) = object(pod, "spec") else { return };
+        if text(spec, "/serviceAccount").is_empty() {
+            fill(spec, "serviceAccountName", "default");
+        }
+        scheduling::default_tolerations(spec);
+        scheduling::default_priority(spec);
+    }
+
+    fn default(&self, pod: &mut Value) {
+        if let Some(spec) = object(pod, "spec") {
+            podspec::default(spec);
+            podspec::default_pod(spec);
+        }
+        if let Some(status) = pod.get_mut("status") {
+            status::mirror_addresses(status);
+        }
+    }
+
+    fn validate(&self, pod: &Value, errors: &mut ErrorList) {
+        let path = Path::new("spec");
+        podspec::validate(pod.get("spec").unwrap_or(&Value::Null), &path, errors);
+        if !list(pod, "/spec/ephemeralContainers").is_empty() {
+            errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
+        }
+        if !text(pod, "/spec/nodeName").is_empty() && !list(pod, "/spec/schedulingGates").is_empty() {
+            errors.forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
+        match part {
+            Part::Main => carry(new, old, "status"),
+            Part::Status => {
+                carry(new, old, "spec");
+                if let (Some(meta), Some(old_meta)) = (new.get_mut("metadata"), old.get("metadata")) {
+                    carry(meta, old_meta, "ownerReferences");
+                }
+                if let (Some(status), Some(class)) = (object(new, "status"), some(old, "/status/qosClass")) {
+                    fill(status, "qosClass", class.clone());
+                }
+            }
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
+        match part {
+            Part::Main => {
+                podspec::validate(new.get("spec").unwrap_or(&Value::Null), &Path::new("spec"), errors);
+                update::validate(new, old, errors);
+            }
+            Part::Status => status::validate(new, old, errors),
+        }
+    }
+
+    /// A pod that no node runs, or that has ended, goes at once.
+    fn grace_period(&self, pod: &Value, requested: Option<i64>) -> Option<i64> {
+        let ended = matches!(text(pod, "/status/phase"), "Failed" | "Succeeded");
+        if ended || text(pod, "/spec/nodeName").is_empty() {
+            return Some(0);
+        }
+        let seconds = requested.or_else(|| int(pod, "/spec/terminationGracePeriodSeconds")).unwrap_or_default();
+        Some(if seconds < 0 { 1 } else { seconds })
+    }
+
+    fn warnings(&self, pod: &Value) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let complaints = names::dns1123_label(text(pod, "/metadata/name"));
+        if !complaints.is_empty() {
+            warnings.push(format!(
+                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS \
+                 label is recommended: [{}]",
+                complaints.join(" ")
+            ));
+        }
+        warnings.extend(podspec::warnings(pod.get("spec").unwrap_or(&Value::Null), &Path::new("spec")));
+        warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_pod_is_pending_has_a_class_an_account_and_default_tolerations() {
+        let mut pod = json!({"spec": {"containers": [{"name": "a", "image": "x:1", "resources": {"limits": {"cpu": "1"}}}]},
+            "status": {"phase": "Running"}});
+        PodStrategy.prepare_create(&mut pod);
+        PodStrategy.default(&mut pod);
+        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "Burstable"}));
+        let spec = &pod["spec"];
+        assert_eq!((&spec["serviceAccountName"], &spec["serviceAccount"]), (&json!("default"), &json!("default")));
+        assert_eq!(spec["tolerations"].as_array().map(Vec::len), Some(2));
+        assert_eq!(spec["priority"], json!(0));
+        let mut errors = ErrorList::default();
+        PodStrategy.validate(&pod, &mut errors);
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+
+    #[test]
+    fn a_status_update_touches_status_alone() {
+        let old = json!({"metadata": {"ownerReferences": [{"name": "o"}]}, "spec": {"a": 1}, "status": {"qosClass": "BestEffort"}});
+        let mut new = json!({"metadata": {}, "spec": {"a": 2}, "status": {"phase": "Running"}});
+        PodStrategy.prepare_update(&mut new, &old, Part::Status);
+        assert_eq!(
+            new,
+            json!({"metadata": {"ownerReferences": [{"name": "o"}]}, "spec": {"a": 1},
+                "status": {"phase": "Running", "qosClass": "BestEffort"}})
+        );
+    }
+
+    #[test]
+    fn grace_is_for_pods_that_run() {
+        let running =
+            json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}, "status": {"phase": "Running"}});
+        assert_eq!(PodStrategy.grace_period(&running, None), Some(30));
+        assert_eq!(PodStrategy.grace_period(&running, Some(5)), Some(5));
+        assert_eq!(PodStrategy.grace_period(&running, Some(-1)), Some(1));
+        assert_eq!(PodStrategy.grace_period(&json!({"spec": {"terminationGracePeriodSeconds": 30}}), None), Some(0));
     }
 }

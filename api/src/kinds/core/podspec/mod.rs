@@ -1,18 +1,191 @@
 //! The pod spec, wherever it stands (a Pod, a workload's template): its defaults and its rules, a file per topic.
+//!
+//! Defaults are idempotent. Rules judge a defaulted spec and speak with Kubernetes' paths and texts.
 
+mod containers;
+mod env;
+mod handlers;
+pub mod image;
+mod network;
+mod ports;
+pub mod resources;
 pub mod scheduling;
+mod security;
+mod unsupported;
+mod volumes;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+pub use self::unsupported::{Unsupported, unsupported};
 use crate::field::{ErrorList, Path};
+use crate::kinds::tree::{fill, int, list, list_mut, map, object, set, some, text};
+use crate::meta::{self, names, push_all};
+
+/// Lists of containers in a pod spec.
+pub const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 /// Fills Kubernetes' defaults into a pod spec.
-pub fn default(_spec: &mut Value) {}
+pub fn default(spec: &mut Value) {
+    fill(spec, "dnsPolicy", "ClusterFirst");
+    fill(spec, "restartPolicy", "Always");
+    fill(spec, "terminationGracePeriodSeconds", 30);
+    fill(spec, "schedulerName", "default-scheduler");
+    object(spec, "securityContext");
+    mirror_service_account(spec);
+    volumes::default(spec);
+    for field in CONTAINER_LISTS {
+        for container in list_mut(spec, field) {
+            containers::default(container);
+        }
+    }
+}
 
-/// Judges a pod spec; `metadata` is the pod's or the template's.
-pub fn validate(_spec: &Value, _metadata: &Value, _path: &Path, _errors: &mut ErrorList) {}
+/// Fills what only a Pod gets, beyond [`default`].
+pub fn default_pod(spec: &mut Value) {
+    fill(spec, "enableServiceLinks", true);
+    let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
+    for field in ["initContainers", "containers"] {
+        for container in list_mut(spec, field) {
+            resources::default_requests(container);
+            if host_network {
+                ports::default_host_ports(container);
+            }
+        }
+    }
+}
 
-/// What a user should know about a pod spec.
-pub fn warnings(_spec: &Value, _path: &Path) -> Vec<String> {
-    Vec::new()
+/// `serviceAccount` is the old name of `serviceAccountName`: both say the same.
+fn mirror_service_account(spec: &mut Value) {
+    let name = [text(spec, "/serviceAccountName"), text(spec, "/serviceAccount")];
+    let Some(name) = name.into_iter().find(|n| !n.is_empty()).map(str::to_owned) else { return };
+    set(spec, "serviceAccountName", name.clone());
+    set(spec, "serviceAccount", name);
+}
+
+/// Judges a pod spec.
+pub fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let volumes = volumes::validate(spec, &path.child("volumes"), errors);
+    containers::validate_all(spec, &volumes, path, errors);
+    one_of(spec, "restartPolicy", &["Always", "OnFailure", "Never"], path, errors);
+    network::validate(spec, path, errors);
+    meta::labels(spec.get("nodeSelector"), &path.child("nodeSelector"), errors);
+    security::validate_pod(spec, path, errors);
+    validate_names(spec, path, errors);
+    validate_deadlines(spec, path, errors);
+    scheduling::validate(spec, path, errors);
+    for (index, gate) in list(spec, "/readinessGates").iter().enumerate() {
+        let kind = text(gate, "/conditionType");
+        let path = path.child("readinessGates").index(index).child("conditionType");
+        push_all(errors, &path, kind, names::qualified_name(kind));
+    }
+    if let Some(overhead) = some(spec, "/overhead") {
+        resources::validate_list(overhead, &path.child("overhead"), errors);
+    }
+}
+
+fn validate_names(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    for field in ["serviceAccountName", "nodeName", "runtimeClassName", "priorityClassName"] {
+        let name = text(spec, &format!("/{field}"));
+        if !name.is_empty() {
+            push_all(errors, &path.child(field), name, names::dns1123_subdomain(name));
+        }
+    }
+    for (index, secret) in list(spec, "/imagePullSecrets").iter().enumerate() {
+        if map(secret, "").any(|(key, _)| key != "name") {
+            errors.invalid(&path.child("imagePullSecrets").index(index), secret, "only name may be set");
+        }
+    }
+}
+
+fn validate_deadlines(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    if let Some(seconds) = int(spec, "/activeDeadlineSeconds")
+        && !(1..=i64::from(i32::MAX)).contains(&seconds)
+    {
+        let path = path.child("activeDeadlineSeconds");
+        errors.invalid(&path, &json!(seconds), "must be between 1 and 2147483647, inclusive");
+    }
+}
+
+/// A required field with a fixed set of values.
+fn one_of(parent: &Value, field: &str, values: &[&str], path: &Path, errors: &mut ErrorList) {
+    let value = text(parent, &format!("/{field}"));
+    if value.is_empty() {
+        errors.required(&path.child(field), "");
+    } else if !values.contains(&value) {
+        errors.not_supported(&path.child(field), value, values);
+    }
+}
+
+/// What a user should know about a pod spec: each feature that is accepted but not acted on.
+pub fn warnings(spec: &Value, path: &Path) -> Vec<String> {
+    unsupported(spec).iter().map(|u| format!("{}: {}", prefixed(path, &u.field), u.why)).collect()
+}
+
+fn prefixed(path: &Path, field: &Path) -> String {
+    format!("{path}.{field}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn complaints(spec: &Value) -> Vec<String> {
+        let mut spec = spec.clone();
+        default(&mut spec);
+        default_pod(&mut spec);
+        let mut errors = ErrorList::default();
+        validate(&spec, &Path::new("spec"), &mut errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_bare_pod_spec_gets_kubernetes_defaults_once() {
+        let mut spec = json!({"containers": [{"name": "a", "image": "nginx"}]});
+        default(&mut spec);
+        default_pod(&mut spec);
+        assert_eq!(
+            spec,
+            json!({
+                "containers": [{"name": "a", "image": "nginx", "imagePullPolicy": "Always", "resources": {},
+                    "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}],
+                "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "terminationGracePeriodSeconds": 30,
+                "schedulerName": "default-scheduler", "securityContext": {}, "enableServiceLinks": true
+            })
+        );
+        let once = spec.clone();
+        default(&mut spec);
+        default_pod(&mut spec);
+        assert_eq!(spec, once);
+    }
+
+    #[test]
+    fn the_old_name_of_the_service_account_mirrors_the_new() {
+        let mut spec = json!({"serviceAccount": "robot"});
+        default(&mut spec);
+        assert_eq!((&spec["serviceAccountName"], &spec["serviceAccount"]), (&json!("robot"), &json!("robot")));
+    }
+
+    #[test]
+    fn a_good_spec_has_no_complaints() {
+        let spec = json!({"containers": [{"name": "a", "image": "r.io/x@sha256:00", "ports": [{"containerPort": 80, "name": "http"}],
+            "env": [{"name": "A", "value": "b"}], "resources": {"limits": {"memory": "64Mi", "cpu": "100m"}},
+            "livenessProbe": {"httpGet": {"port": "http"}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v"}]});
+        assert_eq!(complaints(&spec), Vec::<String>::new());
+    }
+
+    #[test]
+    fn policies_have_few_values() {
+        let spec =
+            json!({"containers": [{"name": "a", "image": "x"}], "restartPolicy": "Sometimes", "dnsPolicy": "No"});
+        assert_eq!(
+            complaints(&spec),
+            [
+                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \
+                 \"Never\"",
+                "spec.dnsPolicy: Unsupported value: \"No\": supported values: \"ClusterFirstWithHostNet\", \
+                 \"ClusterFirst\", \"Default\", \"None\""
+            ]
+        );
+    }
 }

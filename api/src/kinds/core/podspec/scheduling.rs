@@ -1,12 +1,48 @@
-//! Where a pod may run: taints and tolerations, affinity, node selectors.
+//! Where a pod may run: taints and tolerations, affinity, spreading, gates.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::text;
+use crate::kinds::apps::template::validate_selector;
+use crate::kinds::tree::{fill, int, list, object, set, some, text};
 use crate::meta::{names, push_all};
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+/// How long a pod stays on a node that is gone, unless it says otherwise.
+const DEFAULT_TOLERATION_SECONDS: i64 = 300;
+
+/// Adds the tolerations that every pod gets on creation: five minutes for a node that is not ready or unreachable.
+pub fn default_tolerations(spec: &mut Value) {
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let covers = |t: &Value| {
+            matches!(text(t, "/key"), k if k == key || k.is_empty()) && matches!(text(t, "/effect"), "NoExecute" | "")
+        };
+        let mut tolerations = list(spec, "/tolerations").to_vec();
+        if !tolerations.iter().any(covers) {
+            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": DEFAULT_TOLERATION_SECONDS}));
+            set(spec, "tolerations", tolerations);
+        }
+    }
+}
+
+/// Judges what a pod spec says about its place.
+pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    validate_tolerations(list(spec, "/tolerations"), &path.child("tolerations"), errors);
+    validate_affinity(spec, &path.child("affinity"), errors);
+    for (index, constraint) in list(spec, "/topologySpreadConstraints").iter().enumerate() {
+        validate_spread(constraint, &path.child("topologySpreadConstraints").index(index), errors);
+    }
+    let gates = list(spec, "/schedulingGates");
+    for (index, gate) in gates.iter().enumerate() {
+        let path = path.child("schedulingGates").index(index);
+        let name = text(gate, "/name");
+        push_all(errors, &path, name, names::qualified_name(name));
+        if gates.iter().take(index).any(|g| text(g, "/name") == name) {
+            errors.duplicate(&path, &json!(name));
+        }
+    }
+}
 
 /// Judges a node's taints.
 pub fn validate_taints(taints: &[Value], path: &Path, errors: &mut ErrorList) {
@@ -31,5 +67,230 @@ fn validate_effect(effect: &str, may_be_empty: bool, path: &Path, errors: &mut E
         }
     } else if !EFFECTS.contains(&effect) {
         errors.not_supported(path, effect, EFFECTS);
+    }
+}
+
+fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut ErrorList) {
+    for (index, toleration) in tolerations.iter().enumerate() {
+        let path = path.index(index);
+        let (key, value) = (text(toleration, "/key"), text(toleration, "/value"));
+        let (operator, effect) = (text(toleration, "/operator"), text(toleration, "/effect"));
+        if !key.is_empty() {
+            push_all(errors, &path.child("key"), key, names::qualified_name(key));
+        } else if operator != "Exists" {
+            let why = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            errors.invalid(&path.child("operator"), &json!(operator), why);
+        }
+        if some(toleration, "/tolerationSeconds").is_some() && effect != "NoExecute" {
+            let why = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            errors.invalid(&path.child("effect"), &json!(effect), why);
+        }
+        match operator {
+            "Equal" | "" => {
+                let complaints = names::label_value(value);
+                if !complaints.is_empty() {
+                    errors.invalid(&path.child("operator"), &json!(value), &complaints.join(";"));
+                }
+            }
+            "Exists" if !value.is_empty() => {
+                errors.invalid(&path.child("operator"), toleration, "value must be empty when `operator` is 'Exists'");
+            }
+            "Exists" => {}
+            other => errors.not_supported(&path.child("operator"), other, &["Equal", "Exists"]),
+        }
+        validate_effect(effect, true, &path.child("effect"), errors);
+    }
+}
+
+fn validate_affinity(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+    if let Some(node) = some(spec, "/affinity/nodeAffinity") {
+        let path = path.child("nodeAffinity");
+        if let Some(required) = node.get(REQUIRED).filter(|r| !r.is_null()) {
+            let path = path.child(REQUIRED).child("nodeSelectorTerms");
+            let terms = list(required, "/nodeSelectorTerms");
+            if terms.is_empty() {
+                errors.required(&path, "must have at least one node selector term");
+            }
+            for (index, term) in terms.iter().enumerate() {
+                validate_node_term(term, &path.index(index), errors);
+            }
+        }
+        for (index, preferred) in list(node, &format!("/{PREFERRED}")).iter().enumerate() {
+            let path = path.child(PREFERRED).index(index);
+            validate_weight(preferred, &path, errors);
+            let term = preferred.get("preference").unwrap_or(&Value::Null);
+            validate_node_term(term, &path.child("preference"), errors);
+        }
+    }
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(pods) = some(spec, &format!("/affinity/{kind}")) else { continue };
+        let path = path.child(kind);
+        for (index, term) in list(pods, &format!("/{REQUIRED}")).iter().enumerate() {
+            validate_pod_term(term, &path.child(REQUIRED).index(index), errors);
+        }
+        for (index, preferred) in list(pods, &format!("/{PREFERRED}")).iter().enumerate() {
+            let path = path.child(PREFERRED).index(index);
+            validate_weight(preferred, &path, errors);
+            let term = preferred.get("podAffinityTerm").unwrap_or(&Value::Null);
+            validate_pod_term(term, &path.child("podAffinityTerm"), errors);
+        }
+    }
+}
+
+fn validate_weight(preferred: &Value, path: &Path, errors: &mut ErrorList) {
+    let weight = int(preferred, "/weight").unwrap_or_default();
+    if !(1..=100).contains(&weight) {
+        errors.invalid(&path.child("weight"), &json!(weight), "must be in the range 1-100");
+    }
+}
+
+fn validate_node_term(term: &Value, path: &Path, errors: &mut ErrorList) {
+    for field in ["matchExpressions", "matchFields"] {
+        for (index, expression) in list(term, &format!("/{field}")).iter().enumerate() {
+            let path = path.child(field).index(index);
+            let count = list(expression, "/values").len();
+            match text(expression, "/operator") {
+                "In" | "NotIn" if count == 0 => {
+                    errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+                }
+                "Exists" | "DoesNotExist" if count > 0 => {
+                    let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                    errors.forbidden(&path.child("values"), why);
+                }
+                "Gt" | "Lt" if count != 1 => {
+                    let why = "must be specified single value when `operator` is 'Lt' or 'Gt'";
+                    errors.required(&path.child("values"), why);
+                }
+                "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+                other => errors.invalid(&path.child("operator"), &json!(other), "not a valid selector operator"),
+            }
+            if field == "matchExpressions" {
+                let key = text(expression, "/key");
+                push_all(errors, &path.child("key"), key, names::qualified_name(key));
+            }
+        }
+    }
+}
+
+fn validate_pod_term(term: &Value, path: &Path, errors: &mut ErrorList) {
+    for field in ["labelSelector", "namespaceSelector"] {
+        if let Some(selector) = term.get(field).filter(|s| !s.is_null()) {
+            validate_selector(selector, &path.child(field), errors);
+        }
+    }
+    for namespace in list(term, "/namespaces").iter().filter_map(Value::as_str) {
+        push_all(errors, &path.child("namespace"), namespace, names::dns1123_label(namespace));
+    }
+    topology_key(term, path, errors);
+}
+
+fn topology_key(term: &Value, path: &Path, errors: &mut ErrorList) {
+    let key = text(term, "/topologyKey");
+    if key.is_empty() {
+        errors.required(&path.child("topologyKey"), "can not be empty");
+    } else {
+        push_all(errors, &path.child("topologyKey"), key, names::qualified_name(key));
+    }
+}
+
+fn validate_spread(constraint: &Value, path: &Path, errors: &mut ErrorList) {
+    for field in ["maxSkew", "minDomains"] {
+        let value = int(constraint, &format!("/{field}"));
+        if field == "maxSkew" && value.is_none_or(|v| v <= 0) || value.is_some_and(|v| v <= 0) {
+            errors.invalid(&path.child(field), &json!(value.unwrap_or_default()), "must be greater than zero");
+        }
+    }
+    topology_key(constraint, path, errors);
+    let action = text(constraint, "/whenUnsatisfiable");
+    if !["DoNotSchedule", "ScheduleAnyway"].contains(&action) {
+        errors.not_supported(&path.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
+    }
+    if let Some(selector) = some(constraint, "/labelSelector") {
+        validate_selector(selector, &path.child("labelSelector"), errors);
+    }
+}
+
+/// The priority of a pod on creation: that of its class, of which there are the two built-in ones.
+pub fn default_priority(spec: &mut Value) {
+    let priority = match text(spec, "/priorityClassName") {
+        "system-node-critical" => 2_000_001_000,
+        "system-cluster-critical" => 2_000_000_000,
+        _ => 0,
+    };
+    set(spec, "priority", priority);
+    fill(spec, "preemptionPolicy", "PreemptLowerPriority");
+}
+
+/// A pod with gates is shown as such from its creation.
+pub fn gate(pod: &mut Value) {
+    if list(pod, "/spec/schedulingGates").is_empty() {
+        return;
+    }
+    if let Some(status) = object(pod, "status") {
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates"});
+        set(status, "conditions", json!([condition]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::complaints;
+    use super::*;
+
+    fn with(field: &str, value: &Value) -> Vec<String> {
+        complaints(&json!({"containers": [{"name": "a", "image": "x"}], field: value}))
+    }
+
+    #[test]
+    fn every_pod_tolerates_a_lost_node_for_five_minutes_unless_it_says_so_itself() {
+        let mut spec = json!({"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]});
+        default_tolerations(&mut spec);
+        default_tolerations(&mut spec);
+        assert_eq!(
+            spec["tolerations"],
+            json!([{"key": "node.kubernetes.io/not-ready", "operator": "Exists"},
+                {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}])
+        );
+        let mut all = json!({"tolerations": [{"operator": "Exists"}]});
+        default_tolerations(&mut all);
+        assert_eq!(all["tolerations"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn a_toleration_means_something() {
+        assert_eq!(
+            with(
+                "tolerations",
+                &json!([{"value": "x"}, {"key": "k", "operator": "Exists", "value": "v"},
+                {"key": "k", "tolerationSeconds": 1}, {"key": "k", "operator": "Like"}])
+            ),
+            [
+                "spec.tolerations[0].operator: Invalid value: \"\": operator must be Exists when `key` is empty, which \
+                 means \"match all values and all keys\"",
+                "spec.tolerations[1].operator: Invalid value: {\"key\":\"k\",\"operator\":\"Exists\",\"value\":\"v\"}: \
+                 value must be empty when `operator` is 'Exists'",
+                "spec.tolerations[2].effect: Invalid value: \"\": effect must be 'NoExecute' when `tolerationSeconds` is set",
+                "spec.tolerations[3].operator: Unsupported value: \"Like\": supported values: \"Equal\", \"Exists\""
+            ]
+        );
+    }
+
+    #[test]
+    fn affinity_terms_are_complete() {
+        let affinity = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 0, "podAffinityTerm": {}}]}});
+        assert_eq!(with("affinity", &affinity).len(), 2);
+        let spread = json!([{"maxSkew": 0, "topologyKey": "zone", "whenUnsatisfiable": "Maybe"}]);
+        assert_eq!(with("topologySpreadConstraints", &spread).len(), 2);
+    }
+
+    #[test]
+    fn a_taint_is_given_once_per_effect() {
+        let taint = json!({"key": "k", "effect": "NoSchedule"});
+        let mut errors = ErrorList::default();
+        validate_taints(&[taint.clone(), taint], &Path::new("spec.taints"), &mut errors);
+        assert_eq!(errors.iter().count(), 1);
     }
 }

@@ -6,7 +6,7 @@ use crate::kinds::cells::{self, NONE, column, wide};
 use crate::kinds::tree::{int, list, text};
 use crate::resource::Column;
 
-pub fn columns() -> Vec<Column> {
+pub(super) fn columns() -> Vec<Column> {
     vec![
         cells::name(),
         column("Type", "string", "type determines how the Service is exposed.", |o, _| json!(text(o, "/spec/type"))),

@@ -1,0 +1,217 @@
+//! Environment variables and where their values come from.
+
+use serde_json::{Value, json};
+
+use super::resources;
+use crate::field::{ErrorList, Path};
+use crate::kinds::tree::{fill, list, list_mut, some, text};
+use crate::meta::{names, push_all};
+
+/// Fields of the pod that a variable may take, besides single labels and annotations.
+const FIELDS: &[&str] = &[
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+/// Fields that the API knows but gives to no variable.
+const OTHER_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "spec.host",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "status.phase",
+];
+const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
+
+pub(super) fn default(container: &mut Value) {
+    for variable in list_mut(container, "env") {
+        if let Some(field) = variable.pointer_mut("/valueFrom/fieldRef") {
+            fill(field, "apiVersion", "v1");
+        }
+        if let Some(resource) = variable.pointer_mut("/valueFrom/resourceFieldRef") {
+            fill(resource, "divisor", "0");
+        }
+    }
+}
+
+pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
+    for (index, variable) in list(container, "/env").iter().enumerate() {
+        let path = path.child("env").index(index);
+        let name = text(variable, "/name");
+        if name.is_empty() {
+            errors.required(&path.child("name"), "");
+        } else {
+            push_all(errors, &path.child("name"), name, names::env_var_name(name));
+        }
+        if let Some(from) = some(variable, "/valueFrom") {
+            validate_from(from, !text(variable, "/value").is_empty(), &path.child("valueFrom"), errors);
+        }
+    }
+    for (index, from) in list(container, "/envFrom").iter().enumerate() {
+        validate_env_from(from, &path.child("envFrom").index(index), errors);
+    }
+}
+
+fn validate_from(from: &Value, has_value: bool, path: &Path, errors: &mut ErrorList) {
+    let sources: Vec<(&str, &Value)> =
+        SOURCES.iter().filter_map(|s| from.get(s).filter(|v| !v.is_null()).map(|v| (*s, v))).collect();
+    for (name, source) in &sources {
+        let path = path.child(name);
+        match *name {
+            "fieldRef" => validate_field(source, FIELDS, &path, errors),
+            "resourceFieldRef" => validate_resource(source, &path, errors),
+            "configMapKeyRef" | "secretKeyRef" => validate_key(source, &path, errors),
+            _ => {}
+        }
+    }
+    let why = match (sources.len(), has_value) {
+        (0, _) => {
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+        }
+        (_, true) => "may not be specified when `value` is not empty",
+        (1, false) => return,
+        (_, false) => "may not have more than one field specified at a time",
+    };
+    errors.invalid(path, &json!(""), why);
+}
+
+/// Judges a reference to a field of the pod, of which only `allowed` and single labels and annotations are good.
+pub(super) fn validate_field(source: &Value, allowed: &[&str], path: &Path, errors: &mut ErrorList) {
+    let field = text(source, "/fieldPath");
+    let field_path = path.child("fieldPath");
+    if text(source, "/apiVersion").is_empty() {
+        errors.required(&path.child("apiVersion"), "");
+    } else if field.is_empty() {
+        errors.required(&field_path, "");
+    } else if let Some((map, key)) = subscript(field) {
+        match map {
+            "metadata.annotations" => push_all(errors, &field_path, key, names::qualified_name(&key.to_lowercase())),
+            "metadata.labels" => push_all(errors, &field_path, key, names::qualified_name(key)),
+            _ => errors.invalid(&field_path, &json!(map), "does not support subscript"),
+        }
+    } else if !allowed.contains(&field) {
+        if OTHER_FIELDS.contains(&field) {
+            errors.not_supported(&field_path, field, allowed);
+        } else {
+            let why = format!("error converting fieldPath: field label not supported: {field}");
+            errors.invalid(&field_path, &json!(field), &why);
+        }
+    }
+}
+
+/// `metadata.labels['app']` as its map and key.
+pub(super) fn subscript(field: &str) -> Option<(&str, &str)> {
+    field.strip_suffix("']")?.split_once("['")
+}
+
+fn validate_resource(source: &Value, path: &Path, errors: &mut ErrorList) {
+    let resource = text(source, "/resource");
+    if resource.is_empty() {
+        errors.required(&path.child("resource"), "");
+    } else if !resources::FIELDS.contains(&resource) && !resource.contains(".hugepages-") {
+        errors.not_supported(&path.child("resource"), resource, resources::FIELDS);
+    } else {
+        resources::validate_divisor(source, resource, path, errors);
+    }
+}
+
+fn validate_key(source: &Value, path: &Path, errors: &mut ErrorList) {
+    if text(source, "/name").is_empty() {
+        errors.required(&path.child("name"), "");
+    }
+    let key = text(source, "/key");
+    if key.is_empty() {
+        errors.required(&path.child("key"), "");
+    } else {
+        push_all(errors, &path.child("key"), key, names::config_map_key(key));
+    }
+}
+
+fn validate_env_from(from: &Value, path: &Path, errors: &mut ErrorList) {
+    let prefix = text(from, "/prefix");
+    if !prefix.is_empty() {
+        push_all(errors, &path.child("prefix"), prefix, names::env_var_name(prefix));
+    }
+    let mut count = 0;
+    for source in ["configMapRef", "secretRef"] {
+        let Some(reference) = from.get(source).filter(|v| !v.is_null()) else { continue };
+        count += 1;
+        if text(reference, "/name").is_empty() {
+            errors.required(&path.child(source).child("name"), "");
+        }
+    }
+    match count {
+        0 => errors.invalid(path, &json!(""), "must specify one of: `configMapRef` or `secretRef`"),
+        1 => {}
+        _ => errors.invalid(path, &json!(""), "may not have more than one field specified at a time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::complaints;
+    use super::*;
+
+    fn with(container: Value) -> Vec<String> {
+        let mut container = container;
+        container["name"] = json!("a");
+        container["image"] = json!("x");
+        complaints(&json!({"containers": [container]}))
+    }
+
+    #[test]
+    fn a_variable_has_one_source() {
+        let env = json!([{"name": "A", "valueFrom": {}}, {"name": "B", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "C=", "value": "x"}, {"value": "y"}]);
+        assert_eq!(
+            with(json!({ "env": env })),
+            [
+                "spec.containers[0].env[0].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`, \
+                 `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+                "spec.containers[0].env[1].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
+                "spec.containers[0].env[2].name: Invalid value: \"C=\": a valid environment variable name must consist \
+                 only of printable ASCII characters other than '='",
+                "spec.containers[0].env[3].name: Required value"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_field_is_one_that_the_pod_has() {
+        let field = |path: &str| with(json!({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}}]}));
+        for good in ["metadata.name", "status.podIP", "metadata.labels['app.kubernetes.io/name']"] {
+            assert!(field(good).is_empty(), "{good}");
+        }
+        assert_eq!(
+            field("spec.x"),
+            ["spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.x\": error converting \
+                 fieldPath: field label not supported: spec.x"]
+        );
+        assert!(field("metadata.labels")[0].contains("Unsupported value: \"metadata.labels\""));
+    }
+
+    #[test]
+    fn a_whole_map_is_named() {
+        assert_eq!(
+            with(json!({"envFrom": [{}, {"configMapRef": {}}]})),
+            [
+                "spec.containers[0].envFrom[0]: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
+                "spec.containers[0].envFrom[1].configMapRef.name: Required value"
+            ]
+        );
+    }
+
+    #[test]
+    fn references_are_completed() {
+        let mut container = json!({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]});
+        default(&mut container);
+        assert_eq!(container.pointer("/env/0/valueFrom/fieldRef/apiVersion"), Some(&json!("v1")));
+    }
+}

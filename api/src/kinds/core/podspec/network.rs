@@ -1,0 +1,100 @@
+//! Names and name resolution of a pod: hostname, DNS, host aliases.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::one_of;
+use crate::field::{ErrorList, Path};
+use crate::kinds::tree::{list, some, text};
+use crate::meta::{names, push_all};
+
+const MAX_NAMESERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+
+pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    one_of(spec, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], path, errors);
+    for field in ["hostname", "subdomain"] {
+        let name = text(spec, &format!("/{field}"));
+        if !name.is_empty() {
+            push_all(errors, &path.child(field), name, names::dns1123_label(name));
+        }
+    }
+    validate_dns(spec, &path.child("dnsConfig"), errors);
+    for (index, alias) in list(spec, "/hostAliases").iter().enumerate() {
+        let path = path.child("hostAliases").index(index);
+        validate_ip(text(alias, "/ip"), &path.child("ip"), errors);
+        for name in list(alias, "/hostnames").iter().filter_map(Value::as_str) {
+            push_all(errors, &path.child("hostnames"), name, names::dns1123_subdomain(name));
+        }
+    }
+}
+
+fn validate_dns(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let nameservers = list(spec, "/dnsConfig/nameservers");
+    if text(spec, "/dnsPolicy") == "None" {
+        if some(spec, "/dnsConfig").is_none() {
+            return errors.required(path, "must provide `dnsConfig` when `dnsPolicy` is None");
+        }
+        if nameservers.is_empty() {
+            let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            return errors.required(&path.child("nameservers"), why);
+        }
+    }
+    if nameservers.len() > MAX_NAMESERVERS {
+        let why = format!("must not have more than {MAX_NAMESERVERS} nameservers");
+        errors.invalid(&path.child("nameservers"), &json!(nameservers), &why);
+    }
+    for (index, server) in nameservers.iter().enumerate() {
+        validate_ip(server.as_str().unwrap_or_default(), &path.child("nameservers").index(index), errors);
+    }
+    let searches = list(spec, "/dnsConfig/searches");
+    if searches.len() > MAX_SEARCHES {
+        let why = format!("must not have more than {MAX_SEARCHES} search paths");
+        errors.invalid(&path.child("searches"), &json!(searches), &why);
+    }
+    for (index, search) in searches.iter().filter_map(Value::as_str).enumerate() {
+        let name = search.strip_suffix('.').unwrap_or(search);
+        if !name.is_empty() {
+            push_all(errors, &path.child("searches").index(index), search, names::dns1123_subdomain(name));
+        }
+    }
+    for (index, option) in list(spec, "/dnsConfig/options").iter().enumerate() {
+        if text(option, "/name").is_empty() {
+            errors.required(&path.child("options").index(index), "must not be empty");
+        }
+    }
+}
+
+fn validate_ip(ip: &str, path: &Path, errors: &mut ErrorList) {
+    if ip.parse::<IpAddr>().is_err() {
+        errors.invalid(path, &json!(ip), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::complaints;
+    use super::*;
+
+    #[test]
+    fn a_pod_that_resolves_by_itself_says_with_whom() {
+        let spec = json!({"containers": [{"name": "a", "image": "x"}], "dnsPolicy": "None"});
+        assert_eq!(
+            complaints(&spec),
+            ["spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"]
+        );
+    }
+
+    #[test]
+    fn a_host_name_is_a_label_and_an_alias_has_an_address() {
+        let spec =
+            json!({"containers": [{"name": "a", "image": "x"}], "hostname": "a.b", "hostAliases": [{"ip": "x"}]});
+        let all = complaints(&spec);
+        assert!(all[0].starts_with("spec.hostname: Invalid value: \"a.b\": a lowercase RFC 1123 label"));
+        assert_eq!(
+            all[1],
+            "spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! Requests and limits: their names, amounts and relation, and the quality of service that follows.
+
+use serde_json::{Map, Value, json};
+
+use crate::field::{ErrorList, Path};
+use crate::kinds::tree::{list, map, object, set, some, text};
+use crate::meta::{names, push_all};
+use crate::quantity::Quantity;
+
+/// What a `resourceFieldRef` may name.
+pub(super) const FIELDS: &[&str] = &[
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+];
+const STANDARD: &[&str] = &["cpu", "memory", "ephemeral-storage"];
+const MEMORY_DIVISORS: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+
+/// Writes amounts in their canonical form, in thousandths at the finest.
+pub(super) fn round(container: &mut Value) {
+    for field in ["limits", "requests"] {
+        let pointer = format!("/resources/{field}");
+        if let Some(amounts) = container.pointer_mut(&pointer).and_then(Value::as_object_mut) {
+            canonical(amounts);
+        }
+    }
+}
+
+fn canonical(amounts: &mut Map<String, Value>) {
+    for amount in amounts.values_mut() {
+        if let Ok(quantity) = parse(amount) {
+            let rounded = Quantity::from_milli(quantity.milli());
+            let finer = rounded != quantity && quantity.milli() != i64::MAX;
+            *amount = Value::String(if finer { rounded } else { quantity }.to_string());
+        }
+    }
+}
+
+fn parse(amount: &Value) -> Result<Quantity, &'static str> {
+    match amount {
+        Value::String(text) => text.parse(),
+        other => other.to_string().parse(),
+    }
+}
+
+/// What is limited but not requested is requested at its limit.
+pub(super) fn default_requests(container: &mut Value) {
+    let Some(resources) = container.get_mut("resources") else { return };
+    let limits: Vec<(String, Value)> = map(resources, "/limits").map(|(k, v)| (k.clone(), v.clone())).collect();
+    if limits.is_empty() {
+        return;
+    }
+    if let Some(requests) = object(resources, "requests") {
+        for (name, amount) in limits {
+            if requests.get(&name).is_none() {
+                set(requests, &name, amount);
+            }
+        }
+    }
+}
+
+/// Judges a container's requests and limits.
+pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
+    let Some(resources) = some(container, "/resources") else { return };
+    let empty = Value::Null;
+    let limits = resources.get("limits").unwrap_or(&empty);
+    let requests = resources.get("requests").unwrap_or(&empty);
+    validate_list(limits, &path.child("limits"), errors);
+    validate_list(requests, &path.child("requests"), errors);
+    for (name, amount) in map(requests, "") {
+        let Some(limit) = limits.get(name) else { continue };
+        let (Ok(request), Ok(limit)) = (parse(amount), parse(limit)) else { continue };
+        let path = path.child("requests");
+        if request > limit {
+            let why = format!("must be less than or equal to {name} limit of {limit}");
+            errors.invalid(&path, &json!(request.to_string()), &why);
+        } else if name.contains('/') && request != limit {
+            errors.invalid(&path, &json!(request.to_string()), &format!("must be equal to {name} limit of {limit}"));
+        }
+    }
+    for (index, claim) in list(resources, "/claims").iter().enumerate() {
+        if text(claim, "/name").is_empty() {
+            errors.required(&path.child("claims").index(index).child("name"), "");
+        }
+    }
+}
+
+/// Judges a map from resource names to amounts.
+pub fn validate_list(amounts: &Value, path: &Path, errors: &mut ErrorList) {
+    for (name, amount) in map(amounts, "") {
+        let path = path.key(name);
+        validate_name(name, &path, errors);
+        match parse(amount) {
+            Ok(quantity) if quantity < Quantity::ZERO => {
+                errors.invalid(&path, &json!(quantity.to_string()), "must be greater than or equal to 0");
+            }
+            Ok(_) => {}
+            Err(why) => errors.invalid(&path, amount, why),
+        }
+    }
+}
+
+fn validate_name(name: &str, path: &Path, errors: &mut ErrorList) {
+    push_all(errors, path, name, names::qualified_name(name));
+    let known = STANDARD.contains(&name) || name.starts_with("hugepages-");
+    if !name.contains('/') && !known {
+        errors.invalid(path, &json!(name), "must be a standard resource for containers");
+    } else if name.contains('/') && (name.starts_with("kubernetes.io/") || name.starts_with("requests.")) {
+        errors.invalid(path, &json!(name), "doesn't follow extended resource name standard");
+    }
+}
+
+/// Judges the divisor of a `resourceFieldRef`.
+pub(super) fn validate_divisor(source: &Value, resource: &str, path: &Path, errors: &mut ErrorList) {
+    let Some(divisor) = some(source, "/divisor") else { return };
+    let Ok(quantity) = parse(divisor) else {
+        return errors.invalid(&path.child("divisor"), divisor, "unable to parse quantity's suffix");
+    };
+    let shown = quantity.to_string();
+    if shown == "0" {
+        return;
+    }
+    let path = path.child("divisor");
+    if resource.ends_with(".cpu") {
+        if shown != "1" && shown != "1m" {
+            let why = "only divisor's values 1m and 1 are supported with the cpu resource";
+            errors.invalid(&path, &json!(resource), why);
+        }
+    } else if !MEMORY_DIVISORS.contains(&shown.as_str()) {
+        let kind = if resource.ends_with(".memory") { "memory" } else { "local ephemeral storage" };
+        let why = format!(
+            "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the \
+             {kind} resource"
+        );
+        errors.invalid(&path, &json!(resource), &why);
+    }
+}
+
+/// `Guaranteed`, `Burstable` or `BestEffort`, from a pod's containers.
+pub fn qos_class(spec: &Value) -> &'static str {
+    let containers = || list(spec, "/containers").iter().chain(list(spec, "/initContainers"));
+    let amount = |container: &Value, field: &str, name: &str| {
+        let amount = container.pointer(&format!("/resources/{field}/{name}"))?;
+        parse(amount).ok().filter(|q| *q > Quantity::ZERO)
+    };
+    let mut any = false;
+    let mut guaranteed = true;
+    for container in containers() {
+        for name in ["cpu", "memory"] {
+            let (request, limit) = (amount(container, "requests", name), amount(container, "limits", name));
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::complaints;
+    use super::*;
+
+    fn with(resources: &Value) -> Vec<String> {
+        complaints(&json!({"containers": [{"name": "a", "image": "x", "resources": resources}]}))
+    }
+
+    #[test]
+    fn a_request_fits_its_limit() {
+        assert_eq!(
+            with(&json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1000m"}})),
+            [
+                "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1"
+            ]
+        );
+        assert!(with(&json!({"requests": {"cpu": "500m"}, "limits": {"cpu": 1, "memory": "1Gi"}})).is_empty());
+    }
+
+    #[test]
+    fn amounts_and_names_are_judged() {
+        assert_eq!(
+            with(&json!({"limits": {"gold": "1", "memory": "-1"}})),
+            [
+                "spec.containers[0].resources.limits[gold]: Invalid value: \"gold\": must be a standard resource for \
+                 containers",
+                "spec.containers[0].resources.limits[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
+                "spec.containers[0].resources.requests[gold]: Invalid value: \"gold\": must be a standard resource for \
+                 containers",
+                "spec.containers[0].resources.requests[memory]: Invalid value: \"-1\": must be greater than or equal to 0"
+            ]
+        );
+        assert!(
+            with(&json!({"limits": {"memory": "lots"}}))[0].contains("quantities must match the regular expression")
+        );
+    }
+
+    #[test]
+    fn requests_follow_limits_in_canonical_form() {
+        let mut container =
+            json!({"resources": {"limits": {"cpu": "1000m", "memory": "1024Mi"}, "requests": {"cpu": 0.5}}});
+        round(&mut container);
+        default_requests(&mut container);
+        assert_eq!(
+            container["resources"],
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}})
+        );
+    }
+
+    #[test]
+    fn quality_of_service_follows_requests_and_limits() {
+        for (resources, class) in [
+            (json!({}), "BestEffort"),
+            (json!({"requests": {"cpu": "1"}}), "Burstable"),
+            (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed"),
+            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable"),
+            (json!({"limits": {"memory": "1Gi"}}), "Burstable"),
+        ] {
+            assert_eq!(qos_class(&json!({"containers": [{"resources": resources}]})), class, "{resources}");
+        }
+    }
+}
