@@ -3,17 +3,29 @@
 use std::sync::Arc;
 
 use crate::resource::Descriptor;
+use crate::schema::openapi::Documents;
 
 /// Every served kind, cheap to clone; a change makes a new one.
 #[derive(Clone, Debug)]
 pub struct Registry {
     descriptors: Arc<[Arc<Descriptor>]>,
+    documents: Arc<Documents>,
 }
 
 impl Registry {
     /// The built-in kinds.
     pub fn builtin() -> Self {
-        Self { descriptors: crate::kinds::all().into_iter().map(Arc::new).collect() }
+        Self::of(crate::kinds::all())
+    }
+
+    /// A registry of these kinds.
+    pub fn of(kinds: Vec<Descriptor>) -> Self {
+        Self { descriptors: kinds.into_iter().map(Arc::new).collect(), documents: Arc::default() }
+    }
+
+    /// The OpenAPI documents made so far.
+    pub(crate) fn documents(&self) -> &Documents {
+        &self.documents
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Descriptor>> {

@@ -1,17 +1,134 @@
-use crate::registry::Registry;
+//! OpenAPI documents, derived from the registry and from the types' schemas.
+//!
+//! A document is made on first use, then kept as gzip bytes with the hash of its text; the expanded values live only while
+//! it is made. A registry's documents live as long as that registry: a changed registry has its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::registry::Registry;
+use crate::resource::Descriptor;
+
+mod components;
+mod operations;
+mod parameters;
+mod paths;
+mod v2;
+
 /// An OpenAPI document, gzip-compressed, with a strong ETag that is a hash of its contents.
 #[derive(Clone, Debug)]
 pub struct Document {
     pub gzip: Bytes,
+    /// Hexadecimal, without quotes.
     pub etag: String,
 }
-pub fn openapi_v3(_registry: &Registry, _group: &str, _version: &str) -> Option<Document> {
-    todo!()
+
+impl Document {
+    fn new(value: &Value) -> Self {
+        let text = value.to_string();
+        let etag = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02X}")).collect();
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        // Writing to a Vec cannot fail.
+        let _ = encoder.write_all(text.as_bytes());
+        Self { gzip: encoder.finish().unwrap_or_default().into(), etag }
+    }
+
+    /// The text, for a client that does not take gzip.
+    pub fn plain(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // What `new` has written can be read.
+        let _ = GzDecoder::new(self.gzip.as_ref()).read_to_end(&mut text);
+        text
+    }
 }
-pub fn openapi_v3_index(_registry: &Registry) -> Document {
-    todo!()
+
+/// A registry's documents by their path. Bound: one per group and version, and two more.
+#[derive(Debug, Default)]
+pub struct Documents(Mutex<BTreeMap<String, Document>>);
+
+impl Documents {
+    /// The document at `path`, made by `make` unless it is there. Two callers may both make the first one.
+    fn get(&self, path: &str, make: impl FnOnce() -> Value) -> Document {
+        let documents = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(document) = documents().get(path) {
+            return document.clone();
+        }
+        let made = Document::new(&make());
+        documents().entry(path.to_owned()).or_insert(made).clone()
+    }
 }
-pub fn openapi_v2(_registry: &Registry) -> Document {
-    todo!()
+
+/// `api/v1` or `apis/GROUP/VERSION`.
+fn root(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
+
+fn group_versions(registry: &Registry) -> BTreeSet<(&str, &str)> {
+    registry.iter().map(|d| (d.group.as_ref(), d.version.as_ref())).collect()
+}
+
+/// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`: paths, operations (with `fieldValidation` parameters and
+/// `x-kubernetes-group-version-kind`) and component schemas with merge keys and list types.
+pub fn openapi_v3(registry: &Registry, group: &str, version: &str) -> Option<Document> {
+    if !group_versions(registry).contains(&(group, version)) {
+        return None;
+    }
+    Some(registry.documents().get(&root(group, version), || v3(registry, group, version)))
+}
+
+/// `/openapi/v3`: where the documents are, with their hashes.
+pub fn openapi_v3_index(registry: &Registry) -> Document {
+    registry.documents().get("", || {
+        let paths: Map<String, Value> = group_versions(registry)
+            .into_iter()
+            .filter_map(|(group, version)| {
+                let root = root(group, version);
+                let etag = openapi_v3(registry, group, version)?.etag;
+                let url = format!("/openapi/v3/{root}?hash={etag}");
+                Some((root, json!({"serverRelativeURL": url})))
+            })
+            .collect();
+        json!({"paths": paths})
+    })
+}
+
+/// `/openapi/v2` for all groups.
+pub fn openapi_v2(registry: &Registry) -> Document {
+    registry.documents().get("v2", || {
+        let all = group_versions(registry).into_iter().map(|(group, version)| v3(registry, group, version));
+        v2::convert(all, info())
+    })
+}
+
+fn v3(registry: &Registry, group: &str, version: &str) -> Value {
+    let kinds: Vec<&Descriptor> =
+        registry.iter().filter(|d| d.group == group && d.version == version).map(AsRef::as_ref).collect();
+    json!({
+        "openapi": "3.0.0",
+        "info": info(),
+        "paths": paths::all(&kinds),
+        "components": {"schemas": components::all(&kinds), "securitySchemes": {"BearerToken": {
+            "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
+        }}},
+    })
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": concat!("v1.36.0+wherry.", env!("CARGO_PKG_VERSION"))})
+}
+
+/// The value of `x-kubernetes-group-version-kind`.
+fn gvk(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+#[cfg(test)]
+mod tests;
