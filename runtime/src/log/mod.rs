@@ -5,6 +5,7 @@
 //! written is lost when a container or the process ends in order.
 
 pub mod format;
+pub mod read;
 pub mod writer;
 
 use std::collections::HashSet;

@@ -25,7 +25,7 @@ pub enum Step {
     /// The backend was asked to start it.
     Starting,
     /// It could not be created (image, configuration, backend); tried again at `retry`.
-    Failed { reason: &'static str, message: String, backing_off: bool, at: Instant, retry: Option<Instant> },
+    Failed { backing_off: bool, at: Instant, retry: Option<Instant> },
     Running { id: String, since: Timestamp },
     /// It ended and waits to be started again.
     BackOff { delay: Duration, until: Instant },
@@ -50,6 +50,8 @@ pub struct ContainerState {
     /// As the image store resolved it; shown as `imageID`.
     pub image_id: String,
     pub step: Step,
+    /// Why it could not be created when that was tried last: shown until it runs, also while it is tried again.
+    pub(super) trouble: Option<Box<(&'static str, String)>>,
     /// The number of the newest instance: `restartCount`.
     pub restarts: u32,
     /// Whether the instance numbered `restarts` has existed.
@@ -74,6 +76,7 @@ impl ContainerState {
             image: image.to_owned(),
             image_id: String::new(),
             step: Step::Waiting,
+            trouble: None,
             restarts: 0,
             existed: false,
             last: None,
@@ -93,11 +96,6 @@ impl ContainerState {
 
     pub fn running(&self) -> bool {
         matches!(self.step, Step::Running { .. })
-    }
-
-    /// Whether the backend has or may soon have an instance of it.
-    pub(super) fn live(&self) -> bool {
-        matches!(self.step, Step::Running { .. } | Step::Starting)
     }
 
     /// Whether the containers after it have to wait for it: its first start is still to come and nothing went wrong yet.

@@ -226,10 +226,6 @@ impl PodState {
         self.sealed || self.containers.iter().all(|c| c.step == Step::Ended)
     }
 
-    pub(super) fn deleting(&self) -> bool {
-        self.stopping.is_some_and(|s| s.cause != Cause::Failure)
-    }
-
     /// When [`Input::Tick`] is due.
     pub fn next_wake(&self) -> Option<Instant> {
         let place = match self.place {
@@ -292,6 +288,7 @@ impl PodState {
         let grace = self.setup.grace;
         let Some(c) = self.containers.get_mut(index).filter(|c| c.image != image && !image.is_empty()) else { return };
         c.image = image;
+        c.trouble = None;
         c.pull.reset();
         match c.step {
             Step::Pulling => {
@@ -356,6 +353,10 @@ impl PodState {
         match (input, &c.step) {
             (Input::ImageReady { id, .. }, Step::Pulling) => {
                 c.image_id = id;
+                // Only a pull arms this: what it was about is over.
+                if c.pull.wait(now.tick).is_some() {
+                    c.trouble = None;
+                }
                 c.pull.reset();
                 c.step = Step::Pulled;
             }
@@ -363,15 +364,16 @@ impl PodState {
                 c.pull.arm(now.tick, now.tick);
                 let delay = c.pull.wait(now.tick).unwrap_or(SANDBOX_RETRY);
                 let event_reason = if reason == "ErrImageNeverPull" { reason } else { "Failed" };
-                let text = match reason {
-                    "ErrImagePull" => format!("Failed to pull image \"{}\": {message}", c.image),
-                    _ => message.clone(),
+                let text = match message.strip_prefix("failed to pull image") {
+                    Some(rest) => format!("Failed to pull image{rest}"),
+                    None => message.clone(),
                 };
                 out.push(event(true, event_reason, text));
                 out.push(event(true, "Failed", format!("Error: {reason}")));
                 let backing_off = reason != "ErrImagePull";
                 let retry = Some(now.tick + delay);
-                c.step = Step::Failed { reason, message, backing_off, at: now.tick, retry };
+                c.trouble = Some(Box::new((reason, message)));
+                c.step = Step::Failed { backing_off, at: now.tick, retry };
             }
             (Input::CreateFailed { reason, message, .. }, Step::Starting) => {
                 out.push(event(true, "Failed", format!("Error: {message}")));
@@ -386,11 +388,13 @@ impl PodState {
                     c.restart.wait(now.tick).unwrap_or(CONFIG_RETRY)
                 };
                 let retry = Some(now.tick + delay);
-                c.step = Step::Failed { reason, message, backing_off: true, at: now.tick, retry };
+                c.trouble = Some(Box::new((reason, message)));
+                c.step = Step::Failed { backing_off: true, at: now.tick, retry };
             }
             (Input::Started { id, at, .. }, Step::Starting) => {
                 c.restarts = c.next_attempt();
                 c.existed = true;
+                c.trouble = None;
                 c.step = Step::Running { id, since: at };
                 out.push(event(false, "Started", format!("Started container {}", c.name)));
                 if let Some(by) = c.stop_by.or(stopping.map(|s| s.by)) {
@@ -410,6 +414,7 @@ impl PodState {
                     }
                 };
                 let again = std::mem::take(&mut c.replaced) || policy.restarts(exit.code);
+                c.trouble = None;
                 c.end(Ended { exit, started_at, id }, now.tick);
                 if stopping.is_none() && again {
                     match c.restart.wait(now.tick) {
@@ -465,14 +470,8 @@ impl PodState {
     fn block(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
         let Some(message) = self.setup.blocked.clone() else { return false };
         for (index, c) in self.containers.iter_mut().enumerate().filter(|(_, c)| c.step == Step::Waiting) {
-            let reason = "CreateContainerConfigError";
-            c.step = Step::Failed {
-                reason,
-                message: message.clone(),
-                backing_off: true,
-                at: now.tick,
-                retry: None,
-            };
+            c.trouble = Some(Box::new(("CreateContainerConfigError", message.clone())));
+            c.step = Step::Failed { backing_off: true, at: now.tick, retry: None };
             let message = format!("Error: {message}");
             out.push(Action::Event(Notice { container: Some(index), warning: true, reason: "Failed", message }));
         }
@@ -499,12 +498,13 @@ impl PodState {
     fn due(index: usize, c: &mut ContainerState, now: Now, out: &mut Vec<Action>) {
         match &mut c.step {
             Step::Failed { retry: Some(retry), .. } if *retry <= now.tick => c.step = Step::Waiting,
-            Step::Failed { backing_off, at, message, reason, .. }
+            Step::Failed { backing_off, at, .. }
                 if !*backing_off && *at + super::container::SHOW_PULL_ERROR <= now.tick =>
             {
                 *backing_off = true;
-                *message = format!("Back-off pulling image \"{}\": {reason}: {message}", c.image);
-                *reason = "ImagePullBackOff";
+                let before = c.trouble.take().map(|t| format!(": {}: {}", t.0, t.1)).unwrap_or_default();
+                let message = format!("Back-off pulling image \"{}\"{before}", c.image);
+                c.trouble = Some(Box::new(("ImagePullBackOff", message)));
                 let message = format!("Back-off pulling image \"{}\"", c.image);
                 out.push(Action::Event(Notice { container: Some(index), warning: false, reason: "BackOff", message }));
                 let message = "Error: ImagePullBackOff".to_owned();

@@ -157,8 +157,10 @@ fn container(c: &ContainerState, full_name: &str) -> ContainerStatus {
             );
             (waiting("CrashLoopBackOff", Some(text)), newest)
         }
-        Step::Failed { reason, message, .. } => (waiting(reason, Some(message.clone())), newest),
-        Step::Waiting | Step::Pulling | Step::Pulled | Step::Starting => (waiting("ContainerCreating", None), newest),
+        _ => match c.trouble.as_deref() {
+            Some((reason, message)) => (waiting(reason, Some(message.clone())), newest),
+            None => (waiting("ContainerCreating", None), newest),
+        },
     };
     let id = match &c.step {
         Step::Running { id, .. } => Some(id.clone()),

@@ -122,6 +122,12 @@ pub struct Worker {
     delete: bool,
 }
 
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
 impl Worker {
     pub fn new(ctx: Arc<Context>, shared: Arc<Shared>) -> Self {
         let pod = shared.pod();
@@ -396,8 +402,9 @@ impl Worker {
         let mut value = serde_json::to_value(status).unwrap_or_default();
         if let Some(fields) = value.as_object_mut() {
             // What an earlier status may have said and this one does not.
-            for field in ["reason", "message"] {
-                fields.entry(field).or_insert(serde_json::Value::Null);
+            forget_unsaid(fields);
+            for condition in fields.get_mut("conditions").and_then(|c| c.as_array_mut()).into_iter().flatten() {
+                condition.as_object_mut().map(forget_unsaid);
             }
             // `podIPs` merges by address: another one has to replace it.
             if self.earlier_address.is_some()
@@ -438,6 +445,13 @@ impl Worker {
         }
         // The waits flush the logs.
         let _: (Vec<Exit>, ()) = futures::join!(futures::future::join_all(ending), waits);
+    }
+}
+
+/// Merging keeps what is not mentioned.
+fn forget_unsaid(fields: &mut serde_json::Map<String, serde_json::Value>) {
+    for field in ["reason", "message"] {
+        fields.entry(field).or_insert(serde_json::Value::Null);
     }
 }
 
