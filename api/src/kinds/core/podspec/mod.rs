@@ -16,6 +16,7 @@ mod volumes;
 
 use serde_json::{Value, json};
 
+pub(in crate::kinds) use self::ports::validate_number_or_name as validate_port_reference;
 pub use self::unsupported::{Unsupported, unsupported};
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{fill, int, list, list_mut, map, object, set, some, text};

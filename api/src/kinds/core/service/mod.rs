@@ -1,10 +1,21 @@
 //! Service: one address for many pods.
-
-use k8s_openapi::api::core::v1::Service;
-
-use crate::resource::Descriptor;
+//!
+//! Addresses and node ports are given out by the API server's allocators, between defaulting and validation; here is
+//! only what an object says by itself.
 
 mod columns;
+mod rules;
+mod update;
+
+use k8s_openapi::api::core::v1::Service;
+use serde_json::{Value, json};
+
+use crate::field::ErrorList;
+use crate::kinds::tree::{fill, int, is_true, list, list_mut, object, remove, set, some, split_status, text};
+use crate::resource::Descriptor;
+use crate::strategy::{NameRule, Part, Strategy};
+
+const CLIENT_IP_SECONDS: i64 = 10800;
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<Service>()
@@ -15,4 +26,160 @@ pub fn descriptor() -> Descriptor {
         .columns(columns::columns())
         .selectable(&["spec.clusterIP", "spec.type"])
         .no_generation()
+        .strategy(ServiceStrategy)
+}
+
+#[derive(Debug)]
+struct ServiceStrategy;
+
+impl Strategy for ServiceStrategy {
+    fn prepare_create(&self, service: &mut Value) {
+        set(service, "status", json!({"loadBalancer": {}}));
+    }
+
+    fn default(&self, service: &mut Value) {
+        let Some(spec) = object(service, "spec") else { return };
+        fill(spec, "type", "ClusterIP");
+        fill(spec, "sessionAffinity", "None");
+        default_affinity(spec);
+        default_ports(spec);
+        default_traffic(spec);
+        default_addresses(spec);
+    }
+
+    fn validate(&self, service: &Value, errors: &mut ErrorList) {
+        rules::validate(service, errors);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
+        split_status(new, old, part);
+        if part == Part::Main
+            && let (Some(spec), Some(old)) = (new.get_mut("spec"), old.get("spec"))
+        {
+            update::keep_allocated(spec, old);
+            default_addresses(spec);
+            update::drop_foreign(spec, old);
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
+        match part {
+            Part::Main => {
+                rules::validate(new, errors);
+                update::validate(new, old, errors);
+            }
+            Part::Status => rules::validate_load_balancer(new, errors),
+        }
+    }
+
+    fn name_rule(&self) -> NameRule {
+        NameRule::Dns1035Label
+    }
+}
+
+fn default_affinity(spec: &mut Value) {
+    match text(spec, "/sessionAffinity") {
+        "ClientIP" if int(spec, "/sessionAffinityConfig/clientIP/timeoutSeconds").is_none() => {
+            set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": CLIENT_IP_SECONDS}}));
+        }
+        "None" => drop(remove(spec, "sessionAffinityConfig")),
+        _ => {}
+    }
+}
+
+fn default_ports(spec: &mut Value) {
+    for port in list_mut(spec, "ports") {
+        fill(port, "protocol", "TCP");
+        let unset = match port.get("targetPort") {
+            None | Some(Value::Null) => true,
+            Some(target) => target.as_i64() == Some(0) || target.as_str() == Some(""),
+        };
+        if unset && let Some(number) = port.get("port").cloned() {
+            set(port, "targetPort", number);
+        }
+    }
+}
+
+fn default_traffic(spec: &mut Value) {
+    if externally_accessible(spec) {
+        fill(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if text(spec, "/type") != "ExternalName" {
+        fill(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if text(spec, "/type") == "LoadBalancer" {
+        fill(spec, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+fn externally_accessible(spec: &Value) -> bool {
+    matches!(text(spec, "/type"), "LoadBalancer" | "NodePort")
+        || text(spec, "/type") == "ClusterIP" && !list(spec, "/externalIPs").is_empty()
+}
+
+/// One family, IPv4; and whoever gives one form of the address gets both.
+fn default_addresses(spec: &mut Value) {
+    if text(spec, "/type") == "ExternalName" {
+        return;
+    }
+    fill(spec, "ipFamilyPolicy", "SingleStack");
+    if list(spec, "/ipFamilies").is_empty() {
+        set(spec, "ipFamilies", json!(["IPv4"]));
+    }
+    let ip = text(spec, "/clusterIP").to_owned();
+    let first = text(spec, "/clusterIPs/0").to_owned();
+    if first.is_empty() && !ip.is_empty() {
+        set(spec, "clusterIPs", json!([ip]));
+    } else if ip.is_empty() && !first.is_empty() {
+        set(spec, "clusterIP", first);
+    }
+}
+
+/// Whether a Service has no address of its own.
+fn headless(spec: &Value) -> bool {
+    text(spec, "/clusterIP") == "None" || text(spec, "/clusterIPs/0") == "None"
+}
+
+/// Whether node ports are wanted.
+fn needs_node_ports(spec: &Value) -> bool {
+    match text(spec, "/type") {
+        "NodePort" => true,
+        "LoadBalancer" => {
+            some(spec, "/allocateLoadBalancerNodePorts").is_none() || is_true(spec, "/allocateLoadBalancerNodePorts")
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_service_gets_kubernetes_defaults_once() {
+        let mut service = json!({"spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}});
+        ServiceStrategy.default(&mut service);
+        let expected = json!({"spec": {
+            "type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
+            "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"], "selector": {"a": "b"},
+            "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]
+        }});
+        assert_eq!(service, expected);
+        ServiceStrategy.default(&mut service);
+        assert_eq!(service, expected);
+    }
+
+    #[test]
+    fn either_form_of_the_address_gives_the_other() {
+        let mut service = json!({"spec": {"clusterIP": "None"}});
+        ServiceStrategy.default(&mut service);
+        assert_eq!(service["spec"]["clusterIPs"], json!(["None"]));
+    }
+
+    #[test]
+    fn sticky_clients_stick_for_three_hours() {
+        let mut service = json!({"spec": {"sessionAffinity": "ClientIP"}});
+        ServiceStrategy.default(&mut service);
+        assert_eq!(service["spec"]["sessionAffinityConfig"], json!({"clientIP": {"timeoutSeconds": 10800}}));
+    }
 }

@@ -1,0 +1,279 @@
+//! What a Service may say.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::{externally_accessible, headless, needs_node_ports};
+use crate::field::{ErrorList, Path};
+use crate::kinds::core::addresses;
+use crate::kinds::core::podspec::validate_port_reference;
+use crate::kinds::tree::{int, list, some, text};
+use crate::meta::{self, names, push_all};
+
+const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const MAX_AFFINITY_SECONDS: i64 = 86400;
+
+pub(super) fn validate(service: &Value, errors: &mut ErrorList) {
+    let path = Path::new("spec");
+    let null = Value::Null;
+    let spec = service.get("spec").unwrap_or(&null);
+    let kind = text(spec, "/type");
+    if list(spec, "/ports").is_empty() && !headless(spec) && kind != "ExternalName" {
+        errors.required(&path.child("ports"), "");
+    }
+    match kind {
+        "LoadBalancer" | "NodePort" if headless(spec) => {
+            let why = format!("may not be set to 'None' for {kind} services");
+            errors.invalid(&path.child("clusterIPs").index(0), &json!("None"), &why);
+        }
+        "ExternalName" => validate_external_name(spec, &path, errors),
+        _ => {}
+    }
+    validate_ports(spec, &path.child("ports"), errors);
+    meta::labels(spec.get("selector"), &path.child("selector"), errors);
+    validate_affinity(spec, &path, errors);
+    if !TYPES.contains(&kind) {
+        errors.not_supported(&path.child("type"), kind, TYPES);
+    }
+    validate_addresses(spec, &path, errors);
+    validate_policies(spec, &path, errors);
+    validate_load_balancer(service, errors);
+}
+
+fn validate_external_name(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    if !list(spec, "/clusterIPs").is_empty() {
+        errors.forbidden(&path.child("clusterIPs"), "may not be set for ExternalName services");
+    }
+    let name = text(spec, "/externalName");
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    if bare.is_empty() {
+        errors.required(&path.child("externalName"), "");
+    } else {
+        push_all(errors, &path.child("externalName"), bare, names::dns1123_subdomain(bare));
+    }
+}
+
+fn validate_ports(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let ports = list(spec, "/ports");
+    for (index, port) in ports.iter().enumerate() {
+        let path = path.index(index);
+        let earlier = || ports.iter().take(index);
+        let name = text(port, "/name");
+        if name.is_empty() && ports.len() > 1 {
+            errors.required(&path.child("name"), "");
+        } else if !name.is_empty() {
+            push_all(errors, &path.child("name"), name, names::dns1123_label(name));
+            if earlier().any(|e| text(e, "/name") == name) {
+                errors.duplicate(&path.child("name"), &json!(name));
+            }
+        }
+        let number = int(port, "/port").unwrap_or_default();
+        if let Some(why) = names::port_number(number) {
+            errors.invalid(&path.child("port"), &json!(number), why);
+        }
+        addresses::validate_protocol(port, &path, errors);
+        if let Some(target) = some(port, "/targetPort") {
+            validate_port_reference(target, &path.child("targetPort"), errors);
+        }
+        let protocol = text(port, "/appProtocol");
+        if !protocol.is_empty() {
+            push_all(errors, &path.child("appProtocol"), protocol, names::qualified_name(protocol));
+        }
+        let same_protocol = |e: &&Value| text(e, "/protocol") == text(port, "/protocol");
+        if earlier().any(|e| same_protocol(&e) && int(e, "/port") == Some(number)) {
+            errors.duplicate(&path, &json!({"protocol": text(port, "/protocol"), "port": number}));
+        }
+        validate_node_port(port, spec, earlier().filter(same_protocol), &path.child("nodePort"), errors);
+    }
+}
+
+fn validate_node_port<'a>(
+    port: &Value,
+    spec: &Value,
+    mut earlier: impl Iterator<Item = &'a Value>,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    let Some(number) = int(port, "/nodePort").filter(|n| *n != 0) else { return };
+    if let Some(why) = names::port_number(number) {
+        errors.invalid(path, &json!(number), why);
+    }
+    if text(spec, "/type") == "ClusterIP" {
+        errors.forbidden(path, "may not be used when `type` is 'ClusterIP'");
+    } else if earlier.any(|e| int(e, "/nodePort") == Some(number)) && needs_node_ports(spec) {
+        errors.duplicate(path, &json!(number));
+    }
+}
+
+fn validate_affinity(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    match text(spec, "/sessionAffinity") {
+        "" => errors.required(&path.child("sessionAffinity"), ""),
+        "None" => {}
+        "ClientIP" => {
+            let path = path.child("sessionAffinityConfig").child("clientIP").child("timeoutSeconds");
+            match int(spec, "/sessionAffinityConfig/clientIP/timeoutSeconds") {
+                Some(seconds) if !(1..=MAX_AFFINITY_SECONDS).contains(&seconds) => {
+                    let why = format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}");
+                    errors.invalid(&path, &json!(seconds), &why);
+                }
+                _ => {}
+            }
+        }
+        other => errors.not_supported(&path.child("sessionAffinity"), other, &["ClientIP", "None"]),
+    }
+}
+
+fn validate_addresses(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    if text(spec, "/type") == "ExternalName" {
+        return;
+    }
+    let ips = list(spec, "/clusterIPs");
+    let ips_path = path.child("clusterIPs");
+    let (single, first) = (text(spec, "/clusterIP"), text(spec, "/clusterIPs/0"));
+    if !ips.is_empty() && single != first {
+        errors.invalid(&ips_path, &json!(ips), "first value must match `clusterIP`");
+    }
+    if ips.len() > 1 {
+        errors.invalid(&ips_path, &json!(ips), "may only hold up to 1 value on a cluster with one IP family");
+    }
+    if !first.is_empty() && first != "None" && first.parse::<IpAddr>().is_err() {
+        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        errors.invalid(&ips_path.index(0), &json!(first), why);
+    }
+    for (index, family) in list(spec, "/ipFamilies").iter().enumerate() {
+        let family_path = path.child("ipFamilies").index(index);
+        match family.as_str().unwrap_or_default() {
+            "IPv4" => {}
+            "IPv6" => errors.invalid(&family_path, family, "not configured on this cluster"),
+            other => errors.not_supported(&family_path, other, &["IPv4", "IPv6"]),
+        }
+    }
+    match text(spec, "/ipFamilyPolicy") {
+        "" | "SingleStack" | "PreferDualStack" => {}
+        "RequireDualStack" => {
+            let why = "this cluster is not configured for dual-stack services";
+            errors.invalid(&path.child("ipFamilyPolicy"), &json!("RequireDualStack"), why);
+        }
+        other => {
+            let good = &["SingleStack", "PreferDualStack", "RequireDualStack"];
+            errors.not_supported(&path.child("ipFamilyPolicy"), other, good);
+        }
+    }
+    for (index, ip) in list(spec, "/externalIPs").iter().enumerate() {
+        addresses::validate(ip.as_str().unwrap_or_default(), &path.child("externalIPs").index(index), errors);
+    }
+}
+
+fn validate_policies(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let external = text(spec, "/externalTrafficPolicy");
+    let external_path = path.child("externalTrafficPolicy");
+    if externally_accessible(spec) {
+        if external.is_empty() {
+            errors.required(&external_path, "");
+        } else if !["Cluster", "Local"].contains(&external) {
+            errors.not_supported(&external_path, external, &["Cluster", "Local"]);
+        }
+    } else if !external.is_empty() {
+        errors.invalid(&external_path, &json!(external), "may only be set for externally-accessible services");
+    }
+    let internal = text(spec, "/internalTrafficPolicy");
+    if !["", "Cluster", "Local"].contains(&internal) {
+        errors.not_supported(&path.child("internalTrafficPolicy"), internal, &["Cluster", "Local"]);
+    }
+    let health = int(spec, "/healthCheckNodePort").unwrap_or_default();
+    if health != 0 && !(text(spec, "/type") == "LoadBalancer" && external == "Local") {
+        let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.invalid(&path.child("healthCheckNodePort"), &json!(health), why);
+    }
+    let distribution = text(spec, "/trafficDistribution");
+    let good = &["PreferClose", "PreferSameNode", "PreferSameZone"];
+    if !distribution.is_empty() && !good.contains(&distribution) {
+        errors.not_supported(&path.child("trafficDistribution"), distribution, good);
+    }
+    if text(spec, "/type") != "LoadBalancer" {
+        for field in ["loadBalancerClass", "allocateLoadBalancerNodePorts"] {
+            if some(spec, &format!("/{field}")).is_some() {
+                errors.forbidden(&path.child(field), "may only be used when `type` is 'LoadBalancer'");
+            }
+        }
+    }
+}
+
+/// Judges what a load balancer reports.
+pub(super) fn validate_load_balancer(service: &Value, errors: &mut ErrorList) {
+    let path = Path::new("status").child("loadBalancer").child("ingress");
+    for (index, ingress) in list(service, "/status/loadBalancer/ingress").iter().enumerate() {
+        let path = path.index(index);
+        let (ip, host) = (text(ingress, "/ip"), text(ingress, "/hostname"));
+        if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
+            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            errors.invalid(&path.child("ip"), &json!(ip), why);
+        }
+        if host.parse::<IpAddr>().is_ok() {
+            errors.invalid(&path.child("hostname"), &json!(host), "must be a DNS name, not an IP address");
+        } else if !host.is_empty() {
+            push_all(errors, &path.child("hostname"), host, names::dns1123_subdomain(host));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::Strategy;
+
+    fn complaints(spec: &Value) -> Vec<String> {
+        let mut service = json!({ "spec": spec });
+        super::super::ServiceStrategy.default(&mut service);
+        let mut errors = ErrorList::default();
+        validate(&service, &mut errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn good_services_are_good() {
+        for spec in [
+            json!({"ports": [{"port": 80}]}),
+            json!({"clusterIP": "None"}),
+            json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080, "targetPort": "http"}]}),
+            json!({"type": "ExternalName", "externalName": "a.b."}),
+            json!({"type": "LoadBalancer", "ports": [{"port": 53, "name": "a"}, {"port": 53, "name": "b", "protocol": "UDP"}]}),
+        ] {
+            assert_eq!(complaints(&spec), Vec::<String>::new(), "{spec}");
+        }
+    }
+
+    #[test]
+    fn ports_are_named_numbered_and_distinct() {
+        assert_eq!(complaints(&json!({})), ["spec.ports: Required value"]);
+        assert_eq!(
+            complaints(&json!({"ports": [{"port": 80, "name": "a"}, {"port": 80, "name": "a"}, {"port": 0}]})),
+            [
+                "spec.ports[1].name: Duplicate value: \"a\"",
+                "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}",
+                "spec.ports[2].name: Required value",
+                "spec.ports[2].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+                "spec.ports[2].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive"
+            ]
+        );
+        assert_eq!(
+            complaints(&json!({"ports": [{"port": 80, "nodePort": 30080}]})),
+            ["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"]
+        );
+    }
+
+    #[test]
+    fn a_type_has_its_own_demands() {
+        assert_eq!(
+            complaints(&json!({"type": "Magic", "ports": [{"port": 1}]})),
+            ["spec.type: Unsupported value: \"Magic\": supported values: \"ClusterIP\", \"ExternalName\", \
+                 \"LoadBalancer\", \"NodePort\""]
+        );
+        assert_eq!(complaints(&json!({"type": "ExternalName"})), ["spec.externalName: Required value"]);
+        assert_eq!(
+            complaints(&json!({"type": "NodePort", "clusterIP": "None", "ports": [{"port": 1}]})),
+            ["spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services"]
+        );
+    }
+}
