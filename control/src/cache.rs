@@ -201,7 +201,7 @@ impl Cache {
         Ok(Self { inner, _task: Arc::new(Task(task)) })
     }
 
-    /// Returns when the cache shows `revision`.
+    /// Returns when the cache shows `revision`, or has stopped.
     pub async fn reached(&self, revision: Revision) {
         // The sender lives in `inner`: this cannot fail.
         let _ = self.inner.shown.subscribe().wait_for(|shown| *shown >= revision).await;
@@ -318,7 +318,7 @@ impl Cache {
         if tokio::time::timeout(WAIT, self.reached(revision)).await.is_err() {
             return Err(CacheError::TooLarge { asked: revision, current: self.revision() });
         }
-        Ok(())
+        if self.revision() < revision && !self.following() { Err(StoreError::Closed.into()) } else { Ok(()) }
     }
 
     /// A past state, while its snapshot or the events since are kept.

@@ -93,6 +93,8 @@ impl Follower {
             hub.end();
         }
         self.inner.closed.store(true, Ordering::Release);
+        // Nobody may wait for what will not come.
+        self.announce(Revision::MAX);
     }
 
     fn age(&self) {

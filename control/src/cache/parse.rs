@@ -268,6 +268,7 @@ pub(super) fn resource_version(bytes: &[u8]) -> Option<Range<usize>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::sync::Arc;
 

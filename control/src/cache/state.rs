@@ -15,12 +15,12 @@ use crate::store::{Key, Revision};
 /// Bounds of a resource's ring: bytes of values, events, age.
 const RING_BYTES: usize = 4 << 20;
 const RING_EVENTS: usize = 16_384;
-const RING_AGE: Duration = Duration::from_secs(5 * 60);
+const RING_AGE: Duration = Duration::from_mins(5);
 /// What an event costs beside its value.
 const EVENT_OVERHEAD: usize = 128;
 /// Snapshots that `continue` tokens refer to, per resource. Maps share structure: one costs what changed since.
 const PINS: usize = 64;
-const PIN_AGE: Duration = Duration::from_secs(5 * 60);
+const PIN_AGE: Duration = Duration::from_mins(5);
 
 pub(super) type Objects = OrdMap<Key, Arc<Entry>>;
 

@@ -1,4 +1,5 @@
 //! The cache over the in-memory store, with the real kinds and selectors.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 

@@ -23,7 +23,7 @@ pub struct WatchOptions {
 
 impl Default for WatchOptions {
     fn default() -> Self {
-        Self { progress_interval: Duration::from_secs(60), until: None }
+        Self { progress_interval: Duration::from_mins(1), until: None }
     }
 }
 

@@ -94,11 +94,11 @@ impl Hub {
         let slow = Arc::new(AtomicBool::new(false));
         let place = self.place(filter);
         let mut watchers = self.watchers.lock();
-        let (start, begun) = begin()?;
+        let (start, first) = begin()?;
         let watcher = Watcher { filter: Arc::clone(filter), start, queue, slow: Arc::clone(&slow), place };
         let id = watchers.add(watcher);
         drop(watchers);
-        Ok((Subscription { hub: Arc::clone(self), id, events, slow }, start, begun))
+        Ok((Subscription { hub: Arc::clone(self), id, events, slow }, start, first))
     }
 
     /// The narrowest demand of a filter.
@@ -106,8 +106,8 @@ impl Hub {
         if let Some(name) = filter.fields.required("metadata.name") {
             return Some((Dimension::Name, name.into()));
         }
-        let field = self.resource.selectable.iter().enumerate();
-        if let Some((index, value)) = field.filter_map(|(i, path)| Some((i, filter.fields.required(path)?))).next() {
+        let mut field = self.resource.selectable.iter().enumerate();
+        if let Some((index, value)) = field.find_map(|(i, path)| Some((i, filter.fields.required(path)?))) {
             return Some((Dimension::Field(index), value.into()));
         }
         let namespace = filter.namespace.as_deref().or_else(|| filter.fields.required("metadata.namespace"));

@@ -289,6 +289,36 @@ pub(crate) async fn everything_is_there_after_close_and_a_watch_goes_on(f: &dyn 
     assert_eq!(changes(&mut watch, 1).await[0].revision, next);
 }
 
+pub(crate) async fn what_is_acknowledged_while_it_closes_is_there_afterwards(f: &dyn Factory) {
+    let store = f.fresh();
+    let writers: Vec<_> = (0..4)
+        .map(|w| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                for i in 0.. {
+                    let name = format!("{w}-{i}");
+                    match store.commit(relaxed(put(&name, "x"))).await {
+                        Ok(_) => acknowledged.push(name),
+                        Err(StoreError::Closed) => break,
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    for i in 0..5 {
+        commit(&store, put("synced", &i.to_string())).await;
+    }
+    soon(store.close()).await.unwrap();
+    let acknowledged = soon(futures::future::join_all(writers)).await;
+    let Some(again) = f.reopen() else { return };
+    for name in acknowledged.into_iter().flat_map(|done| done.unwrap()) {
+        assert!(again.get(&key(&name)).await.unwrap().is_some(), "{name} was lost");
+    }
+}
+
 pub(crate) async fn what_was_acknowledged_as_synced_survives_a_crash(f: &dyn Factory) {
     let store = f.fresh();
     commit(&store, put("a", "1")).await;
@@ -330,6 +360,7 @@ macro_rules! suite {
             records_expire_as_deletions,
             a_later_write_without_expiry_keeps_the_record,
             everything_is_there_after_close_and_a_watch_goes_on,
+            what_is_acknowledged_while_it_closes_is_there_afterwards,
             what_was_acknowledged_as_synced_survives_a_crash,
             a_watch_ends_when_the_store_closes,
         );

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::backends::{FileBackend, InMemoryBackend};
+use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
-    WriteTransaction,
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError, Table,
+    TableDefinition, WriteTransaction,
 };
 
 use super::Options;
@@ -115,9 +115,9 @@ pub(super) fn open(dir: &Path) -> Result<(Arc<Disk>, Loaded), StoreError> {
     }
 }
 
-/// A store that ends with the process.
-pub(super) fn in_memory() -> Result<(Arc<Disk>, Loaded), StoreError> {
-    let db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(InMemoryBackend::new());
+/// A store on something that is no file.
+pub(super) fn on(backend: impl StorageBackend) -> Result<(Arc<Disk>, Loaded), StoreError> {
+    let db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
     let db = db.map_err(|e| StoreError::Engine(e.into()))?;
     load(db).map_err(|fault| match fault {
         OpenFault::Damaged(source) | OpenFault::Io(source) => StoreError::Engine(source),
@@ -390,6 +390,7 @@ fn trim_history(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

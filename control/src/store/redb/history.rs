@@ -163,15 +163,16 @@ fn take_block(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn change(kind: u8, key: String, previous: Vec<u8>) -> Change {
+    fn change(kind: u8, key: &str, previous: Vec<u8>) -> Change {
         let kind = [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Deleted][usize::from(kind)];
         let previous = (kind != ChangeKind::Created).then(|| Bytes::from(previous));
-        Change { revision: 7, key: Key::from_stored(&key), kind, value: Bytes::new(), previous }
+        Change { revision: 7, key: Key::from_stored(key), kind, value: Bytes::new(), previous }
     }
 
     proptest! {
@@ -180,7 +181,7 @@ mod tests {
             time in any::<u64>(),
             raw in prop::collection::vec((0u8..3, "[a-z/]{1,12}", prop::collection::vec(any::<u8>(), 0..40)), 0..6),
         ) {
-            let changes: Vec<Change> = raw.into_iter().map(|(kind, key, prev)| change(kind, key, prev)).collect();
+            let changes: Vec<Change> = raw.into_iter().map(|(kind, key, prev)| change(kind, &key, prev)).collect();
             let entry = encode(&Written { revision: 7, time, expires: 0, changes: changes.clone() });
             let mut undos = Vec::new();
             prop_assert!(decode(7, &entry, "", &mut undos).is_some());

@@ -32,6 +32,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use parking_lot::{Mutex, RwLock};
+use redb::backends::InMemoryBackend;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use self::core::{Core, Head, Refused, record};
@@ -57,9 +58,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             memory_history_bytes: 16 << 20,
-            memory_history_age: Duration::from_secs(5 * 60),
+            memory_history_age: Duration::from_mins(5),
             disk_history_bytes: 64 << 20,
-            disk_history_age: Duration::from_secs(60 * 60),
+            disk_history_age: Duration::from_hours(1),
         }
     }
 }
@@ -144,7 +145,7 @@ impl RedbStore {
     }
 
     pub fn in_memory_with(options: Options) -> Result<Self, StoreError> {
-        let (disk, loaded) = disk::in_memory()?;
+        let (disk, loaded) = disk::on(InMemoryBackend::new())?;
         Self::start(disk, loaded, options)
     }
 
@@ -176,7 +177,7 @@ impl RedbStore {
     async fn enqueue(&self, txn: Txn) -> Result<Committed, StoreError> {
         let permit = Arc::clone(&self.shared.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        self.shared.queue.push(Request::Commit { txn, reply, _permit: permit })?;
+        self.shared.queue.push(Request::Commit { txn, reply, permit })?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -247,9 +248,10 @@ impl Store for RedbStore {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Changes, StoreError> {
-        let changed = self.shared.changed.lock().as_ref().map(watch::Sender::subscribe).ok_or(StoreError::Closed)?;
+        let announced = self.shared.changed.lock().as_ref().map(watch::Sender::subscribe).ok_or(StoreError::Closed)?;
         self.shared.core.lock().check_history(after)?;
-        let follower = Follower { shared: Arc::clone(&self.shared), prefix: prefix.into(), cursor: after, changed };
+        let follower =
+            Follower { shared: Arc::clone(&self.shared), prefix: prefix.into(), cursor: after, changed: announced };
         Ok(stream::unfold(Some(follower), |follower| async move {
             let mut follower = follower?;
             match follower.next().await {
@@ -319,7 +321,7 @@ impl Follower {
         loop {
             let closed = self.changed.has_changed().is_err();
             let start = self.shared.core.lock().ring.start();
-            let changes = if self.cursor < start { self.from_disk(start).await? } else { self.from_ring() };
+            let changes = if self.cursor < start { self.take_disk(start).await? } else { self.take_ring() };
             if !changes.is_empty() {
                 return Ok(Some(changes));
             }
@@ -332,14 +334,14 @@ impl Follower {
         }
     }
 
-    async fn from_disk(&mut self, up_to: Revision) -> Result<Vec<Change>, StoreError> {
+    async fn take_disk(&mut self, up_to: Revision) -> Result<Vec<Change>, StoreError> {
         let (shared, prefix, after) = (Arc::clone(&self.shared), self.prefix.clone(), self.cursor);
         let changes = blocking(move || shared.history(&prefix, after, up_to)).await?;
         self.cursor = up_to;
         Ok(changes)
     }
 
-    fn from_ring(&mut self) -> Vec<Change> {
+    fn take_ring(&mut self) -> Vec<Change> {
         let core = self.shared.core.lock();
         let mut changes = Vec::new();
         for written in core.ring.after(self.cursor) {

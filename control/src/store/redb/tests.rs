@@ -1,4 +1,5 @@
 //! The contract on both of redb's backends, and what only a file can show.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,6 +189,88 @@ async fn relaxed_writes_reach_the_disk_by_themselves() {
     tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
 }
 
+/// Memory whose syncs can be held up, or fail.
+#[derive(Debug)]
+struct Moody {
+    memory: InMemoryBackend,
+    mood: Arc<Mood>,
+}
+
+#[derive(Debug, Default)]
+struct Mood {
+    /// Held by a test while no sync may end.
+    stall: Mutex<()>,
+    syncing: std::sync::atomic::AtomicBool,
+    fails: std::sync::atomic::AtomicBool,
+}
+
+impl ::redb::StorageBackend for Moody {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.memory.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.memory.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.memory.set_len(len)
+    }
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.mood.syncing.store(true, Ordering::SeqCst);
+        drop(self.mood.stall.lock());
+        self.mood.syncing.store(false, Ordering::SeqCst);
+        if self.mood.fails.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.memory.write(offset, data)
+    }
+}
+
+fn moody() -> (Arc<RedbStore>, Arc<Mood>) {
+    let mood = Arc::new(Mood::default());
+    let backend = Moody { memory: InMemoryBackend::new(), mood: Arc::clone(&mood) };
+    let (disk, loaded) = disk::on(backend).unwrap();
+    (Arc::new(RedbStore::start(disk, loaded, Options::default()).unwrap()), mood)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_is_acknowledged_while_a_sync_stalls_and_is_seen_before_it() {
+    let (store, mood) = moody();
+    let mut watch = store.watch("", 0).await.unwrap();
+    let stall = mood.stall.lock();
+    let synced = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.commit(put("synced", "1")).await.unwrap().revision }
+    });
+    while !mood.syncing.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    let relaxed = Txn { durability: wherry_api::resource::Durability::Relaxed, ..put("lease", "1") };
+    // Polled once: it may not wait for anything.
+    let heartbeat = futures::FutureExt::now_or_never(store.commit(relaxed)).expect("it waited").unwrap().revision;
+    let visible = futures::FutureExt::now_or_never(store.get(&key("synced"))).unwrap().unwrap();
+    assert!(visible.is_none(), "a write that is not durable was seen");
+    drop(stall);
+    let synced = synced.await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.extend(watch.next().await.unwrap().unwrap().into_iter().map(|c| c.revision));
+    }
+    assert_eq!(seen, [heartbeat, synced]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_write_reads_go_on_and_nothing_more_is_accepted() {
+    let (store, mood) = moody();
+    store.commit(put("a", "1")).await.unwrap();
+    mood.fails.store(true, Ordering::SeqCst);
+    assert!(matches!(store.commit(put("b", "1")).await, Err(StoreError::Engine(_))));
+    assert!(store.get(&key("b")).await.unwrap().is_none());
+    assert!(store.get(&key("a")).await.unwrap().is_some());
+    mood.fails.store(false, Ordering::SeqCst);
+    assert!(matches!(store.commit(put("b", "1")).await, Err(StoreError::Engine(_))));
+    assert!(store.close().await.is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
@@ -214,7 +297,9 @@ proptest! {
                 disk.commit(txn).await.unwrap();
             }
             let changes = |mut changes: Vec<Change>| {
-                changes.iter_mut().for_each(|c| c.revision = 0);
+                for change in &mut changes {
+                    change.revision = 0;
+                }
                 let strip = |v: &bytes::Bytes| String::from_utf8_lossy(v).split("\"data\"").last().map(str::to_owned);
                 changes.iter().map(|c| (c.key.clone(), c.kind, strip(&c.value), c.previous.as_ref().map(strip)))
                     .collect::<Vec<_>>()

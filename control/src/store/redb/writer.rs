@@ -30,7 +30,7 @@ pub(super) enum Request {
         txn: Txn,
         reply: Reply<Committed>,
         /// Held until the transaction is done: the queue's bound.
-        _permit: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     },
     /// Answered when everything acknowledged so far is on disk.
     Flush { reply: Reply<()> },
@@ -144,6 +144,8 @@ struct Batch {
     staged: Vec<Arc<Written>>,
     answers: Vec<(Reply<Committed>, Result<Committed, StoreError>, OwnedSemaphorePermit)>,
     flushes: Vec<Reply<()>>,
+    /// Whether the store accepts anything.
+    accepted: Result<(), StoreError>,
     state: State,
     now: u64,
 }
@@ -158,11 +160,6 @@ impl Writer {
                 break;
             }
         }
-        let mut core = self.shared.core.lock();
-        if core.health == Health::Open {
-            core.health = Health::Closed;
-        }
-        drop(core);
         self.shared.disk.write().take();
         self.shared.changed.lock().take();
     }
@@ -194,6 +191,7 @@ impl Writer {
             staged: Vec::new(),
             answers: Vec::new(),
             flushes: Vec::new(),
+            accepted: core.healthy(),
             state: State { complete: published, ..self.state },
             now,
         };
@@ -202,17 +200,21 @@ impl Writer {
         for request in requests {
             match request {
                 Request::Flush { reply } => batch.flushes.push(reply),
-                Request::Commit { txn, reply, _permit } => {
+                Request::Commit { txn, reply, permit } => {
                     in_flight.keys.extend(keys_of(&txn).cloned());
                     let revision = first + batch.staged.len() as Revision;
                     let answer = core.healthy().and_then(|()| step(&mut head, &mut batch, txn, revision));
-                    batch.answers.push((reply, answer, _permit));
+                    batch.answers.push((reply, answer, permit));
                 }
             }
         }
         batch.state.last = batch.staged.last().map_or(published, |w| w.revision);
         batch.state.clean = last;
         core.in_flight = (!batch.staged.is_empty()).then_some(in_flight);
+        if last && core.health == Health::Open {
+            // From here on a relaxed write would be in no batch.
+            core.health = Health::Closed;
+        }
         drop(core);
         if expired > 0 {
             self.shared.announce();
@@ -221,10 +223,9 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: Batch) {
-        let Batch { visible, staged, mut answers, flushes, state, now } = batch;
-        let healthy = self.shared.core.lock().healthy();
+        let Batch { visible, staged, mut answers, flushes, accepted, state, now } = batch;
         let needed = !visible.is_empty() || !staged.is_empty() || state.clean;
-        let outcome = match healthy {
+        let outcome = match accepted {
             Ok(()) if needed => self.write(&visible, &staged, state, now),
             other => other,
         };
