@@ -46,7 +46,7 @@ impl ApiError {
     }
 
     fn about(mut self, resource: &Descriptor, name: &str) -> Self {
-        self.details.name = name.to_owned();
+        name.clone_into(&mut self.details.name);
         self.details.group = resource.group.to_string();
         self.details.kind = resource.plural.to_string();
         self
@@ -95,7 +95,7 @@ impl ApiError {
         let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let joined = if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) };
         let mut error = Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {joined}"));
-        error.details.name = name.to_owned();
+        name.clone_into(&mut error.details.name);
         error.details.group = resource.group.to_string();
         error.details.kind = resource.kind.to_string();
         error.details.causes = errors

@@ -1,7 +1,7 @@
 //! Text to tree, for JSON and YAML alike: one visitor that remembers where it is, so that duplicate keys are reported by
 //! their path. Both parsers bound their depth at 128 levels and count lines and columns.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -105,7 +105,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let length = self.0.path.len();
         let mut items = Vec::new();
         loop {
-            self.0.path.push_str(&format!("[{}]", items.len()));
+            // Writing to a String cannot fail.
+            let _ = write!(self.0.path, "[{}]", items.len());
             let item = access.next_element_seed(Seed(self.0))?;
             self.0.path.truncate(length);
             match item {

@@ -1,6 +1,7 @@
 //! RFC 6902 JSON Patch.
 //!
-//! Bounds: 10,000 operations, and 3 MiB of copied values, because a few `copy` operations can double an object each.
+//! Bounds: 10,000 operations; 3 MiB of copied values, because a few `copy` operations can double an object each; and 128
+//! levels, because an object that is nested deeper could not be read again.
 
 use json_patch::{Patch, PatchOperation};
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use crate::status::ApiError;
 
 const MAX_OPERATIONS: usize = 10_000;
 const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
+const MAX_DEPTH: usize = 127;
 
 /// Applies a patch; a failed `test` or a missing path is 422, a malformed patch 400.
 pub fn apply(object: &Value, patch: &Value) -> Result<Value, ApiError> {
@@ -23,19 +25,65 @@ pub fn apply(object: &Value, patch: &Value) -> Result<Value, ApiError> {
         );
         return Err(ApiError::new(413, "RequestEntityTooLarge", message));
     }
+    let mut bounds = Bounds { deepest: depth(object), copied: 0 };
     let mut patched = object.clone();
-    let mut copied = 0;
     for (index, operation) in operations.iter().enumerate() {
-        if let PatchOperation::Copy(copy) = operation {
-            copied += copy.from.resolve(&patched).map_or(0, |value| value.to_string().len());
-            if copied > MAX_COPIED_BYTES {
-                return Err(ApiError::too_large(MAX_COPIED_BYTES));
-            }
-        }
+        bounds.check(operation, &patched)?;
         json_patch::patch(&mut patched, std::slice::from_ref(operation))
             .map_err(|error| does_not_apply(format!("operation {index} failed at {}: {}", error.path, error.kind)))?;
     }
     Ok(patched)
+}
+
+/// What the operations so far have used up.
+struct Bounds {
+    /// The object is not deeper than this.
+    deepest: usize,
+    copied: usize,
+}
+
+impl Bounds {
+    fn check(&mut self, operation: &PatchOperation, object: &Value) -> Result<(), ApiError> {
+        match operation {
+            PatchOperation::Add(add) => self.deepen(add.path.count(), || depth(&add.value)),
+            PatchOperation::Replace(replace) => self.deepen(replace.path.count(), || depth(&replace.value)),
+            PatchOperation::Move(moved) => self.carry(moved.path.count(), || moved.from.resolve(object).ok()),
+            PatchOperation::Copy(copy) => {
+                self.copied += copy.from.resolve(object).map_or(0, |value| value.to_string().len());
+                if self.copied > MAX_COPIED_BYTES {
+                    return Err(ApiError::too_large(MAX_COPIED_BYTES));
+                }
+                self.carry(copy.path.count(), || copy.from.resolve(object).ok())
+            }
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => Ok(()),
+        }
+    }
+
+    /// A part of the object goes to a path: looked at only where the object's depth alone does not settle it.
+    fn carry<'a>(&mut self, at: usize, part: impl FnOnce() -> Option<&'a Value>) -> Result<(), ApiError> {
+        let bound = self.deepest;
+        if at + bound <= MAX_DEPTH {
+            return self.deepen(at, || bound);
+        }
+        self.deepen(at, || part().map_or(0, depth))
+    }
+
+    fn deepen(&mut self, at: usize, depth: impl FnOnce() -> usize) -> Result<(), ApiError> {
+        self.deepest = self.deepest.max(at + depth());
+        if self.deepest > MAX_DEPTH {
+            return Err(does_not_apply(format!("the object would be nested more than {MAX_DEPTH} levels deep")));
+        }
+        Ok(())
+    }
+}
+
+/// Levels of a value; a scalar has none.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -84,5 +132,30 @@ mod tests {
         let mut operations = vec![json!({"op": "add", "path": "/a", "value": {}})];
         operations.extend((0..60).map(|n| json!({"op": "copy", "from": "/a", "path": format!("/a/{n}")})));
         assert_eq!(apply(&json!({}), &Value::Array(operations)).unwrap_err().code, 413);
+    }
+
+    #[test]
+    fn copies_and_moves_that_nest_too_deep_are_refused() {
+        for name in ["copy", "move"] {
+            let mut operations = vec![json!({"op": "add", "path": "/a", "value": {"x": {}}})];
+            for n in 0..200 {
+                let (from, to) = if n % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") };
+                operations.push(json!({"op": "add", "path": to, "value": {}}));
+                operations.push(json!({"op": name, "from": from, "path": format!("{to}/n")}));
+            }
+            let error = apply(&json!({}), &Value::Array(operations)).unwrap_err();
+            assert_eq!(error.code, 422, "{name}");
+        }
+    }
+
+    #[test]
+    fn many_moves_of_an_ordinary_object_are_fine() {
+        let mut operations = Vec::new();
+        for n in 0..200 {
+            let (from, to) = if n % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") };
+            operations.push(json!({"op": "move", "from": from, "path": to}));
+        }
+        let object = json!({"a": {"x": [1]}});
+        assert_eq!(apply(&object, &Value::Array(operations)).unwrap(), object);
     }
 }

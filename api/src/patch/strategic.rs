@@ -143,16 +143,15 @@ fn merge_list(
         Some(Type::List(items)) => Level::of(Some(items)),
         _ => Level::Unknown,
     };
-    list::merge(old, new, merge.patch_merge_key, items)
+    list::merge(&old, new, merge.patch_merge_key, items)
 }
 
 /// Fields with a `$setElementOrder/FIELD` beside them: merged, then put in that order.
 fn merge_ordered_lists(object: &mut Tree, patch: &mut Tree, level: Level<'_>) -> Result<(), PatchError> {
     let fields: Vec<String> = patch.keys().filter_map(|key| key.strip_prefix(ORDER)).map(str::to_owned).collect();
     for field in fields {
-        let order = match patch.remove(&format!("{ORDER}{field}")) {
-            Some(Value::Array(order)) => order,
-            _ => return Err(PatchError::SetElementOrder),
+        let Some(Value::Array(order)) = patch.remove(&format!("{ORDER}{field}")) else {
+            return Err(PatchError::SetElementOrder);
         };
         let (kind, merge) = level.field(&field);
         let key = merge.and_then(|m| m.patch_merge_key);

@@ -4,7 +4,8 @@
 //! it is made. A registry's documents live as long as that registry: a changed registry has its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -34,7 +35,11 @@ pub struct Document {
 impl Document {
     fn new(value: &Value) -> Self {
         let text = value.to_string();
-        let etag = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02X}")).collect();
+        let mut etag = String::with_capacity(64);
+        for byte in Sha256::digest(text.as_bytes()) {
+            // Writing to a String cannot fail.
+            let _ = write!(etag, "{byte:02X}");
+        }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         // Writing to a Vec cannot fail.
         let _ = encoder.write_all(text.as_bytes());
@@ -61,8 +66,8 @@ impl Documents {
         if let Some(document) = documents().get(path) {
             return document.clone();
         }
-        let made = Document::new(&make());
-        documents().entry(path.to_owned()).or_insert(made).clone()
+        let new = Document::new(&make());
+        documents().entry(path.to_owned()).or_insert(new).clone()
     }
 }
 
@@ -104,7 +109,7 @@ pub fn openapi_v3_index(registry: &Registry) -> Document {
 pub fn openapi_v2(registry: &Registry) -> Document {
     registry.documents().get("v2", || {
         let all = group_versions(registry).into_iter().map(|(group, version)| v3(registry, group, version));
-        v2::convert(all, info())
+        v2::convert(all, &info())
     })
 }
 

@@ -7,7 +7,7 @@ use super::{Level, PatchError, Tree, go_map, merge_map, order};
 
 /// Merges `new` into `old`. `key` is the merge key of a list of objects.
 pub(super) fn merge(
-    old: Vec<Value>,
+    old: &[Value],
     new: Vec<Value>,
     key: Option<&str>,
     items: Level<'_>,
@@ -16,28 +16,28 @@ pub(super) fn merge(
         return Err(PatchError::ListOfLists);
     }
     if !old.iter().chain(&new).any(Value::is_object) {
-        return Ok(merge_scalars(old, new));
+        return Ok(merge_scalars(old, &new));
     }
     let Some(key) = key else { return Err(PatchError::NoKeyDeclared(items.name().to_owned())) };
     let maps = |list: Vec<Value>| -> Vec<Tree> {
         list.into_iter().filter_map(|item| if let Value::Object(map) = item { Some(map) } else { None }).collect()
     };
-    let (merged, order) = merge_maps(maps(old.clone()), maps(new), key, items)?;
+    let (merged, order) = merge_maps(maps(old.to_vec()), maps(new), key, items)?;
     Ok(match order {
-        Some(order) => order::arrange(merged, &order, &old, Some(key)),
+        Some(order) => order::arrange(merged, &order, old, Some(key)),
         None => merged,
     })
 }
 
 /// Scalars of the patch come first, in its order; no value twice.
-fn merge_scalars(old: Vec<Value>, new: Vec<Value>) -> Vec<Value> {
+fn merge_scalars(old: &[Value], new: &[Value]) -> Vec<Value> {
     let mut merged = Vec::with_capacity(old.len() + new.len());
-    for value in old.iter().chain(&new) {
+    for value in old.iter().chain(new) {
         if !merged.contains(value) {
             merged.push(value.clone());
         }
     }
-    order::arrange(merged, &new, &old, None)
+    order::arrange(merged, new, old, None)
 }
 
 /// The merged items, and the patch's items as an order for them; no order if the patch replaces the list.

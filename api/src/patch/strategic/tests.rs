@@ -76,6 +76,18 @@ fn set_element_order_arranges_the_whole_list() {
 }
 
 #[test]
+fn a_patch_as_kubectl_computes_it_removes_changes_and_orders() {
+    let object = containers(json!([{"name": "x", "image": "1", "tty": true}, {"name": "gone"}, {"name": "injected"}]));
+    let patch = json!({"spec": {"$setElementOrder/containers": [{"name": "x"}],
+        "containers": [{"image": "2", "name": "x", "ports": [{"containerPort": 80}]}, {"$patch": "delete", "name": "gone"}]}});
+    let wanted = json!([
+        {"name": "x", "image": "2", "tty": true, "ports": [{"containerPort": 80}]},
+        {"name": "injected"},
+    ]);
+    assert_eq!(pod(object, patch), containers(wanted));
+}
+
+#[test]
 fn retain_keys_clears_what_it_does_not_name() {
     let deployment = Descriptor::of::<Deployment>();
     let object = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
@@ -126,9 +138,12 @@ fn list(items: &[(usize, bool, u8)], directives: bool) -> Value {
         seen.push(*name);
         new
     });
-    let items = items.map(|(name, delete, image)| match directives && *delete {
-        true => json!({"name": name.to_string(), "$patch": "delete"}),
-        false => json!({"name": name.to_string(), "image": image.to_string()}),
+    let items = items.map(|(name, delete, image)| {
+        if directives && *delete {
+            json!({"name": name.to_string(), "$patch": "delete"})
+        } else {
+            json!({"name": name.to_string(), "image": image.to_string()})
+        }
     });
     containers(items.collect())
 }

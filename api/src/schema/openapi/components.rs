@@ -110,10 +110,10 @@ pub(super) fn all(kinds: &[&Descriptor]) -> Map<String, Value> {
 fn mark(schemas: &mut Map<String, Value>, definition: &str, gvk: Value) {
     let Some(Value::Object(schema)) = schemas.get_mut(definition) else { return };
     let marks = schema.entry("x-kubernetes-group-version-kind").or_insert_with(|| json!([]));
-    if let Value::Array(marks) = marks {
-        if !marks.contains(&gvk) {
-            marks.push(gvk);
-        }
+    if let Value::Array(marks) = marks
+        && !marks.contains(&gvk)
+    {
+        marks.push(gvk);
     }
 }
 
@@ -155,10 +155,10 @@ fn optional_metadata(map: &mut Map<String, Value>) {
 /// A reference with siblings becomes `allOf`, as OpenAPI 3.0 wants.
 fn references(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else { return };
-    if map.len() > 1 {
-        if let Some(reference) = map.remove("$ref") {
-            map.insert("allOf".into(), json!([{"$ref": reference}]));
-        }
+    if map.len() > 1
+        && let Some(reference) = map.remove("$ref")
+    {
+        map.insert("allOf".into(), json!([{"$ref": reference}]));
     }
     for inner in ["items", "additionalProperties"] {
         if let Some(inner) = map.get_mut(inner) {

@@ -47,16 +47,16 @@ impl<'a> Kind<'a> {
             |id: &str, verbs: &[Verb]| self.item(id, &self.gvk, Some(&resource.definition), verbs, resource.verbs);
 
         let verbs = own(&id, &[Verb::List, Verb::Create, Verb::DeleteCollection]);
-        insert(paths, &collection, verbs, self.path_parameters(false));
+        insert(paths, &collection, verbs, &self.path_parameters(false));
         let verbs = own(&id, &[Verb::Read, Verb::Replace, Verb::Patch, Verb::Delete]);
-        insert(paths, &format!("{collection}/{{name}}"), verbs, self.path_parameters(true));
+        insert(paths, &format!("{collection}/{{name}}"), verbs, &self.path_parameters(true));
         if resource.namespaced() {
             let verbs = own(&format!("{kind}ForAllNamespaces"), &[Verb::List]);
-            insert(paths, &format!("{root}/{}", resource.plural), verbs, vec![parameters::pretty()]);
+            insert(paths, &format!("{root}/{}", resource.plural), verbs, &[parameters::pretty()]);
         }
         for subresource in &resource.subresources {
             let path = format!("{collection}/{{name}}/{}", subresource.name());
-            insert(paths, &path, self.subresource(subresource), self.path_parameters(true));
+            insert(paths, &path, self.subresource(subresource), &self.path_parameters(true));
         }
     }
 
@@ -108,7 +108,7 @@ impl<'a> Kind<'a> {
     }
 }
 
-fn insert(paths: &mut Map<String, Value>, path: &str, mut item: Map<String, Value>, parameters: Vec<Value>) {
+fn insert(paths: &mut Map<String, Value>, path: &str, mut item: Map<String, Value>, parameters: &[Value]) {
     if !item.is_empty() {
         item.insert("parameters".into(), json!(parameters));
         paths.insert(path.to_owned(), Value::Object(item));

@@ -7,7 +7,7 @@ use crate::schema::build::REFERENCE;
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// Joins v3 documents into one of v2. Of a definition that several have, the first counts.
-pub(super) fn convert(documents: impl Iterator<Item = Value>, info: Value) -> Value {
+pub(super) fn convert(documents: impl Iterator<Item = Value>, info: &Value) -> Value {
     let (mut paths, mut definitions) = (Map::new(), Map::new());
     for mut document in documents {
         for (path, mut item) in take(&mut document, "/paths") {
