@@ -1,1 +1,42 @@
-fn main() {}
+//! The `wherry` command: reads the command line, sets up logging and cryptography, and hands over to a subcommand.
+
+mod client;
+mod commands;
+mod data_dir;
+mod logging;
+mod manifest;
+mod output;
+mod progress;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::commands::Command;
+use crate::logging::LogOptions;
+
+/// Runs WebAssembly components and OCI containers from the YAML that you know, with one binary.
+#[derive(Debug, Parser)]
+#[command(name = "wherry", version, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    log: LogOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.log.install();
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a cryptography provider was installed before");
+    }
+    match cli.command.run() {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

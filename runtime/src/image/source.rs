@@ -56,6 +56,13 @@ pub struct Registry {
     client: tokio::sync::Mutex<Option<(Client, RegistryAuth)>>,
 }
 
+impl std::fmt::Debug for Registry {
+    /// Credentials are never printed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("credentials", &self.auths.len()).finish_non_exhaustive()
+    }
+}
+
 impl Registry {
     pub fn new(auths: Vec<RegistryAuth>) -> Self {
         Self { auths, client: tokio::sync::Mutex::new(None) }
@@ -150,6 +157,12 @@ pub fn explain(image: &Reference, error: OciDistributionError) -> SourceError {
 /// The cluster's own registry, reached as every other part of the API: with the node's identity.
 pub struct Cluster {
     client: kube::Client,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
 }
 
 impl Cluster {

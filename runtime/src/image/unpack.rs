@@ -12,7 +12,7 @@ const LARGEST_ROOT: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Why a layer cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
+pub(super) enum UnpackError {
     #[error("layer type {0} is not supported")]
     MediaType(String),
     #[error("the layer's archive is damaged or cannot be written")]
@@ -24,7 +24,7 @@ pub enum UnpackError {
 }
 
 /// Applies one layer over what is in `root`. Blocks: call it on a blocking thread.
-pub fn layer(blob: &Path, media_type: &str, root: &Path) -> Result<(), UnpackError> {
+pub(super) fn layer(blob: &Path, media_type: &str, root: &Path) -> Result<(), UnpackError> {
     let file = BufReader::new(File::open(blob)?);
     let reader: Box<dyn Read> = if media_type.ends_with("gzip") {
         Box::new(GzDecoder::new(file))
@@ -93,7 +93,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// A file inside `root` by its absolute path in the image; a link that leads out is refused.
-pub fn find(root: &Path, inside: &str) -> Result<PathBuf, UnpackError> {
+pub(super) fn find(root: &Path, inside: &str) -> Result<PathBuf, UnpackError> {
     let path = root.join(inside.trim_start_matches('/')).canonicalize()?;
     if path.starts_with(root.canonicalize()?) { Ok(path) } else { Err(UnpackError::Outside(path)) }
 }

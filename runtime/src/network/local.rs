@@ -113,7 +113,7 @@ pub(crate) mod testing {
 
     /// A network without Services; every pod that it makes shares its listeners.
     #[derive(Debug)]
-    pub(crate) struct Lone(Arc<Shared>, Slot);
+    pub(crate) struct Lone(Arc<Shared>, #[expect(dead_code, reason = "claims the addresses")] Slot);
 
     impl Lone {
         pub(crate) fn new() -> Self {

@@ -1,0 +1,163 @@
+//! `wherry get`: tables from the server, or objects as YAML or JSON.
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use futures::{AsyncBufReadExt, TryStreamExt};
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use crate::client::{Client, Connection, JSON, Resource};
+use crate::output;
+use crate::table::Table;
+
+/// What asks for a table.
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+/// How objects are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Wide,
+    Yaml,
+    Json,
+    Name,
+}
+
+/// Show objects.
+#[derive(Debug, Args)]
+pub struct Get {
+    #[command(flatten)]
+    connection: Connection,
+    /// Kinds, separated by commas (`pods`, `deploy,svc`), or KIND/NAME
+    kind: String,
+    /// Names; all objects if none is given
+    names: Vec<String>,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+    /// Only objects with these labels (`app=hello,tier!=front`)
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+    /// Go on with changes as they happen
+    #[arg(short, long)]
+    watch: bool,
+    /// Without the header line
+    #[arg(long)]
+    no_headers: bool,
+}
+
+impl Get {
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        if let Some((kind, name)) = self.kind.clone().split_once('/') {
+            self.kind = kind.to_owned();
+            self.names.insert(0, name.to_owned());
+        }
+        let client = self.connection.open().await?;
+        let kinds: Vec<&str> = self.kind.split(',').collect();
+        if kinds.len() > 1 && (self.watch || !self.names.is_empty()) {
+            bail!("names and --watch need a single kind, not {}", self.kind);
+        }
+        let mut shown = false;
+        for kind in &kinds {
+            let resource = client.resource(kind).await?;
+            shown |= self.show(&client, &resource, kinds.len() > 1 && shown).await?;
+        }
+        if !shown && self.output.is_none_or(|output| output == Output::Wide) && !self.watch {
+            let place = if self.all_namespaces { String::new() } else { format!(" in {} namespace", client.namespace) };
+            output::note(format!("No resources found{place}"));
+        }
+        Ok(())
+    }
+
+    /// Paths to ask: one per name, or the collection's.
+    fn paths(&self, client: &Client, resource: &Resource) -> Vec<String> {
+        let namespace = (!self.all_namespaces).then_some(client.namespace.as_str());
+        if self.names.is_empty() {
+            let query = self.selector.as_ref().map(|s| {
+                let encoded: String = url::form_urlencoded::byte_serialize(s.as_bytes()).collect();
+                format!("?labelSelector={encoded}")
+            });
+            return vec![resource.path(namespace, None) + &query.unwrap_or_default()];
+        }
+        self.names.iter().map(|name| resource.path(namespace, Some(name))).collect()
+    }
+
+    async fn show(&self, client: &Client, resource: &Resource, gap: bool) -> anyhow::Result<bool> {
+        let wants_table = self.output.is_none_or(|output| output == Output::Wide);
+        let mut shown = false;
+        let mut version = String::new();
+        for path in self.paths(client, resource) {
+            let accept = if wants_table { TABLE } else { JSON };
+            let answer: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, accept, None).await?)?;
+            version = answer.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if wants_table {
+                let table = self.table(&answer, resource);
+                if gap && !table.is_empty() {
+                    output::line("");
+                }
+                if !table.is_empty() {
+                    table.lines(!self.no_headers && !shown).iter().for_each(output::line);
+                    shown = true;
+                }
+            } else {
+                self.print(resource, &answer)?;
+                shown = true;
+            }
+        }
+        if self.watch {
+            self.follow(client, resource, &version).await?;
+        }
+        Ok(shown)
+    }
+
+    fn table(&self, answer: &Value, resource: &Resource) -> Table {
+        Table::from_server(answer, self.output == Some(Output::Wide), self.all_namespaces && resource.namespaced)
+    }
+
+    fn print(&self, resource: &Resource, answer: &Value) -> anyhow::Result<()> {
+        match self.output {
+            Some(Output::Yaml) => output::raw(serde_yaml::to_string(answer)?.as_bytes()),
+            Some(Output::Name) => {
+                let one = [answer.clone()];
+                let items = answer.get("items").and_then(Value::as_array).map_or(&one[..], Vec::as_slice);
+                for item in items {
+                    output::line(resource.named(item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()));
+                }
+            }
+            _ => output::line(serde_json::to_string_pretty(answer)?),
+        }
+        Ok(())
+    }
+
+    /// Prints changes until the server or the person ends it.
+    async fn follow(&self, client: &Client, resource: &Resource, version: &str) -> anyhow::Result<()> {
+        let namespace = (!self.all_namespaces).then_some(client.namespace.as_str());
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("watch", "true").append_pair("resourceVersion", version);
+        if let [name] = self.names.as_slice() {
+            query.append_pair("fieldSelector", &format!("metadata.name={name}"));
+        }
+        if let Some(selector) = &self.selector {
+            query.append_pair("labelSelector", selector);
+        }
+        let path = format!("{}?{}", resource.path(namespace, None), query.finish());
+        let accept = if self.output.is_none_or(|output| output == Output::Wide) { TABLE } else { JSON };
+        let response = client.open(http::Method::GET, &path, accept, None).await?;
+        let stream = response.into_body().into_data_stream().map_err(std::io::Error::other);
+        let mut lines = stream.into_async_read().lines();
+        while let Some(line) = lines.try_next().await.context("the watch broke off")? {
+            let event: Value = serde_json::from_str(&line).context("the watch sent what is not JSON")?;
+            let object = event.get("object").cloned().unwrap_or_default();
+            if event.get("type").and_then(Value::as_str) == Some("ERROR") {
+                bail!("{}", object.get("message").and_then(Value::as_str).unwrap_or("the watch failed"));
+            }
+            if accept == TABLE {
+                self.table(&object, resource).lines(false).iter().for_each(output::line);
+            } else {
+                self.print(resource, &object)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! `wherry image`: the images of the cluster's own registry, over the OCI distribution API at `/v2/`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use oci_distribution::Reference;
+use serde_json::Value;
+use wherry_runtime::image::blobs::digest_of;
+use wherry_runtime::image::manifest::ACCEPTED;
+use wherry_runtime::image::package::Package;
+use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY};
+
+use crate::client::{Client, Connection, JSON};
+use crate::output;
+use crate::table::Table;
+
+/// The images of the cluster's own registry.
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// List images
+    Ls(Ls),
+    /// Remove an image's tag or manifest
+    Rm(One),
+    /// Show an image's manifest and config
+    Inspect(One),
+    /// Package a component and store it; without a name it is NAMESPACE/FILE
+    Import(Import),
+}
+
+/// List images.
+#[derive(Debug, Args)]
+pub struct Ls {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// One image.
+#[derive(Debug, Args)]
+pub struct One {
+    #[command(flatten)]
+    connection: Connection,
+    /// NAMESPACE/NAME[:TAG][@DIGEST]
+    image: String,
+}
+
+/// A component to store.
+#[derive(Debug, Args)]
+pub struct Import {
+    #[command(flatten)]
+    connection: Connection,
+    /// The component or core module
+    wasm: PathBuf,
+    /// NAMESPACE/NAME[:TAG]
+    image: Option<String>,
+}
+
+impl Image {
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Ls(command) => list(&command.connection.open().await?).await,
+            Self::Rm(command) => remove(&command.connection.open().await?, &parse(&command.image)?).await,
+            Self::Inspect(command) => inspect(&command.connection.open().await?, &parse(&command.image)?).await,
+            Self::Import(command) => command.run().await,
+        }
+    }
+}
+
+fn parse(image: &str) -> anyhow::Result<Reference> {
+    let full = if image.starts_with(CLUSTER_REGISTRY) { image.to_owned() } else { format!("{CLUSTER_REGISTRY}/{image}") };
+    reference::parse(&full).with_context(|| format!("{image:?} is not NAMESPACE/NAME[:TAG][@DIGEST]"))
+}
+
+async fn json(client: &Client, path: &str) -> anyhow::Result<Value> {
+    Ok(serde_json::from_slice(&client.request(http::Method::GET, path, JSON, None).await?)?)
+}
+
+fn strings<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a str> {
+    value.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
+async fn list(client: &Client) -> anyhow::Result<()> {
+    let catalog = json(client, "/v2/_catalog?n=10000").await?;
+    let mut rows = Vec::new();
+    for repository in strings(&catalog, "repositories") {
+        let tags = json(client, &format!("/v2/{repository}/tags/list")).await?;
+        for tag in strings(&tags, "tags") {
+            let bytes = manifest(client, repository, tag).await?;
+            let size: u64 = serde_json::from_slice::<Value>(&bytes)?
+                .get("layers")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|layer| layer.get("size").and_then(Value::as_u64))
+                .sum();
+            rows.push(vec![repository.to_owned(), tag.to_owned(), digest_of(&bytes), format!("{} KB", size.div_ceil(1000))]);
+        }
+    }
+    Table::new(&["REPOSITORY", "TAG", "DIGEST", "SIZE"], rows).lines(true).iter().for_each(output::line);
+    Ok(())
+}
+
+async fn manifest(client: &Client, repository: &str, which: &str) -> anyhow::Result<Vec<u8>> {
+    let path = format!("/v2/{repository}/manifests/{which}");
+    client.request(http::Method::GET, &path, &ACCEPTED.join(", "), None).await
+}
+
+fn which(image: &Reference) -> &str {
+    image.digest().or(image.tag()).unwrap_or("latest")
+}
+
+async fn remove(client: &Client, image: &Reference) -> anyhow::Result<()> {
+    let path = format!("/v2/{}/manifests/{}", image.repository(), which(image));
+    client.request(http::Method::DELETE, &path, JSON, None).await?;
+    output::line(format!("{} removed", image.whole()));
+    Ok(())
+}
+
+async fn inspect(client: &Client, image: &Reference) -> anyhow::Result<()> {
+    let bytes = manifest(client, image.repository(), which(image)).await?;
+    let manifest: Value = serde_json::from_slice(&bytes)?;
+    let Some(config) = manifest.pointer("/config/digest").and_then(Value::as_str) else {
+        bail!("the manifest of {} has no config", image.whole())
+    };
+    let config = json(client, &format!("/v2/{}/blobs/{config}", image.repository())).await?;
+    let shown = serde_json::json!({
+        "name": image.whole(), "digest": digest_of(&bytes), "manifest": manifest, "config": config,
+    });
+    output::line(serde_json::to_string_pretty(&shown)?);
+    Ok(())
+}
+
+impl Import {
+    async fn run(self) -> anyhow::Result<()> {
+        let client = self.connection.open().await?;
+        let stem = self.wasm.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let image = parse(&self.image.unwrap_or_else(|| format!("{}/{stem}", client.namespace)))?;
+        let wasm = std::fs::read(&self.wasm).with_context(|| format!("{} cannot be read", self.wasm.display()))?;
+        let package = Package::of(wasm).with_context(|| format!("{} cannot be packaged", self.wasm.display()))?;
+        output::line(package.push_to_cluster(&image, &client.kube).await?);
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! `wherry logs`: a container's log, streamed.
+
+use anyhow::Context;
+use clap::Args;
+use futures::TryStreamExt;
+use http_body_util::BodyExt;
+
+use crate::client::Connection;
+use crate::output;
+
+/// Show a container's log.
+#[derive(Debug, Args)]
+pub struct Logs {
+    #[command(flatten)]
+    connection: Connection,
+    /// The pod, as NAME or `pod/NAME`
+    pod: String,
+    /// The container, if the pod has several
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Go on as lines are written
+    #[arg(short, long)]
+    follow: bool,
+    /// Of the container's last run before this one
+    #[arg(short, long)]
+    previous: bool,
+    /// Only the last lines
+    #[arg(long, value_name = "LINES")]
+    tail: Option<u64>,
+    /// Only lines of the last seconds, or of a span such as `5m` or `2h`
+    #[arg(long, value_name = "SPAN", value_parser = seconds)]
+    since: Option<u64>,
+    /// With each line's time
+    #[arg(long)]
+    timestamps: bool,
+}
+
+/// `90`, `90s`, `5m`, `2h` as seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("a number with s, m or h".to_owned()),
+    };
+    number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).filter(|n| *n > 0).ok_or_else(|| "a number above 0 with s, m or h".to_owned())
+}
+
+impl Logs {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let client = self.connection.open().await?;
+        let pod = self.pod.rsplit('/').next().unwrap_or_default();
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        for (name, set) in [("follow", self.follow), ("previous", self.previous), ("timestamps", self.timestamps)] {
+            if set {
+                query.append_pair(name, "true");
+            }
+        }
+        for (name, value) in [("tailLines", self.tail), ("sinceSeconds", self.since)] {
+            if let Some(value) = value {
+                query.append_pair(name, &value.to_string());
+            }
+        }
+        if let Some(container) = &self.container {
+            query.append_pair("container", container);
+        }
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}/log?{}", client.namespace, query.finish());
+        let mut log = client.open(http::Method::GET, &path, "*/*", None).await?.into_body().into_data_stream();
+        while let Some(bytes) = log.try_next().await.context("the log broke off")? {
+            output::raw(&bytes);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_seconds_with_a_unit() {
+        assert_eq!(["90", "90s", "5m", "2h"].map(|s| seconds(s).unwrap()), [90, 90, 300, 7200]);
+        for bad in ["", "0", "5d", "m", "-1", "99999999999999999999h"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

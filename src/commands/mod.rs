@@ -1,0 +1,71 @@
+//! One file per subcommand.
+
+mod apply;
+mod backup;
+mod delete;
+mod get;
+mod image;
+mod kubeconfig;
+mod logs;
+mod push;
+mod scale;
+pub mod up;
+mod version;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Subcommand;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run server and node in this process, and apply manifests
+    Up(up::Up),
+    /// Create or change objects from manifests; images that are paths are packaged and pushed
+    Apply(apply::Apply),
+    /// Show objects
+    Get(get::Get),
+    /// Delete objects, by name or from manifests
+    Delete(delete::Delete),
+    /// Show a container's log
+    Logs(logs::Logs),
+    /// Set the number of replicas
+    Scale(scale::Scale),
+    /// Package a component and push it to a registry
+    Push(push::Push),
+    /// The images of the cluster's own registry
+    #[command(subcommand)]
+    Image(image::Image),
+    /// Print the administrator's kubeconfig
+    Kubeconfig(kubeconfig::Kubeconfig),
+    /// Write a consistent copy of the running server's database
+    Backup(backup::Backup),
+    /// Print the version
+    Version(version::Version),
+}
+
+impl Command {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Up(command) => command.run(),
+            Self::Kubeconfig(command) => command.run(),
+            Self::Apply(command) => block_on(command.run()),
+            Self::Get(command) => block_on(command.run()),
+            Self::Delete(command) => block_on(command.run()),
+            Self::Logs(command) => block_on(command.run()),
+            Self::Scale(command) => block_on(command.run()),
+            Self::Push(command) => block_on(command.run()),
+            Self::Image(command) => block_on(command.run()),
+            Self::Backup(command) => block_on(command.run()),
+            Self::Version(command) => block_on(command.run()),
+        }
+    }
+}
+
+/// Client commands need one thread.
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(work)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,56 @@
+//! Logs: readable on a terminal, JSON lines on request, filtered by module. They go to standard error, so that a
+//! command's output stays its own.
+
+use std::io::IsTerminal;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// What is logged without `--log-filter`.
+const DEFAULT_FILTER: &str = "warn,wherry=info,wherry_control=info,wherry_runtime=info";
+/// What is logged by a client command.
+const QUIET_FILTER: &str = "error";
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Logging flags, for every subcommand.
+#[derive(Clone, Debug, Args)]
+pub struct LogOptions {
+    /// How log lines on standard error are written
+    #[arg(long, value_enum, default_value_t, global = true, env = "WHERRY_LOG_FORMAT", help_heading = "Logging")]
+    log_format: LogFormat,
+    /// What is logged: `LEVEL` or `MODULE=LEVEL,…` (error, warn, info, debug, trace)
+    #[arg(long, global = true, env = "WHERRY_LOG", value_name = "FILTER", help_heading = "Logging")]
+    log_filter: Option<String>,
+}
+
+impl LogOptions {
+    /// Installs the subscriber. A filter that does not parse is reported and replaced by the default.
+    pub fn install(&self) {
+        let asked = self.log_filter.as_deref().map(EnvFilter::try_new);
+        let (filter, bad) = match asked {
+            Some(Ok(filter)) => (filter, None),
+            Some(Err(error)) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
+            None => (EnvFilter::new(if is_server() { DEFAULT_FILTER } else { QUIET_FILTER }), None),
+        };
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Json => builder.json().init(),
+            LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).compact().init(),
+        }
+        if let Some(error) = bad {
+            tracing::warn!(%error, "--log-filter is not a filter; using the default");
+        }
+    }
+}
+
+/// Whether this process serves; client commands only log errors unless asked.
+fn is_server() -> bool {
+    std::env::args().any(|argument| argument == "up")
+}

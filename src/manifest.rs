@@ -1,0 +1,156 @@
+//! Manifests from files, folders and standard input: parsed with line and column, and images that are paths found.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// One object of a manifest and where it came from.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub object: Value,
+    /// For messages: the file's name, and the document's number in it.
+    pub origin: String,
+    /// What paths in it are relative to.
+    pub folder: PathBuf,
+}
+
+impl Document {
+    pub fn api_version(&self) -> &str {
+        self.object.get("apiVersion").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    pub fn kind(&self) -> &str {
+        self.object.get("kind").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn metadata(&self, field: &str) -> Option<&str> {
+        self.object.get("metadata")?.get(field)?.as_str()
+    }
+
+    pub fn name(&self) -> &str {
+        self.metadata("name").unwrap_or_default()
+    }
+
+    pub fn namespace(&self) -> Option<&str> {
+        self.metadata("namespace")
+    }
+}
+
+/// Reads everything that `-f` names, in order: a file, a folder's `.yaml`, `.yml` and `.json` files by name, or `-`.
+pub fn read(sources: &[String]) -> anyhow::Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    for source in sources {
+        if source.starts_with("http://") || source.starts_with("https://") {
+            bail!("{source}: manifests are read from files, folders and standard input; fetch it first");
+        }
+        if source == "-" {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("standard input is not UTF-8 text")?;
+            documents.extend(parse(&text, "standard input", &std::env::current_dir()?)?);
+            continue;
+        }
+        for path in files(Path::new(source))? {
+            let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read as UTF-8 text", path.display()))?;
+            let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+            documents.extend(parse(&text, &path.display().to_string(), &folder)?);
+        }
+    }
+    if documents.is_empty() {
+        bail!("there are no objects in {}", sources.join(", "));
+    }
+    Ok(documents)
+}
+
+fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let metadata = fs::metadata(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    if !metadata.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found: Vec<PathBuf> = fs::read_dir(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json"))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+/// Parses YAML documents (JSON is YAML); a `List` is its items.
+fn parse(text: &str, origin: &str, folder: &Path) -> anyhow::Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    for (index, part) in serde_yaml::Deserializer::from_str(text).enumerate() {
+        let value = Value::deserialize(part).with_context(|| format!("{origin} is not YAML"))?;
+        let origin = if index == 0 { origin.to_owned() } else { format!("{origin}, document {}", index + 1) };
+        if value.is_null() {
+            continue;
+        }
+        let items = match value.get("items").and_then(Value::as_array) {
+            Some(items) if value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List")) => items.clone(),
+            _ => vec![value],
+        };
+        for object in items {
+            let document = Document { object, origin: origin.clone(), folder: folder.to_owned() };
+            if document.api_version().is_empty() || document.kind().is_empty() {
+                bail!("{origin}: an object needs apiVersion and kind");
+            }
+            documents.push(document);
+        }
+    }
+    Ok(documents)
+}
+
+/// Whether an image is a file beside the manifest.
+pub fn is_path(image: &str) -> bool {
+    ["./", "../", "/", "file:"].iter().any(|prefix| image.starts_with(prefix))
+}
+
+/// The containers' `image` values of an object, wherever its pod template is.
+pub fn images(object: &mut Value) -> Vec<&mut Value> {
+    let spec = ["/spec/template/spec", "/spec/jobTemplate/spec/template/spec", "/template/spec", "/spec"]
+        .into_iter()
+        .find(|path| object.pointer(path).is_some_and(|spec| spec.get("containers").is_some()));
+    let Some(Value::Object(spec)) = spec.and_then(|path| object.pointer_mut(path)) else { return Vec::new() };
+    spec.iter_mut()
+        .filter(|(field, _)| matches!(field.as_str(), "containers" | "initContainers" | "ephemeralContainers"))
+        .filter_map(|(_, list)| list.as_array_mut())
+        .flatten()
+        .filter_map(|container| container.get_mut("image"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_that_does_not_parse_says_where() {
+        let error = parse("a: 1\nb: [2\nc: 3\n", "x.yaml", Path::new("")).unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.contains("x.yaml") && text.contains("line"), "{text}");
+    }
+
+    #[test]
+    fn a_list_is_its_items_and_empty_documents_are_nothing() {
+        let text = "---\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n";
+        let documents = parse(text, "x", Path::new("")).unwrap();
+        assert_eq!(documents.iter().map(Document::name).collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn images_are_found_in_every_kind_of_template() {
+        for text in [
+            r#"{"spec":{"containers":[{"image":"a"}],"initContainers":[{"image":"b"}]}}"#,
+            r#"{"spec":{"template":{"spec":{"containers":[{"image":"a"},{"image":"b"}]}}}}"#,
+            r#"{"spec":{"jobTemplate":{"spec":{"template":{"spec":{"containers":[{"image":"a"},{"image":"b"}]}}}}}}"#,
+        ] {
+            let mut object: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(images(&mut object).len(), 2, "{text}");
+        }
+        assert_eq!(images(&mut serde_json::json!({"data": {}})).len(), 0);
+    }
+}

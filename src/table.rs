@@ -1,0 +1,89 @@
+//! Prints the server's tables: the server says the columns and the cells, this only aligns them.
+
+use serde_json::Value;
+
+/// Spaces between columns.
+const GAP: usize = 3;
+
+/// A table's visible columns and rows as text.
+#[derive(Debug, Default)]
+pub struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// From a `meta.k8s.io/v1` Table. `wide` shows columns of lower priority, `namespaced` puts each object's namespace first.
+    pub fn from_server(table: &Value, wide: bool, namespaced: bool) -> Self {
+        let definitions = list(table, "columnDefinitions");
+        let shown: Vec<usize> = definitions
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| wide || column.get("priority").and_then(Value::as_i64).unwrap_or(0) == 0)
+            .map(|(index, _)| index)
+            .collect();
+        let pick = |cells: &[Value]| shown.iter().map(|i| cells.get(*i).map_or_else(String::new, cell)).collect::<Vec<_>>();
+        let names: Vec<Value> = definitions.iter().map(|c| c.get("name").cloned().unwrap_or_default()).collect();
+        let mut header: Vec<String> = pick(&names).into_iter().map(|name| name.to_uppercase()).collect();
+        if namespaced {
+            header.insert(0, "NAMESPACE".to_owned());
+        }
+        let rows = list(table, "rows").iter().map(|row| {
+            let mut cells = pick(list(row, "cells"));
+            if namespaced {
+                cells.insert(0, row.pointer("/object/metadata/namespace").map_or_else(String::new, cell));
+            }
+            cells
+        });
+        Self { header, rows: rows.collect() }
+    }
+
+    pub fn new(header: &[&str], rows: Vec<Vec<String>>) -> Self {
+        Self { header: header.iter().map(|&h| h.to_owned()).collect(), rows }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The lines, without the header if `header` is false.
+    pub fn lines(&self, header: bool) -> Vec<String> {
+        let all = || std::iter::once(&self.header).chain(&self.rows);
+        let columns = self.header.len();
+        let widths: Vec<usize> = (0..columns).map(|i| all().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0)).collect();
+        let line = |row: &Vec<String>| {
+            let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<pad$}", pad = width + GAP));
+            padded.collect::<String>().trim_end().to_owned()
+        };
+        all().skip(usize::from(!header)).map(line).collect()
+    }
+}
+
+fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+    value.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.replace('\n', " "),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_wide_ones_hidden() {
+        let table = json!({
+            "columnDefinitions": [{"name": "Name", "priority": 0}, {"name": "Ready"}, {"name": "IP", "priority": 1}],
+            "rows": [{"cells": ["long-name", 1, "x"], "object": {"metadata": {"namespace": "ns"}}}, {"cells": ["a", null, "y"]}],
+        });
+        assert_eq!(Table::from_server(&table, false, false).lines(true), ["NAME        READY", "long-name   1", "a"]);
+        assert_eq!(Table::from_server(&table, true, true).lines(false)[0], "ns          long-name   1       x");
+    }
+}
