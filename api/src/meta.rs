@@ -244,3 +244,115 @@ fn strings(list: Option<&Value>) -> impl Iterator<Item = &str> {
 fn entries(map: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
     map.and_then(Value::as_object).into_iter().flat_map(Map::iter)
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{ConfigMap, Node};
+
+    use super::*;
+
+    fn created(metadata: &Value) -> Vec<String> {
+        let mut errors = ErrorList::default();
+        validate_create(&Descriptor::of::<ConfigMap>(), &json!({ "metadata": metadata }), &mut errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    fn updated(new: &Value, old: &Value) -> Vec<String> {
+        let mut errors = ErrorList::default();
+        let resource = Descriptor::of::<ConfigMap>();
+        validate_update(&resource, &json!({ "metadata": new }), &json!({ "metadata": old }), &mut errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_generated_name_is_a_label_that_ends_in_five_letters_without_vowels() {
+        let mut next = 0;
+        let name = generate_name("web-", |n| {
+            next += 7;
+            next % n
+        });
+        assert_eq!(name.len(), 9);
+        assert!(name.bytes().skip(4).all(|b| ALPHABET.contains(&b)), "{name}");
+        assert_eq!(generate_name(&"a".repeat(80), |_| 0).len(), 63);
+        assert_eq!(generate_name(&"é".repeat(40), |_| 0), format!("{}bbbbb", "é".repeat(29)));
+    }
+
+    #[test]
+    fn an_object_has_a_name_in_a_namespace() {
+        assert_eq!(
+            created(&json!({})),
+            ["metadata.name: Required value: name or generateName is required", "metadata.namespace: Required value"]
+        );
+        assert!(created(&json!({"name": "a", "namespace": "b"})).is_empty());
+        let mut errors = ErrorList::default();
+        let object = json!({"metadata": {"name": "a", "namespace": "b"}});
+        validate_create(&Descriptor::of::<Node>(), &object, &mut errors);
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["metadata.namespace: Forbidden: not allowed on this type"]
+        );
+    }
+
+    #[test]
+    fn labels_annotations_and_finalizers_are_judged() {
+        let all = created(&json!({"name": "a", "namespace": "b", "labels": {"a b": "ok", "c": "-"},
+            "annotations": {"Any.Case/X": "fine", "": "x"}, "finalizers": ["orphan", "foregroundDeletion", "x y"]}));
+        let paths: Vec<&str> = all.iter().map(|m| m.split(": ").next().unwrap_or_default()).collect();
+        assert_eq!(
+            paths,
+            [
+                "metadata.labels",
+                "metadata.labels",
+                "metadata.annotations",
+                "metadata.annotations",
+                "metadata.finalizers",
+                "metadata.finalizers"
+            ]
+        );
+        let big = json!({"name": "a", "namespace": "b", "annotations": {"a": "x".repeat(ANNOTATIONS_MAX)}});
+        assert_eq!(created(&big), ["metadata.annotations: Too long: may not be more than 262144 bytes"]);
+    }
+
+    #[test]
+    fn an_owner_is_complete_and_one_controls() {
+        let owner = |name: &str| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": "u", "controller": true});
+        let all = created(&json!({"name": "a", "namespace": "b", "ownerReferences": [owner("x"), owner("y"), {}]}));
+        assert!(all[0].contains(
+            "Only one reference can have Controller set to true. Found \"true\" in references for ReplicaSet/x and \
+             ReplicaSet/y"
+        ));
+        assert_eq!(all.len(), 5);
+        assert_eq!(all[1], "metadata.ownerReferences.apiVersion: Invalid value: \"\": version must not be empty");
+    }
+
+    #[test]
+    fn an_update_keeps_identity_and_takes_no_finalizer_while_deleting() {
+        let old = json!({"name": "a", "namespace": "b", "uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a/b"]});
+        assert!(updated(&old, &old).is_empty());
+        let mut new = old.clone();
+        new["uid"] = json!("2");
+        new["finalizers"] = json!(["a/b", "c/d"]);
+        assert_eq!(
+            updated(&new, &old),
+            [
+                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new \
+                 finalizers []string{\"c/d\"}",
+                "metadata.uid: Invalid value: \"2\": field is immutable"
+            ]
+        );
+        assert!(
+            updated(
+                &json!({"name": "a", "namespace": "b", "uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z"}),
+                &old
+            )
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn empty_and_absent_are_the_same() {
+        assert!(same(Some(&json!({"z": 1, "a": {}, "b": []})), Some(&json!({"z": 1}))));
+        assert!(same(None, Some(&Value::Null)));
+        assert!(!same(Some(&json!({"a": 0})), Some(&json!({}))));
+    }
+}

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::tree::{list, map, text};
+use crate::object::parse_time;
 use crate::resource::Column;
+use crate::table;
 
 /// How a cell is made.
 pub(crate) type CellFn = fn(&Value, Timestamp) -> Value;
@@ -34,7 +36,7 @@ pub(crate) fn name() -> Column {
 /// Time since creation.
 pub(crate) fn age() -> Column {
     let description = "CreationTimestamp is a timestamp representing the server time when this object was created.";
-    column("Age", "string", description, |o, now| json!(since(o, "/metadata/creationTimestamp", now)))
+    column("Age", "string", description, table::age)
 }
 
 /// Names, images and selector of a workload whose pods come from `spec.template`.
@@ -54,10 +56,7 @@ fn joined(object: &Value, field: &str) -> String {
 
 /// Time since the timestamp at `pointer`; `<unknown>` if there is none.
 pub(crate) fn since(object: &Value, pointer: &str, now: Timestamp) -> String {
-    match text(object, pointer).parse::<Timestamp>() {
-        Ok(then) => human(now.as_second() - then.as_second()),
-        Err(_) => "<unknown>".to_owned(),
-    }
+    table::since(parse_time(text(object, pointer)), now)
 }
 
 /// A map as `k=v,k2=v2`.
@@ -100,52 +99,9 @@ pub(crate) fn with_more(shown: &[String], total: usize) -> String {
     }
 }
 
-/// Seconds as `kubectl` prints an age: `45s`, `3m20s`, `5h`, `12d`.
-pub(crate) fn human(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, seconds / 3600);
-    let (days, years) = (hours / 24, hours / 24 / 365);
-    let two = |big: i64, unit: &str, small: i64, small_unit: &str| match small {
-        0 => format!("{big}{unit}"),
-        _ => format!("{big}{unit}{small}{small_unit}"),
-    };
-    match seconds {
-        ..-1 => "<invalid>".to_owned(),
-        -1 => "0s".to_owned(),
-        0..120 => format!("{seconds}s"),
-        _ if minutes < 10 => two(minutes, "m", seconds % 60, "s"),
-        _ if minutes < 180 => format!("{minutes}m"),
-        _ if hours < 8 => two(hours, "h", minutes % 60, "m"),
-        _ if hours < 48 => format!("{hours}h"),
-        _ if days < 8 => two(days, "d", hours % 24, "h"),
-        _ if years < 2 => format!("{days}d"),
-        _ if years < 8 => two(years, "y", days % 365, "d"),
-        _ => format!("{years}y"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_age_has_at_most_two_units() {
-        for (seconds, shown) in [
-            (-5, "<invalid>"),
-            (0, "0s"),
-            (119, "119s"),
-            (120, "2m"),
-            (200, "3m20s"),
-            (660, "11m"),
-            (3 * 3600 + 60, "3h1m"),
-            (8 * 3600, "8h"),
-            (48 * 3600, "2d"),
-            (49 * 3600, "2d1h"),
-            (10 * 86400, "10d"),
-            (800 * 86400, "2y70d"),
-        ] {
-            assert_eq!(human(seconds), shown);
-        }
-    }
 
     #[test]
     fn a_selector_is_sorted_by_key() {

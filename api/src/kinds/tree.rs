@@ -69,6 +69,13 @@ pub(crate) fn remove(value: &mut Value, key: &str) -> Option<Value> {
     value.as_object_mut().and_then(|map| map.remove(key))
 }
 
+/// Removes `key` where it says `false`, as Kubernetes' encoding does: for field selectors, absent and false are one.
+pub(crate) fn drop_false(value: &mut Value, key: &str) {
+    if value.get(key) == Some(&Value::Bool(false)) {
+        remove(value, key);
+    }
+}
+
 /// Makes `key` in `new` what it is in `old`, absence included.
 pub(crate) fn carry(new: &mut Value, old: &Value, key: &str) {
     match old.get(key) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column, wide};
 use crate::kinds::core::podspec::scheduling;
-use crate::kinds::tree::{carry, is_true, list, map, remove, set, text};
+use crate::kinds::tree::{carry, drop_false, is_true, list, map, remove, set, text};
 use crate::meta;
 use crate::resource::{Column, Descriptor};
 use crate::strategy::{Part, Strategy};
@@ -82,6 +82,9 @@ struct NodeStrategy;
 
 impl Strategy for NodeStrategy {
     fn default(&self, object: &mut Value) {
+        if let Some(spec) = object.get_mut("spec") {
+            drop_false(spec, "unschedulable");
+        }
         let Some(status) = object.get_mut("status") else { return };
         if let (None, Some(capacity)) = (status.get("allocatable"), status.get("capacity").cloned()) {
             set(status, "allocatable", capacity);

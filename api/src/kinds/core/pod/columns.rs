@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::kinds::cells::{self, NONE, column, since, wide};
+use crate::kinds::cells::{self, NONE, column, wide};
 use crate::kinds::tree::{int, is_true, list, some, text};
+use crate::object::parse_time;
 use crate::resource::Column;
+use crate::table;
 
 pub(super) fn columns() -> Vec<Column> {
     vec![
@@ -61,15 +63,14 @@ struct Restarts {
 impl Restarts {
     fn add(&mut self, status: &Value) {
         self.count += int(status, "/restartCount").unwrap_or_default();
-        let finished = text(status, "/lastState/terminated/finishedAt").parse().ok();
+        let finished = parse_time(text(status, "/lastState/terminated/finishedAt"));
         self.last = self.last.max(finished);
     }
 
     fn shown(self, now: Timestamp) -> String {
         match self.last {
             Some(last) if self.count != 0 => {
-                let ago = since(&json!({ "at": last.to_string() }), "/at", now);
-                format!("{} ({ago} ago)", self.count)
+                format!("{} ({} ago)", self.count, table::since(Some(last), now))
             }
             _ => self.count.to_string(),
         }

@@ -13,13 +13,15 @@ pub mod scheduling;
 mod security;
 mod unsupported;
 mod volumes;
+mod warnings;
 
 use serde_json::{Value, json};
 
 pub(in crate::kinds) use self::ports::validate_number_or_name as validate_port_reference;
 pub use self::unsupported::{Unsupported, unsupported};
+pub use self::warnings::warnings;
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::{fill, int, list, list_mut, map, object, set, some, text};
+use crate::kinds::tree::{drop_false, fill, int, list, list_mut, map, object, set, some, text};
 use crate::meta::{self, names, push_all};
 
 /// Lists of containers in a pod spec.
@@ -32,6 +34,9 @@ pub fn default(spec: &mut Value) {
     fill(spec, "terminationGracePeriodSeconds", 30);
     fill(spec, "schedulerName", "default-scheduler");
     object(spec, "securityContext");
+    for field in ["hostNetwork", "hostPID", "hostIPC"] {
+        drop_false(spec, field);
+    }
     mirror_service_account(spec);
     volumes::default(spec);
     for field in CONTAINER_LISTS {
@@ -115,15 +120,6 @@ fn one_of(parent: &Value, field: &str, values: &[&str], path: &Path, errors: &mu
     } else if !values.contains(&value) {
         errors.not_supported(&path.child(field), value, values);
     }
-}
-
-/// What a user should know about a pod spec: each feature that is accepted but not acted on.
-pub fn warnings(spec: &Value, path: &Path) -> Vec<String> {
-    unsupported(spec).iter().map(|u| format!("{}: {}", prefixed(path, &u.field), u.why)).collect()
-}
-
-fn prefixed(path: &Path, field: &Path) -> String {
-    format!("{path}.{field}")
 }
 
 #[cfg(test)]
