@@ -167,7 +167,7 @@ pub struct Descriptor {
     pub categories: Vec<Cow<'static, str>>,
     pub scope: Scope,
     pub subresources: Vec<Subresource>,
-    /// Columns after `Name` and before `Age` included: the whole row, in order.
+    /// The whole row, in order, name and age included. None: name and time of creation.
     pub columns: Vec<Column>,
     pub durability: Durability,
     /// Seconds after its last write at which an object is removed by the store (Events: 3600).

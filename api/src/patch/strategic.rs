@@ -124,14 +124,14 @@ fn merge_value(old: Value, new: Value, level: Level<'_>, field: &str) -> Result<
     let (kind, merge) = level.field(field);
     Ok(match (old, new) {
         (Value::Object(old), Value::Object(new)) => Some(Value::Object(merge_map(old, new, Level::of(kind))?)),
-        (Value::Array(old), Value::Array(new)) => Some(Value::Array(merge_list(old, new, kind, merge)?)),
+        (Value::Array(old), Value::Array(new)) => Some(Value::Array(merge_list(&old, new, kind, merge)?)),
         (_, new) => directives::clean(new),
     })
 }
 
 /// Merges or replaces a list, as the field's facts say.
 fn merge_list(
-    old: Vec<Value>,
+    old: &[Value],
     new: Vec<Value>,
     kind: Option<&Type>,
     merge: Option<&'static Merge>,
@@ -143,7 +143,7 @@ fn merge_list(
         Some(Type::List(items)) => Level::of(Some(items)),
         _ => Level::Unknown,
     };
-    list::merge(&old, new, merge.patch_merge_key, items)
+    list::merge(old, new, merge.patch_merge_key, items)
 }
 
 /// Fields with a `$setElementOrder/FIELD` beside them: merged, then put in that order.
@@ -173,7 +173,7 @@ fn merge_ordered_lists(object: &mut Tree, patch: &mut Tree, level: Level<'_>) ->
         let merged = match (old, items) {
             (Some(old), None) => old,
             (None, Some(items)) => items.into_iter().filter_map(directives::clean).collect(),
-            (Some(old), Some(items)) => merge_list(old, items, kind, merge)?,
+            (Some(old), Some(items)) => merge_list(&old, items, kind, merge)?,
             (None, None) => continue,
         };
         object.insert(field, Value::Array(order::arrange(merged, &order, &live, key)));
