@@ -1,6 +1,6 @@
 //! Strategic merge patch: lists merge by their keys, with `$patch`, `$setElementOrder`, `$retainKeys`, `$deleteFromPrimitiveList`.
 //!
-//! Which lists merge, and by which key, is in the kind's [`Shape`](crate::schema::Shape). A directive never ends up in the
+//! Which lists merge, and by which key, is in the kind's [`Shape`]. A directive never ends up in the
 //! object. The order of a merged list is Kubernetes': items of the patch in the patch's order (or that of
 //! `$setElementOrder`), the others between them where the object had them.
 
