@@ -355,4 +355,18 @@ mod tests {
         assert!(same(None, Some(&Value::Null)));
         assert!(!same(Some(&json!({"a": 0})), Some(&json!({}))));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_name_generated_from_a_good_prefix_is_good(prefix in "[a-z][-a-z0-9]{0,80}", seed in 0_usize..1000) {
+            let name = generate_name(&prefix, |n| seed % n);
+            proptest::prop_assert!(names::dns1123_label(&name).is_empty(), "{}", name);
+        }
+
+        #[test]
+        fn a_subdomain_is_good_if_all_its_labels_are(labels in proptest::collection::vec("[-a-zA-Z0-9_]{0,4}", 1..5)) {
+            let good = labels.iter().all(|label| names::dns1123_label(label).is_empty());
+            proptest::prop_assert_eq!(names::dns1123_subdomain(&labels.join(".")).is_empty(), good);
+        }
+    }
 }

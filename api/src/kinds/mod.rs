@@ -28,3 +28,63 @@ pub fn all() -> Vec<Descriptor> {
         apps::controllerrevision::descriptor(),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::field::ErrorList;
+    use crate::strategy::Part;
+
+    #[test]
+    fn names_in_urls_and_on_the_command_line_are_distinct() {
+        let mut seen = HashSet::new();
+        for kind in all() {
+            assert!(seen.insert(format!("{}/{}", kind.group, kind.plural)), "{}", kind.plural);
+            assert!(kind.short_names.iter().all(|short| seen.insert(short.to_string())), "{}", kind.plural);
+        }
+    }
+
+    #[test]
+    fn a_row_has_a_name_and_every_cell_is_a_scalar() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap_or_default();
+        for kind in all() {
+            assert!(kind.columns.iter().any(|c| c.name == "Name"), "{}", kind.kind);
+            for column in &kind.columns {
+                let crate::resource::Cell::Of(cell) = column.cell else { continue };
+                let shown = cell(&json!({"metadata": {"name": "x"}}), now);
+                assert!(shown.is_string() || shown.is_number(), "{} {}: {shown}", kind.kind, column.name);
+                assert!(!column.description.is_empty(), "{} {}", kind.kind, column.name);
+            }
+        }
+    }
+
+    #[test]
+    fn hooks_take_any_tree_and_defaults_are_the_same_the_second_time() {
+        for kind in all() {
+            for object in [
+                json!({}),
+                json!({"metadata": {"name": "x"}, "spec": {}, "status": {}}),
+                json!({"spec": 1, "data": []}),
+                json!(null),
+            ] {
+                let mut once = object.clone();
+                kind.strategy.prepare_create(&mut once);
+                kind.strategy.default(&mut once);
+                let mut twice = once.clone();
+                kind.strategy.default(&mut twice);
+                assert_eq!(once, twice, "{}", kind.kind);
+                let mut errors = ErrorList::default();
+                kind.strategy.validate(&once, &mut errors);
+                kind.strategy.warnings(&once);
+                for part in [Part::Main, Part::Status] {
+                    kind.strategy.prepare_update(&mut twice, &object, part);
+                    kind.strategy.validate_update(&twice, &object, part, &mut errors);
+                }
+            }
+        }
+    }
+}

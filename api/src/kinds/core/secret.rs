@@ -81,26 +81,20 @@ fn validate_type(secret: &Value, data: &Path, errors: &mut ErrorList) {
             errors.required(&data.key(key), "");
         }
     };
+    let account = text(secret, "/metadata/annotations/kubernetes.io~1service-account.name");
     match text(secret, "/type") {
-        "kubernetes.io/service-account-token" => {
-            if text(secret, "/metadata/annotations/kubernetes.io~1service-account.name").is_empty() {
-                let path = Path::new("metadata").child("annotations").key("kubernetes.io/service-account.name");
-                errors.required(&path, "");
-            }
+        "kubernetes.io/service-account-token" if account.is_empty() => {
+            let path = Path::new("metadata").child("annotations").key("kubernetes.io/service-account.name");
+            errors.required(&path, "");
         }
         "kubernetes.io/dockercfg" => json_value(secret, ".dockercfg", data, errors),
         "kubernetes.io/dockerconfigjson" => json_value(secret, ".dockerconfigjson", data, errors),
-        "kubernetes.io/basic-auth" => {
-            if !has("username") && !has("password") {
-                require("username", errors);
-                require("password", errors);
-            }
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            require("username", errors);
+            require("password", errors);
         }
-        "kubernetes.io/ssh-auth" => {
-            let key = text(secret, "/data/ssh-privatekey");
-            if key.is_empty() {
-                errors.required(&data.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if text(secret, "/data/ssh-privatekey").is_empty() => {
+            errors.required(&data.key("ssh-privatekey"), "");
         }
         "kubernetes.io/tls" => {
             require("tls.crt", errors);

@@ -124,13 +124,14 @@ pub(super) fn validate_divisor(source: &Value, resource: &str, path: &Path, erro
         return;
     }
     let path = path.child("divisor");
-    if resource.ends_with(".cpu") {
+    let (_, kind) = resource.split_once('.').unwrap_or_default();
+    if kind == "cpu" {
         if shown != "1" && shown != "1m" {
             let why = "only divisor's values 1m and 1 are supported with the cpu resource";
             errors.invalid(&path, &json!(resource), why);
         }
     } else if !MEMORY_DIVISORS.contains(&shown.as_str()) {
-        let kind = if resource.ends_with(".memory") { "memory" } else { "local ephemeral storage" };
+        let kind = if kind == "memory" { kind } else { "local ephemeral storage" };
         let why = format!(
             "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the \
              {kind} resource"

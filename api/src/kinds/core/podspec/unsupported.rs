@@ -141,9 +141,8 @@ impl Found {
     fn of_security(&mut self, context: Option<&Value>, path: &Path) {
         for (field, value) in map(context.unwrap_or(&Value::Null), "") {
             let inherent = match field.as_str() {
-                "privileged" => true,
                 "allowPrivilegeEscalation" => value == &Value::Bool(false),
-                "runAsNonRoot" | "readOnlyRootFilesystem" => true,
+                "privileged" | "runAsNonRoot" | "readOnlyRootFilesystem" => true,
                 "capabilities" => list(value, "/add").is_empty(),
                 "seccompProfile" => text(value, "/type") == "RuntimeDefault",
                 _ => value.is_null(),
