@@ -17,8 +17,8 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 
 use crate::pod::setup::identity;
-pub use writer::{ContainerLog, Limits};
 use writer::Writer;
+pub use writer::{ContainerLog, Limits};
 
 /// All logs of a node.
 #[derive(Debug)]

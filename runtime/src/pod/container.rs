@@ -25,10 +25,20 @@ pub enum Step {
     /// The backend was asked to start it.
     Starting,
     /// It could not be created (image, configuration, backend); tried again at `retry`.
-    Failed { backing_off: bool, at: Instant, retry: Option<Instant> },
-    Running { id: String, since: Timestamp },
+    Failed {
+        backing_off: bool,
+        at: Instant,
+        retry: Option<Instant>,
+    },
+    Running {
+        id: String,
+        since: Timestamp,
+    },
     /// It ended and waits to be started again.
-    BackOff { delay: Duration, until: Instant },
+    BackOff {
+        delay: Duration,
+        until: Instant,
+    },
     /// It ended for good, or (while the pod ends) will not be started again.
     Ended,
 }
@@ -40,6 +50,16 @@ pub struct Ended {
     pub started_at: Option<Timestamp>,
     /// `wasm://…`, empty if it never started.
     pub id: String,
+}
+
+/// The instances of a container whose logs can be asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Instances {
+    pub newest: Option<u32>,
+    /// What `--previous` means now.
+    pub previous: Option<u32>,
+    /// Why there is no newest one yet.
+    pub waiting: &'static str,
 }
 
 /// One container of the pod.
@@ -94,6 +114,18 @@ impl ContainerState {
         if self.existed { self.restarts + 1 } else { self.restarts }
     }
 
+    /// Which instances have a log to read.
+    pub fn instances(&self) -> Instances {
+        let newest = self.existed.then_some(self.restarts);
+        let over = matches!(self.step, Step::Running { .. } | Step::Ended);
+        let previous = if over { newest.and_then(|n| n.checked_sub(1)) } else { newest };
+        let waiting = match self.step {
+            Step::Running { .. } | Step::Ended => "",
+            _ => self.trouble.as_ref().map_or("ContainerCreating", |t| t.0),
+        };
+        Instances { newest, previous, waiting }
+    }
+
     pub fn running(&self) -> bool {
         matches!(self.step, Step::Running { .. })
     }
@@ -115,7 +147,9 @@ impl ContainerState {
     /// When it needs attention next.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         match &self.step {
-            Step::Failed { backing_off: false, at, retry: Some(retry), .. } => Some((*at + SHOW_PULL_ERROR).min(*retry)),
+            Step::Failed { backing_off: false, at, retry: Some(retry), .. } => {
+                Some((*at + SHOW_PULL_ERROR).min(*retry))
+            }
             Step::Failed { retry, .. } => *retry,
             Step::BackOff { until, .. } => Some(*until),
             _ => None,

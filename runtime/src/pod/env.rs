@@ -27,7 +27,12 @@ pub enum EnvError {
 }
 
 /// Resolves the environment of `container`.
-pub async fn resolve(ctx: &Context, pod: &Pod, container: &Container, here: Here<'_>) -> Result<BTreeMap<String, String>, EnvError> {
+pub async fn resolve(
+    ctx: &Context,
+    pod: &Pod,
+    container: &Container,
+    here: Here<'_>,
+) -> Result<BTreeMap<String, String>, EnvError> {
     let namespace = identity(pod).0;
     let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
     let services: BTreeMap<String, String> = ctx
@@ -101,9 +106,7 @@ async fn of_source(
     let namespace = identity(pod).0;
     let Some(data) = read(ctx, kind, namespace, name, optional).await? else { return Ok(None) };
     match data.get(key) {
-        Some(value) => {
-            String::from_utf8(value.clone()).map(Some).map_err(|_| EnvError::NotText(variable.to_owned()))
-        }
+        Some(value) => String::from_utf8(value.clone()).map(Some).map_err(|_| EnvError::NotText(variable.to_owned())),
         None if optional => Ok(None),
         None => {
             let (namespace, name, key) = (namespace.to_owned(), name.clone(), key.clone());
@@ -112,7 +115,13 @@ async fn of_source(
     }
 }
 
-async fn read(ctx: &Context, kind: Kind, namespace: &str, name: &str, optional: bool) -> Result<Option<Data>, EnvError> {
+async fn read(
+    ctx: &Context,
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+    optional: bool,
+) -> Result<Option<Data>, EnvError> {
     match ctx.references.read(kind, namespace, name).await {
         Ok(data) => Ok(Some(data)),
         Err(ReferenceError::NotFound { .. }) if optional => Ok(None),

@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
-
 use super::Allocatable;
 use super::quantity::Quantity;
 use super::setup::{containers, identity};
@@ -55,13 +54,17 @@ pub fn field(pod: &Pod, path: &str, here: Here<'_>) -> Result<String, FieldError
 }
 
 /// The value of `resourceFieldRef`, in units of its divisor, rounded up.
-pub fn resource(pod: &Pod, own: &Container, wanted: &ResourceFieldSelector, node: Allocatable) -> Result<String, FieldError> {
+pub fn resource(
+    pod: &Pod,
+    own: &Container,
+    wanted: &ResourceFieldSelector,
+    node: Allocatable,
+) -> Result<String, FieldError> {
     let container = match wanted.container_name.as_deref().filter(|name| !name.is_empty()) {
         None => own,
-        Some(name) => containers(pod)
-            .iter()
-            .find(|c| c.name == name)
-            .ok_or_else(|| FieldError::Container(name.to_owned()))?,
+        Some(name) => {
+            containers(pod).iter().find(|c| c.name == name).ok_or_else(|| FieldError::Container(name.to_owned()))?
+        }
     };
     let unsupported = || FieldError::Resource(wanted.resource.clone());
     let (which, name) = wanted.resource.split_once('.').ok_or_else(unsupported)?;

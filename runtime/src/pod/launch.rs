@@ -149,7 +149,8 @@ impl Launch {
 
     async fn sandbox(&self) -> Result<(&'static str, Arc<dyn Sandbox>), Refused> {
         let Some(backend) = self.ctx.backend(&self.image) else {
-            let message = format!("image \"{}\" is not Wasm, and this node has no backend for it", self.image.reference);
+            let message =
+                format!("image \"{}\" is not Wasm, and this node has no backend for it", self.image.reference);
             return Err(Refused::Create { reason: "CreateContainerError", message });
         };
         let mut made = self.sandboxes.lock().await;

@@ -56,7 +56,8 @@ fn recover_container(c: &mut ContainerState, was: &ContainerStatus, policy: Rest
                 exit: Exit {
                     code: LOST,
                     reason: "ContainerStatusUnknown".to_owned(),
-                    message: "The node was restarted while the container ran, and its restart policy is Never".to_owned(),
+                    message: "The node was restarted while the container ran, and its restart policy is Never"
+                        .to_owned(),
                     finished_at: now,
                 },
                 started_at: running.started_at.as_ref().map(|t| t.0),

@@ -103,15 +103,15 @@ impl References {
     async fn get(&self, kind: Kind, namespace: &str, name: &str) -> Answer {
         let client = self.client.clone();
         let found = match kind {
-            Kind::ConfigMap => Api::<ConfigMap>::namespaced(client, namespace).get_opt(name).await.map(|o| o.map(of_config_map)),
+            Kind::ConfigMap => {
+                Api::<ConfigMap>::namespaced(client, namespace).get_opt(name).await.map(|o| o.map(of_config_map))
+            }
             Kind::Secret => Api::<Secret>::namespaced(client, namespace).get_opt(name).await.map(|o| o.map(of_secret)),
         };
         match found {
             Ok(Some(data)) => Ok(Arc::new(data)),
             Ok(None) => Err(ReferenceError::NotFound { kind, name: name.to_owned() }),
-            Err(error) => {
-                Err(ReferenceError::Failed { kind, name: name.to_owned(), message: error.to_string() })
-            }
+            Err(error) => Err(ReferenceError::Failed { kind, name: name.to_owned(), message: error.to_string() }),
         }
     }
 }

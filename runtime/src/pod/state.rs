@@ -266,7 +266,12 @@ impl PodState {
         if self.place == Place::Attaching {
             self.place = Place::Retry(now.tick + SANDBOX_RETRY);
             let message = format!("Failed to create pod sandbox: {message}");
-            out.push(Action::Event(Notice { container: None, warning: true, reason: "FailedCreatePodSandBox", message }));
+            out.push(Action::Event(Notice {
+                container: None,
+                warning: true,
+                reason: "FailedCreatePodSandBox",
+                message,
+            }));
         }
     }
 
@@ -347,9 +352,8 @@ impl PodState {
         let policy = self.setup.policy;
         let full_name = self.setup.full_name.clone();
         let Some(c) = self.containers.get_mut(index) else { return };
-        let event = |warning, reason, message| {
-            Action::Event(Notice { container: Some(index), warning, reason, message })
-        };
+        let event =
+            |warning, reason, message| Action::Event(Notice { container: Some(index), warning, reason, message });
         match (input, &c.step) {
             (Input::ImageReady { id, .. }, Step::Pulling) => {
                 c.image_id = id;
@@ -432,7 +436,8 @@ impl PodState {
             }
             (Input::Cancelled { .. }, Step::Starting) => {
                 c.stop_by = None;
-                c.step = if stopping.is_none() && std::mem::take(&mut c.replaced) { Step::Waiting } else { Step::Ended };
+                c.step =
+                    if stopping.is_none() && std::mem::take(&mut c.replaced) { Step::Waiting } else { Step::Ended };
             }
             // The answer to something that was given up meanwhile.
             _ => {}

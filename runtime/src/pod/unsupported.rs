@@ -35,9 +35,8 @@ impl Unsupported {
 
     /// The message of the event, if there is anything to say.
     pub fn notice(&self) -> Option<String> {
-        let part = |fields: &[String], text: &str| {
-            (!fields.is_empty()).then(|| format!("{}: {text}", fields.join(", ")))
-        };
+        let part =
+            |fields: &[String], text: &str| (!fields.is_empty()).then(|| format!("{}: {text}", fields.join(", ")));
         let parts: Vec<String> = [
             part(&self.blocking, "not supported by this node, the pod is not started"),
             part(&self.ignored, "not supported by this node, the pod runs without"),

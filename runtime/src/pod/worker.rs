@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Context;
+use super::container::{ContainerState, Instances};
 use super::events::Said;
 use super::launch::{self, Launch, Launched, Refused, Sandboxes};
 use super::report::Report;
@@ -36,6 +37,8 @@ pub struct Shared {
     told: Mutex<Told>,
     /// Containers that run now, by name: for statistics.
     running: Mutex<Vec<(String, Arc<dyn Container>)>>,
+    /// By container, in the order of the spec: for logs.
+    instances: Mutex<Vec<Instances>>,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +50,13 @@ struct Told {
 
 impl Shared {
     pub fn new(pod: Arc<Pod>) -> Self {
-        Self { pod: Mutex::new(pod), changed: Notify::new(), told: Mutex::default(), running: Mutex::default() }
+        Self {
+            pod: Mutex::new(pod),
+            changed: Notify::new(),
+            told: Mutex::default(),
+            running: Mutex::default(),
+            instances: Mutex::default(),
+        }
     }
 
     pub fn pod(&self) -> Arc<Pod> {
@@ -70,6 +79,13 @@ impl Shared {
     pub fn shutdown(&self, grace: Duration) {
         self.told.lock().shutdown = Some(grace);
         self.changed.notify_one();
+    }
+
+    /// Which instances a container has.
+    pub fn instance(&self, container: &str) -> Option<Instances> {
+        let pod = self.pod();
+        let index = containers(&pod).iter().position(|spec| spec.name == container)?;
+        Some(self.instances.lock().get(index).copied().unwrap_or_default())
     }
 
     pub fn running(&self) -> Vec<(String, Arc<dyn Container>)> {
@@ -224,8 +240,7 @@ impl Worker {
     fn attach(&mut self) {
         let pod = self.shared.pod();
         let (namespace, name, uid) = identity(&pod);
-        let identity =
-            PodIdentity { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.to_owned() };
+        let identity = PodIdentity { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.to_owned() };
         let previous = self.earlier_address.as_ref().and_then(|ip| ip.parse().ok());
         let network = self.ctx.network.clone();
         let (abort, registration) = AbortHandle::new_pair();
@@ -233,7 +248,11 @@ impl Worker {
         let attach = async move { network.attach(identity, previous).await };
         self.under_way.push(
             Abortable::new(attach, registration)
-                .map(|result| Done { container: usize::MAX, serial: 0, outcome: result.map_or(Outcome::Aborted, Outcome::Attached) })
+                .map(|result| Done {
+                    container: usize::MAX,
+                    serial: 0,
+                    outcome: result.map_or(Outcome::Aborted, Outcome::Attached),
+                })
                 .boxed(),
         );
     }
@@ -379,6 +398,7 @@ impl Worker {
 
     /// Reports the status if it is another than the last one.
     fn report(&mut self) {
+        *self.shared.instances.lock() = self.state.containers().iter().map(ContainerState::instances).collect();
         let pod = self.shared.pod();
         let (namespace, name, uid) = identity(&pod);
         if self.state.sealed {
