@@ -183,6 +183,8 @@ pub struct Descriptor {
     pub verbs: &'static [&'static str],
     /// PUT to a name that does not exist creates it (Kubernetes: Lease, Node, Event, Endpoints, Service, … do).
     pub create_on_update: bool,
+    /// A DELETE that removes the object at once answers with it, not with a Status (Kubernetes: Pod, Service, ServiceAccount).
+    pub returns_deleted: bool,
     /// `.metadata.generation` counts changes of everything but metadata and status.
     pub generation: bool,
     pub strategy: Arc<dyn Strategy>,
@@ -218,6 +220,7 @@ impl Descriptor {
             schema: SchemaSource::BuiltIn(SchemaGenerator::subschema_for::<T>),
             verbs: ALL_VERBS,
             create_on_update: false,
+            returns_deleted: false,
             generation: true,
             strategy: Arc::new(Plain),
         }
@@ -312,6 +315,13 @@ impl Descriptor {
     #[must_use]
     pub fn expires(mut self, seconds: u32) -> Self {
         self.expires_after = Some(seconds);
+        self
+    }
+
+    /// A DELETE answers with the object.
+    #[must_use]
+    pub fn returns_deleted(mut self) -> Self {
+        self.returns_deleted = true;
         self
     }
 

@@ -1,14 +1,23 @@
-//! Bodies as the server passes them around.
+//! The one body type of requests and answers, and how a request's body is read.
+//!
+//! What must stay true: a request's body never takes more than [`LIMIT`] bytes of memory; an answer that may be large or
+//! endless is a stream.
 
 use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
+use wherry_api::status::ApiError;
 
 /// Anything that can go wrong while a body is read or made.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body of a request or a response, streamed.
+/// The body of a request or an answer.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Bytes that a request's body may have: what Kubernetes allows.
+pub const LIMIT: usize = 3 * 1024 * 1024;
 
 /// A body of known bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
@@ -18,4 +27,31 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// No body.
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that is made while it is sent.
+pub fn stream(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Body {
+    StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync()
+}
+
+/// Reads a request's body. Errors: 413 over the limit, 400 if the client stopped sending.
+pub async fn collect(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(LIMIT)),
+        Err(error) => Err(ApiError::bad_request(format!("the request's body could not be read: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_with_413() {
+        let fits = collect(full(vec![b' '; LIMIT])).await;
+        assert_eq!(fits.map(|b| b.len()), Ok(LIMIT));
+        let error = collect(full(vec![b' '; LIMIT + 1])).await.unwrap_err();
+        assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
+    }
 }

@@ -10,6 +10,7 @@ use crate::resource::Descriptor;
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<ServiceAccount>()
         .short(&["sa"])
+        .returns_deleted()
         .named_of("token", ("authentication.k8s.io", "v1"), "TokenRequest", &["create"])
         .columns(vec![
             cells::name(),

@@ -33,6 +33,7 @@ pub fn descriptor() -> Descriptor {
             "status.podIP",
             "status.nominatedNodeName",
         ])
+        .returns_deleted()
         .strategy(PodStrategy)
 }
 

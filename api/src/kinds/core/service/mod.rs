@@ -26,6 +26,7 @@ pub fn descriptor() -> Descriptor {
         .columns(columns::columns())
         .selectable(&["spec.clusterIP", "spec.type"])
         .no_generation()
+        .returns_deleted()
         .strategy(ServiceStrategy)
 }
 

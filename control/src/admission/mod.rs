@@ -1,0 +1,114 @@
+//! Admission: what may change or refuse a write after it is authorized and decoded, whatever its kind.
+//!
+//! [`Plugin::mutate`] runs before defaults, [`Plugin::validate`] after validation; a delete is only validated. The chain
+//! is fixed; a plugin that has no say answers `Ok`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use wherry_api::resource::Descriptor;
+use wherry_api::status::ApiError;
+
+use crate::auth::UserInfo;
+use crate::cache::Cache;
+
+mod namespace_lifecycle;
+mod service_account;
+mod tolerations;
+
+pub use namespace_lifecycle::NamespaceLifecycle;
+pub use service_account::ServiceAccount;
+pub use tolerations::DefaultTolerations;
+
+/// What is about to happen to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// The write that is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub resource: &'a Descriptor,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// Empty if it is yet to be generated.
+    pub name: &'a str,
+    pub user: &'a UserInfo,
+    pub operation: Operation,
+    pub dry_run: bool,
+}
+
+impl Request<'_> {
+    /// Whether this is the creation of such an object.
+    fn creates(&self, group: &str, plural: &str) -> bool {
+        self.operation == Operation::Create
+            && self.subresource.is_empty()
+            && self.resource.group == group
+            && self.resource.plural == plural
+    }
+}
+
+/// One admission plugin.
+#[async_trait]
+pub trait Plugin: Send + Sync + fmt::Debug {
+    /// May change the object that is about to be written; it has not been defaulted yet.
+    async fn mutate(&self, _request: &Request<'_>, _object: &mut Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Judges the finished object (`None`: a delete) and what it replaces (`None`: a create).
+    async fn validate(
+        &self,
+        _request: &Request<'_>,
+        _new: Option<&Value>,
+        _old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// All plugins, in order.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    plugins: Arc<[Box<dyn Plugin>]>,
+}
+
+impl Chain {
+    /// What every server has.
+    pub fn builtin(cache: &Cache) -> Self {
+        Self::new(vec![
+            Box::new(NamespaceLifecycle::new(cache.clone())),
+            Box::new(ServiceAccount::new(cache.clone())),
+            Box::new(DefaultTolerations),
+        ])
+    }
+
+    pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
+        Self { plugins: plugins.into() }
+    }
+
+    pub async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
+        for plugin in self.plugins.iter() {
+            plugin.mutate(request, object).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn validate(
+        &self,
+        request: &Request<'_>,
+        new: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        for plugin in self.plugins.iter() {
+            plugin.validate(request, new, old).await?;
+        }
+        Ok(())
+    }
+}

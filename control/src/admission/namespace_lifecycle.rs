@@ -1,0 +1,77 @@
+//! Nothing is created in a namespace that does not exist or is being deleted, and the namespaces that the system needs
+//! are never deleted.
+
+use async_trait::async_trait;
+use serde_json::Value;
+use wherry_api::resource::GroupResource;
+use wherry_api::status::{ApiError, Cause};
+
+use super::{Operation, Plugin, Request};
+use crate::cache::Cache;
+
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Kubernetes' plugin of that name.
+#[derive(Debug)]
+pub struct NamespaceLifecycle {
+    cache: Cache,
+    namespaces: GroupResource,
+}
+
+impl NamespaceLifecycle {
+    pub fn new(cache: Cache) -> Self {
+        Self { cache, namespaces: GroupResource { group: "".into(), resource: "namespaces".into() } }
+    }
+}
+
+#[async_trait]
+impl Plugin for NamespaceLifecycle {
+    async fn mutate(&self, request: &Request<'_>, _object: &mut Value) -> Result<(), ApiError> {
+        let concerns = request.operation == Operation::Create
+            && request.subresource.is_empty()
+            && request.resource.namespaced()
+            && request.resource.stored();
+        if !concerns {
+            return Ok(());
+        }
+        let namespace = request.namespace;
+        match self.cache.get(&self.namespaces, "", namespace) {
+            None => Err(missing(namespace)),
+            Some(entry) if entry.meta.deleting => Err(terminating(request)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    async fn validate(
+        &self,
+        request: &Request<'_>,
+        _new: Option<&Value>,
+        _old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let resource = request.resource;
+        let concerns = request.operation == Operation::Delete && resource.group.is_empty() && resource.plural == "namespaces";
+        if concerns && IMMORTAL.contains(&request.name) {
+            return Err(ApiError::forbidden(Some(resource), request.name, "this namespace may not be deleted"));
+        }
+        Ok(())
+    }
+}
+
+fn missing(namespace: &str) -> ApiError {
+    let mut error = ApiError::new(404, "NotFound", format!("namespaces {namespace:?} not found"));
+    error.details.name = namespace.to_owned();
+    error.details.kind = "namespaces".to_owned();
+    error
+}
+
+fn terminating(request: &Request<'_>) -> ApiError {
+    let namespace = request.namespace;
+    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let mut error = ApiError::forbidden(Some(request.resource), request.name, why);
+    error.details.causes.push(Cause {
+        reason: "NamespaceTerminating".into(),
+        message: format!("namespace {namespace} is being terminated"),
+        field: "metadata.namespace".into(),
+    });
+    error
+}

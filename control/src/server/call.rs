@@ -1,0 +1,89 @@
+//! One request on its way through the pipeline, after it has been routed and authorized.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::Value;
+use wherry_api::decode::{self, Decoded};
+use wherry_api::resource::Descriptor;
+use wherry_api::status::ApiError;
+
+use super::Server;
+use super::body::{self, Body};
+use super::error::ServerError;
+use super::negotiate::{self, Accepted};
+use super::query::Query;
+use super::request::RequestInfo;
+use crate::admission::{Operation, Request};
+use crate::auth::{Attributes, Decision, UserInfo};
+use crate::store::Key;
+
+/// What a verb works with.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) server: Server,
+    pub(crate) resource: Arc<Descriptor>,
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) accepted: Accepted,
+    pub(crate) user: UserInfo,
+    pub(crate) attributes: Attributes,
+    /// Sent to the client as `Warning` headers.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Call {
+    pub(crate) fn key(&self) -> Key {
+        self.key_of(&self.info.name)
+    }
+
+    pub(crate) fn key_of(&self, name: &str) -> Key {
+        let namespace = if self.resource.namespaced() { &self.info.namespace } else { "" };
+        Key::new(&self.resource.group_resource(), namespace, name)
+    }
+
+    /// Reads the body as one tree, whatever its kind; `None` if there is no body.
+    pub(crate) async fn read_tree(&mut self, body: Body) -> Result<Option<Decoded>, ServerError> {
+        let bytes = body::collect(body).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let format = negotiate::format(&self.headers)?;
+        Ok(Some(decode::tree(&bytes, format)?))
+    }
+
+    pub(crate) async fn read(&self, body: Body) -> Result<Bytes, ServerError> {
+        Ok(body::collect(body).await?)
+    }
+
+    /// Asks admission and the authorizer whether an object may be written (or, without a new one, removed).
+    pub(crate) async fn admit(
+        &self,
+        operation: Operation,
+        name: &str,
+        new: Option<&Value>,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<(), ServerError> {
+        let request = self.admission(operation, name, dry_run);
+        self.server.admission().validate(&request, new, old).await?;
+        match self.server.authorizer().admit(&self.user, &self.attributes, new, old).await {
+            Decision::Allow => Ok(()),
+            Decision::Deny(reason) => Err(ApiError::forbidden(Some(&self.resource), name, reason).into()),
+        }
+    }
+
+    pub(crate) fn admission<'a>(&'a self, operation: Operation, name: &'a str, dry_run: bool) -> Request<'a> {
+        Request {
+            resource: &self.resource,
+            subresource: &self.info.subresource,
+            namespace: &self.info.namespace,
+            name,
+            user: &self.user,
+            operation,
+            dry_run,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The part of `metadata` that the server writes, the same for every kind.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use wherry_api::resource::Descriptor;
+use wherry_api::status::ApiError;
+use wherry_api::strategy::Part;
+use wherry_api::{meta, object};
+
+use super::request::RequestInfo;
+
+/// What an update cannot change: it is carried over.
+const KEPT: [&str; 7] = [
+    "name",
+    "namespace",
+    "generateName",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+];
+
+/// A random (version 4) UUID.
+pub(crate) fn new_uid() -> String {
+    let bits: u128 = rand::random();
+    let bits = (bits & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62);
+    let hex = format!("{bits:032x}");
+    let parts = [hex.get(..8), hex.get(8..12), hex.get(12..16), hex.get(16..20), hex.get(20..)];
+    parts.map(Option::unwrap_or_default).join("-")
+}
+
+/// Brings the namespace of an object and of its request together. Error: 400 if they differ.
+pub(crate) fn settle_namespace(resource: &Descriptor, object: &mut Value, info: &RequestInfo) -> Result<(), ApiError> {
+    if !resource.namespaced() {
+        return Ok(());
+    }
+    let own = object::namespace(object);
+    if own.is_empty() {
+        object::set_meta(object, "namespace", info.namespace.as_str());
+    } else if own != info.namespace {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request ({own} != {})",
+            info.namespace
+        )));
+    }
+    Ok(())
+}
+
+/// Error: 400 if an object's name is not the one in the URL.
+pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), ApiError> {
+    match object::name(object) {
+        own if own == name => Ok(()),
+        "" => Err(ApiError::bad_request("the name of the object must be provided")),
+        own => Err(ApiError::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        ))),
+    }
+}
+
+/// Writes what only the server writes on a create. The name may still be missing, if it is to be generated.
+pub(crate) fn prepare_create(resource: &Descriptor, object: &mut Value, now: Timestamp) {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion"] {
+        object::remove_meta(object, field);
+    }
+    object::set_meta(object, "uid", new_uid());
+    object::set_meta(object, "creationTimestamp", object::format_time(now));
+    if resource.generation {
+        object::set_generation(object, 1);
+    } else {
+        object::remove_meta(object, "generation");
+    }
+    if resource.has_status()
+        && let Some(map) = object.as_object_mut()
+    {
+        map.remove("status");
+    }
+}
+
+/// Carries over from `old` what an update may not change, and keeps main part and status apart.
+pub(crate) fn prepare_update(resource: &Descriptor, new: &mut Value, old: &Value, part: Part) {
+    for field in KEPT {
+        object::set_meta(new, field, object::meta(old, field).cloned().unwrap_or(Value::Null));
+    }
+    if object::uid(new).is_empty() {
+        object::set_meta(new, "uid", object::uid(old));
+    }
+    object::remove_meta(new, "selfLink");
+    object::remove_meta(new, "managedFields");
+    match part {
+        Part::Main if resource.has_status() => copy_field(new, old, "status"),
+        Part::Main => {}
+        Part::Status => keep_all_but_status(new, old),
+    }
+}
+
+/// An update of the status changes the status and, as in Kubernetes, annotations.
+fn keep_all_but_status(new: &mut Value, old: &Value) {
+    for field in ["labels", "finalizers", "ownerReferences"] {
+        object::set_meta(new, field, object::meta(old, field).cloned().unwrap_or(Value::Null));
+    }
+    let fields: Vec<String> = [&*new, old].into_iter().filter_map(Value::as_object).flat_map(|m| m.keys()).cloned().collect();
+    for field in fields.iter().filter(|f| !matches!(f.as_str(), "status" | "metadata" | "apiVersion" | "kind")) {
+        copy_field(new, old, field);
+    }
+}
+
+fn copy_field(new: &mut Value, old: &Value, field: &str) {
+    let Some(map) = new.as_object_mut() else { return };
+    match old.get(field) {
+        Some(value) => map.insert(field.to_owned(), value.clone()),
+        None => map.remove(field),
+    };
+}
+
+/// Counts a change of anything but metadata and status in `metadata.generation`, unless the kind's strategy has.
+pub(crate) fn count_generation(resource: &Descriptor, new: &mut Value, old: &Value) {
+    if !resource.generation || object::generation(new) > object::generation(old) {
+        return;
+    }
+    let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return };
+    let counted = |key: &&String| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind");
+    let changed = a.keys().chain(b.keys()).filter(counted).any(|key| !meta::same(a.get(key), b.get(key)));
+    if changed {
+        object::set_generation(new, object::generation(old).saturating_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_is_a_version_4_uuid() {
+        let uid = new_uid();
+        let parts: Vec<&str> = uid.split('-').collect();
+        assert_eq!(parts.iter().map(|p| p.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+        assert!(parts[2].starts_with('4'));
+        assert!(parts[3].starts_with(['8', '9', 'a', 'b']));
+        assert_ne!(uid, new_uid());
+    }
+}

@@ -1,0 +1,209 @@
+//! The API server: one pipeline from an authenticated request to its answer, the same for every kind.
+//!
+//! A [`Server`] is cheap to clone and is all there is: the listener and the in-process client both call
+//! [`Server::handle`]. What must stay true: nothing else writes to the store; every write passes the pipeline.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wherry_api::registry::Registry;
+
+use self::alloc::{Allocators, Cidr};
+use self::body::Body;
+use self::discovery::Discovery;
+use self::error::ServerError;
+use self::health::Health;
+use self::metrics::Metrics;
+use crate::admission;
+use crate::auth::tokens::Tokens;
+use crate::auth::{Authorizer, UserInfo};
+use crate::cache::{At, Cache, Filter};
+use crate::registry::Images;
+use crate::store::Store;
+
+pub mod alloc;
+mod answer;
+pub mod body;
+mod bootstrap;
+mod call;
+pub mod discovery;
+pub mod error;
+mod guard;
+pub mod health;
+pub mod listen;
+mod metadata;
+pub mod metrics;
+mod negotiate;
+mod nodes;
+mod openapi;
+mod pipeline;
+mod query;
+mod request;
+mod reviews;
+mod route;
+mod subresources;
+#[cfg(test)]
+mod tests;
+mod verbs;
+mod write;
+
+/// What a server is told.
+#[derive(Clone)]
+pub struct Config {
+    /// Where Services' addresses come from.
+    pub service_range: Cidr,
+    /// Kubernetes: 30000-32767.
+    pub node_ports: RangeInclusive<u16>,
+    /// Where clients in the cluster reach this server: the endpoint of the Service `kubernetes`.
+    pub advertise: SocketAddr,
+    /// For requests to nodes, with the server's client certificate. `None`: logs cannot be read.
+    pub node_tls: Option<Arc<rustls::ClientConfig>>,
+    pub tokens: Option<Arc<Tokens>>,
+    /// What `/v2/` serves.
+    pub images: Option<Images>,
+    pub health: Health,
+    pub metrics: Metrics,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("service_range", &self.service_range)
+            .field("node_ports", &self.node_ports)
+            .field("advertise", &self.advertise)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    registry: Registry,
+    store: Arc<dyn Store>,
+    cache: Cache,
+    authorizer: Arc<dyn Authorizer>,
+    admission: admission::Chain,
+    allocators: Allocators,
+    discovery: Discovery,
+    config: Config,
+    stopping: CancellationToken,
+    /// Writes in flight; they end even if their client has gone.
+    tasks: TaskTracker,
+}
+
+/// The API server.
+#[derive(Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A server on a started cache. Addresses and ports of stored Services are taken from the ranges first.
+    pub async fn new(
+        registry: Registry,
+        store: Arc<dyn Store>,
+        cache: Cache,
+        authorizer: Arc<dyn Authorizer>,
+        config: Config,
+    ) -> Result<Self, ServerError> {
+        let allocators = Allocators::new(config.service_range, config.node_ports.clone());
+        if let Some(services) = registry.by_plural("", "v1", "services") {
+            let stored = cache.list(services, &Filter::default(), At::Latest, None, 0).await?;
+            for entry in stored.entries {
+                allocators.restore(&entry.key, &answer::parse(&entry.bytes)?);
+            }
+        }
+        let inner = Inner {
+            admission: admission::Chain::builtin(&cache),
+            discovery: Discovery::new(&registry, &config.advertise.to_string()),
+            registry,
+            store,
+            cache,
+            authorizer,
+            allocators,
+            config,
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Answers a request of an authenticated user. Never fails: an error is an answer.
+    pub async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body> {
+        pipeline::handle(self, request, user).await
+    }
+
+    /// Ends watches, and returns when the writes in flight have ended. The store may be closed then.
+    pub async fn stop(&self) {
+        self.inner.stopping.cancel();
+        self.inner.config.health.stopping();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.inner.registry
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    fn authorizer(&self) -> &Arc<dyn Authorizer> {
+        &self.inner.authorizer
+    }
+
+    fn admission(&self) -> &admission::Chain {
+        &self.inner.admission
+    }
+
+    fn allocators(&self) -> &Allocators {
+        &self.inner.allocators
+    }
+
+    fn discovery(&self) -> &Discovery {
+        &self.inner.discovery
+    }
+
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.inner.config.tokens.as_ref()
+    }
+
+    fn node_tls(&self) -> Option<&Arc<rustls::ClientConfig>> {
+        self.inner.config.node_tls.as_ref()
+    }
+
+    /// Cancelled when the server stops.
+    fn stopping(&self) -> &CancellationToken {
+        &self.inner.stopping
+    }
+
+    fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+}
+
+#[async_trait]
+impl listen::Handler for Server {
+    async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body> {
+        Self::handle(self, request, user).await
+    }
+}

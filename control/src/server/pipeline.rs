@@ -1,0 +1,254 @@
+//! The pipeline: route → authorize → verb (decode → mutate → default → validate → admit → store) → encode.
+//!
+//! What must stay true: nothing is read or written before the authorizer has said yes; whatever happens, also a panic,
+//! becomes a Status and is counted.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use futures::FutureExt;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use wherry_api::resource::{Descriptor, Subresource};
+use wherry_api::status::ApiError;
+
+use super::Server;
+use super::body::{self, Body};
+use super::call::Call;
+use super::error::{self, ServerError};
+use super::metadata::new_uid;
+use super::metrics::Labels;
+use super::negotiate;
+use super::openapi;
+use super::query::Query;
+use super::request::RequestInfo;
+use super::route::Route;
+use super::subresources::{self, View};
+use super::verbs::{create, delete, deletecollection, get, list, patch, update, watch};
+use crate::auth::{Attributes, Decision, UserInfo};
+
+/// Names a request in the log and in its answer, as Kubernetes does.
+static REQUEST_ID: HeaderName = HeaderName::from_static("audit-id");
+/// Bytes of warnings that an answer carries at most, as in Kubernetes.
+const WARNINGS: usize = 4096;
+
+type Answer = Result<Response<Body>, ServerError>;
+
+pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserInfo) -> Response<Body> {
+    let id = new_uid();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let head = method == Method::HEAD;
+    let (start, in_flight) = (Instant::now(), server.config().metrics.start());
+    let mut labels = Labels { verb: "other", ..Labels::default() };
+    let served = AssertUnwindSafe(serve(server, request, user, &mut labels)).catch_unwind().await;
+    let mut response = match served {
+        Ok(Ok(response)) => response,
+        Ok(Err(failure)) => {
+            if failure.is_internal() {
+                let failure: &dyn std::error::Error = &failure;
+                tracing::error!(id, %method, path, error = failure, "a request failed");
+            }
+            error::respond(&failure)
+        }
+        Err(panic) => {
+            tracing::error!(id, %method, path, panic = panic_text(&*panic), "a request's handler panicked");
+            let what = ApiError::internal("this request caused apiserver to panic. Look in the logs for details.");
+            error::respond(&what.into())
+        }
+    };
+    drop(in_flight);
+    server.config().metrics.observe(labels, response.status().as_u16(), start.elapsed());
+    if let Ok(value) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID.clone(), value);
+    }
+    if head { response.map(|_| body::empty()) } else { response }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+async fn serve(server: &Server, request: Request<Body>, user: UserInfo, labels: &mut Labels) -> Answer {
+    let query = Query::parse(request.uri().query());
+    let watch = query.flag("watch")?.unwrap_or_default();
+    match Route::of(request.method(), request.uri().path(), watch) {
+        Route::Resource(info) => resource(server, *info, query, request, user, labels).await,
+        Route::Images => match &server.config().images {
+            Some(images) => Ok(images.handle(request, &user).await),
+            None => Err(ApiError::no_such_path().into()),
+        },
+        route => other(server, &route, &query, &request, &user).await,
+    }
+}
+
+/// A path that is no resource's: only read.
+async fn other(server: &Server, route: &Route, query: &Query, request: &Request<Body>, user: &UserInfo) -> Answer {
+    let (path, headers) = (request.uri().path(), request.headers());
+    let verb = request.method().as_str().to_lowercase();
+    let attributes = Attributes::non_resource(verb, path);
+    if let Decision::Deny(reason) = server.authorizer().authorize(user, &attributes).await {
+        return Err(ApiError::forbidden(None, "", attributes.forbidden_by(user, &reason)).into());
+    }
+    if *route == Route::Unknown {
+        return Err(ApiError::no_such_path().into());
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(ApiError::method_not_allowed().into());
+    }
+    match route {
+        Route::Discovery => Ok(server.discovery().respond(path, headers)?),
+        Route::OpenApi => openapi::respond(server.registry(), path, query, headers).await,
+        Route::Health => Ok(server.config().health.respond(path, request.uri().query().unwrap_or_default()).await?),
+        Route::Metrics => Ok(server.config().metrics.respond()?),
+        Route::Resource(_) | Route::Images | Route::Unknown => Err(ApiError::no_such_path().into()),
+    }
+}
+
+async fn resource(
+    server: &Server,
+    info: RequestInfo,
+    query: Query,
+    request: Request<Body>,
+    user: UserInfo,
+    labels: &mut Labels,
+) -> Answer {
+    let attributes = attributes(&info, &query);
+    let known = server.registry().by_plural(&info.group, &info.version, &info.resource).cloned();
+    if known.is_some() {
+        *labels = label(&info, known.as_deref());
+    }
+    if let Decision::Deny(reason) = server.authorizer().authorize(&user, &attributes).await {
+        let text = attributes.forbidden_by(&user, &reason);
+        return Err(ApiError::forbidden(known.as_deref(), &info.name, text).into());
+    }
+    let resource = known.ok_or_else(ApiError::no_such_path)?;
+    check_path(&resource, &info)?;
+    let (parts, body) = request.into_parts();
+    let accepted = match info.subresource.as_str() {
+        // A log is text, whatever is accepted.
+        "log" => negotiate::accepted(&http::HeaderMap::new(), &query)?,
+        _ => negotiate::accepted(&parts.headers, &query)?,
+    };
+    let mut call = Call {
+        server: server.clone(),
+        resource,
+        info,
+        query,
+        headers: parts.headers,
+        accepted,
+        user,
+        attributes,
+        warnings: Vec::new(),
+    };
+    let answer = dispatch(&mut call, body).await;
+    let mut response = answer.or_else(|failure| match failure {
+        // Warnings are as useful beside an error.
+        ServerError::Api(error) if !call.warnings.is_empty() => Ok(error::respond(&error.into())),
+        failure => Err(failure),
+    })?;
+    warn(&mut response, &call.warnings);
+    Ok(response)
+}
+
+fn attributes(info: &RequestInfo, query: &Query) -> Attributes {
+    let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
+    let selector = |key: &str| if collection { query.get(key).map(str::to_owned) } else { None };
+    let field_selector = selector("fieldSelector");
+    // Kubernetes: a list of one name is about that name.
+    let named = field_selector.as_deref().and_then(|text| {
+        text.split(',').find_map(|part| part.strip_prefix("metadata.name=")).map(|name| name.trim_start_matches('='))
+    });
+    let name = if info.name.is_empty() { named.unwrap_or_default().to_owned() } else { info.name.clone() };
+    Attributes {
+        verb: info.verb.to_owned(),
+        group: info.group.clone(),
+        version: info.version.clone(),
+        resource: info.resource.clone(),
+        subresource: info.subresource.clone(),
+        namespace: info.namespace.clone(),
+        name,
+        path: String::new(),
+        field_selector,
+        label_selector: selector("labelSelector"),
+    }
+}
+
+/// Labels of bounded variety: only what is served.
+fn label(info: &RequestInfo, resource: Option<&Descriptor>) -> Labels {
+    let subresource = resource.and_then(|r| r.subresource(&info.subresource)).map(Subresource::name);
+    Labels {
+        verb: if info.verb.is_empty() { "other" } else { info.verb },
+        group: info.group.clone(),
+        version: info.version.clone(),
+        resource: info.resource.clone(),
+        subresource: subresource.unwrap_or_default().to_owned(),
+    }
+}
+
+/// Whether there is such a path, and such a method on it. Errors: 404, 405.
+fn check_path(resource: &Descriptor, info: &RequestInfo) -> Result<(), ApiError> {
+    let in_namespace = !info.namespace.is_empty() && !(info.resource == "namespaces" && info.group.is_empty());
+    let everywhere = resource.namespaced() && info.namespace.is_empty();
+    if !info.rest.is_empty() || (in_namespace && !resource.namespaced()) || (everywhere && !info.name.is_empty()) {
+        return Err(ApiError::no_such_path());
+    }
+    let verbs = if info.subresource.is_empty() {
+        resource.verbs
+    } else {
+        resource.subresource(&info.subresource).map(subresources::verbs).ok_or_else(ApiError::no_such_path)?
+    };
+    let named = !matches!(info.verb, "list" | "watch" | "deletecollection") && !info.name.is_empty();
+    let misplaced = match info.verb {
+        "create" => info.subresource.is_empty() && named,
+        "update" | "patch" => !named,
+        _ => false,
+    };
+    if !verbs.contains(&info.verb) || misplaced || (everywhere && !matches!(info.verb, "list" | "watch")) {
+        return Err(ApiError::method_not_allowed());
+    }
+    Ok(())
+}
+
+async fn dispatch(call: &mut Call, body: Body) -> Answer {
+    let resource = call.resource.clone();
+    let view = match resource.subresource(&call.info.subresource) {
+        None => View::Object(wherry_api::strategy::Part::Main),
+        Some(subresource) => match (subresources::view(subresource), subresource) {
+            (Some(view), _) => view,
+            (None, Subresource::Named(named)) => return subresources::run(call, named, body).await,
+            (None, _) => return Err(ApiError::no_such_path().into()),
+        },
+    };
+    match call.info.verb {
+        "get" if view.is_object() => get::get(call),
+        "get" => update::show(call, &view, StatusCode::OK, get::find(call)?),
+        "list" => list::list(call).await,
+        "watch" => watch::watch(call).await,
+        "create" => create::create(call, body).await,
+        "update" => update::update(call, view, body).await,
+        "patch" => patch::patch(call, view, body).await,
+        "delete" => delete::delete(call, body).await,
+        "deletecollection" => deletecollection::delete_collection(call, body).await,
+        _ => Err(ApiError::method_not_allowed().into()),
+    }
+}
+
+/// Adds `Warning: 299 - "…"` headers.
+fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    let mut room = WARNINGS;
+    for (index, text) in warnings.iter().enumerate() {
+        if warnings.iter().take(index).any(|earlier| earlier == text) {
+            continue;
+        }
+        let clean: String = text.chars().filter(|c| !c.is_control()).collect();
+        let escaped = clean.replace('\\', "\\\\").replace('"', "\\\"");
+        room = match room.checked_sub(escaped.len()) {
+            Some(room) => room,
+            None => break,
+        };
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+}

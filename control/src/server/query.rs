@@ -1,0 +1,261 @@
+//! A request's query parameters: the options of `metav1` as far as they travel in the URL, each checked as Kubernetes
+//! checks it.
+
+use url::form_urlencoded;
+use wherry_api::decode::FieldValidation;
+use wherry_api::field::{ErrorList, Path};
+use wherry_api::status::{ApiError, Cause};
+
+use crate::store::Revision;
+
+/// The decoded pairs of a query, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(query: Option<&str>) -> Self {
+        Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect())
+    }
+
+    /// The first value of a parameter; an empty one counts as absent.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+    }
+
+    /// All values of a parameter.
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// A flag, as Go reads one. A parameter without a value is true.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
+        let Some((_, value)) = self.0.iter().find(|(k, _)| k == key) else { return Ok(None) };
+        match value.as_str() {
+            "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
+            other => Err(ApiError::bad_request(format!(
+                "invalid value {other:?} of the parameter {key}: it must be true or false"
+            ))),
+        }
+    }
+
+    pub fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
+        self.get(key)
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    ApiError::bad_request(format!("invalid value {text:?} of the parameter {key}: it must be a number"))
+                })
+            })
+            .transpose()
+    }
+
+    /// `dryRun`: only `All` exists.
+    pub fn dry_run(&self, kind: &str) -> Result<bool, ApiError> {
+        let mut asked = false;
+        for value in self.all("dryRun").filter(|v| !v.is_empty()) {
+            if value != "All" {
+                let mut errors = ErrorList::default();
+                errors.not_supported(&Path::new("dryRun"), value, &["All"]);
+                return Err(invalid_options(kind, &errors));
+            }
+            asked = true;
+        }
+        Ok(asked)
+    }
+
+    pub fn field_validation(&self, kind: &str) -> Result<FieldValidation, ApiError> {
+        match self.get("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => {
+                let mut errors = ErrorList::default();
+                errors.not_supported(&Path::new("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]);
+                Err(invalid_options(kind, &errors))
+            }
+        }
+    }
+
+    /// Checks `fieldManager`, which names who writes.
+    pub fn check_field_manager(&self, kind: &str) -> Result<(), ApiError> {
+        let Some(manager) = self.get("fieldManager") else { return Ok(()) };
+        let mut errors = ErrorList::default();
+        let path = Path::new("fieldManager");
+        if manager.len() > 128 {
+            errors.too_long(&path, 128);
+        }
+        if manager.chars().any(char::is_control) {
+            errors.invalid(&path, &manager.into(), "should only contain printable characters");
+        }
+        if errors.is_empty() { Ok(()) } else { Err(invalid_options(kind, &errors)) }
+    }
+}
+
+/// The options of a create, an update or a patch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+impl WriteOptions {
+    /// `kind` is what Kubernetes calls the options in its messages: `CreateOptions`, `UpdateOptions`, `PatchOptions`.
+    pub fn parse(query: &Query, kind: &str) -> Result<Self, ApiError> {
+        query.check_field_manager(kind)?;
+        Ok(Self { dry_run: query.dry_run(kind)?, validation: query.field_validation(kind)? })
+    }
+}
+
+/// How `resourceVersion` is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    Exact,
+    NotOlderThan,
+}
+
+/// The options of a list or a watch.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    pub limit: usize,
+    pub continue_token: Option<String>,
+    pub version: Option<Revision>,
+    pub version_match: Option<Match>,
+    /// Seconds after which a watch ends.
+    pub timeout: Option<u64>,
+    pub bookmarks: bool,
+    pub initial_events: Option<bool>,
+}
+
+impl ListOptions {
+    pub fn parse(query: &Query, watch: bool) -> Result<Self, ApiError> {
+        let text = query.get("resourceVersion");
+        let version = text.map(parse_version).transpose()?;
+        let mut options = Self {
+            limit: usize::try_from(query.integer("limit")?.unwrap_or_default()).unwrap_or_default(),
+            continue_token: query.get("continue").map(str::to_owned),
+            version,
+            version_match: None,
+            timeout: query.integer("timeoutSeconds")?.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
+            bookmarks: query.flag("allowWatchBookmarks")?.unwrap_or_default(),
+            initial_events: query.flag("sendInitialEvents")?,
+        };
+        let mut errors = ErrorList::default();
+        options.check(query.get("resourceVersionMatch"), watch, &mut errors);
+        if errors.is_empty() { Ok(options) } else { Err(invalid_options("ListOptions", &errors)) }
+    }
+
+    fn check(&mut self, asked: Option<&str>, watch: bool, errors: &mut ErrorList) {
+        let path = Path::new("resourceVersionMatch");
+        self.version_match = match asked {
+            None => None,
+            Some("Exact") => Some(Match::Exact),
+            Some("NotOlderThan") => Some(Match::NotOlderThan),
+            Some(other) => {
+                errors.not_supported(&path, other, &["Exact", "NotOlderThan", ""]);
+                return;
+            }
+        };
+        if watch { self.check_watch(&path, errors) } else { self.check_list(&path, errors) }
+    }
+
+    fn check_list(&self, path: &Path, errors: &mut ErrorList) {
+        if self.initial_events.is_some() {
+            errors.forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+        }
+        let Some(wanted) = self.version_match else { return };
+        if self.continue_token.is_some() {
+            errors.forbidden(path, "resourceVersionMatch is forbidden when continue is provided");
+        } else if self.version.is_none() {
+            errors.forbidden(path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        } else if wanted == Match::Exact && self.version == Some(0) {
+            errors.forbidden(path, "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
+        }
+    }
+
+    fn check_watch(&self, path: &Path, errors: &mut ErrorList) {
+        match (self.initial_events, self.version_match) {
+            (None, Some(_)) => {
+                errors.forbidden(path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            }
+            (Some(_), wanted) if wanted != Some(Match::NotOlderThan) => {
+                errors.forbidden(path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            }
+            _ => {}
+        }
+        if self.continue_token.is_some() {
+            errors.forbidden(&Path::new("continue"), "continue is forbidden for watch");
+        }
+    }
+}
+
+fn parse_version(text: &str) -> Result<Revision, ApiError> {
+    text.parse().map_err(|_| {
+        let mut errors = ErrorList::default();
+        errors.invalid(
+            &Path::new("resourceVersion"),
+            &text.into(),
+            &format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+        );
+        let mut error = invalid_options("ListOptions", &errors);
+        error.code = 400;
+        error.reason = "BadRequest";
+        error
+    })
+}
+
+/// 422 for options, which have no descriptor.
+pub fn invalid_options(kind: &str, errors: &ErrorList) -> ApiError {
+    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let joined = if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) };
+    let mut error = ApiError::new(422, "Invalid", format!("{kind}.meta.k8s.io \"\" is invalid: {joined}"));
+    error.details.group = "meta.k8s.io".into();
+    error.details.kind = kind.to_owned();
+    error.details.causes = errors
+        .iter()
+        .map(|e| Cause {
+            reason: e.kind.reason().to_owned(),
+            message: e.message.clone(),
+            field: e.path.to_string(),
+        })
+        .collect();
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(query: &str) -> Result<ListOptions, String> {
+        ListOptions::parse(&Query::parse(Some(query)), false).map_err(|e| e.message)
+    }
+
+    fn watch(query: &str) -> Result<ListOptions, String> {
+        ListOptions::parse(&Query::parse(Some(query)), true).map_err(|e| e.message)
+    }
+
+    #[test]
+    fn contradictory_list_options_are_refused_with_the_field() {
+        for (query, part) in [
+            ("resourceVersionMatch=Exact", "forbidden unless resourceVersion is provided"),
+            ("resourceVersionMatch=Exact&resourceVersion=0", "is forbidden for resourceVersion \"0\""),
+            ("resourceVersionMatch=Exact&resourceVersion=1&continue=x", "forbidden when continue is provided"),
+            ("resourceVersionMatch=Some&resourceVersion=1", "Unsupported value: \"Some\""),
+            ("sendInitialEvents=true", "forbidden for list"),
+            ("resourceVersion=abc", "invalid syntax"),
+            ("limit=many", "must be a number"),
+        ] {
+            let message = list(query).unwrap_err();
+            assert!(message.contains(part), "{query}: {message}");
+        }
+        assert!(watch("sendInitialEvents=true").unwrap_err().contains("requires setting resourceVersionMatch"));
+        assert!(watch("resourceVersionMatch=NotOlderThan").unwrap_err().contains("unless sendInitialEvents"));
+        assert!(watch("sendInitialEvents=true&resourceVersionMatch=NotOlderThan").is_ok());
+    }
+
+    #[test]
+    fn dry_run_is_all_or_nothing() {
+        assert_eq!(Query::parse(Some("dryRun=All")).dry_run("CreateOptions"), Ok(true));
+        assert_eq!(Query::parse(Some("dryRun=")).dry_run("CreateOptions"), Ok(false));
+        assert_eq!(Query::parse(Some("dryRun=Some")).dry_run("CreateOptions").unwrap_err().code, 422);
+    }
+}

@@ -1,0 +1,125 @@
+//! Resources that can only be created: questions that are answered and forgotten. Their descriptors are listed like any
+//! other kind's, so discovery, OpenAPI and authorization know them; here are their answers.
+
+use serde_json::{Value, json};
+use wherry_api::object;
+use wherry_api::status::ApiError;
+
+use super::call::Call;
+use super::error::ServerError;
+use crate::auth::{Attributes, UserInfo};
+
+/// Answers a review: the object with its `status`.
+pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, ServerError> {
+    let resource = call.resource.clone();
+    object::set_type(&mut review, &resource);
+    let status = match (resource.group.as_ref(), resource.plural.as_ref()) {
+        ("authentication.k8s.io", "selfsubjectreviews") => json!({"userInfo": user_info(&call.user)}),
+        ("authentication.k8s.io", "tokenreviews") => token(call, &review),
+        ("authorization.k8s.io", "selfsubjectaccessreviews") => {
+            let user = call.user.clone();
+            access(call, &review, &user).await?
+        }
+        ("authorization.k8s.io", "subjectaccessreviews") => access(call, &review, &subject(&review)?).await?,
+        ("authorization.k8s.io", "localsubjectaccessreviews") => {
+            let namespace = object::text_at(&review, "spec.resourceAttributes.namespace");
+            if namespace != call.info.namespace {
+                return Err(ApiError::bad_request("spec.resourceAttributes.namespace must match metadata.namespace").into());
+            }
+            access(call, &review, &subject(&review)?).await?
+        }
+        _ => return Err(ApiError::method_not_allowed().into()),
+    };
+    object::set_at(&mut review, "status", status);
+    Ok(review)
+}
+
+fn user_info(user: &UserInfo) -> Value {
+    let mut info = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        object::set_at(&mut info, "uid", user.uid.as_str());
+    }
+    if !user.extra.is_empty() {
+        object::set_at(&mut info, "extra", json!(user.extra));
+    }
+    info
+}
+
+/// Whether a user may do what a review describes.
+async fn access(call: &Call, review: &Value, user: &UserInfo) -> Result<Value, ServerError> {
+    let attributes = attributes(review)?;
+    let decision = call.server.authorizer().authorize(user, &attributes).await;
+    let mut status = json!({"allowed": decision.allowed()});
+    if let crate::auth::Decision::Deny(reason) = decision
+        && !reason.is_empty()
+    {
+        object::set_at(&mut status, "reason", reason);
+    }
+    Ok(status)
+}
+
+fn attributes(review: &Value) -> Result<Attributes, ApiError> {
+    let resource = review.pointer("/spec/resourceAttributes");
+    let other = review.pointer("/spec/nonResourceAttributes");
+    match (resource, other) {
+        (Some(a), None) => {
+            let text = |field: &str| object::text_at(a, field);
+            Ok(Attributes {
+                verb: text("verb"),
+                group: text("group"),
+                version: text("version"),
+                resource: text("resource"),
+                subresource: text("subresource"),
+                namespace: text("namespace"),
+                name: text("name"),
+                ..Attributes::default()
+            })
+        }
+        (None, Some(a)) => Ok(Attributes::non_resource(object::text_at(a, "verb"), object::text_at(a, "path"))),
+        _ => Err(ApiError::bad_request(
+            "exactly one of spec.resourceAttributes and spec.nonResourceAttributes must be specified",
+        )),
+    }
+}
+
+fn subject(review: &Value) -> Result<UserInfo, ApiError> {
+    let texts = |value: Option<&Value>| -> Vec<String> {
+        let list = value.and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let user = UserInfo {
+        name: object::text_at(review, "spec.user"),
+        uid: object::text_at(review, "spec.uid"),
+        groups: texts(review.pointer("/spec/groups")),
+        extra: review
+            .pointer("/spec/extra")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(key, values)| (key.clone(), texts(Some(values))))
+            .collect(),
+    };
+    if user.name.is_empty() && user.groups.is_empty() {
+        return Err(ApiError::bad_request("at least one of spec.user and spec.groups must be specified"));
+    }
+    Ok(user)
+}
+
+/// Whose token it is, if it is good.
+fn token(call: &Call, review: &Value) -> Value {
+    let audiences: Vec<String> = review
+        .pointer("/spec/audiences")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    let Some(tokens) = call.server.tokens() else { return json!({"error": "this server issues no tokens"}) };
+    match tokens.verify(&object::text_at(review, "spec.token"), &audiences) {
+        Ok(verified) => json!({
+            "authenticated": true, "user": user_info(&verified.user), "audiences": verified.audiences,
+        }),
+        Err(error) => json!({"error": error.to_string()}),
+    }
+}

@@ -1,0 +1,128 @@
+//! Paths below an object. Those that show and write a part of it are [`View`]s and take the generic verbs; the others have
+//! a handler each.
+
+use http::Response;
+use serde_json::Value;
+use wherry_api::object;
+use wherry_api::resource::{Descriptor, NamedSubresource, ScalePaths, Subresource};
+use wherry_api::status::ApiError;
+use wherry_api::strategy::Part;
+
+use super::body::Body;
+use super::call::Call;
+use super::error::ServerError;
+
+pub(super) mod binding;
+pub(super) mod eviction;
+pub(super) mod finalize;
+pub(super) mod log;
+pub(super) mod scale;
+pub(super) mod token;
+
+/// A part of an object that is read and written as a document of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// The object itself; which part of it is written.
+    Object(Part),
+    /// `autoscaling/v1` Scale.
+    Scale(ScalePaths),
+    /// The object, of which only `spec.finalizers` is written.
+    Finalize,
+}
+
+impl View {
+    pub(crate) fn part(&self) -> Part {
+        if let Self::Object(part) = self { *part } else { Part::Main }
+    }
+
+    /// Whether the document is of the resource's own kind.
+    pub(crate) fn is_object(&self) -> bool {
+        !matches!(self, Self::Scale(_))
+    }
+
+    /// The document that shows an object.
+    pub(crate) fn show(&self, resource: &Descriptor, whole: Value) -> Result<Value, ApiError> {
+        match self {
+            Self::Object(_) | Self::Finalize => Ok(whole),
+            Self::Scale(paths) => scale::show(resource, paths, &whole),
+        }
+    }
+
+    /// The object after its document was changed. Its resourceVersion and uid are those of the document: preconditions.
+    pub(crate) fn write_back(&self, resource: &Descriptor, old: &Value, changed: Value) -> Result<Value, ServerError> {
+        match self {
+            Self::Object(_) => Ok(changed),
+            Self::Finalize => Ok(finalize::write_back(old, &changed)),
+            Self::Scale(paths) => Ok(scale::write_back(resource, paths, old, &changed)?),
+        }
+    }
+}
+
+/// A copy of `old` with the preconditions of `document`.
+fn with_preconditions(old: &Value, document: &Value) -> Value {
+    let mut new = old.clone();
+    for (field, value) in [("resourceVersion", object::resource_version(document)), ("uid", object::uid(document))] {
+        object::set_meta(&mut new, field, value);
+    }
+    new
+}
+
+/// The view that a subresource is, if it is one.
+pub(crate) fn view(subresource: &Subresource) -> Option<View> {
+    match subresource {
+        Subresource::Status => Some(View::Object(Part::Status)),
+        Subresource::Scale(paths) => Some(View::Scale(paths.clone())),
+        Subresource::Named(named) if named.name == "finalize" => Some(View::Finalize),
+        Subresource::Named(_) => None,
+    }
+}
+
+/// Verbs that a subresource has.
+pub(crate) fn verbs(subresource: &Subresource) -> &'static [&'static str] {
+    match subresource {
+        Subresource::Status | Subresource::Scale(_) => &["get", "patch", "update"],
+        Subresource::Named(named) => named.verbs,
+    }
+}
+
+/// Runs the handler of a named subresource.
+pub(crate) async fn run(
+    call: &mut Call,
+    subresource: &NamedSubresource,
+    body: Body,
+) -> Result<Response<Body>, ServerError> {
+    match subresource.name.as_ref() {
+        "binding" => binding::bind(call, body).await,
+        "eviction" => eviction::evict(call, body).await,
+        "log" => log::log(call).await,
+        "token" => token::issue(call, body).await,
+        _ => Err(ApiError::no_such_path().into()),
+    }
+}
+
+/// Reads the body of a subresource's create and checks what it says it is.
+pub(crate) async fn read_document(
+    call: &mut Call,
+    body: Body,
+    subresource: &NamedSubresource,
+) -> Result<Value, ServerError> {
+    let Some(decoded) = call.read_tree(body).await? else {
+        return Err(ApiError::bad_request("the body of the request must not be empty").into());
+    };
+    call.warnings.extend(decoded.warnings);
+    let document = decoded.object;
+    let kind = object::kind(&document);
+    let (group, version) = subresource.group_version.as_ref().map_or(("", "v1"), |(g, v)| (g.as_ref(), v.as_ref()));
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let right = (kind.is_empty() || kind == subresource.kind)
+        && matches!(object::api_version(&document), own if own.is_empty() || own == api_version);
+    if !right {
+        return Err(ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {api_version} is expected, not {} {kind}",
+            subresource.kind,
+            object::api_version(&document),
+        ))
+        .into());
+    }
+    Ok(document)
+}

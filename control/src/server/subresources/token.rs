@@ -1,0 +1,157 @@
+//! Token: issues a token for a service account, bound to what the TokenRequest names.
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+use wherry_api::field::{ErrorList, Path};
+use wherry_api::object;
+use wherry_api::resource::{GroupResource, Subresource};
+use wherry_api::status::{ApiError, Cause};
+
+use crate::admission::Operation;
+use crate::auth::tokens::{Reference, TokenSpec};
+use crate::server::body::Body;
+use crate::server::call::Call;
+use crate::server::error::ServerError;
+use crate::server::query::WriteOptions;
+use crate::server::verbs::get;
+use crate::server::{answer, metadata};
+
+/// What Kubernetes gives if nothing is asked.
+const SECONDS: i64 = 3600;
+const MIN_SECONDS: i64 = 600;
+const MAX_SECONDS: i64 = 1 << 32;
+
+pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>, ServerError> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let resource = call.resource.clone();
+    let Some(Subresource::Named(named)) = resource.subresource("token") else {
+        return Err(ApiError::no_such_path().into());
+    };
+    let mut request = super::read_document(call, body, named).await?;
+    metadata::settle_namespace(&resource, &mut request, &call.info)?;
+    if object::name(&request).is_empty() {
+        object::set_meta(&mut request, "name", call.info.name.as_str());
+    }
+    metadata::check_name(&request, &call.info.name)?;
+    let account = get::find(call)?.tree()?;
+    let name = call.info.name.clone();
+    call.admit(Operation::Create, &name, Some(&request), None, options.dry_run).await?;
+    let mut spec = TokenSpec {
+        namespace: call.info.namespace.clone(),
+        service_account: reference(&account),
+        audiences: audiences(&request)?,
+        seconds: seconds(&request)?,
+        ..TokenSpec::default()
+    };
+    bind(call, &request, &mut spec)?;
+    let audiences = if spec.audiences.is_empty() { vec![crate::auth::tokens::ISSUER.to_owned()] } else { spec.audiences.clone() };
+    let seconds = spec.seconds;
+    let Some(tokens) = call.server.tokens() else {
+        return Err(ApiError::unavailable("this server issues no tokens").into());
+    };
+    let issued = tokens.issue(spec).map_err(|error| ServerError::Node(error.into()))?;
+    object::set_at(&mut request, "apiVersion", "authentication.k8s.io/v1");
+    object::set_at(&mut request, "kind", "TokenRequest");
+    object::set_at(&mut request, "spec.audiences", json!(audiences));
+    object::set_at(&mut request, "spec.expirationSeconds", seconds);
+    let status = json!({"token": issued.token, "expirationTimestamp": object::format_time(issued.expires)});
+    object::set_at(&mut request, "status", status);
+    answer::value(call.accepted, StatusCode::CREATED, &request)
+}
+
+fn reference(object: &Value) -> Reference {
+    Reference { name: object::name(object).to_owned(), uid: object::uid(object).to_owned() }
+}
+
+fn invalid(path: &Path, value: &Value, detail: &str) -> ApiError {
+    let mut errors = ErrorList::default();
+    errors.invalid(path, value, detail);
+    let causes: Vec<Cause> = errors
+        .iter()
+        .map(|e| Cause { reason: e.kind.reason().into(), message: e.message.clone(), field: e.path.to_string() })
+        .collect();
+    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let mut error = ApiError::new(
+        422,
+        "Invalid",
+        format!("TokenRequest.authentication.k8s.io \"\" is invalid: {}", list.join(", ")),
+    );
+    error.details.group = "authentication.k8s.io".into();
+    error.details.kind = "TokenRequest".into();
+    error.details.causes = causes;
+    error
+}
+
+fn seconds(request: &Value) -> Result<i64, ApiError> {
+    let path = Path::new("spec").child("expirationSeconds");
+    match object::at(request, "spec.expirationSeconds").and_then(Value::as_i64) {
+        None => Ok(SECONDS),
+        Some(n) if n < MIN_SECONDS => Err(invalid(&path, &json!(n), "may not specify a duration less than 10 minutes")),
+        Some(n) if n > MAX_SECONDS => {
+            Err(invalid(&path, &json!(n), "may not specify a duration larger than 2^32 seconds"))
+        }
+        Some(n) => Ok(n),
+    }
+}
+
+fn audiences(request: &Value) -> Result<Vec<String>, ApiError> {
+    let list = object::at(request, "spec.audiences").and_then(Value::as_array).cloned().unwrap_or_default();
+    list.into_iter()
+        .map(|audience| match audience {
+            Value::String(text) => Ok(text),
+            other => Err(ApiError::bad_request(format!("an audience must be a text, not {other}"))),
+        })
+        .collect()
+}
+
+/// Finds the object that the token is to be bound to. Error: 404, or 409 if its uid is another.
+fn bind(call: &Call, request: &Value, spec: &mut TokenSpec) -> Result<(), ServerError> {
+    let Some(wanted) = object::at(request, "spec.boundObjectRef").filter(|r| !r.is_null()) else { return Ok(()) };
+    let (kind, name, uid) =
+        (object::text_at(wanted, "kind"), object::text_at(wanted, "name"), object::text_at(wanted, "uid"));
+    let found = |plural: &'static str, namespace: &str| {
+        let resource = GroupResource { group: "".into(), resource: plural.into() };
+        let entry = call.server.cache().get(&resource, namespace, &name).ok_or_else(|| {
+            let mut error = ApiError::new(404, "NotFound", format!("{plural} {name:?} not found"));
+            error.details.name.clone_from(&name);
+            error.details.kind = plural.to_owned();
+            error
+        })?;
+        if !uid.is_empty() && *uid != *entry.meta.uid {
+            let why = format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have \
+                 been deleted and then recreated"
+            );
+            return Err(ApiError::conflict(&call.resource, &call.info.name, why).into());
+        }
+        Ok::<_, ServerError>(entry)
+    };
+    let reference_to =
+        |entry: &crate::cache::Entry| Reference { name: name.clone(), uid: entry.meta.uid.to_string() };
+    match kind.as_str() {
+        "Pod" => {
+            let pod = found("pods", &call.info.namespace)?;
+            let tree = answer::parse(&pod.bytes)?;
+            let account = object::text_at(&tree, "spec.serviceAccountName");
+            if account != call.info.name {
+                let why = format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", call.info.name);
+                return Err(ApiError::bad_request(why).into());
+            }
+            spec.pod = Some(reference_to(&pod));
+            let node = object::text_at(&tree, "spec.nodeName");
+            let nodes = GroupResource { group: "".into(), resource: "nodes".into() };
+            spec.node = call
+                .server
+                .cache()
+                .get(&nodes, "", &node)
+                .map(|entry| Reference { name: node, uid: entry.meta.uid.to_string() });
+        }
+        "Node" => spec.node = Some(reference_to(&*found("nodes", "")?)),
+        "Secret" => spec.secret = Some(reference_to(&*found("secrets", &call.info.namespace)?)),
+        other => {
+            let path = Path::new("spec").child("boundObjectRef").child("kind");
+            return Err(invalid(&path, &json!(other), "cannot bind token to object of this kind; it must be Pod, Secret or Node").into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Create: decode → mutate → default → validate → admit → allocate → store.
+
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use serde_json::Value;
+use wherry_api::field::ErrorList;
+use wherry_api::resource::GroupResource;
+use wherry_api::status::ApiError;
+use wherry_api::{decode, meta, object};
+
+use crate::admission::Operation;
+use crate::server::body::Body;
+use crate::server::call::Call;
+use crate::server::error::ServerError;
+use crate::server::query::WriteOptions;
+use crate::server::alloc::Hold;
+use crate::server::write::{self, ATTEMPTS, Put, Stored};
+use crate::server::{answer, metadata, negotiate, reviews};
+use crate::store::{Key, Precondition, StoreError};
+
+/// How many generated names are tried, as in Kubernetes: with 27^5 suffixes a second try is rare already.
+const NAMES: usize = 8;
+
+pub(crate) async fn create(call: &mut Call, body: Body) -> Result<Response<Body>, ServerError> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let bytes = call.read(body).await?;
+    let format = negotiate::format(&call.headers)?;
+    let decoded = decode::body(&call.resource, &bytes, format, options.validation)?;
+    call.warnings.extend(decoded.warnings);
+    if !call.resource.stored() {
+        let answered = reviews::create(call, decoded.object).await?;
+        return answer::value(call.accepted, StatusCode::CREATED, &answered);
+    }
+    if !object::resource_version(&decoded.object).is_empty() {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created").into());
+    }
+    let stored = insert(call, decoded.object, &options).await?;
+    answer::object(call.accepted, &call.resource, StatusCode::CREATED, stored.bytes)
+}
+
+/// Creates an object that has been decoded.
+pub(crate) async fn insert(call: &mut Call, mut object: Value, options: &WriteOptions) -> Result<Stored, ServerError> {
+    let resource = call.resource.clone();
+    metadata::settle_namespace(&resource, &mut object, &call.info)?;
+    metadata::prepare_create(&resource, &mut object, Timestamp::now());
+    let prefix = object::meta_str(&object, "generateName").to_owned();
+    let generated = object::name(&object).is_empty() && !prefix.is_empty();
+    let mut names = if generated { NAMES } else { 1 };
+    for _ in 0..ATTEMPTS {
+        let mut object = object.clone();
+        if generated {
+            let name = meta::generate_name(&prefix, |below| rand::random_range(0..below.max(1)));
+            object::set_meta(&mut object, "name", name);
+        }
+        match insert_named(call, object, options).await {
+            Err(ServerError::Api(error)) if error.reason == "AlreadyExists" && generated => {
+                names -= 1;
+                if names == 0 {
+                    return Err(exhausted(error).into());
+                }
+            }
+            // The namespace changed between admission and the write: admission is asked again.
+            Err(ServerError::Store(StoreError::Precondition { .. })) => {
+                call.server.cache().reached(call.server.store().revision()).await;
+            }
+            other => return other,
+        }
+    }
+    let why = "its namespace is being modified; please try again";
+    Err(ApiError::conflict(&resource, object::name(&object), why).into())
+}
+
+/// What Kubernetes says when every generated name was taken.
+fn exhausted(mut error: ApiError) -> ApiError {
+    error.message = format!("{}, the server was not able to generate a unique name for the object", error.message);
+    error.details.retry_after_seconds = 1;
+    error
+}
+
+async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions) -> Result<Stored, ServerError> {
+    let resource = call.resource.clone();
+    let name = object::name(&object).to_owned();
+    let request = call.admission(Operation::Create, &name, options.dry_run);
+    call.server.admission().mutate(&request, &mut object).await?;
+    resource.strategy.prepare_create(&mut object);
+    resource.strategy.default(&mut object);
+    object::set_type(&mut object, &resource);
+    let mut errors = ErrorList::default();
+    meta::validate_create(&resource, &object, &mut errors);
+    resource.strategy.validate(&object, &mut errors);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(&resource, &name, &errors).into());
+    }
+    call.warnings.extend(resource.strategy.warnings(&object));
+    call.admit(Operation::Create, &name, Some(&object), None, options.dry_run).await?;
+    let key = call.key_of(&name);
+    if call.server.current(&resource, object::namespace(&object), &name).is_some() {
+        return Err(ApiError::already_exists(&resource, &name).into());
+    }
+    let hold = call.server.allocators().begin(&resource, &key, &mut object, None)?;
+    if options.dry_run {
+        return Ok(write::unwritten(&object, None));
+    }
+    commit(call, &key, &object, hold).await
+}
+
+/// Writes the object if its name is free and its namespace still is what admission saw.
+async fn commit(
+    call: &Call,
+    key: &Key,
+    object: &Value,
+    hold: Hold,
+) -> Result<Stored, ServerError> {
+    let resource = &call.resource;
+    let mut preconditions = vec![(key.clone(), Precondition::Absent)];
+    if resource.namespaced() {
+        let namespaces = GroupResource { group: "".into(), resource: "namespaces".into() };
+        let key = Key::new(&namespaces, "", &call.info.namespace);
+        let namespace = call.server.cache().get(&namespaces, "", &call.info.namespace).filter(|n| !n.meta.deleting);
+        let Some(namespace) = namespace else {
+            return Err(StoreError::Precondition { key, actual: None }.into());
+        };
+        preconditions.push((key, Precondition::At(namespace.revision)));
+    }
+    let put = Put { resource, key: key.clone(), object, preconditions };
+    match call.server.put(put, hold).await {
+        Err(ServerError::Store(StoreError::Precondition { key: failed, .. })) if failed == *key => {
+            Err(ApiError::already_exists(resource, object::name(object)).into())
+        }
+        other => other,
+    }
+}

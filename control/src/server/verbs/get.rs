@@ -1,0 +1,32 @@
+//! Get: one object from the cache, which shows every acknowledged write.
+
+use http::{Response, StatusCode};
+use wherry_api::status::ApiError;
+
+use crate::cache::CacheError;
+use crate::server::answer;
+use crate::server::body::Body;
+use crate::server::call::Call;
+use crate::server::error::ServerError;
+use crate::server::query::ListOptions;
+use crate::server::write::Stored;
+
+pub(crate) fn get(call: &Call) -> Result<Response<Body>, ServerError> {
+    // A revision of the future is refused, as for a list; any other one is satisfied by the latest state.
+    if let Some(asked) = ListOptions::parse(&call.query, false)?.version {
+        let current = call.server.cache().revision();
+        if asked > current {
+            return Err(CacheError::TooLarge { asked, current }.into());
+        }
+    }
+    let stored = find(call)?;
+    answer::object(call.accepted, &call.resource, StatusCode::OK, stored.bytes)
+}
+
+/// The object that the path names. Error: 404.
+pub(crate) fn find(call: &Call) -> Result<Stored, ServerError> {
+    let namespace = if call.resource.namespaced() { call.info.namespace.as_str() } else { "" };
+    call.server
+        .current(&call.resource, namespace, &call.info.name)
+        .ok_or_else(|| ApiError::not_found(&call.resource, &call.info.name).into())
+}

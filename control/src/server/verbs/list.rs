@@ -1,0 +1,256 @@
+//! List: a page of stored bytes, joined while it is sent.
+//!
+//! What must stay true: a LIST of plain objects is never a tree and never one buffer; all pages of one list come from
+//! one snapshot, and an expired one is said with a token that continues anyway.
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::{StreamExt, stream};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY};
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use wherry_api::object;
+use wherry_api::selector::{FieldSelector, LabelSelector};
+use wherry_api::status::ApiError;
+
+use crate::cache::{At, CacheError, Filter, List};
+use crate::server::answer::{self, COMPRESS_FROM, JSON};
+use crate::server::body::{self, Body, BoxError};
+use crate::server::call::Call;
+use crate::server::error::ServerError;
+use crate::server::negotiate::Form;
+use crate::server::query::{ListOptions, Match};
+use crate::store::{Key, Revision};
+
+/// Bytes that are gathered before they are handed to the connection.
+const CHUNK: usize = 64 * 1024;
+
+/// What a `continue` token says. Opaque to clients.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// The snapshot; 0: whatever there is.
+    rv: Revision,
+    /// The last key of the page before.
+    start: String,
+}
+
+const TOKEN_VERSION: &str = "wherry/v1";
+
+impl Token {
+    fn new(rv: Revision, start: &Key) -> Self {
+        Self { v: TOKEN_VERSION.into(), rv, start: start.as_str().to_owned() }
+    }
+
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(json!(self).to_string())
+    }
+
+    fn decode(text: &str, prefix: &str) -> Result<Self, ApiError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        let token: Option<Self> = bytes.and_then(|b| serde_json::from_slice(&b).ok());
+        token
+            .filter(|t| t.v == TOKEN_VERSION && t.start.starts_with(prefix))
+            .ok_or_else(|| ApiError::bad_request("continue key is not valid: it is not one of this list"))
+    }
+}
+
+/// The filter of a list, watch or deletecollection.
+pub(crate) fn filter(call: &Call) -> Result<Filter, ApiError> {
+    let labels = call.query.get("labelSelector").map(LabelSelector::parse).transpose()?.unwrap_or_default();
+    let mut fields: FieldSelector = match call.query.get("fieldSelector") {
+        Some(text) => FieldSelector::parse(&call.resource, text)?,
+        None => FieldSelector::default(),
+    };
+    // A watch of one object by its path.
+    if !call.info.name.is_empty() && fields.is_empty() {
+        fields = FieldSelector::parse(&call.resource, &format!("metadata.name={}", call.info.name))?;
+    }
+    let namespaced = call.resource.namespaced() && !call.info.namespace.is_empty();
+    Ok(Filter { namespace: namespaced.then(|| call.info.namespace.clone()), labels, fields })
+}
+
+pub(crate) async fn list(call: &Call) -> Result<Response<Body>, ServerError> {
+    let options = ListOptions::parse(&call.query, false)?;
+    let filter = filter(call)?;
+    let page = page(call, &filter, &options).await?;
+    match call.accepted.form {
+        Form::Object if call.accepted.pretty => pretty(call, &page),
+        Form::Object => joined(call, &metadata(&page), page.entries.iter().map(|e| e.bytes.clone()).collect()),
+        Form::Table { .. } => table(call, &page),
+        Form::Metadata { version } => partial(call, version, &page),
+    }
+}
+
+/// One page, as the options ask.
+pub(crate) async fn page(call: &Call, filter: &Filter, options: &ListOptions) -> Result<List, ServerError> {
+    let prefix = Key::prefix(&call.resource.group_resource());
+    let token = options.continue_token.as_deref().map(|text| Token::decode(text, &prefix)).transpose()?;
+    if token.is_some() && options.version.is_some_and(|v| v != 0) {
+        let message = "specifying resource version is not allowed when using continue";
+        return Err(ApiError::bad_request(message).into());
+    }
+    let at = match (&token, options.version, options.version_match) {
+        (Some(Token { rv: 0, .. }), ..) | (None, None | Some(0), _) => At::Latest,
+        (Some(token), ..) => At::Exact(token.rv),
+        (None, Some(version), Some(Match::Exact)) => At::Exact(version),
+        (None, Some(version), _) => At::NotOlderThan(version),
+    };
+    let after = token.as_ref().map(|t| Key::from_stored(&t.start));
+    let result = call.server.cache().list(&call.resource, filter, at, after.as_ref(), options.limit).await;
+    match (result, &after) {
+        (Err(CacheError::Expired { .. }), Some(after)) => {
+            Err(ServerError::ContinueExpired { token: Token::new(0, after).encode() })
+        }
+        (result, _) => Ok(result?),
+    }
+}
+
+/// `metadata` of the list.
+fn metadata(page: &List) -> Value {
+    let mut meta = json!({"resourceVersion": page.revision.to_string()});
+    if let Some(next) = &page.next {
+        object::set_at(&mut meta, "continue", Token::new(page.revision, next).encode());
+        if let Some(remaining) = page.remaining {
+            object::set_at(&mut meta, "remainingItemCount", remaining);
+        }
+    }
+    meta
+}
+
+/// A list as a concatenation of its stored items.
+pub(crate) fn joined(call: &Call, metadata: &Value, items: Vec<Bytes>) -> Result<Response<Body>, ServerError> {
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        call.resource.kind,
+        call.resource.api_version(),
+    );
+    let commas = items.len().saturating_sub(1);
+    let length = head.len() + TAIL.len() + commas + items.iter().map(Bytes::len).sum::<usize>();
+    let builder = Response::builder()
+        .status(StatusCode::OK)
+        .header(CONTENT_TYPE, JSON)
+        .header(CACHE_CONTROL, "no-cache, private");
+    let chunks = Chunks { head: Some(head), tail: Some(TAIL), items: items.into_iter(), first: true };
+    if call.accepted.gzip && length >= COMPRESS_FROM {
+        let builder = builder.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
+        return Ok(builder.body(compressed(chunks))?);
+    }
+    let body = body::stream(stream::iter(chunks.map(Ok)));
+    Ok(builder.header(CONTENT_LENGTH, length).body(body)?)
+}
+
+/// What follows the items.
+const TAIL: &str = "]}\n";
+
+/// The list's text in pieces of about [`CHUNK`].
+struct Chunks {
+    head: Option<String>,
+    tail: Option<&'static str>,
+    items: std::vec::IntoIter<Bytes>,
+    first: bool,
+}
+
+impl Iterator for Chunks {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.tail?;
+        let mut chunk = BytesMut::with_capacity(CHUNK + 4096);
+        if let Some(head) = self.head.take() {
+            chunk.extend_from_slice(head.as_bytes());
+        }
+        while chunk.len() < CHUNK {
+            let Some(item) = self.items.next() else {
+                chunk.extend_from_slice(self.tail.take().unwrap_or_default().as_bytes());
+                break;
+            };
+            if !std::mem::take(&mut self.first) {
+                chunk.extend_from_slice(b",");
+            }
+            chunk.extend_from_slice(&item);
+        }
+        Some(chunk.freeze())
+    }
+}
+
+fn compressed(chunks: Chunks) -> Body {
+    let encoder = GzEncoder::new(Vec::with_capacity(CHUNK), Compression::fast());
+    let pieces = stream::iter(chunks.map(Some).chain([None])).scan(Some(encoder), |state, chunk| {
+        let piece = match (state.as_mut(), chunk) {
+            (Some(encoder), Some(chunk)) => encoder.write_all(&chunk).map(|()| std::mem::take(encoder.get_mut())),
+            (Some(_), None) => state.take().map_or(Ok(Vec::new()), GzEncoder::finish),
+            (None, _) => Ok(Vec::new()),
+        };
+        std::future::ready(Some(piece.map(Bytes::from).map_err(BoxError::from)))
+    });
+    body::stream(pieces.filter(|piece| std::future::ready(!matches!(piece, Ok(bytes) if bytes.is_empty()))))
+}
+
+/// Indented, for people: one item's tree at a time.
+fn pretty(call: &Call, page: &List) -> Result<Response<Body>, ServerError> {
+    let resource = &call.resource;
+    let mut text = format!(
+        "{{\n  \"kind\": \"{}List\",\n  \"apiVersion\": \"{}\",\n  \"metadata\": {},\n  \"items\": [",
+        resource.kind,
+        resource.api_version(),
+        indented(&metadata(page), "  ")?
+    );
+    for (index, entry) in page.entries.iter().enumerate() {
+        text.push_str(if index == 0 { "\n    " } else { ",\n    " });
+        text.push_str(&indented(&answer::parse(&entry.bytes)?, "    ")?);
+    }
+    text.push_str(if page.entries.is_empty() { "]\n}\n" } else { "\n  ]\n}\n" });
+    let builder = Response::builder().header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private");
+    Ok(builder.body(body::full(text))?)
+}
+
+fn indented(value: &Value, by: &str) -> Result<String, ServerError> {
+    let text = serde_json::to_string_pretty(value).map_err(ServerError::Object)?;
+    Ok(text.replace('\n', &format!("\n{by}")))
+}
+
+fn table(call: &Call, page: &List) -> Result<Response<Body>, ServerError> {
+    let now = Timestamp::now();
+    let rows = page.entries.iter().map(|entry| {
+        Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(&entry.bytes)?, now))
+    });
+    let rows = rows.collect::<Result<Vec<_>, ServerError>>()?;
+    let mut table = answer::whole_table(call.accepted.form, &call.resource, "", rows, true);
+    object::set_at(&mut table, "metadata", metadata(page));
+    answer::value(call.accepted, StatusCode::OK, &table)
+}
+
+fn partial(call: &Call, version: &str, page: &List) -> Result<Response<Body>, ServerError> {
+    let now = Timestamp::now();
+    let items = page.entries.iter().map(|entry| {
+        Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(&entry.bytes)?, now))
+    });
+    let items = items.collect::<Result<Vec<_>, ServerError>>()?;
+    let list = json!({
+        "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": metadata(page), "items": items,
+    });
+    answer::value(call.accepted, StatusCode::OK, &list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_for_its_resource_only() {
+        let text = Token::new(7, &Key::from_stored("core/pods/a/b")).encode();
+        let token = Token::decode(&text, "core/pods/").unwrap();
+        assert_eq!((token.rv, token.start.as_str()), (7, "core/pods/a/b"));
+        assert_eq!(Token::decode(&text, "core/secrets/").unwrap_err().code, 400);
+        assert_eq!(Token::decode("nonsense", "core/pods/").unwrap_err().code, 400);
+    }
+}

@@ -1,0 +1,67 @@
+//! Patch: JSON, merge and strategic merge patches of an object or of a subresource's view of it.
+
+use http::{Response, StatusCode};
+use serde_json::Value;
+use wherry_api::decode::{self, Decoded, Format};
+use wherry_api::patch::{self, PatchType};
+use wherry_api::status::ApiError;
+
+use super::update;
+use crate::server::body::Body;
+use crate::server::call::Call;
+use crate::server::error::ServerError;
+use crate::server::query::WriteOptions;
+use crate::server::subresources::View;
+use crate::server::{metadata, negotiate};
+
+/// Operations that a JSON patch may have, as in Kubernetes.
+const MAX_OPERATIONS: usize = 10_000;
+
+pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
+    let kind = negotiate::patch_type(&call.headers)?;
+    if kind == PatchType::Apply {
+        return Err(ApiError::unsupported_media_type(
+            "server-side apply is not supported yet; use kubectl apply without --server-side",
+        )
+        .into());
+    }
+    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+    let bytes = call.read(body).await?;
+    let decoded = decode::tree(&bytes, Format::Json)?;
+    check_size(kind, &decoded.object)?;
+    let (resource, info) = (call.resource.clone(), call.info.clone());
+    let mut warnings = Vec::new();
+    let stored = update::modify(call, view.part(), &options, |old| {
+        let shown = view.show(&resource, old.clone())?;
+        let patched = patch::apply(kind, &resource, &shown, &decoded.object)?;
+        let mut changed = if view.is_object() {
+            let patched = Decoded { object: patched, warnings: decoded.warnings.clone() };
+            let checked = decode::object(&resource, patched, options.validation)?;
+            warnings = checked.warnings;
+            checked.object
+        } else {
+            patched
+        };
+        metadata::settle_namespace(&resource, &mut changed, &info)?;
+        metadata::check_name(&changed, &info.name)?;
+        view.write_back(&resource, old, changed)
+    })
+    .await?;
+    call.warnings.extend(warnings);
+    update::show(call, &view, StatusCode::OK, stored)
+}
+
+fn check_size(kind: PatchType, patch: &Value) -> Result<(), ApiError> {
+    match (kind, patch) {
+        (PatchType::Json, Value::Array(operations)) if operations.len() > MAX_OPERATIONS => Err(ApiError::new(
+            413,
+            "RequestEntityTooLarge",
+            format!(
+                "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+                operations.len()
+            ),
+        )),
+        (PatchType::Json, _) | (_, Value::Object(_)) => Ok(()),
+        _ => Err(ApiError::bad_request("the patch must be a JSON object")),
+    }
+}

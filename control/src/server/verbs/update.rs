@@ -1,0 +1,215 @@
+//! Update: a read-modify-write, the same for PUT, for patches and for subresources that show a part of an object.
+//!
+//! What must stay true: a resourceVersion that the client gives is a precondition; without one the change is applied to
+//! whatever is there, also while others write; an update that changes nothing writes nothing.
+
+use http::{Response, StatusCode};
+use serde_json::Value;
+use wherry_api::field::ErrorList;
+use wherry_api::resource::Descriptor;
+use wherry_api::status::ApiError;
+use wherry_api::strategy::Part;
+use wherry_api::{decode, meta, object};
+
+use super::{create, get};
+use crate::admission::Operation;
+use crate::server::body::Body;
+use crate::server::call::Call;
+use crate::server::error::ServerError;
+use crate::server::query::WriteOptions;
+use crate::server::subresources::View;
+use crate::server::write::{self, ATTEMPTS, Put, Stored};
+use crate::server::{answer, metadata, negotiate};
+use crate::store::{Precondition, StoreError};
+
+pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
+    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let bytes = call.read(body).await?;
+    let format = negotiate::format(&call.headers)?;
+    let decoded = match view.is_object() {
+        true => decode::body(&call.resource, &bytes, format, options.validation)?,
+        false => decode::tree(&bytes, format)?,
+    };
+    call.warnings.extend(decoded.warnings);
+    let mut wanted = decoded.object;
+    metadata::settle_namespace(&call.resource, &mut wanted, &call.info)?;
+    metadata::check_name(&wanted, &call.info.name)?;
+    if call.resource.create_on_update && view == View::Object(Part::Main) {
+        match get::find(call) {
+            Err(ServerError::Api(error)) if error.code == 404 => return create_instead(call, wanted, &options).await,
+            other => other.map(|_| ())?,
+        }
+    }
+    let resource = call.resource.clone();
+    let stored =
+        modify(call, view.part(), &options, |old| view.write_back(&resource, old, wanted.clone())).await?;
+    show(call, &view, StatusCode::OK, stored)
+}
+
+async fn create_instead(
+    call: &mut Call,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<Response<Body>, ServerError> {
+    if !object::resource_version(&object).is_empty() {
+        return Err(ApiError::modified(&call.resource, &call.info.name).into());
+    }
+    object::remove_meta(&mut object, "uid");
+    let stored = create::insert(call, object, options).await?;
+    answer::object(call.accepted, &call.resource, StatusCode::CREATED, stored.bytes)
+}
+
+/// The answer to a write through a view.
+pub(crate) fn show(call: &Call, view: &View, code: StatusCode, stored: Stored) -> Result<Response<Body>, ServerError> {
+    if view.is_object() {
+        return answer::object(call.accepted, &call.resource, code, stored.bytes);
+    }
+    let shown = view.show(&call.resource, stored.tree()?)?;
+    answer::value(call.accepted, code, &shown)
+}
+
+/// How a change is treated before it is written.
+#[derive(Clone, Copy, Debug)]
+enum Rules {
+    /// As an update of this part by a client.
+    Of(Part),
+    /// The change is the server's own, and complete.
+    Own,
+}
+
+/// Reads the object, lets `change` make the new one of it, and writes that; again if another writer was faster.
+///
+/// The new object's resourceVersion and uid, unless empty, are preconditions.
+pub(crate) async fn modify(
+    call: &mut Call,
+    part: Part,
+    options: &WriteOptions,
+    change: impl FnMut(&Value) -> Result<Value, ServerError>,
+) -> Result<Stored, ServerError> {
+    retry(call, Rules::Of(part), options, change).await
+}
+
+/// Like [`modify`], for a change that a subresource has made and judged: the kind's strategy is not asked.
+pub(crate) async fn modify_own(
+    call: &mut Call,
+    options: &WriteOptions,
+    change: impl FnMut(&Value) -> Result<Value, ServerError>,
+) -> Result<Stored, ServerError> {
+    retry(call, Rules::Own, options, change).await
+}
+
+async fn retry(
+    call: &mut Call,
+    rules: Rules,
+    options: &WriteOptions,
+    mut change: impl FnMut(&Value) -> Result<Value, ServerError>,
+) -> Result<Stored, ServerError> {
+    let mut current = get::find(call)?;
+    for _ in 0..ATTEMPTS {
+        let old = current.tree()?;
+        let new = change(&old)?;
+        match attempt(call, rules, options, &current, &old, new).await {
+            Err(ServerError::Store(StoreError::Precondition { actual: Some(record), .. })) => {
+                current = Stored { bytes: record.value, revision: record.revision };
+            }
+            Err(ServerError::Store(StoreError::Precondition { actual: None, .. })) => {
+                return Err(ApiError::not_found(&call.resource, &call.info.name).into());
+            }
+            other => return other,
+        }
+    }
+    Err(ApiError::modified(&call.resource, &call.info.name).into())
+}
+
+async fn attempt(
+    call: &mut Call,
+    rules: Rules,
+    options: &WriteOptions,
+    current: &Stored,
+    old: &Value,
+    mut new: Value,
+) -> Result<Stored, ServerError> {
+    let (resource, name, key) = (call.resource.clone(), call.info.name.clone(), call.key());
+    check_preconditions(call, &new, old)?;
+    if let Rules::Of(part) = rules {
+        prepare(call, part, options, &mut new, old).await?;
+    }
+    object::set_type(&mut new, &resource);
+    object::set_meta(&mut new, "resourceVersion", object::resource_version(old));
+    let hold = call.server.allocators().begin(&resource, &key, &mut new, Some(old))?;
+    if new == *old {
+        return Ok(current.clone());
+    }
+    if let Rules::Of(part) = rules {
+        validate(call, part, &new, old)?;
+    }
+    call.admit(Operation::Update, &name, Some(&new), Some(old), options.dry_run).await?;
+    if options.dry_run {
+        return Ok(write::unwritten(&new, Some(current.revision)));
+    }
+    if ends(&resource, &new, old) {
+        let revision = call.server.remove(&resource, key, current.revision).await?;
+        return Ok(write::unwritten(&new, Some(revision)));
+    }
+    let preconditions = vec![(key.clone(), Precondition::At(current.revision))];
+    call.server.put(Put { resource: &resource, key, object: &new, preconditions }, hold).await
+}
+
+async fn prepare(
+    call: &Call,
+    part: Part,
+    options: &WriteOptions,
+    new: &mut Value,
+    old: &Value,
+) -> Result<(), ServerError> {
+    let resource = &call.resource;
+    metadata::prepare_update(resource, new, old, part);
+    if part == Part::Main {
+        let request = call.admission(Operation::Update, &call.info.name, options.dry_run);
+        call.server.admission().mutate(&request, new).await?;
+    }
+    resource.strategy.default(new);
+    resource.strategy.prepare_update(new, old, part);
+    if part == Part::Main {
+        metadata::count_generation(resource, new, old);
+    }
+    Ok(())
+}
+
+fn validate(call: &mut Call, part: Part, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let resource = &call.resource;
+    let mut errors = ErrorList::default();
+    meta::validate_update(resource, new, old, &mut errors);
+    resource.strategy.validate_update(new, old, part, &mut errors);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(resource, &call.info.name, &errors));
+    }
+    if part == Part::Main {
+        // A second attempt does not warn twice.
+        let warnings = resource.strategy.warnings(new);
+        call.warnings.retain(|w| !warnings.contains(w));
+        call.warnings.extend(warnings);
+    }
+    Ok(())
+}
+
+/// Whether this update was what a deletion waited for.
+fn ends(resource: &Descriptor, new: &Value, old: &Value) -> bool {
+    object::is_deleting(old)
+        && object::finalizers(new).is_empty()
+        && object::deletion_grace_period(old).unwrap_or_default() == 0
+        && !resource.strategy.blocks_deletion(new)
+}
+
+fn check_preconditions(call: &Call, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let (asked, is) = (object::uid(new), object::uid(old));
+    if !asked.is_empty() && asked != is {
+        let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {is}");
+        return Err(ApiError::conflict(&call.resource, &call.info.name, why));
+    }
+    let asked = object::resource_version(new);
+    if !matches!(asked, "" | "0") && asked != object::resource_version(old) {
+        return Err(ApiError::modified(&call.resource, &call.info.name));
+    }
+    Ok(())
+}

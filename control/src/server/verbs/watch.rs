@@ -1,0 +1,174 @@
+//! Watch: the cache's events as JSON lines, until the client leaves, the time is up, or the server stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
+use http::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use wherry_api::object;
+use wherry_api::resource::Descriptor;
+
+use super::list;
+use crate::cache::{At, CacheError, Entry, Event, deleted_bytes};
+use crate::server::answer::{self, JSON};
+use crate::server::body::{self, Body};
+use crate::server::call::Call;
+use crate::server::error::ServerError;
+use crate::server::negotiate::Form;
+use crate::server::query::ListOptions;
+use crate::store::Revision;
+
+/// Seconds that a watch lasts if the client does not say: between these two, so that not all end together.
+const LASTS: std::ops::Range<u64> = 1800..3600;
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+
+/// A line of the answer before it is one.
+enum Step {
+    Cache(Result<Event, CacheError>),
+    /// The state that was asked for with `sendInitialEvents` has been sent.
+    InitialEnd(Revision),
+}
+
+pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, ServerError> {
+    let options = ListOptions::parse(&call.query, true)?;
+    let steps = steps(call, &options).await?;
+    let mut writer =
+        Writer { resource: call.resource.clone(), form: call.accepted.form, bookmarks: options.bookmarks, columns: true };
+    let lasts = Duration::from_secs(options.timeout.unwrap_or_else(|| rand::random_range(LASTS)));
+    let stopping = call.server.stopping().clone();
+    let lines = until_error(steps)
+        .filter_map(move |step| std::future::ready(writer.line(step)))
+        .take_until(Box::pin(async move {
+            tokio::select! {
+                () = tokio::time::sleep(lasts) => {}
+                () = stopping.cancelled() => {}
+            }
+        }))
+        .map(Ok);
+    let builder = Response::builder().header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private");
+    Ok(builder.body(body::stream(lines))?)
+}
+
+async fn steps(call: &Call, options: &ListOptions) -> Result<BoxStream<'static, Step>, ServerError> {
+    let filter = list::filter(call)?;
+    let (cache, resource) = (call.server.cache(), &call.resource);
+    if options.initial_events == Some(true) {
+        let at = options.version.filter(|v| *v != 0).map_or(At::Latest, At::NotOlderThan);
+        let present = cache.list(resource, &filter, at, None, 0).await?;
+        let events = cache.watch(resource, filter, Some(present.revision)).await?;
+        let added = stream::iter(present.entries).map(|entry| Step::Cache(Ok(Event::Added(entry))));
+        let end = stream::iter([Step::InitialEnd(present.revision)]);
+        return Ok(added.chain(end).chain(events.map(Step::Cache)).boxed());
+    }
+    let after = match (options.version, options.initial_events) {
+        (None | Some(0), Some(false)) => Some(cache.revision()),
+        (None | Some(0), _) => None,
+        (version, _) => version,
+    };
+    match cache.watch(resource, filter, after).await {
+        Ok(events) => Ok(events.map(Step::Cache).boxed()),
+        // Kubernetes begins the stream and says there that the version is too old.
+        Err(error @ CacheError::Expired { .. }) => Ok(stream::iter([Step::Cache(Err(error))]).boxed()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Passes the first error on and ends after it.
+fn until_error(steps: BoxStream<'static, Step>) -> impl Stream<Item = Step> {
+    steps.scan(false, |failed, step| {
+        let go_on = !*failed;
+        *failed = matches!(step, Step::Cache(Err(_)));
+        std::future::ready(go_on.then_some(step))
+    })
+}
+
+/// Writes events in the form that the client asked for.
+struct Writer {
+    resource: Arc<Descriptor>,
+    form: Form,
+    bookmarks: bool,
+    /// Whether the next table still has to define its columns.
+    columns: bool,
+}
+
+impl Writer {
+    fn line(&mut self, step: Step) -> Option<Bytes> {
+        match step {
+            Step::Cache(Ok(Event::Added(entry))) => Some(self.object("ADDED", &entry, &entry.bytes)),
+            Step::Cache(Ok(Event::Modified(entry))) => Some(self.object("MODIFIED", &entry, &entry.bytes)),
+            Step::Cache(Ok(Event::Deleted { last, revision })) => {
+                let bytes = deleted_bytes(&last, revision);
+                Some(self.object("DELETED", &last, &bytes))
+            }
+            Step::Cache(Ok(Event::Progress(revision))) => self.bookmarks.then(|| self.bookmark(revision, false)),
+            Step::InitialEnd(revision) => Some(self.bookmark(revision, true)),
+            Step::Cache(Err(error)) => {
+                Some(line("ERROR", ServerError::from(error).to_status().to_string().as_bytes()))
+            }
+        }
+    }
+
+    fn object(&mut self, kind: &str, entry: &Entry, bytes: &Bytes) -> Bytes {
+        if self.form == Form::Object {
+            return line(kind, bytes);
+        }
+        match answer::parse(bytes) {
+            Ok(tree) => {
+                let shown = self.transformed(&tree);
+                line(kind, shown.to_string().as_bytes())
+            }
+            Err(error) => {
+                tracing::error!(key = ?entry.key, error = &error as &dyn std::error::Error, "a stored object is not readable");
+                line("ERROR", error.to_status().to_string().as_bytes())
+            }
+        }
+    }
+
+    fn transformed(&mut self, tree: &Value) -> Value {
+        let shown = answer::transform(self.form, &self.resource, tree, Timestamp::now());
+        if matches!(self.form, Form::Table { .. }) {
+            let columns = std::mem::take(&mut self.columns);
+            let revision = object::resource_version(tree);
+            return answer::whole_table(self.form, &self.resource, revision, vec![shown], columns);
+        }
+        shown
+    }
+
+    fn bookmark(&self, revision: Revision, initial: bool) -> Bytes {
+        let mut mark = json!({
+            "kind": self.resource.kind, "apiVersion": self.resource.api_version(),
+            "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
+        });
+        if initial {
+            object::set_annotation(&mut mark, INITIAL_END, "true");
+        }
+        let shown = match self.form {
+            Form::Object => mark,
+            Form::Table { include, .. } => {
+                let row = json!({"cells": [], "object": match include {
+                    wherry_api::table::IncludeObject::None => Value::Null,
+                    _ => mark,
+                }});
+                answer::whole_table(self.form, &self.resource, &revision.to_string(), vec![row], false)
+            }
+            Form::Metadata { .. } => answer::transform(self.form, &self.resource, &mark, Timestamp::now()),
+        };
+        line("BOOKMARK", shown.to_string().as_bytes())
+    }
+}
+
+/// `{"type":KIND,"object":OBJECT}` and a line's end. The object is copied once, into the connection's buffer.
+fn line(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(object.len() + kind.len() + 24);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+    out.freeze()
+}

@@ -1,0 +1,105 @@
+//! The one way into the store: encode, commit, wait until the cache shows it.
+//!
+//! What must stay true: what a writer is answered is what was committed, byte for byte; when it is answered, every later
+//! read sees it; a change that changes nothing is not written.
+
+use bytes::Bytes;
+use serde_json::Value;
+use wherry_api::object;
+use wherry_api::resource::Descriptor;
+
+use super::Server;
+use super::alloc::Hold;
+use super::answer;
+use super::error::ServerError;
+use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, StoreError, Txn};
+
+/// How often a write that names no resourceVersion is tried again when another one was faster. Each failure means that
+/// somebody else's write succeeded.
+pub(crate) const ATTEMPTS: usize = 32;
+
+/// An object as it is in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) bytes: Bytes,
+    pub(crate) revision: Revision,
+}
+
+impl Stored {
+    pub(crate) fn tree(&self) -> Result<Value, ServerError> {
+        answer::parse(&self.bytes)
+    }
+}
+
+/// What was written.
+#[derive(Debug)]
+pub(crate) struct Put<'a> {
+    pub(crate) resource: &'a Descriptor,
+    pub(crate) key: Key,
+    pub(crate) object: &'a Value,
+    pub(crate) preconditions: Vec<(Key, Precondition)>,
+}
+
+impl Server {
+    /// The present state of an object. Sees every acknowledged write.
+    pub(crate) fn current(&self, resource: &Descriptor, namespace: &str, name: &str) -> Option<Stored> {
+        let entry = self.cache().get(&resource.group_resource(), namespace, name)?;
+        Some(Stored { bytes: entry.bytes.clone(), revision: entry.revision })
+    }
+
+    /// Writes an object; `hold` is what was allocated for it.
+    pub(crate) async fn put(&self, put: Put<'_>, hold: Hold) -> Result<Stored, ServerError> {
+        let (bytes, splice) = object::encode(put.object);
+        let txn = Txn {
+            preconditions: put.preconditions,
+            ops: vec![Op::Put { key: put.key, value: Encoded { bytes, splice } }],
+            durability: put.resource.durability,
+            expires_after: put.resource.expires_after,
+        };
+        let committed = self.commit(txn, move || hold.keep()).await?;
+        let bytes = committed.values.into_iter().next().unwrap_or_default();
+        Ok(Stored { bytes, revision: committed.revision })
+    }
+
+    /// Removes an object whose last write has this revision.
+    pub(crate) async fn remove(
+        &self,
+        resource: &Descriptor,
+        key: Key,
+        revision: Revision,
+    ) -> Result<Revision, ServerError> {
+        let txn = Txn {
+            preconditions: vec![(key.clone(), Precondition::At(revision))],
+            ops: vec![Op::Delete { key: key.clone() }],
+            durability: resource.durability,
+            expires_after: None,
+        };
+        let allocators = self.allocators().clone();
+        Ok(self.commit(txn, move || allocators.release(&key)).await?.revision)
+    }
+
+    /// Commits on a task of the server: a client that goes away must not part a write from what follows it.
+    async fn commit(&self, txn: Txn, done: impl FnOnce() + Send + 'static) -> Result<Committed, ServerError> {
+        let (store, cache) = (self.store().clone(), self.cache().clone());
+        let task = self.tasks().spawn(async move {
+            let committed = store.commit(txn).await?;
+            done();
+            cache.reached(committed.revision).await;
+            Ok::<_, StoreError>(committed)
+        });
+        Ok(task.await??)
+    }
+}
+
+/// What an object would look like without having been written.
+pub(crate) fn unwritten(object: &Value, revision: Option<Revision>) -> Stored {
+    let (bytes, splice) = object::encode(object);
+    match revision {
+        Some(revision) => Stored { bytes: Encoded { bytes, splice }.with_revision(revision), revision },
+        None => {
+            let mut object = object.clone();
+            object::remove_meta(&mut object, "resourceVersion");
+            Stored { bytes: object.to_string().into(), revision: 0 }
+        }
+    }
+}
