@@ -18,6 +18,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
+use wasmtime_wasi_http::WasiBody;
 
 use self::ipam::Addresses;
 pub use self::listeners::ListenGuard;
@@ -76,6 +78,9 @@ impl std::fmt::Debug for Route {
 pub trait LocalHttp: Send + Sync {
     /// Serves a connection that the host accepted (a Service's proxy hands it over whole).
     fn serve(&self, stream: tokio::net::TcpStream, peer: SocketAddr);
+
+    /// Answers a guest's request in memory. Failures are answers, as over a socket.
+    fn call(&self, request: http::Request<WasiBody>) -> BoxFuture<'static, http::Response<WasiBody>>;
 }
 
 /// One pod's view of the network. All addresses that a guest sees pass through it. Dropping it frees its address.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri};
@@ -80,7 +81,7 @@ impl Server {
         Self { shared: Arc::new(Shared { guest, life, pool, timeout, connections }), port, listening: Mutex::new(None) }
     }
 
-    /// Binds the pod's port, or a substitute that the host's table knows if the port cannot be had.
+    /// Binds the pod's port, or a substitute if it cannot be had; the address that was wanted, and the one that it is.
     fn listen(&self) -> Result<(TcpListener, SocketAddr, SocketAddr), BackendError> {
         let asked = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port));
         let host = self.shared.guest.network.bind(Protocol::Tcp, asked).map_err(|denied| refused(&denied))?;
@@ -95,7 +96,7 @@ impl Server {
         });
         let listener = listener.map_err(|e| BackendError::Network(format!("cannot listen on {host}: {e}")))?;
         let actual = listener.local_addr().map_err(|e| BackendError::Network(format!("cannot listen on {host}: {e}")))?;
-        Ok((listener, asked, actual))
+        Ok((listener, host, actual))
     }
 }
 
@@ -173,6 +174,11 @@ impl LocalHttp for Local {
             }
             Err(error) => tracing::debug!(%peer, %error, "a connection was lost while it was handed over"),
         }
+    }
+
+    fn call(&self, request: Request<WasiBody>) -> BoxFuture<'static, Response<WasiBody>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move { shared.answer(request).await.map(BodyExt::boxed_unsync) })
     }
 }
 

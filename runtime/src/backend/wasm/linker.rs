@@ -112,7 +112,7 @@ mod tests {
 
     fn linked(wat: &str) -> Result<Prepared, BackendError> {
         let engine = Engine::new().unwrap();
-        let component = Component::new(engine.raw(), wat).unwrap();
+        let component = Component::new(engine.raw(), wat::parse_str(wat).unwrap()).unwrap();
         link(&linker(&engine).unwrap(), &component)
     }
 

@@ -5,6 +5,7 @@
 
 mod adapt;
 mod artifact;
+mod client;
 mod command;
 mod compiler;
 mod engine;
@@ -20,6 +21,9 @@ mod sockets;
 mod state;
 mod ticker;
 mod worker;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -69,7 +73,7 @@ pub struct WasmBackend {
     engine: Engine,
     guests: GuestRuntime,
     linker: Linker<GuestState>,
-    outgoing: Arc<outgoing::Client>,
+    outgoing: Arc<client::Client>,
     lane: meter::Lane,
     /// Instances of servers, and commands, on this node at once: half the pool each.
     instances: Arc<Semaphore>,
@@ -92,11 +96,12 @@ impl WasmBackend {
             slots => slots as usize,
         };
         let lane = meter::Lane::new(guests.threads());
+        let outgoing = Arc::new(client::Client::new(guests.handle().clone()));
         Ok(Arc::new(Arc::new(Self {
             engine,
             guests,
             linker,
-            outgoing: Arc::default(),
+            outgoing,
             lane,
             instances: Arc::new(Semaphore::new(slots / 2)),
             commands: Arc::new(Semaphore::new(slots / 2)),

@@ -34,7 +34,7 @@ pub(super) struct Guest {
     pub(super) root: Option<std::path::PathBuf>,
     pub(super) log: Arc<dyn LogSink>,
     pub(super) network: Arc<PodNetwork>,
-    pub(super) outgoing: Arc<super::outgoing::Client>,
+    pub(super) outgoing: Arc<super::client::Client>,
     pub(super) usage: Arc<Usage>,
     pub(super) cpu: Arc<Cpu>,
     pub(super) lane: Lane,

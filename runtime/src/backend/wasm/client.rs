@@ -1,0 +1,271 @@
+//! The process's outgoing HTTP connections: one pool, keyed by source address, destination and, for TLS, server name.
+//!
+//! What must stay true: a connection is reused only by guests with the same source address; connections under way and idle
+//! ones are bounded; each connection's task ends with the client.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls_pki_types::ServerName;
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use wasmtime_wasi_http::{Error, WasiBody};
+
+/// Connections of the node's guests, together.
+const CONNECTIONS: usize = 4096;
+
+/// Unused connections that are kept, together and to one destination.
+const IDLE: usize = 256;
+const IDLE_PER_KEY: usize = 32;
+
+/// How long an unused connection is kept: less than what servers commonly keep.
+const IDLE_TIME: Duration = Duration::from_secs(20);
+
+/// Where a request goes: connections with the same key are interchangeable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) source: IpAddr,
+    pub(super) destination: SocketAddr,
+    /// Set for TLS.
+    pub(super) server: Option<ServerName<'static>>,
+}
+
+struct Connection {
+    sender: SendRequest<WasiBody>,
+    since: Instant,
+    /// Its place among the node's connections.
+    permit: OwnedSemaphorePermit,
+}
+
+/// The process's client.
+pub(super) struct Client {
+    handle: Handle,
+    idle: Arc<Mutex<Idle>>,
+    places: Arc<Semaphore>,
+    closed: CancellationToken,
+    tls: OnceLock<TlsConnector>,
+}
+
+#[derive(Default)]
+struct Idle {
+    connections: HashMap<Key, Vec<Connection>>,
+    count: usize,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("idle", &self.idle.lock().count).finish_non_exhaustive()
+    }
+}
+
+/// A connection that a response's body still uses. Dropping it closes the connection.
+pub(super) struct Lent {
+    key: Key,
+    connection: Connection,
+    idle: Arc<Mutex<Idle>>,
+}
+
+impl Lent {
+    /// The body was read to its end: the connection may serve another request.
+    pub(super) fn give_back(mut self) {
+        if !self.connection.sender.is_closed() {
+            self.connection.since = Instant::now();
+            self.idle.lock().put(self.key, self.connection);
+        }
+    }
+}
+
+impl Idle {
+    /// A connection that is ready; those that are closed, busy with a forgotten request or old are dropped.
+    fn take(&mut self, key: &Key) -> Option<Connection> {
+        let connections = self.connections.get_mut(key)?;
+        let mut found = None;
+        while let Some(connection) = connections.pop() {
+            self.count -= 1;
+            if connection.sender.is_ready() && connection.since.elapsed() < IDLE_TIME {
+                found = Some(connection);
+                break;
+            }
+        }
+        if connections.is_empty() {
+            self.connections.remove(key);
+        }
+        found
+    }
+
+    fn put(&mut self, key: Key, connection: Connection) {
+        if self.count >= IDLE {
+            self.expire();
+        }
+        let connections = self.connections.entry(key).or_default();
+        if self.count < IDLE && connections.len() < IDLE_PER_KEY {
+            connections.push(connection);
+            self.count += 1;
+        }
+    }
+
+    fn expire(&mut self) {
+        self.connections.retain(|_, connections| {
+            connections.retain(|c| !c.sender.is_closed() && c.since.elapsed() < IDLE_TIME);
+            !connections.is_empty()
+        });
+        self.count = self.connections.values().map(Vec::len).sum();
+    }
+}
+
+impl Client {
+    /// Connections live on `handle`'s runtime.
+    pub(super) fn new(handle: Handle) -> Self {
+        Self {
+            handle,
+            idle: Arc::default(),
+            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            closed: CancellationToken::new(),
+            tls: OnceLock::new(),
+        }
+    }
+
+    /// Sends a request whose URI is a path, on an idle connection or a new one; waits for the response's head.
+    pub(super) async fn send(
+        &self,
+        key: Key,
+        mut request: Request<WasiBody>,
+        connect_timeout: Duration,
+        head_timeout: Duration,
+    ) -> Result<(Response<Incoming>, Lent), Error> {
+        loop {
+            let pooled = self.idle.lock().take(&key);
+            let fresh = pooled.is_none();
+            let mut connection = match pooled {
+                Some(connection) => connection,
+                None => tokio::time::timeout(connect_timeout, self.connect(&key))
+                    .await
+                    .map_err(|_| Error::ConnectionTimeout)??,
+            };
+            let sent = tokio::time::timeout(head_timeout, connection.sender.try_send_request(request)).await;
+            match sent.map_err(|_| Error::ConnectionReadTimeout)? {
+                Ok(response) => {
+                    return Ok((response, Lent { key, connection, idle: Arc::clone(&self.idle) }));
+                }
+                // The server had closed an idle connection: the request was not sent, so it may be sent again.
+                Err(mut error) => match error.take_message() {
+                    Some(again) if !fresh => request = again,
+                    _ => return Err(broken(&error.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn connect(&self, key: &Key) -> Result<Connection, Error> {
+        let permit = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.idle.lock().expire();
+                Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?
+            }
+        };
+        let stream = connect(key.source, key.destination).await.map_err(|error| unreachable(&error))?;
+        let sender = match &key.server {
+            None => self.handshake(stream).await?,
+            Some(name) => {
+                let stream = self.tls()?.connect(name.clone(), stream).await.map_err(|error| untrusted(&error))?;
+                self.handshake(stream).await?
+            }
+        };
+        Ok(Connection { sender, since: Instant::now(), permit })
+    }
+
+    async fn handshake(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<SendRequest<WasiBody>, Error> {
+        let (sender, connection) =
+            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        let closed = self.closed.clone();
+        // Ends when its sender is dropped, the server closes it, or the client ends.
+        self.handle.spawn(async move {
+            if let Some(Err(error)) = closed.run_until_cancelled_owned(connection).await {
+                tracing::trace!(%error, "an outgoing connection ended early");
+            }
+        });
+        Ok(sender)
+    }
+
+    /// Made when first needed: the machine's root certificates take a megabyte.
+    fn tls(&self) -> Result<&TlsConnector, Error> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls);
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_platform_verifier())
+            .map_err(|error| {
+                tracing::warn!(%error, "no root certificates: guests cannot use https");
+                Error::TlsCertificateError
+            })?
+            .with_no_client_auth();
+        Ok(self.tls.get_or_init(|| TlsConnector::from(Arc::new(config))))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
+/// A socket with the pod's address as source.
+async fn connect(source: IpAddr, destination: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if destination.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if !source.is_unspecified() {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let stream = socket.connect(destination).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn unreachable(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+        io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Error::DestinationIpUnroutable,
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Error::ConnectionLimitReached,
+        _ => Error::DestinationUnavailable,
+    }
+}
+
+fn untrusted(error: &io::Error) -> Error {
+    let cause = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(_)) => Error::TlsCertificateError,
+        Some(rustls::Error::AlertReceived(alert)) => {
+            Error::TlsAlertReceived { alert_id: Some(u8::from(*alert)), alert_message: Some(format!("{alert:?}")) }
+        }
+        _ => Error::TlsProtocolError,
+    }
+}
+
+pub(super) fn broken(error: &hyper::Error) -> Error {
+    if error.is_timeout() {
+        Error::ConnectionReadTimeout
+    } else if error.is_closed() || error.is_canceled() || error.is_incomplete_message() {
+        Error::ConnectionTerminated
+    } else {
+        Error::HttpProtocolError
+    }
+}

@@ -1,0 +1,157 @@
+//! Servers: answers, failures, limits, and neighbours that misbehave.
+
+use super::*;
+
+async fn serve(node: &Node, pod: &Pod, example: &str, log: &Arc<Log>) -> Arc<dyn Container> {
+    let mut config = node.config(&node.example(example), log);
+    config.env.insert("HOSTNAME".into(), "pod-1".into());
+    pod.start(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_request_is_answered_by_0_2_and_0_3() {
+    let node = Node::new();
+    for example in ["hello-http", "hello-http-p3"] {
+        let pod = node.pod(example).await;
+        let container = serve(&node, &pod, example, &Log::new()).await;
+        for _ in 0..3 {
+            let (status, body) = soon(get(pod.at(8080), "/")).await;
+            assert_eq!(status, 200, "{body}");
+            assert!(body.contains("pod-1"), "{body}");
+        }
+        assert_eq!(container.stats().requests, 3);
+        assert!(container.stats().cpu > Duration::ZERO);
+    }
+}
+
+#[tokio::test]
+async fn a_trap_is_a_500_and_the_next_request_is_answered() {
+    let node = Node::new();
+    let pod = node.pod("trap").await;
+    let log = Log::new();
+    let _container = serve(&node, &pod, "misbehave-http", &log).await;
+    assert_eq!(soon(get(pod.at(8080), "/trap")).await.0, 500);
+    assert!(log.stderr().contains("wasm backtrace"), "{}", log.stderr());
+    assert_eq!(soon(get(pod.at(8080), "/")).await, (200, "fine\n".into()));
+}
+
+#[tokio::test]
+async fn a_request_that_needs_too_much_memory_ends_the_container() {
+    let node = Node::new();
+    let pod = node.pod("oom").await;
+    let mut config = node.config(&node.example("misbehave-http"), &Log::new());
+    config.memory_limit = Some(16 << 20);
+    let container = pod.start(config).await.unwrap();
+    let address = pod.at(8080);
+    let asked = tokio::spawn(async move { get(address, "/allocate").await });
+    let exit = soon(container.wait()).await;
+    assert_eq!((exit.code, exit.reason.as_str()), (137, "OOMKilled"));
+    assert_eq!(soon(asked).await.unwrap().0, 500);
+}
+
+#[tokio::test]
+async fn a_loop_delays_nobody_and_ends_when_its_client_leaves() {
+    let node = Node::new();
+    let pod = node.pod("loop").await;
+    let container = serve(&node, &pod, "misbehave-http", &Log::new()).await;
+    let address = pod.at(8080);
+    let looping: Vec<_> = (0..4).map(|_| tokio::spawn(get(address, "/loop"))).collect();
+    soon(async {
+        while container.stats().cpu < Duration::from_millis(200) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let start = std::time::Instant::now();
+        assert_eq!(soon(get(address, "/")).await.0, 200);
+        times.push(start.elapsed());
+    }
+    times.sort();
+    assert!(times[45] < Duration::from_millis(100), "{times:?}");
+    for task in &looping {
+        task.abort();
+    }
+    drop(looping);
+    soon(async {
+        while container.stats().memory_bytes > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stopping_a_server_waits_for_a_loop_only_as_long_as_its_grace() {
+    let node = Node::new();
+    let pod = node.pod("stop").await;
+    let container = serve(&node, &pod, "misbehave-http", &Log::new()).await;
+    let task = tokio::spawn(get(pod.at(8080), "/loop"));
+    soon(async {
+        while container.stats().requests == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let exit = soon(container.stop(Duration::from_millis(50))).await;
+    assert_eq!((exit.code, exit.reason.as_str()), (137, "Error"));
+    task.abort();
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_at_once_and_completes() {
+    let node = Node::new();
+    let pod = node.pod("idle").await;
+    let container = serve(&node, &pod, "hello-http", &Log::new()).await;
+    let exit = soon(container.stop(Duration::from_secs(30))).await;
+    assert_eq!((exit.code, exit.reason.as_str()), (0, "Completed"));
+}
+
+#[tokio::test]
+async fn a_port_of_the_pod_can_be_had_once() {
+    let node = Node::new();
+    let pod = node.pod("twice").await;
+    let _first = serve(&node, &pod, "hello-http", &Log::new()).await;
+    let error = pod.start(node.config(&node.example("hello-http"), &Log::new())).await.unwrap_err();
+    assert!(matches!(error, BackendError::Network(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_guest_reaches_its_sidecar_over_the_pod_s_own_localhost() {
+    let node = Node::new();
+    let (pod, other) = (node.pod("front").await, node.pod("other").await);
+    let log = Log::new();
+    let mut config = node.config(&node.example("guestbook"), &log);
+    config.env.insert("STORE_URL".into(), "http://127.0.0.1:9090/".into());
+    let _front = pod.start(config).await.unwrap();
+    let mut config = node.config(&node.example("hello-http"), &log);
+    config.http_port = 9090;
+    config.env.insert("HOSTNAME".into(), "the sidecar".into());
+    let sidecar = pod.start(config).await.unwrap();
+    assert_eq!(soon(get(pod.at(8080), "/")).await, (200, "Hello from the sidecar\n".into()));
+    assert_eq!(sidecar.stats().requests, 1);
+    // Another pod's localhost is another one.
+    let mut config = node.config(&node.example("guestbook"), &log);
+    config.env.insert("STORE_URL".into(), "http://127.0.0.1:9090/".into());
+    let _stranger = other.start(config).await.unwrap();
+    let (status, body) = soon(get(other.at(8080), "/")).await;
+    assert_eq!(status, 502, "{body}");
+    assert!(body.contains("ConnectionRefused"), "{body}");
+}
+
+#[tokio::test]
+async fn the_host_s_own_servers_are_out_of_reach() {
+    let node = Node::new();
+    let pod = node.pod("curious").await;
+    let host = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = host.local_addr().unwrap().port();
+    for address in ["127.0.0.1", "127.1.2.3", "localhost", "0.0.0.0"] {
+        let mut config = node.config(&node.example("guestbook"), &Log::new());
+        config.env.insert("STORE_URL".into(), format!("http://{address}:{port}/"));
+        let container = pod.start(config).await.unwrap();
+        let (status, body) = soon(get(pod.at(8080), "/")).await;
+        assert_eq!(status, 502, "{address}: {body}");
+        soon(container.stop(Duration::ZERO)).await;
+    }
+}
