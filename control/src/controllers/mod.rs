@@ -5,8 +5,14 @@
 
 pub mod claim;
 pub mod deployment;
+pub mod endpoints;
+pub mod gc;
+pub mod namespace;
+pub mod node;
+pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;
+pub mod service_account;
 pub mod write;
 
 use std::sync::Arc;
@@ -39,6 +45,13 @@ type Start = fn(&Context) -> BoxFuture<'static, ()>;
 pub const CONTROLLERS: &[(&str, Start)] = &[
     (deployment::Deployments::NAME, |context| boxed(deployment::Deployments::new(context), context)),
     (replica_set::ReplicaSets::NAME, |context| boxed(replica_set::ReplicaSets::new(context), context)),
+    (endpoints::Endpoints::NAME, |context| boxed(endpoints::Endpoints::new(context), context)),
+    (gc::NAME, gc::start),
+    (namespace::Namespaces::NAME, |context| boxed(namespace::Namespaces::new(context), context)),
+    (service_account::ServiceAccounts::NAME, |context| boxed(service_account::ServiceAccounts::new(context), context)),
+    (node::Nodes::NAME, |context| boxed(node::Nodes::new(context), context)),
+    (node::eviction::Evictions::NAME, |context| boxed(node::eviction::Evictions::new(context), context)),
+    (pod_gc::PodGc::NAME, |context| boxed(pod_gc::PodGc::new(context), context)),
 ];
 
 /// Starts every controller on the shared caches.

@@ -1,0 +1,106 @@
+//! Drives pods away from nodes whose `NoExecute` taints they do not tolerate, or no longer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::Patch;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use super::taints::leaves_in;
+use crate::controllers::{pods, write};
+use crate::reconcile::events::Type;
+use crate::reconcile::{Change, Context, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine};
+
+#[derive(Debug)]
+pub struct Evictions {
+    shared: Arc<Shared>,
+    events: EventRecorder,
+}
+
+impl Evictions {
+    pub fn new(context: &Context) -> Self {
+        Self { shared: context.shared.clone(), events: context.events("taint-eviction-controller") }
+    }
+}
+
+fn taints(node: &Node) -> &[Taint] {
+    node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default()
+}
+
+fn drives_away(node: &Node) -> bool {
+    taints(node).iter().any(|taint| taint.effect == "NoExecute")
+}
+
+impl Controller for Evictions {
+    /// A pod.
+    type Key = Key;
+    const NAME: &'static str = "tainteviction";
+
+    fn watch(self: &Arc<Self>, queue: &Queue<Key>) {
+        let (to, shared) = (queue.clone(), self.shared.clone());
+        self.shared.nodes.subscribe(move |change: &Change<'_, Node>| {
+            let Some(node) = change.new.filter(|node| drives_away(node)) else { return };
+            if change.old.is_some_and(|old| taints(old) == taints(node)) {
+                return;
+            }
+            for pod in shared.pods.grouped_by(&node.name_any()) {
+                to.add(Key::of(&*pod));
+            }
+        });
+        let (to, shared) = (queue.clone(), self.shared.clone());
+        self.shared.pods.subscribe(move |change: &Change<'_, Pod>| {
+            let Some(pod) = change.new else { return };
+            let bound = change.old.is_none_or(|old| pods::node(old) != pods::node(pod) || old.spec != pod.spec);
+            let node = shared.nodes.get(&Key::new("", pods::node(pod)));
+            if bound && node.is_some_and(|node| drives_away(&node)) {
+                to.add(Key::of(&**pod));
+            }
+        });
+    }
+
+    /// Pods of tainted nodes.
+    fn keys(&self) -> Vec<Key> {
+        let nodes = self.shared.nodes.list();
+        let tainted = nodes.iter().filter(|node| drives_away(node));
+        tainted.flat_map(|node| self.shared.pods.grouped_by(&node.name_any())).map(|pod| Key::of(&*pod)).collect()
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let Some(pod) = self.shared.pods.get(key).filter(|pod| pods::is_active(pod)) else { return Ok(None) };
+        let Some(node) = self.shared.nodes.get(&Key::new("", pods::node(&pod))) else { return Ok(None) };
+        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
+        match leaves_in(taints(&node), tolerations, Timestamp::now()) {
+            Some(Duration::ZERO) => self.evict(&pod).await.map(|()| None),
+            later => Ok(later),
+        }
+    }
+}
+
+impl Evictions {
+    async fn evict(&self, pod: &Pod) -> Result<(), Error> {
+        let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &pod.namespace().unwrap_or_default());
+        let name = pod.name_any();
+        let message = format!("Marking for deletion Pod {}", Key::of(pod));
+        self.events.event(pod, Type::Normal, "TaintManagerEviction", message);
+        let condition = json!({
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "DeletionByTaintManager",
+            "message": "Taint manager: deleting due to NoExecute taint",
+            "lastTransitionTime": Time(Timestamp::now()),
+        });
+        let patch =
+            Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}));
+        absent_is_fine(api.patch_status(&name, &write::patching(), &patch).await).step("say why a pod is evicted")?;
+        let answer = absent_is_fine(api.delete(&name, &write::delete_exactly(pod)).await).step("evict a pod")?;
+        match answer {
+            Some(answer) => self.shared.pods.forget(pod, answer),
+            None => self.shared.pods.forget_now(pod),
+        }
+        Ok(())
+    }
+}
