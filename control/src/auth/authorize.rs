@@ -65,3 +65,247 @@ fn component(user: &UserInfo, attributes: &Attributes) -> bool {
 fn any(rules: &[Rule], attributes: &Attributes) -> bool {
     rules.iter().any(|rule| rule.allows(attributes))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::fixture::Fixture;
+
+    /// `verb group/resource[/subresource] namespace/name [fieldSelector]`; the core group is empty.
+    fn request(text: &str) -> Attributes {
+        let parts: Vec<&str> = text.split(' ').collect();
+        if parts[1].starts_with('/') && parts.len() == 2 {
+            return Attributes::non_resource(parts[0], parts[1]);
+        }
+        let mut resource = parts[1].split('/');
+        let (namespace, name) = parts.get(2).and_then(|p| p.split_once('/')).unwrap_or_default();
+        Attributes {
+            verb: parts[0].to_owned(),
+            group: resource.next().unwrap().to_owned(),
+            version: "v1".to_owned(),
+            resource: resource.next().unwrap().to_owned(),
+            subresource: resource.next().unwrap_or_default().to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            field_selector: parts.get(3).map(|s| (*s).to_owned()),
+            ..Attributes::default()
+        }
+    }
+
+    async fn chain() -> (Fixture, Chain) {
+        let fixture = Fixture::new().await;
+        for (name, node) in [("mine", "n1"), ("other", "n2")] {
+            let spec = json!({
+                "nodeName": node, "serviceAccountName": format!("{name}-account"),
+                "volumes": [{"name": "v", "secret": {"secretName": format!("{name}-secret")}}],
+                "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": format!("{name}-map")}}]}],
+            });
+            fixture.put("Pod", "web", name, spec).await;
+        }
+        let nodes = NodeAuthorizer::new(fixture.cache.clone(), fixture.registry.clone());
+        (fixture, Chain::new(nodes))
+    }
+
+    async fn check(chain: &Chain, user: &UserInfo, allowed: bool, requests: &[&str]) {
+        for text in requests {
+            let decision = chain.authorize(user, &request(text)).await;
+            assert_eq!(decision.allowed(), allowed, "{}: {text}", user.name);
+        }
+    }
+
+    #[tokio::test]
+    async fn administrators_may_do_everything() {
+        let (_fixture, chain) = chain().await;
+        check(&chain, &UserInfo::admin(), true, &["delete /secrets web/x", "get /metrics", "impersonate /users /jane"])
+            .await;
+    }
+
+    #[tokio::test]
+    async fn strangers_read_what_is_public_and_nothing_else() {
+        let (_fixture, chain) = chain().await;
+        let user = UserInfo::anonymous();
+        check(&chain, &user, true, &["get /livez", "get /readyz", "get /healthz", "get /version", "get /version/"])
+            .await;
+        check(
+            &chain,
+            &user,
+            false,
+            &[
+                "get /api",
+                "get /apis/apps/v1",
+                "get /metrics",
+                "get /livez/ping",
+                "post /version",
+                "list /pods web/",
+                "create authorization.k8s.io/selfsubjectaccessreviews",
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn service_accounts_read_discovery_and_ask_about_themselves() {
+        let (_fixture, chain) = chain().await;
+        let user = UserInfo::authenticated("system:serviceaccount:web:robot", &["system:serviceaccounts"]);
+        check(
+            &chain,
+            &user,
+            true,
+            &[
+                "get /api",
+                "get /apis/apps/v1",
+                "get /openapi/v3",
+                "create authorization.k8s.io/selfsubjectaccessreviews",
+                "create authentication.k8s.io/selfsubjectreviews",
+            ],
+        )
+        .await;
+        check(
+            &chain,
+            &user,
+            false,
+            &[
+                "list /pods web/",
+                "get /secrets web/x",
+                "get /apisx",
+                "get /metrics",
+                "get images.wherry.dev/images web/a",
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_node_reads_and_writes_what_concerns_it() {
+        let (_fixture, chain) = chain().await;
+        check(
+            &chain,
+            &UserInfo::node("n1"),
+            true,
+            &[
+                "list /services /",
+                "watch discovery.k8s.io/endpointslices /",
+                "watch /pods / spec.nodeName=n1",
+                "list /pods web/ spec.nodeName=n1,status.phase!=Failed",
+                "get /pods web/mine",
+                "patch /pods/status web/mine",
+                "delete /pods web/mine",
+                "get /secrets web/mine-secret",
+                "watch /secrets web/ metadata.name=mine-secret",
+                "get /configmaps web/mine-map",
+                "get /serviceaccounts web/mine-account",
+                "create /serviceaccounts/token web/mine-account",
+                "create /nodes",
+                "get /nodes /n2",
+                "patch /nodes/status /n1",
+                "update /nodes /n1",
+                "create coordination.k8s.io/leases kube-node-lease/",
+                "update coordination.k8s.io/leases kube-node-lease/n1",
+                "create /events web/",
+                "get images.wherry.dev/images web/app",
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_node_has_no_part_in_what_is_another_nodes() {
+        let (_fixture, chain) = chain().await;
+        check(
+            &chain,
+            &UserInfo::node("n1"),
+            false,
+            &[
+                "list /pods /",
+                "watch /pods / spec.nodeName=n2",
+                "list /pods / spec.nodeName!=n1",
+                "get /pods web/other",
+                "patch /pods/status web/other",
+                "delete /pods web/other",
+                "create /pods web/",
+                "update /pods web/mine",
+                "get /secrets web/other-secret",
+                "get /secrets other/mine-secret",
+                "list /secrets web/",
+                "update /secrets web/mine-secret",
+                "get /configmaps web/other-map",
+                "create /serviceaccounts/token web/other-account",
+                "delete /nodes /n1",
+                "patch /nodes/status /n2",
+                "get coordination.k8s.io/leases kube-node-lease/n2",
+                "create coordination.k8s.io/leases kube-system/",
+                "create images.wherry.dev/images web/app",
+                "list apps/deployments /",
+                "delete /events web/e",
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_scheduler_binds_and_the_controllers_make_but_neither_grants() {
+        let (_fixture, chain) = chain().await;
+        check(
+            &chain,
+            &UserInfo::scheduler(),
+            true,
+            &["watch /pods /", "create /pods/binding web/p", "patch /pods/status web/p", "create /events web/"],
+        )
+        .await;
+        check(&chain, &UserInfo::scheduler(), false, &["get /secrets web/x", "create /pods web/", "delete /nodes /n"])
+            .await;
+        check(
+            &chain,
+            &UserInfo::controller_manager(),
+            true,
+            &[
+                "create /pods web/",
+                "patch apps/deployments/status web/d",
+                "delete any.example/things web/t",
+                "list /secrets /",
+            ],
+        )
+        .await;
+        check(
+            &chain,
+            &UserInfo::controller_manager(),
+            false,
+            &["create rbac.authorization.k8s.io/clusterrolebindings", "impersonate /users /jane", "get /metrics"],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_node_writes_only_objects_that_are_its_own() {
+        let (_fixture, chain) = chain().await;
+        let node = UserInfo::node("n1");
+        let object = |name: &str, label: &str| json!({"metadata": {"name": name, "labels": {label: "x"}}});
+        let lease = "create coordination.k8s.io/leases kube-node-lease/";
+        let token = |uid: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "mine", "uid": uid}}});
+        for (text, new, old, allowed) in [
+            ("create /nodes", object("n1", "kubernetes.io/hostname"), None, true),
+            ("create /nodes", object("n1", "rack"), None, true),
+            ("create /nodes", object("n2", "rack"), None, false),
+            ("create /nodes", object("n1", "node-role.kubernetes.io/control-plane"), None, false),
+            ("update /nodes /n1", object("n1", "node-restriction.kubernetes.io/pci"), None, false),
+            (
+                "update /nodes /n1",
+                json!({"metadata": {"name": "n1"}}),
+                Some(json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "k"}]}})),
+                false,
+            ),
+            (lease, object("n1", "a"), None, true),
+            (lease, object("n2", "a"), None, false),
+            ("update /pods/status web/other", json!({}), Some(json!({"spec": {"nodeName": "n2"}})), false),
+            ("update /pods/status web/mine", json!({}), Some(json!({"spec": {"nodeName": "n1"}})), true),
+            ("create /serviceaccounts/token web/mine-account", token("mine-uid"), None, true),
+            ("create /serviceaccounts/token web/mine-account", token("old-uid"), None, false),
+            ("create /serviceaccounts/token web/mine-account", json!({"spec": {}}), None, false),
+        ] {
+            let decision = chain.admit(&node, &request(text), Some(&new), old.as_ref()).await;
+            assert_eq!(decision.allowed(), allowed, "{text}: {new}: {decision:?}");
+        }
+    }
+}

@@ -7,6 +7,8 @@
 pub mod authn;
 pub mod authorize;
 pub(crate) mod files;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod impersonate;
 pub mod kubeconfig;
 pub mod node;

@@ -278,3 +278,107 @@ fn token_id() -> String {
     let hex = format!("{random:032x}");
     [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default()).join("-")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::fixture::Fixture;
+    use crate::auth::pki::Pki;
+
+    async fn fixture() -> (Fixture, Arc<Tokens>) {
+        let fixture = Fixture::new().await;
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(dir.path()).unwrap();
+        let tokens = Tokens::new(pki.token_key_pem(), fixture.cache.clone()).unwrap();
+        fixture.put("ServiceAccount", "web", "robot", serde_json::json!({})).await;
+        fixture.put("Pod", "web", "p", serde_json::json!({"nodeName": "n1"})).await;
+        (fixture, tokens)
+    }
+
+    fn reference(name: &str) -> Reference {
+        Reference { name: name.to_owned(), uid: format!("{name}-uid") }
+    }
+
+    fn spec() -> TokenSpec {
+        TokenSpec {
+            namespace: "web".to_owned(),
+            service_account: reference("robot"),
+            pod: Some(reference("p")),
+            seconds: 3600,
+            ..TokenSpec::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_stands_for_its_service_account() {
+        let (_fixture, tokens) = fixture().await;
+        let issued = tokens.issue(spec()).unwrap();
+        let user = tokens.verify(&issued.token, &[]).unwrap().user;
+        assert_eq!(user.name, "system:serviceaccount:web:robot");
+        assert_eq!(user.uid, "robot-uid");
+        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:web", AUTHENTICATED]);
+        assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["p"]);
+    }
+
+    #[tokio::test]
+    async fn deleting_the_pod_or_the_account_or_making_another_of_its_name_revokes_a_token() {
+        let (fixture, tokens) = fixture().await;
+        let token = tokens.issue(spec()).unwrap().token;
+        let unbound = tokens.issue(TokenSpec { pod: None, ..spec() }).unwrap().token;
+        fixture.delete("Pod", "web", "p").await;
+        assert!(matches!(tokens.verify(&token, &[]), Err(TokenError::Revoked { kind: "pod", .. })));
+        assert!(tokens.verify(&unbound, &[]).is_ok());
+        fixture.delete("ServiceAccount", "web", "robot").await;
+        assert!(matches!(tokens.verify(&unbound, &[]), Err(TokenError::Revoked { kind: "serviceaccount", .. })));
+        let other = TokenSpec { service_account: Reference { name: "robot".into(), uid: "old".into() }, ..spec() };
+        assert!(tokens.verify(&tokens.issue(other).unwrap().token, &[]).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_token_for_another_audience_is_not_for_the_api_server() {
+        let (_fixture, tokens) = fixture().await;
+        let token = tokens.issue(TokenSpec { audiences: vec!["vault".to_owned()], ..spec() }).unwrap().token;
+        assert!(tokens.verify(&token, &[]).is_err());
+        let asked = ["vault".to_owned(), "other".to_owned()];
+        assert_eq!(tokens.verify(&token, &asked).unwrap().audiences, ["vault"]);
+    }
+
+    #[tokio::test]
+    async fn a_changed_token_or_one_of_another_key_is_refused() {
+        let (fixture, tokens) = fixture().await;
+        let token = tokens.issue(spec()).unwrap().token;
+        let (head, signature) = token.rsplit_once('.').unwrap();
+        let (header, _) = head.split_once('.').unwrap();
+        for bad in [
+            "",
+            "a.b.c",
+            &format!("{head}.{}", signature.chars().rev().collect::<String>()),
+            &format!("{header}.{signature}.{signature}"),
+            &"x".repeat(MAX_TOKEN_BYTES + 1),
+        ] {
+            assert!(tokens.verify(bad, &[]).is_err(), "{bad}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let other = Pki::open(dir.path()).unwrap();
+        let other = Tokens::new(other.token_key_pem(), fixture.cache.clone()).unwrap();
+        assert!(tokens.verify(&other.issue(spec()).unwrap().token, &[]).is_err());
+    }
+
+    #[tokio::test]
+    async fn the_life_of_a_token_is_bounded() {
+        let (_fixture, tokens) = fixture().await;
+        for (asked, given) in [(1, MIN_SECONDS), (7200, 7200), (i64::MAX, MAX_SECONDS)] {
+            let issued = tokens.issue(TokenSpec { seconds: asked, ..spec() }).unwrap();
+            let life = issued.expires.as_second() - Timestamp::now().as_second();
+            assert!((given - 5..=given).contains(&life), "{asked}: {life}");
+        }
+    }
+
+    #[test]
+    fn token_ids_are_version_4_uuids() {
+        let id = token_id();
+        assert_eq!(id.len(), 36);
+        assert_eq!(&id[14..15], "4");
+        assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
+    }
+}

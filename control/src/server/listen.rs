@@ -408,3 +408,6 @@ fn refusal(error: &ApiError, path: &str) -> Response<Body> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

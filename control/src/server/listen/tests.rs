@@ -1,0 +1,192 @@
+//! The listener over real sockets, with a handler that says who asked.
+
+use futures::TryStreamExt;
+use http_body_util::StreamBody;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+
+use super::*;
+use crate::auth::fixture::Fixture;
+use crate::auth::tokens::{Reference, TokenSpec, Tokens};
+use crate::auth::{AllowAll, kubeconfig};
+
+/// Echoes the user; `?watch=1` sends one line and never ends.
+struct Echo;
+
+#[async_trait]
+impl Handler for Echo {
+    async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body> {
+        let watch = request.uri().query().is_some_and(endless);
+        let read = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
+        let line = json!({"user": user.name, "groups": user.groups, "read": read}).to_string() + "\n";
+        if !watch {
+            return Response::new(body::full(line));
+        }
+        let frame = Ok::<_, body::BoxError>(http_body::Frame::data(line.into()));
+        let stream = futures::StreamExt::chain(futures::stream::iter([frame]), futures::stream::pending());
+        Response::new(StreamBody::new(stream).boxed_unsync())
+    }
+}
+
+struct Running {
+    listener: Listener,
+    pki: Arc<Pki>,
+    tokens: Arc<Tokens>,
+    fixture: Fixture,
+    _dir: tempfile::TempDir,
+}
+
+impl Running {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(dir.path()).unwrap();
+        let fixture = Fixture::new().await;
+        let tokens = Tokens::new(pki.token_key_pem(), fixture.cache.clone()).unwrap();
+        let listener = Listener::start(Listen {
+            address: ([127, 0, 0, 1], 0).into(),
+            pki: Arc::clone(&pki),
+            names: ServerNames::api_server([10, 96, 0, 1].into(), [127, 0, 0, 1].into(), &[]),
+            authenticator: Authenticator::new(pki.ca_der(), Arc::clone(&tokens)).unwrap(),
+            authorizer: Arc::new(AllowAll),
+            handler: Arc::new(Echo),
+        })
+        .await
+        .unwrap();
+        Self { listener, pki, tokens, fixture, _dir: dir }
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.listener.address())
+    }
+
+    /// A client as `identity`, which may be of another authority than the server's.
+    async fn client(&self, identity: &Identity) -> kube::Client {
+        let text = kubeconfig::text(&self.url(), "c", "u", self.pki.ca_pem(), identity).unwrap();
+        client(serde_yaml::from_str(&text).unwrap()).await
+    }
+
+    /// A client with a token, or with nothing.
+    async fn token_client(&self, token: &str) -> kube::Client {
+        let text = kubeconfig::text(&self.url(), "c", "u", self.pki.ca_pem(), &self.pki.admin_identity().unwrap());
+        let mut config: Kubeconfig = serde_yaml::from_str(&text.unwrap()).unwrap();
+        config.auth_infos[0].auth_info = Some(serde_json::from_value(json!({"token": token})).unwrap());
+        client(config).await
+    }
+}
+
+async fn client(config: Kubeconfig) -> kube::Client {
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    kube::Client::try_from(config).unwrap()
+}
+
+async fn ask(client: &kube::Client) -> Result<Value, u16> {
+    let request = Request::get("/who").body(Vec::new()).unwrap();
+    match client.request_text(request).await {
+        Ok(text) => Ok(serde_json::from_str(&text).unwrap()),
+        Err(kube::Error::Api(status)) => Err(status.code),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn certificates_tokens_and_strangers_are_told_apart() {
+    let running = Running::start().await;
+    let node = running.client(&running.pki.node_identity("n1").unwrap()).await;
+    assert_eq!(ask(&node).await.unwrap()["user"], "system:node:n1");
+    let admin = running.client(&running.pki.admin_identity().unwrap()).await;
+    assert_eq!(ask(&admin).await.unwrap()["groups"], json!(["system:masters", "system:authenticated"]));
+
+    running.fixture.put("ServiceAccount", "web", "robot", json!({})).await;
+    let spec = TokenSpec {
+        namespace: "web".to_owned(),
+        service_account: Reference { name: "robot".to_owned(), uid: "robot-uid".to_owned() },
+        ..TokenSpec::default()
+    };
+    let token = running.tokens.issue(spec).unwrap().token;
+    let robot = running.token_client(&token).await;
+    assert_eq!(ask(&robot).await.unwrap()["user"], "system:serviceaccount:web:robot");
+
+    assert_eq!(ask(&running.token_client("nonsense").await).await, Err(401));
+    let other = tempfile::tempdir().unwrap();
+    let forged = Pki::open(other.path()).unwrap().admin_identity().unwrap();
+    assert_eq!(ask(&running.client(&forged).await).await, Err(401));
+}
+
+#[tokio::test]
+async fn http2_and_http1_are_both_spoken_and_no_credentials_are_anonymous() {
+    let running = Running::start().await;
+    for protocol in [b"h2".to_vec(), b"http/1.1".to_vec()] {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(running.pki.ca_der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.clone()];
+        let stream = TcpStream::connect(running.listener.address()).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&protocol[..]));
+        let io = TokioIo::new(stream);
+        let request =
+            Request::get("https://localhost/who").header("host", "localhost").body(body::full("12345")).unwrap();
+        let mut tasks = JoinSet::new();
+        let response = if protocol == b"h2" {
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+            tasks.spawn(async { drop(connection.await) });
+            sender.send_request(request).await.unwrap()
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            tasks.spawn(async { drop(connection.await) });
+            sender.send_request(request).await.unwrap()
+        };
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let value: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((value["user"].as_str(), value["read"].as_u64()), (Some("system:anonymous"), Some(5)));
+    }
+}
+
+#[tokio::test]
+async fn plain_http_is_answered_with_a_hint() {
+    let running = Running::start().await;
+    let mut stream = TcpStream::connect(running.listener.address()).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
+}
+
+#[tokio::test]
+async fn a_taken_port_names_the_address_and_the_flag() {
+    let running = Running::start().await;
+    let address = running.listener.address();
+    let listen = Listen {
+        address,
+        pki: Arc::clone(&running.pki),
+        names: ServerNames::default(),
+        authenticator: Authenticator::new(running.pki.ca_der(), Arc::clone(&running.tokens)).unwrap(),
+        authorizer: Arc::new(AllowAll),
+        handler: Arc::new(Echo),
+    };
+    let error = Listener::start(listen).await.unwrap_err().to_string();
+    assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_watches_cleanly_and_at_once() {
+    let running = Running::start().await;
+    let client = running.client(&running.pki.admin_identity().unwrap()).await;
+    let request = Request::get("/things?watch=1").body(Vec::new()).unwrap();
+    let watch = client.request_stream(request).await.unwrap();
+    use futures::{AsyncBufReadExt, StreamExt};
+    let mut lines = watch.lines();
+    assert!(lines.next().await.unwrap().unwrap().contains("wherry-admin"));
+    let started = Instant::now();
+    let (rest, ()) = tokio::join!(lines.try_collect::<Vec<_>>(), running.listener.shutdown(Duration::from_secs(20)));
+    assert_eq!(rest.unwrap(), Vec::<String>::new());
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
