@@ -49,12 +49,12 @@ pub fn validate_create(resource: &Descriptor, object: &Value, errors: &mut Error
         push_all(errors, &path.child("name"), name, names::by_rule(rule, name, false));
     }
     namespace(resource, meta, &path, errors);
-    common(meta, &path, errors);
+    common(resource, meta, &path, errors);
 }
 
 /// Judges what an update does to metadata. What the server keeps by itself (an absent uid, timestamps) has been carried
 /// over from `old` before.
-pub fn validate_update(_resource: &Descriptor, new: &Value, old: &Value, errors: &mut ErrorList) {
+pub fn validate_update(resource: &Descriptor, new: &Value, old: &Value, errors: &mut ErrorList) {
     let path = Path::new("metadata");
     let (new, old) = (new.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
     if !text(old, "deletionTimestamp").is_empty() {
@@ -67,7 +67,7 @@ pub fn validate_update(_resource: &Descriptor, new: &Value, old: &Value, errors:
     for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         immutable(new.get(field), old.get(field), &path.child(field), errors);
     }
-    common(new, &path, errors);
+    common(resource, new, &path, errors);
 }
 
 /// Reports a field that differs between two versions of an object.
@@ -144,11 +144,14 @@ fn namespace(resource: &Descriptor, meta: &Value, path: &Path, errors: &mut Erro
     }
 }
 
-fn common(meta: &Value, path: &Path, errors: &mut ErrorList) {
+fn common(resource: &Descriptor, meta: &Value, path: &Path, errors: &mut ErrorList) {
     labels(meta.get("labels"), &path.child("labels"), errors);
     annotations(meta.get("annotations"), &path.child("annotations"), errors);
     owners(meta.get("ownerReferences"), &path.child("ownerReferences"), errors);
     finalizers(meta.get("finalizers"), &path.child("finalizers"), errors);
+    if built_in(resource) {
+        standard_finalizers(meta.get("finalizers"), &path.child("finalizers"), errors);
+    }
     managed_fields(meta.get("managedFields"), &path.child("managedFields"), errors);
 }
 
@@ -191,6 +194,21 @@ fn finalizers(list: Option<&Value>, path: &Path, errors: &mut ErrorList) {
     }
     if all.contains(&"orphan") && all.contains(&"foregroundDeletion") {
         errors.invalid(path, &json!(all), "finalizer orphan and foregroundDeletion cannot be both set");
+    }
+}
+
+/// Custom resources live in groups with a domain of their own.
+fn built_in(resource: &Descriptor) -> bool {
+    !resource.group.contains('.') || resource.group.ends_with(".k8s.io")
+}
+
+/// On Kubernetes' own kinds a finalizer without a domain is one of Kubernetes' own.
+fn standard_finalizers(list: Option<&Value>, path: &Path, errors: &mut ErrorList) {
+    for (index, finalizer) in strings(list).enumerate() {
+        if !finalizer.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&finalizer) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&path.index(index), &json!(finalizer), why);
+        }
     }
 }
 
@@ -306,7 +324,8 @@ mod tests {
                 "metadata.annotations",
                 "metadata.annotations",
                 "metadata.finalizers",
-                "metadata.finalizers"
+                "metadata.finalizers",
+                "metadata.finalizers[2]"
             ]
         );
         let big = json!({"name": "a", "namespace": "b", "annotations": {"a": "x".repeat(ANNOTATIONS_MAX)}});

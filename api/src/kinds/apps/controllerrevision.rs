@@ -44,17 +44,17 @@ struct ControllerRevisionStrategy;
 
 impl Strategy for ControllerRevisionStrategy {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        match object.get("data") {
+            None | Some(Value::Null) => errors.required(&Path::new("data"), "data is mandatory"),
+            Some(Value::Object(_)) => {}
+            Some(other) => errors.invalid(&Path::new("data"), other, "data should be a valid JSON object"),
+        }
         match int(object, "/revision") {
             Some(revision) if revision < 0 => {
                 let why = "must be greater than or equal to 0";
                 errors.invalid(&Path::new("revision"), &json!(revision), why);
             }
             _ => {}
-        }
-        match object.get("data") {
-            None | Some(Value::Null) => errors.required(&Path::new("data"), "data is mandatory"),
-            Some(Value::Object(_)) => {}
-            Some(other) => errors.invalid(&Path::new("data"), other, "data should be a valid JSON object"),
         }
     }
 

@@ -20,31 +20,35 @@ pub(crate) fn validate_workload(workload: &Value, errors: &mut ErrorList) {
     non_negative(workload, &spec, "replicas", errors);
     non_negative(workload, &spec, "minReadySeconds", errors);
     let path = spec.child("selector");
-    let selector_good = match some(workload, "/spec/selector") {
-        None => {
-            errors.required(&path, "");
-            false
-        }
+    match some(workload, "/spec/selector") {
+        None => errors.required(&path, ""),
         Some(selector) => {
             let before = errors.iter().count();
             validate_selector(selector, &path, errors);
-            if map(selector, "/matchLabels").next().is_none() && list(selector, "/matchExpressions").is_empty() {
+            let good = errors.iter().count() == before;
+            if is_empty(selector) {
                 errors.invalid(&path, selector, "empty selector is invalid for deployment");
             }
-            errors.iter().count() == before
+            if !good {
+                return errors.invalid(&path, selector, "invalid label selector");
+            }
         }
-    };
-    validate_template(workload, selector_good, &spec.child("template"), errors);
+    }
+    validate_template(workload, &spec.child("template"), errors);
 }
 
-fn validate_template(workload: &Value, selector_good: bool, path: &Path, errors: &mut ErrorList) {
+fn is_empty(selector: &Value) -> bool {
+    map(selector, "/matchLabels").next().is_none() && list(selector, "/matchExpressions").is_empty()
+}
+
+fn validate_template(workload: &Value, path: &Path, errors: &mut ErrorList) {
     let Some(template) = some(workload, "/spec/template") else {
         return errors.required(path, "");
     };
     let labels = template.pointer("/metadata/labels");
-    let selector = workload.pointer("/spec/selector").unwrap_or(&Value::Null);
     let labels_path = path.child("metadata").child("labels");
-    if selector_good && !selects(selector, labels) {
+    // No selector at all selects nothing.
+    if !some(workload, "/spec/selector").is_some_and(|selector| selects(selector, labels)) {
         errors.invalid(&labels_path, labels.unwrap_or(&Value::Null), "`selector` does not match template `labels`");
     }
     meta::labels(labels, &path.child("labels"), errors);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{column, since, wide};
-use crate::kinds::tree::{int, some, text};
+use crate::kinds::tree::{fill, int, object, some, text};
 use crate::resource::{Column, Descriptor};
 use crate::strategy::{Part, Strategy};
 
@@ -105,6 +105,13 @@ fn source(event: &Value) -> String {
 struct EventStrategy;
 
 impl Strategy for EventStrategy {
+    fn default(&self, event: &mut Value) {
+        object(event, "source");
+        for field in ["reportingComponent", "reportingInstance"] {
+            fill(event, field, "");
+        }
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let involved = text(object, "/involvedObject/namespace");
         let namespace = text(object, "/metadata/namespace");

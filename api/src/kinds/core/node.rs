@@ -84,6 +84,7 @@ impl Strategy for NodeStrategy {
     fn default(&self, object: &mut Value) {
         if let Some(spec) = object.get_mut("spec") {
             drop_false(spec, "unschedulable");
+            mirror_range(spec);
         }
         let Some(status) = object.get_mut("status") else { return };
         if let (None, Some(capacity)) = (status.get("allocatable"), status.get("capacity").cloned()) {
@@ -93,14 +94,9 @@ impl Strategy for NodeStrategy {
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let spec = Path::new("spec");
-        scheduling::validate_taints(list(object, "/spec/taints"), &spec.child("taints"), errors);
+        // The path is Kubernetes' own.
+        scheduling::validate_taints(list(object, "/spec/taints"), &Path::new("metadata").child("taints"), errors);
         let cidrs = list(object, "/spec/podCIDRs");
-        if let (Some(first), cidr @ 1..) = (cidrs.first(), text(object, "/spec/podCIDR").len())
-            && cidr > 0
-            && first.as_str() != Some(text(object, "/spec/podCIDR"))
-        {
-            errors.invalid(&spec.child("podCIDRs").index(0), first, "must be same as `spec.podCIDR`");
-        }
         for (index, cidr) in cidrs.iter().enumerate() {
             if !valid_cidr(cidr.as_str().unwrap_or_default()) {
                 let path = spec.child("podCIDRs").index(index);
@@ -136,6 +132,16 @@ impl Strategy for NodeStrategy {
                 errors.forbidden(&spec.child(field), message);
             }
         }
+    }
+}
+
+/// The first of the ranges stands alone as well; the single one is the one that counts.
+fn mirror_range(spec: &mut Value) {
+    let (one, first) = (text(spec, "/podCIDR").to_owned(), text(spec, "/podCIDRs/0").to_owned());
+    if one.is_empty() && !first.is_empty() {
+        set(spec, "podCIDR", first);
+    } else if one != first {
+        set(spec, "podCIDRs", json!([one]));
     }
 }
 

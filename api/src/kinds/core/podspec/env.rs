@@ -55,7 +55,7 @@ pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
         }
     }
     for (index, from) in list(container, "/envFrom").iter().enumerate() {
-        validate_env_from(from, &path.child("envFrom").index(index), errors);
+        validate_env_from(from, index, &path.child("envFrom"), errors);
     }
 }
 
@@ -123,9 +123,8 @@ fn validate_resource(source: &Value, path: &Path, errors: &mut ErrorList) {
 }
 
 fn validate_key(source: &Value, path: &Path, errors: &mut ErrorList) {
-    if text(source, "/name").is_empty() {
-        errors.required(&path.child("name"), "");
-    }
+    let name = text(source, "/name");
+    push_all(errors, &path.child("name"), name, names::dns1123_subdomain(name));
     let key = text(source, "/key");
     if key.is_empty() {
         errors.required(&path.child("key"), "");
@@ -134,17 +133,22 @@ fn validate_key(source: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn validate_env_from(from: &Value, path: &Path, errors: &mut ErrorList) {
+/// A prefix and a name are reported at their own path, the number of sources at the list's, as Kubernetes does.
+fn validate_env_from(from: &Value, index: usize, path: &Path, errors: &mut ErrorList) {
+    let item = path.index(index);
     let prefix = text(from, "/prefix");
     if !prefix.is_empty() {
-        push_all(errors, &path.child("prefix"), prefix, names::env_var_name(prefix));
+        push_all(errors, &item.child("prefix"), prefix, names::env_var_name(prefix));
     }
     let mut count = 0;
     for source in ["configMapRef", "secretRef"] {
         let Some(reference) = from.get(source).filter(|v| !v.is_null()) else { continue };
         count += 1;
-        if text(reference, "/name").is_empty() {
-            errors.required(&path.child(source).child("name"), "");
+        let (name, path) = (text(reference, "/name"), item.child(source).child("name"));
+        if name.is_empty() {
+            errors.required(&path, "");
+        } else {
+            push_all(errors, &path, name, names::dns1123_subdomain(name));
         }
     }
     match count {
@@ -202,7 +206,7 @@ mod tests {
         assert_eq!(
             with(json!({"envFrom": [{}, {"configMapRef": {}}]})),
             [
-                "spec.containers[0].envFrom[0]: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
+                "spec.containers[0].envFrom: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
                 "spec.containers[0].envFrom[1].configMapRef.name: Required value"
             ]
         );

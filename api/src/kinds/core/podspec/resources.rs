@@ -107,6 +107,7 @@ fn validate_name(name: &str, path: &Path, errors: &mut ErrorList) {
     push_all(errors, path, name, names::qualified_name(name));
     let known = STANDARD.contains(&name) || name.starts_with("hugepages-");
     if !name.contains('/') && !known {
+        errors.invalid(path, &json!(name), "must be a standard resource type or fully qualified");
         errors.invalid(path, &json!(name), "must be a standard resource for containers");
     } else if name.contains('/') && (name.starts_with("kubernetes.io/") || name.starts_with("requests.")) {
         errors.invalid(path, &json!(name), "doesn't follow extended resource name standard");
@@ -188,9 +189,13 @@ mod tests {
         assert_eq!(
             with(&json!({"limits": {"gold": "1", "memory": "-1"}})),
             [
+                "spec.containers[0].resources.limits[gold]: Invalid value: \"gold\": must be a standard resource type or \
+                 fully qualified",
                 "spec.containers[0].resources.limits[gold]: Invalid value: \"gold\": must be a standard resource for \
                  containers",
                 "spec.containers[0].resources.limits[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
+                "spec.containers[0].resources.requests[gold]: Invalid value: \"gold\": must be a standard resource type or \
+                 fully qualified",
                 "spec.containers[0].resources.requests[gold]: Invalid value: \"gold\": must be a standard resource for \
                  containers",
                 "spec.containers[0].resources.requests[memory]: Invalid value: \"-1\": must be greater than or equal to 0"

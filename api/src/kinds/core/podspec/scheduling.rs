@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::field::{ErrorList, Path};
+use crate::field::{ErrorKind, ErrorList, FieldError, Path};
 use crate::kinds::apps::template::validate_selector;
 use crate::kinds::tree::{fill, int, list, object, set, some, text};
 use crate::meta::{names, push_all};
@@ -55,7 +55,8 @@ pub fn validate_taints(taints: &[Value], path: &Path, errors: &mut ErrorList) {
         }
         validate_effect(effect, false, &path.child("effect"), errors);
         if taints.iter().take(index).any(|t| text(t, "/key") == key && text(t, "/effect") == effect) {
-            errors.duplicate(&path, taint);
+            let message = format!("Duplicate value: {taint}: taints must be unique by key and effect pair");
+            errors.push(FieldError { kind: ErrorKind::Duplicate, path, message });
         }
     }
 }
@@ -190,9 +191,8 @@ fn topology_key(term: &Value, path: &Path, errors: &mut ErrorList) {
     let key = text(term, "/topologyKey");
     if key.is_empty() {
         errors.required(&path.child("topologyKey"), "can not be empty");
-    } else {
-        push_all(errors, &path.child("topologyKey"), key, names::qualified_name(key));
     }
+    push_all(errors, &path.child("topologyKey"), key, names::qualified_name(key));
 }
 
 fn validate_spread(constraint: &Value, path: &Path, errors: &mut ErrorList) {
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn affinity_terms_are_complete() {
         let affinity = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 0, "podAffinityTerm": {}}]}});
-        assert_eq!(with("affinity", &affinity).len(), 2);
+        assert_eq!(with("affinity", &affinity).len(), 4);
         let spread = json!([{"maxSkew": 0, "topologyKey": "zone", "whenUnsatisfiable": "Maybe"}]);
         assert_eq!(with("topologySpreadConstraints", &spread).len(), 2);
     }
