@@ -545,3 +545,7 @@ impl PodState {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
