@@ -131,7 +131,7 @@ fn validate_strategy(object: &Value, path: &Path, errors: &mut ErrorList) {
                 errors.invalid(&rolling_path.child("maxUnavailable"), &value, "must not be greater than 100%");
             }
         }
-        (other, _) => errors.not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"]),
+        (other, _) => errors.not_supported(path, other, &["Recreate", "RollingUpdate"]),
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         );
         assert_eq!(
             rollout_complaints(&json!({"strategy": {"type": "Blue"}})),
-            ["spec.strategy.type: Unsupported value: \"Blue\": supported values: \"Recreate\", \"RollingUpdate\""]
+            ["spec.strategy: Unsupported value: \"Blue\": supported values: \"Recreate\", \"RollingUpdate\""]
         );
     }
 

@@ -202,7 +202,11 @@ fn validate_spread(constraint: &Value, path: &Path, errors: &mut ErrorList) {
             errors.invalid(&path.child(field), &json!(value.unwrap_or_default()), "must be greater than zero");
         }
     }
-    topology_key(constraint, path, errors);
+    if text(constraint, "/topologyKey").is_empty() {
+        errors.required(&path.child("topologyKey"), "can not be empty");
+    } else {
+        topology_key(constraint, path, errors);
+    }
     let action = text(constraint, "/whenUnsatisfiable");
     if !["DoNotSchedule", "ScheduleAnyway"].contains(&action) {
         errors.not_supported(&path.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
