@@ -99,3 +99,6 @@ async fn remove(dirs: Vec<PathBuf>) {
         tracing::warn!("removing pod folders was interrupted");
     }
 }
+
+#[cfg(test)]
+mod tests;
