@@ -13,7 +13,6 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::metrics::Label;
 use super::queue::Item;
 use super::{Error, EventRecorder, Key, Metrics, Queue, Shared};
 
@@ -100,8 +99,6 @@ pub async fn run<C: Controller>(controller: C, context: Context) {
     let controller = Arc::new(controller);
     let queue = Queue::default();
     controller.watch(&queue);
-    let label = Label { controller: C::NAME };
-    let depth = context.metrics.depth.get_or_create(&label).clone();
     let mut flights = JoinSet::new();
     let mut resync = tokio::time::interval(C::RESYNC);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,7 +115,7 @@ pub async fn run<C: Controller>(controller: C, context: Context) {
                 flights.spawn(one(controller.clone(), queue.clone(), key, context.metrics.clone()));
             }
         }
-        depth.set(i64::try_from(queue.depth()).unwrap_or(i64::MAX));
+        context.metrics.waiting(C::NAME, queue.depth());
     }
     queue.close();
     let drained = tokio::time::timeout(DRAIN, async { while flights.join_next().await.is_some() {} }).await;
@@ -142,12 +139,10 @@ impl<T: Item> Drop for Busy<T> {
 }
 
 async fn one<C: Controller>(controller: Arc<C>, queue: Queue<C::Key>, key: C::Key, metrics: Metrics) {
-    let label = Label { controller: C::NAME };
     let mut busy = Busy { queue: queue.clone(), key, succeeded: false };
     let start = Instant::now();
     let result = controller.reconcile(&busy.key).await;
-    metrics.seconds.get_or_create(&label).observe(start.elapsed().as_secs_f64());
-    metrics.reconciles.get_or_create(&label).inc();
+    metrics.reconciled(C::NAME, start.elapsed(), result.is_ok());
     match result {
         Ok(again) => {
             busy.succeeded = true;
@@ -155,10 +150,7 @@ async fn one<C: Controller>(controller: Arc<C>, queue: Queue<C::Key>, key: C::Ke
                 queue.add_after(busy.key.clone(), delay);
             }
         }
-        Err(error) => {
-            metrics.errors.get_or_create(&label).inc();
-            report(C::NAME, &busy.key, &error);
-        }
+        Err(error) => report(C::NAME, &busy.key, &error),
     }
 }
 

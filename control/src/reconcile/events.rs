@@ -12,13 +12,12 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
-use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::code_of;
+use super::{Metrics, code_of};
 
 /// Events that wait to be recorded; a rollout of a thousand pods makes two thousand.
 const WAITING: usize = 4096;
@@ -52,7 +51,7 @@ impl Type {
 pub struct EventRecorder {
     component: &'static str,
     sender: mpsc::Sender<Record>,
-    dropped: Counter,
+    metrics: Metrics,
 }
 
 /// One thing that happened.
@@ -68,9 +67,9 @@ struct Record {
 
 impl EventRecorder {
     /// A recorder and the task that serves it; the caller owns the task.
-    pub fn new(client: Client, dropped: Counter) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn new(client: Client, metrics: Metrics) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        (Self { component: "wherry", sender, dropped }, record(client, receiver))
+        (Self { component: "wherry", sender, metrics }, record(client, receiver))
     }
 
     /// The same recorder under another component's name.
@@ -88,7 +87,7 @@ impl EventRecorder {
     pub fn about(&self, about: ObjectReference, kind: Type, reason: &'static str, message: String) {
         let record = Record { component: self.component, about, kind, reason, message, at: Timestamp::now() };
         if self.sender.try_send(record).is_err() {
-            self.dropped.inc();
+            self.metrics.dropped_event();
         }
     }
 }

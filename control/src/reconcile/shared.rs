@@ -58,7 +58,7 @@ impl Shared {
     /// The same, counting dropped events in `metrics`.
     pub fn with_metrics(client: Client, metrics: &Metrics) -> Arc<Self> {
         let mut tasks = JoinSet::new();
-        let (events, recording) = EventRecorder::new(client.clone(), metrics.dropped_events.clone());
+        let (events, recording) = EventRecorder::new(client.clone(), metrics.clone());
         tasks.spawn(recording);
         let c = &client;
         let all = watcher::Config::default;

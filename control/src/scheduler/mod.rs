@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::ResourceExt;
+use kube::{Client, ResourceExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -42,18 +42,18 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How often the queue is looked through for pods that have waited too long.
 const FLUSH: Duration = Duration::from_secs(30);
 
-/// Starts the scheduler on the shared caches.
-pub fn start(shared: Arc<Shared>) -> Running {
+/// Starts the scheduler: it reads the shared caches and writes as `client`.
+pub fn start(client: Client, shared: Arc<Shared>) -> Running {
     let stop = CancellationToken::new();
     let mut running = Running::new(stop.clone());
     let events = shared.events.component(NAME);
-    let scheduler = Arc::new(Scheduler { shared, events, state: Mutex::default(), wake: Notify::new() });
+    let scheduler = Arc::new(Scheduler { client, shared, events, state: Mutex::default(), wake: Notify::new() });
     running.spawn(Box::pin(scheduler.run(stop)));
     running
 }
 
-#[derive(Debug)]
 struct Scheduler {
+    client: Client,
     shared: Arc<Shared>,
     events: EventRecorder,
     state: Mutex<State>,
@@ -140,7 +140,7 @@ impl Scheduler {
     }
 
     async fn bind(&self, info: &PodInfo, node: &str) {
-        let Err(error) = bind::bind(self.shared.client.clone(), info, node).await else {
+        let Err(error) = bind::bind(self.client.clone(), info, node).await else {
             let message = format!("Successfully assigned {} to {node}", info.key);
             return self.events.event(&*info.pod, Type::Normal, "Scheduled", message);
         };
@@ -157,7 +157,7 @@ impl Scheduler {
     }
 
     async fn deny(&self, info: &PodInfo, message: String) {
-        if let Err(error) = bind::tell(self.shared.client.clone(), info, &message).await {
+        if let Err(error) = bind::tell(self.client.clone(), info, &message).await {
             debug!(pod = %info.key, %error, "the condition was not written");
         }
         self.events.event(&*info.pod, Type::Warning, "FailedScheduling", message);

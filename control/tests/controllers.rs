@@ -1,0 +1,222 @@
+//! The controllers and the scheduler against the real API server, in one process: what a user sees after an apply, a
+//! rollout, a scale, an undo and a delete.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod cluster;
+
+use std::time::Instant;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use self::cluster::{Cluster, ROOT_CA, deployment, eventually};
+
+const REVISION: &str = "deployment.kubernetes.io/revision";
+
+fn revision<K: kube::Resource>(object: &K) -> Option<&str> {
+    object.meta().annotations.as_ref()?.get(REVISION).map(String::as_str)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_becomes_available_behind_its_service_on_all_nodes() {
+    let cluster = Cluster::start(&["a", "b", "c"]).await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": "web"}]}});
+    cluster.create::<Service>("default", service).await;
+    cluster.create::<Deployment>("default", deployment("web", 3, "v1")).await;
+    let done = cluster.rolled_out("default", "web").await;
+    assert_eq!(revision(&done), Some("1"));
+    let reasons: Vec<_> =
+        done.status.iter().flat_map(|s| s.conditions.iter().flatten()).map(|c| c.reason.clone()).collect();
+    assert!(reasons.contains(&Some("NewReplicaSetAvailable".to_owned())), "{reasons:?}");
+    let mut nodes: Vec<_> = cluster.pods("default").await.iter().filter_map(|p| p.spec.clone()?.node_name).collect();
+    nodes.sort();
+    assert_eq!(nodes, ["a", "b", "c"]);
+    let (slices, endpoints) = (cluster.api::<EndpointSlice>("default"), cluster.api::<Endpoints>("default"));
+    let own = ListParams::default().labels("kubernetes.io/service-name=web");
+    eventually("three ready endpoints", || async {
+        let slices = slices.list(&own).await.expect("slices").items;
+        let ready = slices.iter().flat_map(|s| s.endpoints.iter().flatten());
+        let ready = ready.filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true))).count();
+        let classic = endpoints.get_opt("web").await.expect("endpoints");
+        let classic =
+            classic.iter().flat_map(|e| e.subsets.iter().flatten()).flat_map(|s| s.addresses.iter().flatten());
+        (slices.len(), ready, classic.count()) == (1, 3, 3)
+    })
+    .await;
+    let port = slices.list(&own).await.expect("slices").items[0].ports.clone().expect("ports")[0].port;
+    assert_eq!(port, Some(8080));
+    let events = cluster.events("default", "web", "ScalingReplicaSet").await;
+    assert!(
+        events.iter().any(|e| e.starts_with("Scaled up replica set web-") && e.ends_with("from 0 to 3")),
+        "{events:?}"
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollouts_scales_and_undos_work_as_kubectl_does_them() {
+    let cluster = Cluster::start(&["a"]).await;
+    cluster.create::<Deployment>("default", deployment("web", 3, "v1")).await;
+    let first = cluster.rolled_out("default", "web").await;
+    let image = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}});
+    cluster.patch::<Deployment>("default", "web", image("v2")).await;
+    let second = cluster.rolled_out("default", "web").await;
+    assert_eq!(revision(&second), Some("2"));
+    let images =
+        |pods: &[Pod]| pods.iter().filter_map(|p| p.spec.clone()?.containers[0].image.clone()).collect::<Vec<_>>();
+    assert_eq!(images(&cluster.pods("default").await), ["v2"; 3]);
+
+    let back = json!({"spec": {"template": first.spec.expect("a spec").template}});
+    cluster.patch::<Deployment>("default", "web", back).await;
+    let third = cluster.rolled_out("default", "web").await;
+    assert_eq!(revision(&third), Some("3"));
+    let sets = cluster.api::<ReplicaSet>("default").list(&ListParams::default()).await.expect("sets").items;
+    assert_eq!(sets.len(), 2, "the first set is used again");
+
+    cluster.patch::<Deployment>("default", "web", json!({"spec": {"replicas": 7}})).await;
+    cluster.rolled_out("default", "web").await;
+    cluster.patch::<Deployment>("default", "web", json!({"spec": {"replicas": 1}})).await;
+    cluster.rolled_out("default", "web").await;
+    eventually("one pod is left", || async { cluster.pods("default").await.len() == 1 }).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_image_stops_a_rollout_before_it_does_harm() {
+    let cluster = Cluster::start(&["a"]).await;
+    cluster.create::<Deployment>("default", deployment("web", 4, "v1")).await;
+    cluster.rolled_out("default", "web").await;
+    let broken = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "broken"}]}}}});
+    cluster.patch::<Deployment>("default", "web", broken).await;
+    let deployments = cluster.api::<Deployment>("default");
+    eventually("two new pods wait, three old ones serve", || async {
+        let status = deployments.get("web").await.expect("a deployment").status.unwrap_or_default();
+        (status.updated_replicas, status.available_replicas, status.unavailable_replicas) == (Some(2), Some(3), Some(2))
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_deployment_takes_its_pods_along_unless_they_are_orphaned() {
+    let cluster = Cluster::start(&["a"]).await;
+    let deployments = cluster.api::<Deployment>("default");
+    let sets = cluster.api::<ReplicaSet>("default");
+    for (name, policy) in [("bg", PropagationPolicy::Background), ("fg", PropagationPolicy::Foreground)] {
+        cluster.create::<Deployment>("default", deployment(name, 3, "v1")).await;
+        cluster.rolled_out("default", name).await;
+        let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
+        deployments.delete(name, &params).await.expect("a delete");
+        eventually(&format!("nothing is left of {name}"), || async {
+            deployments.get_opt(name).await.expect("a get").is_none()
+                && sets.list(&ListParams::default()).await.expect("sets").items.is_empty()
+                && cluster.pods("default").await.is_empty()
+        })
+        .await;
+    }
+    cluster.create::<Deployment>("default", deployment("or", 2, "v1")).await;
+    cluster.rolled_out("default", "or").await;
+    let params = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    deployments.delete("or", &params).await.expect("a delete");
+    eventually("the deployment is gone", || async { deployments.get_opt("or").await.expect("a get").is_none() }).await;
+    let left = sets.list(&ListParams::default()).await.expect("sets").items;
+    assert_eq!(left.len(), 1);
+    assert!(left[0].owner_references().is_empty());
+    assert_eq!(cluster.pods("default").await.len(), 2);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_gets_its_defaults_and_goes_with_all_its_content() {
+    let cluster = Cluster::start(&["a"]).await;
+    cluster.namespace("team").await;
+    let maps = cluster.api::<ConfigMap>("team");
+    eventually("the root certificate", || async {
+        let map = maps.get_opt("kube-root-ca.crt").await.expect("a get");
+        map.and_then(|m| m.data).is_some_and(|d| d.get("ca.crt").map(String::as_str) == Some(ROOT_CA))
+    })
+    .await;
+    let accounts = cluster.api::<k8s_openapi::api::core::v1::ServiceAccount>("team");
+    eventually("the account", || async { accounts.get_opt("default").await.expect("a get").is_some() }).await;
+    cluster.create::<Deployment>("team", deployment("web", 5, "v1")).await;
+    cluster.rolled_out("team", "web").await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    namespaces.delete("team", &DeleteParams::default()).await.expect("a delete");
+    eventually("the namespace is gone", || async { namespaces.get_opt("team").await.expect("a get").is_none() }).await;
+    assert!(cluster.pods("team").await.is_empty());
+    assert!(maps.list(&ListParams::default()).await.expect("maps").items.is_empty());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_fits_nowhere_says_why_and_runs_as_soon_as_it_fits() {
+    let cluster = Cluster::start(&["a", "b"]).await;
+    let pod = json!({"metadata": {"name": "picky"}, "spec": {"nodeSelector": {"disk": "fast"},
+        "containers": [{"name": "c", "image": "v1"}]}});
+    cluster.create::<Pod>("default", pod).await;
+    let pods = cluster.api::<Pod>("default");
+    eventually("the reason is told", || async {
+        let pod = pods.get("picky").await.expect("a pod");
+        let conditions = pod.status.and_then(|s| s.conditions).unwrap_or_default();
+        conditions.iter().any(|c| {
+            c.type_ == "PodScheduled"
+                && c.reason.as_deref() == Some("Unschedulable")
+                && c.message.as_deref().is_some_and(|m| {
+                    m.starts_with(
+                        "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. preemption: ",
+                    )
+                })
+        })
+    })
+    .await;
+    eventually("an event tells", || async { !cluster.events("default", "picky", "FailedScheduling").await.is_empty() })
+        .await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let label = Patch::Merge(json!({"metadata": {"labels": {"disk": "fast"}}}));
+    nodes.patch("b", &PatchParams::default(), &label).await.expect("a label");
+    eventually("it runs on b", || async {
+        let pod = pods.get("picky").await.expect("a pod");
+        pod.spec.and_then(|s| s.node_name).as_deref() == Some("b")
+            && pod.status.and_then(|s| s.phase).as_deref() == Some("Running")
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_not_ready_is_tainted_and_its_pods_are_not_ready() {
+    let cluster = Cluster::start(&["a", "b"]).await;
+    cluster.create::<Deployment>("default", deployment("web", 4, "v1")).await;
+    cluster.rolled_out("default", "web").await;
+    let size = json!({"cpu": "64", "memory": "64Gi", "pods": "5000"});
+    cluster::ready(&cluster.client, "b", "False", size).await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    eventually("taints", || async {
+        let taints = nodes.get("b").await.expect("a node").spec.and_then(|s| s.taints).unwrap_or_default();
+        taints.iter().filter(|t| t.key == "node.kubernetes.io/not-ready").count() == 2
+    })
+    .await;
+    let deployments = cluster.api::<Deployment>("default");
+    eventually("two of four are available", || async {
+        let status = deployments.get("web").await.expect("a deployment").status.unwrap_or_default();
+        status.available_replicas == Some(2)
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_pods_are_made_placed_and_counted_quickly() {
+    let cluster = Cluster::start(&["a", "b"]).await;
+    let start = Instant::now();
+    cluster.create::<Deployment>("default", deployment("many", 300, "v1")).await;
+    cluster.rolled_out("default", "many").await;
+    eprintln!("300 pods in {:?}", start.elapsed());
+    assert_eq!(cluster.pods("default").await.len(), 300, "never one too many");
+    cluster.stop().await;
+}
