@@ -49,7 +49,8 @@ impl Plugin for NamespaceLifecycle {
         _old: Option<&Value>,
     ) -> Result<(), ApiError> {
         let resource = request.resource;
-        let concerns = request.operation == Operation::Delete && resource.group.is_empty() && resource.plural == "namespaces";
+        let concerns =
+            request.operation == Operation::Delete && resource.group.is_empty() && resource.plural == "namespaces";
         if concerns && IMMORTAL.contains(&request.name) {
             return Err(ApiError::forbidden(Some(resource), request.name, "this namespace may not be deleted"));
         }

@@ -24,9 +24,9 @@ impl Plugin for DefaultTolerations {
             object::at(pod, "spec.tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
         let missing: Vec<&str> =
             TAINTS.into_iter().filter(|taint| !tolerations.iter().any(|t| tolerates(t, taint))).collect();
-        tolerations.extend(missing.into_iter().map(|taint| {
-            json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS})
-        }));
+        tolerations.extend(missing.into_iter().map(
+            |taint| json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}),
+        ));
         object::set_at(pod, "spec.tolerations", tolerations);
         Ok(())
     }

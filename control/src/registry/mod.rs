@@ -16,11 +16,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, LOCATION, RANGE,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, response};
-use http_body_util::{BodyExt, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
@@ -33,7 +35,7 @@ use self::disk::{Disk, StoredManifest};
 use self::route::Route;
 use self::uploads::Uploads;
 use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
-use crate::server::body::{self, Body};
+use crate::server::body::{self, Body, GatherError};
 
 /// The largest manifest, as other registries have it.
 const MAX_MANIFEST: usize = 4 << 20;
@@ -75,13 +77,16 @@ impl Images {
     }
 
     /// Answers a request below `/v2/`. Authorization happens here, since what is asked is in the path.
-    pub async fn handle(&self, request: Request<Body>, user: &UserInfo) -> Response<Body> {
+    pub fn handle(&self, request: Request<Body>, user: &UserInfo) -> BoxFuture<'static, Response<Body>> {
+        let (images, user) = (self.clone(), user.clone());
         let head = request.method() == Method::HEAD;
-        let response = match self.answer(request, user).await {
-            Ok(response) => response,
-            Err(error) => error.respond(),
-        };
-        if head { response.map(|_| body::empty()) } else { response }
+        Box::pin(async move {
+            let response = match images.answer(request, &user).await {
+                Ok(response) => response,
+                Err(error) => error.respond(),
+            };
+            if head { response.map(|_| body::empty()) } else { response }
+        })
     }
 
     async fn answer(&self, request: Request<Body>, user: &UserInfo) -> Answer {
@@ -89,20 +94,22 @@ impl Images {
             return Err(RegistryError::Unauthenticated);
         }
         let route = Route::parse(request.uri().path())?;
-        self.authorize(user, &route, request.method()).await?;
+        self.authorize(user, &route, request.method()).boxed().await?;
         let (parts, body) = request.into_parts();
         let call = Call { query: Parameters::parse(parts.uri.query()), method: parts.method, headers: parts.headers };
         match route {
             Route::Base if call.reads() => base(),
-            Route::Catalog if call.reads() => self.catalog(&call).await,
-            Route::Tags(repository) if call.reads() => self.tags(repository, &call).await,
-            Route::Referrers(repository, subject) if call.reads() => self.referrers(repository, subject, &call).await,
-            Route::Manifest(repository, reference) => self.manifest(repository, reference, &call, body).await,
-            Route::Blob(repository, digest) => self.blob(repository, digest, &call).await,
-            Route::Uploads(repository) if call.method == Method::POST => {
-                self.begin_upload(repository, &call, body, user).await
+            Route::Catalog if call.reads() => self.catalog(&call).boxed().await,
+            Route::Tags(repository) if call.reads() => self.tags(repository, &call).boxed().await,
+            Route::Referrers(repository, subject) if call.reads() => {
+                self.referrers(repository, subject, &call).boxed().await
             }
-            Route::Upload(repository, id) => self.upload(repository, &id, &call, body).await,
+            Route::Manifest(repository, reference) => self.manifest(repository, reference, &call, body).boxed().await,
+            Route::Blob(repository, digest) => self.blob(repository, digest, &call).boxed().await,
+            Route::Uploads(repository) if call.method == Method::POST => {
+                self.begin_upload(repository, &call, body, user).boxed().await
+            }
+            Route::Upload(repository, id) => self.upload(repository, &id, &call, body).boxed().await,
             _ => Err(RegistryError::Method),
         }
     }
@@ -129,12 +136,13 @@ impl Images {
     }
 
     /// Runs file work on a thread for it.
-    async fn on_disk<T: Send + 'static>(
+    fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Disk) -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T, RegistryError> {
+    ) -> BoxFuture<'static, Result<T, RegistryError>> {
         let disk = self.disk.clone();
-        Ok(tokio::task::spawn_blocking(move || work(&disk)).await??)
+        let task = tokio::task::spawn_blocking(move || work(&disk));
+        Box::pin(async move { Ok(task.await??) })
     }
 
     async fn catalog(&self, call: &Call) -> Answer {
@@ -445,11 +453,10 @@ fn page(all: Vec<String>, call: &Call, path: &str) -> Result<(Vec<String>, Optio
 }
 
 async fn manifest_bytes(body: Body) -> Result<Bytes, RegistryError> {
-    match Limited::new(body, MAX_MANIFEST).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(RegistryError::ManifestTooLarge { limit: MAX_MANIFEST }),
-        Err(error) => Err(RegistryError::Body(error)),
-    }
+    body::gather(body, MAX_MANIFEST).await.map_err(|error| match error {
+        GatherError::TooLarge(limit) => RegistryError::ManifestTooLarge { limit },
+        GatherError::Broken(error) => RegistryError::Body(error),
+    })
 }
 
 fn first_missing(disk: &Disk, repository: &Repository, parsed: &manifest::Parsed) -> std::io::Result<Option<Digest>> {

@@ -170,7 +170,7 @@ impl Allocators {
         }
         let mut errors = ErrorList::default();
         families(object, &mut errors);
-        let mut hold = Hold { allocators: Some(self.clone()), ..Hold::default() };
+        let mut hold = Hold { allocators: Some(self.clone()), took: Vec::new(), frees: Vec::new() };
         if errors.is_empty() {
             self.address(key, object, &mut hold, &mut errors);
             self.node_ports(key, object, &mut hold, &mut errors);

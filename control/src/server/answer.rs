@@ -91,10 +91,8 @@ pub(crate) fn success(resource: &Descriptor, name: &str, uid: &str) -> Value {
 }
 
 fn json_bytes(accepted: Accepted, code: StatusCode, bytes: Bytes) -> Result<Response<Body>, ServerError> {
-    let builder = Response::builder()
-        .status(code)
-        .header(CONTENT_TYPE, JSON)
-        .header(CACHE_CONTROL, "no-cache, private");
+    let builder =
+        Response::builder().status(code).header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private");
     if accepted.gzip && bytes.len() >= COMPRESS_FROM {
         let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
         // A Vec takes every write.

@@ -3,11 +3,11 @@
 //! What must stay true: a request's body never takes more than [`LIMIT`] bytes of memory; an answer that may be large or
 //! endless is a stream.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use wherry_api::status::ApiError;
 
 /// Anything that can go wrong while a body is read or made.
@@ -34,13 +34,34 @@ pub fn stream(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'stat
     StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync()
 }
 
+/// Why a body could not be read whole.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the body could not be read")]
+    Broken(#[source] BoxError),
+}
+
+/// Reads a body of at most `limit` bytes.
+pub async fn gather(mut body: Body, limit: usize) -> Result<Bytes, GatherError> {
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(GatherError::Broken)?.into_data() else { continue };
+        if all.len() + data.len() > limit {
+            return Err(GatherError::TooLarge(limit));
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(all.freeze())
+}
+
 /// Reads a request's body. Errors: 413 over the limit, 400 if the client stopped sending.
 pub async fn collect(body: Body) -> Result<Bytes, ApiError> {
-    match Limited::new(body, LIMIT).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(LIMIT)),
-        Err(error) => Err(ApiError::bad_request(format!("the request's body could not be read: {error}"))),
-    }
+    gather(body, LIMIT).await.map_err(|error| match error {
+        GatherError::TooLarge(limit) => ApiError::too_large(limit),
+        GatherError::Broken(error) => ApiError::bad_request(format!("the request's body could not be read: {error}")),
+    })
 }
 
 #[cfg(test)]

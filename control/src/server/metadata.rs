@@ -98,7 +98,8 @@ fn keep_all_but_status(new: &mut Value, old: &Value) {
     for field in ["labels", "finalizers", "ownerReferences"] {
         object::set_meta(new, field, object::meta(old, field).cloned().unwrap_or(Value::Null));
     }
-    let fields: Vec<String> = [&*new, old].into_iter().filter_map(Value::as_object).flat_map(|m| m.keys()).cloned().collect();
+    let fields: Vec<String> =
+        [&*new, old].into_iter().filter_map(Value::as_object).flat_map(|m| m.keys()).cloned().collect();
     for field in fields.iter().filter(|f| !matches!(f.as_str(), "status" | "metadata" | "apiVersion" | "kind")) {
         copy_field(new, old, field);
     }

@@ -11,7 +11,7 @@ use super::query::Query;
 
 /// The form in which objects are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     #[default]
     Object,
     /// `meta.k8s.io` Table of this version.
@@ -22,10 +22,10 @@ pub enum Form {
 
 /// What the answer may look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Accepted {
-    pub form: Form,
-    pub pretty: bool,
-    pub gzip: bool,
+pub(crate) struct Accepted {
+    pub(crate) form: Form,
+    pub(crate) pretty: bool,
+    pub(crate) gzip: bool,
 }
 
 /// One element of an `Accept` header.
@@ -75,7 +75,7 @@ impl<'a> Range<'a> {
 }
 
 /// Reads `Accept`, `Accept-Encoding`, `pretty` and `includeObject`. Error: 406.
-pub fn accepted(headers: &HeaderMap, query: &Query) -> Result<Accepted, ApiError> {
+pub(crate) fn accepted(headers: &HeaderMap, query: &Query) -> Result<Accepted, ApiError> {
     let include = include_object(query)?;
     let header = joined(headers, &ACCEPT);
     let form = if header.trim().is_empty() { Form::Object } else { best(&header, include)? };
@@ -88,12 +88,12 @@ pub fn accepted(headers: &HeaderMap, query: &Query) -> Result<Accepted, ApiError
 }
 
 /// Whether an answer may be compressed with gzip.
-pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     joined(headers, &ACCEPT_ENCODING).split(',').map(Range::parse).any(|r| r.media == "gzip" && r.quality > 0.0)
 }
 
 /// Whether JSON, without a transformation, is among what the client accepts.
-pub fn accepts_json(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_json(headers: &HeaderMap) -> bool {
     let header = joined(headers, &ACCEPT);
     header.trim().is_empty() || best(&header, IncludeObject::default()).is_ok()
 }
@@ -101,9 +101,10 @@ pub fn accepts_json(headers: &HeaderMap) -> bool {
 fn best(header: &str, include: IncludeObject) -> Result<Form, ApiError> {
     let mut ranges: Vec<Range<'_>> = header.split(',').map(Range::parse).filter(|r| r.quality > 0.0).collect();
     ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-    ranges.iter().find_map(|r| r.form(include)).ok_or_else(|| {
-        ApiError::not_acceptable("only the following media types are accepted: application/json")
-    })
+    ranges
+        .iter()
+        .find_map(|r| r.form(include))
+        .ok_or_else(|| ApiError::not_acceptable("only the following media types are accepted: application/json"))
 }
 
 fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
@@ -127,7 +128,7 @@ fn joined(headers: &HeaderMap, name: &http::HeaderName) -> String {
 }
 
 /// The format of a request's object. Error: 415.
-pub fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
+pub(crate) fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
     let header = joined(headers, &CONTENT_TYPE);
     match Range::parse(&header).media {
         "" | "application/json" => Ok(Format::Json),
@@ -140,7 +141,7 @@ pub fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
 }
 
 /// The type of a patch. Error: 415.
-pub fn patch_type(headers: &HeaderMap) -> Result<PatchType, ApiError> {
+pub(crate) fn patch_type(headers: &HeaderMap) -> Result<PatchType, ApiError> {
     let header = joined(headers, &CONTENT_TYPE);
     match Range::parse(&header).media {
         "application/json-patch+json" => Ok(PatchType::Json),
@@ -177,10 +178,7 @@ mod tests {
             ("application/vnd.kubernetes.protobuf,application/json", Ok(Form::Object)),
             ("application/json;q=0.1, application/json;as=Table;g=meta.k8s.io;v=v1;q=0.9", Ok(TABLE)),
             ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", Ok(Form::Object)),
-            (
-                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                Ok(Form::Metadata { version: "v1" }),
-            ),
+            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Ok(Form::Metadata { version: "v1" })),
             ("application/json;stream=watch", Ok(Form::Object)),
             ("application/vnd.kubernetes.protobuf", Err(406)),
             ("text/html, application/json;q=0", Err(406)),

@@ -71,10 +71,11 @@ async fn exchange(
     let answer = sender.send_request(request).await?;
     Ok(answer.map(|body| {
         // The connection lives as long as the body that it carries.
-        body.map_err(BoxError::from).map_frame(move |frame| {
-            let _ = &task;
-            frame
-        })
-        .boxed_unsync()
+        body.map_err(|error| Box::new(error) as BoxError)
+            .map_frame(move |frame| {
+                let _ = &task;
+                frame
+            })
+            .boxed_unsync()
     }))
 }

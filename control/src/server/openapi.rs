@@ -30,7 +30,8 @@ pub(crate) async fn respond(
         Some(hash) if hash == document.etag => "public, max-age=31536000, immutable",
         _ => "no-cache, private",
     };
-    let builder = Response::builder().header(ETAG, &etag).header(CACHE_CONTROL, cache).header(VARY, "Accept, Accept-Encoding");
+    let builder =
+        Response::builder().header(ETAG, &etag).header(CACHE_CONTROL, cache).header(VARY, "Accept, Accept-Encoding");
     if matches(headers, &etag) {
         return Ok(builder.status(StatusCode::NOT_MODIFIED).body(body::empty())?);
     }

@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use futures::FutureExt;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use wherry_api::resource::{Descriptor, Subresource};
 use wherry_api::status::ApiError;
@@ -78,14 +79,17 @@ async fn serve(server: &Server, request: Request<Body>, user: UserInfo, labels: 
             Some(images) => Ok(images.handle(request, &user).await),
             None => Err(ApiError::no_such_path().into()),
         },
-        route => other(server, &route, &query, &request, &user).await,
+        route => {
+            let (parts, _) = request.into_parts();
+            other(server, &route, &query, &parts, &user).await
+        }
     }
 }
 
 /// A path that is no resource's: only read.
-async fn other(server: &Server, route: &Route, query: &Query, request: &Request<Body>, user: &UserInfo) -> Answer {
-    let (path, headers) = (request.uri().path(), request.headers());
-    let verb = request.method().as_str().to_lowercase();
+async fn other(server: &Server, route: &Route, query: &Query, request: &Parts, user: &UserInfo) -> Answer {
+    let (path, headers) = (request.uri.path(), &request.headers);
+    let verb = request.method.as_str().to_lowercase();
     let attributes = Attributes::non_resource(verb, path);
     if let Decision::Deny(reason) = server.authorizer().authorize(user, &attributes).await {
         return Err(ApiError::forbidden(None, "", attributes.forbidden_by(user, &reason)).into());
@@ -93,13 +97,13 @@ async fn other(server: &Server, route: &Route, query: &Query, request: &Request<
     if *route == Route::Unknown {
         return Err(ApiError::no_such_path().into());
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
         return Err(ApiError::method_not_allowed().into());
     }
     match route {
         Route::Discovery => Ok(server.discovery().respond(path, headers)?),
         Route::OpenApi => openapi::respond(server.registry(), path, query, headers).await,
-        Route::Health => Ok(server.config().health.respond(path, request.uri().query().unwrap_or_default()).await?),
+        Route::Health => Ok(server.config().health.respond(path, request.uri.query().unwrap_or_default()).await?),
         Route::Metrics => Ok(server.config().metrics.respond()?),
         Route::Resource(_) | Route::Images | Route::Unknown => Err(ApiError::no_such_path().into()),
     }
@@ -141,7 +145,8 @@ async fn resource(
         attributes,
         warnings: Vec::new(),
     };
-    let answer = dispatch(&mut call, body).await;
+    // Boxed: the verbs' futures are large, and few of them are polled at a time.
+    let answer = dispatch(&mut call, body).boxed().await;
     let mut response = answer.or_else(|failure| match failure {
         // Warnings are as useful beside an error.
         ServerError::Api(error) if !call.warnings.is_empty() => Ok(error::respond(&error.into())),

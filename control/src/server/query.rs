@@ -10,25 +10,25 @@ use crate::store::Revision;
 
 /// The decoded pairs of a query, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub fn parse(query: Option<&str>) -> Self {
+    pub(crate) fn parse(query: Option<&str>) -> Self {
         Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect())
     }
 
     /// The first value of a parameter; an empty one counts as absent.
-    pub fn get(&self, key: &str) -> Option<&str> {
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
     }
 
     /// All values of a parameter.
-    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
     /// A flag, as Go reads one. A parameter without a value is true.
-    pub fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
+    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
         let Some((_, value)) = self.0.iter().find(|(k, _)| k == key) else { return Ok(None) };
         match value.as_str() {
             "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
@@ -39,7 +39,7 @@ impl Query {
         }
     }
 
-    pub fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
+    pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
         self.get(key)
             .map(|text| {
                 text.parse().map_err(|_| {
@@ -50,7 +50,7 @@ impl Query {
     }
 
     /// `dryRun`: only `All` exists.
-    pub fn dry_run(&self, kind: &str) -> Result<bool, ApiError> {
+    pub(crate) fn dry_run(&self, kind: &str) -> Result<bool, ApiError> {
         let mut asked = false;
         for value in self.all("dryRun").filter(|v| !v.is_empty()) {
             if value != "All" {
@@ -63,7 +63,7 @@ impl Query {
         Ok(asked)
     }
 
-    pub fn field_validation(&self, kind: &str) -> Result<FieldValidation, ApiError> {
+    pub(crate) fn field_validation(&self, kind: &str) -> Result<FieldValidation, ApiError> {
         match self.get("fieldValidation") {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
@@ -77,7 +77,7 @@ impl Query {
     }
 
     /// Checks `fieldManager`, which names who writes.
-    pub fn check_field_manager(&self, kind: &str) -> Result<(), ApiError> {
+    pub(crate) fn check_field_manager(&self, kind: &str) -> Result<(), ApiError> {
         let Some(manager) = self.get("fieldManager") else { return Ok(()) };
         let mut errors = ErrorList::default();
         let path = Path::new("fieldManager");
@@ -93,14 +93,14 @@ impl Query {
 
 /// The options of a create, an update or a patch.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct WriteOptions {
-    pub dry_run: bool,
-    pub validation: FieldValidation,
+pub(crate) struct WriteOptions {
+    pub(crate) dry_run: bool,
+    pub(crate) validation: FieldValidation,
 }
 
 impl WriteOptions {
     /// `kind` is what Kubernetes calls the options in its messages: `CreateOptions`, `UpdateOptions`, `PatchOptions`.
-    pub fn parse(query: &Query, kind: &str) -> Result<Self, ApiError> {
+    pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, ApiError> {
         query.check_field_manager(kind)?;
         Ok(Self { dry_run: query.dry_run(kind)?, validation: query.field_validation(kind)? })
     }
@@ -108,26 +108,26 @@ impl WriteOptions {
 
 /// How `resourceVersion` is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Match {
+pub(crate) enum Match {
     Exact,
     NotOlderThan,
 }
 
 /// The options of a list or a watch.
 #[derive(Clone, Debug, Default)]
-pub struct ListOptions {
-    pub limit: usize,
-    pub continue_token: Option<String>,
-    pub version: Option<Revision>,
-    pub version_match: Option<Match>,
+pub(crate) struct ListOptions {
+    pub(crate) limit: usize,
+    pub(crate) continue_token: Option<String>,
+    pub(crate) version: Option<Revision>,
+    pub(crate) version_match: Option<Match>,
     /// Seconds after which a watch ends.
-    pub timeout: Option<u64>,
-    pub bookmarks: bool,
-    pub initial_events: Option<bool>,
+    pub(crate) timeout: Option<u64>,
+    pub(crate) bookmarks: bool,
+    pub(crate) initial_events: Option<bool>,
 }
 
 impl ListOptions {
-    pub fn parse(query: &Query, watch: bool) -> Result<Self, ApiError> {
+    pub(crate) fn parse(query: &Query, watch: bool) -> Result<Self, ApiError> {
         let text = query.get("resourceVersion");
         let version = text.map(parse_version).transpose()?;
         let mut options = Self {
@@ -175,7 +175,10 @@ impl ListOptions {
     fn check_watch(&self, path: &Path, errors: &mut ErrorList) {
         match (self.initial_events, self.version_match) {
             (None, Some(_)) => {
-                errors.forbidden(path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                errors.forbidden(
+                    path,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
             }
             (Some(_), wanted) if wanted != Some(Match::NotOlderThan) => {
                 errors.forbidden(path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
@@ -204,7 +207,7 @@ fn parse_version(text: &str) -> Result<Revision, ApiError> {
 }
 
 /// 422 for options, which have no descriptor.
-pub fn invalid_options(kind: &str, errors: &ErrorList) -> ApiError {
+pub(crate) fn invalid_options(kind: &str, errors: &ErrorList) -> ApiError {
     let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let joined = if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) };
     let mut error = ApiError::new(422, "Invalid", format!("{kind}.meta.k8s.io \"\" is invalid: {joined}"));
@@ -212,11 +215,7 @@ pub fn invalid_options(kind: &str, errors: &ErrorList) -> ApiError {
     error.details.kind = kind.to_owned();
     error.details.causes = errors
         .iter()
-        .map(|e| Cause {
-            reason: e.kind.reason().to_owned(),
-            message: e.message.clone(),
-            field: e.path.to_string(),
-        })
+        .map(|e| Cause { reason: e.kind.reason().to_owned(), message: e.message.clone(), field: e.path.to_string() })
         .collect();
     error
 }

@@ -5,25 +5,25 @@ use percent_encoding::percent_decode_str;
 
 /// A request to a resource of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestInfo {
+pub(crate) struct RequestInfo {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; empty for another method.
-    pub verb: &'static str,
-    pub group: String,
-    pub version: String,
+    pub(crate) verb: &'static str,
+    pub(crate) group: String,
+    pub(crate) version: String,
     /// The plural name.
-    pub resource: String,
-    pub subresource: String,
+    pub(crate) resource: String,
+    pub(crate) subresource: String,
     /// Empty: all namespaces, or a cluster-scoped resource.
-    pub namespace: String,
-    pub name: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
     /// What follows the subresource.
-    pub rest: String,
+    pub(crate) rest: String,
 }
 
 impl RequestInfo {
     /// Reads a path below `/api/VERSION/` or `/apis/GROUP/VERSION/`; `None` if it is not one of a resource. `watch` says
     /// whether the query asks to watch.
-    pub fn parse(method: &Method, path: &str, watch: bool) -> Option<Self> {
+    pub(crate) fn parse(method: &Method, path: &str, watch: bool) -> Option<Self> {
         let segments: Vec<String> = path.split('/').skip(1).map(decode).collect::<Option<_>>()?;
         let mut parts = segments.as_slice();
         if let [head @ .., last] = parts
@@ -125,7 +125,12 @@ mod tests {
             (Method::DELETE, "/api/v1/namespaces/a/pods/p", "delete", "/v1 pods  a p "),
             (Method::GET, "/api/v1/namespaces/a/pods/p/log", "get", "/v1 pods log a p "),
             (Method::POST, "/api/v1/namespaces/a/services/s/proxy/x/y", "create", "/v1 services proxy a s x/y"),
-            (Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/d/scale", "patch", "apps/v1 deployments scale a d "),
+            (
+                Method::PATCH,
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch",
+                "apps/v1 deployments scale a d ",
+            ),
             (Method::GET, "/api/v1/watch/namespaces/a/pods", "watch", "/v1 pods  a  "),
             (Method::GET, "/api/v1/nodes/system%3Anode", "get", "/v1 nodes   system:node "),
         ] {
@@ -135,7 +140,9 @@ mod tests {
 
     #[test]
     fn other_paths_are_no_resource() {
-        for path in ["/", "/api", "/api/v1", "/apis/apps/v1", "/api//v1/pods", "/version", "/api/v1/%ff", "/api/v1/a//b"] {
+        for path in
+            ["/", "/api", "/api/v1", "/apis/apps/v1", "/api//v1/pods", "/version", "/api/v1/%ff", "/api/v1/a//b"]
+        {
             assert_eq!(parse(Method::GET, path), None, "{path}");
         }
     }

@@ -6,7 +6,7 @@ use super::request::RequestInfo;
 
 /// What a path is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     Resource(Box<RequestInfo>),
     /// `/api`, `/apis`, `/apis/GROUP`, `/api/VERSION`, `/apis/GROUP/VERSION`, `/version`.
     Discovery,
@@ -20,7 +20,7 @@ pub enum Route {
 }
 
 impl Route {
-    pub fn of(method: &Method, path: &str, watch: bool) -> Self {
+    pub(crate) fn of(method: &Method, path: &str, watch: bool) -> Self {
         let mut segments = path.split('/').skip(1);
         match segments.next().unwrap_or_default() {
             "healthz" | "livez" | "readyz" => Self::Health,
@@ -30,7 +30,9 @@ impl Route {
             "v2" => Self::Images,
             root @ ("api" | "apis") => match RequestInfo::parse(method, path, watch) {
                 Some(info) => Self::Resource(Box::new(info)),
-                None if segments.filter(|s| !s.is_empty()).count() <= usize::from(root == "apis") + 1 => Self::Discovery,
+                None if segments.filter(|s| !s.is_empty()).count() <= usize::from(root == "apis") + 1 => {
+                    Self::Discovery
+                }
                 None => Self::Unknown,
             },
             _ => Self::Unknown,

@@ -24,7 +24,9 @@ pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, 
         ("authorization.k8s.io", "localsubjectaccessreviews") => {
             let namespace = object::text_at(&review, "spec.resourceAttributes.namespace");
             if namespace != call.info.namespace {
-                return Err(ApiError::bad_request("spec.resourceAttributes.namespace must match metadata.namespace").into());
+                return Err(
+                    ApiError::bad_request("spec.resourceAttributes.namespace must match metadata.namespace").into()
+                );
             }
             access(call, &review, &subject(&review)?).await?
         }

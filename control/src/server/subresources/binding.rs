@@ -51,21 +51,14 @@ fn target(binding: &Value) -> Result<String, ApiError> {
         return Ok(node);
     }
     let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    Err(ApiError::new(
-        422,
-        "Invalid",
-        format!("Binding {:?} is invalid: {}", object::name(binding), list.join(", ")),
-    ))
+    Err(ApiError::new(422, "Invalid", format!("Binding {:?} is invalid: {}", object::name(binding), list.join(", "))))
 }
 
 /// The pod on its node. Error: 409 if it has one or is being deleted.
 fn bound(pod: &Value, binding: &Value, node: &str, name: &str) -> Result<Value, ApiError> {
     let conflict = |why: String| {
-        let mut error = ApiError::new(
-            409,
-            "Conflict",
-            format!("Operation cannot be fulfilled on pods/binding {name:?}: {why}"),
-        );
+        let mut error =
+            ApiError::new(409, "Conflict", format!("Operation cannot be fulfilled on pods/binding {name:?}: {why}"));
         error.details.name = name.to_owned();
         error.details.kind = "pods/binding".to_owned();
         error

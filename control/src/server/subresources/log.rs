@@ -1,7 +1,7 @@
 //! Log: what a container wrote, streamed from the pod's node.
 
-use http::{Response, StatusCode};
 use http::header::CONTENT_TYPE;
+use http::{Response, StatusCode};
 use serde_json::Value;
 use url::form_urlencoded::Serializer;
 use wherry_api::field::{ErrorList, Path};
@@ -27,13 +27,7 @@ pub(crate) async fn log(call: &Call) -> Result<Response<Body>, ServerError> {
         // Kubernetes: a pod without a node has written nothing.
         return Ok(text(crate::server::body::empty())?);
     }
-    let mut query = Serializer::new(String::new());
-    for key in PASSED {
-        if let Some(value) = call.query.get(key) {
-            query.append_pair(key, value);
-        }
-    }
-    let path = format!("/containerLogs/{}/{}/{container}?{}", call.info.namespace, call.info.name, query.finish());
+    let path = format!("/containerLogs/{}/{}/{container}?{}", call.info.namespace, call.info.name, passed(&call.query));
     let answer = nodes::get(&call.server, &node, &path).await?;
     if answer.status() == StatusCode::OK {
         return Ok(text(answer.into_body())?);
@@ -46,6 +40,14 @@ pub(crate) async fn log(call: &Call) -> Result<Response<Body>, ServerError> {
         400..=499 => ApiError::bad_request(said).into(),
         _ => ServerError::Node(said.into()),
     })
+}
+
+fn passed(asked: &Query) -> String {
+    let mut query = Serializer::new(String::new());
+    for (key, value) in PASSED.into_iter().filter_map(|key| Some((key, asked.get(key)?))) {
+        query.append_pair(key, value);
+    }
+    query.finish()
 }
 
 fn text(body: Body) -> http::Result<Response<Body>> {
@@ -104,10 +106,8 @@ fn container(pod: &Value, asked: Option<&str>) -> Result<String, ApiError> {
         (None, [only]) => Ok(only.clone()),
         (None, []) => Err(ApiError::bad_request(format!("a container name must be specified for pod {pod}"))),
         (None, _) => {
-            let mut text = format!(
-                "a container name must be specified for pod {pod}, choose one of: [{}]",
-                main.join(" ")
-            );
+            let mut text =
+                format!("a container name must be specified for pod {pod}, choose one of: [{}]", main.join(" "));
             if !init.is_empty() {
                 text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }

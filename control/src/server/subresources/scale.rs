@@ -9,7 +9,8 @@ use wherry_api::status::ApiError;
 
 /// The Scale of an object.
 pub(crate) fn show(_resource: &Descriptor, paths: &ScalePaths, whole: &Value) -> Result<Value, ApiError> {
-    let number = |path: &str| object::at(whole, path.trim_start_matches('.')).and_then(Value::as_i64).unwrap_or_default();
+    let number =
+        |path: &str| object::at(whole, path.trim_start_matches('.')).and_then(Value::as_i64).unwrap_or_default();
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {}, "spec": {}, "status": {"replicas": number(&paths.status_replicas)},
@@ -54,10 +55,9 @@ pub(crate) fn write_back(
     let path = Path::new("spec").child("replicas");
     let replicas = match object::at(changed, "spec.replicas") {
         None | Some(Value::Null) => 0,
-        Some(value) => value
-            .as_i64()
-            .filter(|n| i32::try_from(*n).is_ok())
-            .ok_or_else(|| ApiError::bad_request(format!("spec.replicas of the Scale must be a number, not {value}")))?,
+        Some(value) => value.as_i64().filter(|n| i32::try_from(*n).is_ok()).ok_or_else(|| {
+            ApiError::bad_request(format!("spec.replicas of the Scale must be a number, not {value}"))
+        })?,
     };
     if replicas < 0 {
         let mut errors = ErrorList::default();

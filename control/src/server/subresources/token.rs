@@ -44,7 +44,8 @@ pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>,
         ..TokenSpec::default()
     };
     bind(call, &request, &mut spec)?;
-    let audiences = if spec.audiences.is_empty() { vec![crate::auth::tokens::ISSUER.to_owned()] } else { spec.audiences.clone() };
+    let audiences =
+        if spec.audiences.is_empty() { vec![crate::auth::tokens::ISSUER.to_owned()] } else { spec.audiences.clone() };
     let seconds = spec.seconds;
     let Some(tokens) = call.server.tokens() else {
         return Err(ApiError::unavailable("this server issues no tokens").into());
@@ -126,15 +127,17 @@ fn bind(call: &Call, request: &Value, spec: &mut TokenSpec) -> Result<(), Server
         }
         Ok::<_, ServerError>(entry)
     };
-    let reference_to =
-        |entry: &crate::cache::Entry| Reference { name: name.clone(), uid: entry.meta.uid.to_string() };
+    let reference_to = |entry: &crate::cache::Entry| Reference { name: name.clone(), uid: entry.meta.uid.to_string() };
     match kind.as_str() {
         "Pod" => {
             let pod = found("pods", &call.info.namespace)?;
             let tree = answer::parse(&pod.bytes)?;
             let account = object::text_at(&tree, "spec.serviceAccountName");
             if account != call.info.name {
-                let why = format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", call.info.name);
+                let why = format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    call.info.name
+                );
                 return Err(ApiError::bad_request(why).into());
             }
             spec.pod = Some(reference_to(&pod));
@@ -150,7 +153,12 @@ fn bind(call: &Call, request: &Value, spec: &mut TokenSpec) -> Result<(), Server
         "Secret" => spec.secret = Some(reference_to(&*found("secrets", &call.info.namespace)?)),
         other => {
             let path = Path::new("spec").child("boundObjectRef").child("kind");
-            return Err(invalid(&path, &json!(other), "cannot bind token to object of this kind; it must be Pod, Secret or Node").into());
+            return Err(invalid(
+                &path,
+                &json!(other),
+                "cannot bind token to object of this kind; it must be Pod, Secret or Node",
+            )
+            .into());
         }
     }
     Ok(())

@@ -9,11 +9,11 @@ use wherry_api::status::ApiError;
 use wherry_api::{decode, meta, object};
 
 use crate::admission::Operation;
+use crate::server::alloc::Hold;
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
-use crate::server::alloc::Hold;
 use crate::server::write::{self, ATTEMPTS, Put, Stored};
 use crate::server::{answer, metadata, negotiate, reviews};
 use crate::store::{Key, Precondition, StoreError};
@@ -105,12 +105,7 @@ async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions
 }
 
 /// Writes the object if its name is free and its namespace still is what admission saw.
-async fn commit(
-    call: &Call,
-    key: &Key,
-    object: &Value,
-    hold: Hold,
-) -> Result<Stored, ServerError> {
+async fn commit(call: &Call, key: &Key, object: &Value, hold: Hold) -> Result<Stored, ServerError> {
     let resource = &call.resource;
     let mut preconditions = vec![(key.clone(), Precondition::Absent)];
     if resource.namespaced() {

@@ -1,6 +1,7 @@
 //! Deletecollection: every object that matches, each deleted as if it were asked for by name.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use http::Response;
 use serde_json::json;
 
@@ -20,15 +21,18 @@ pub(crate) async fn delete_collection(call: &mut Call, body: Body) -> Result<Res
     let filter = list::filter(call)?;
     let call = &*call;
     let page = list::page(call, &filter, &ListOptions::parse(&call.query, false)?).await?;
-    let deletions = stream::iter(page.entries).map(|entry| async move {
-        match delete::run(call, &entry.meta.name, options).await {
-            Ok(Outcome::Removed(stored) | Outcome::Waiting(stored)) => Ok(Some(stored.bytes)),
-            // Somebody else was faster.
-            Err(ServerError::Api(error)) if error.code == 404 => Ok(None),
-            Err(error) => Err(error),
-        }
-    });
-    let items = deletions.buffered(AT_ONCE).try_filter_map(|d| async move { Ok(d) }).try_collect().await?;
+    let deletions: Vec<_> = page.entries.iter().map(|entry| one(call, &entry.meta.name, options).boxed()).collect();
+    let deleted: Vec<Option<Bytes>> = stream::iter(deletions).buffered(AT_ONCE).try_collect().await?;
+    let items = deleted.into_iter().flatten().collect();
     let metadata = json!({"resourceVersion": call.server.cache().revision().to_string()});
     list::joined(call, &metadata, items)
+}
+
+/// Deletes one object; `None`: somebody else was faster.
+async fn one(call: &Call, name: &str, options: &DeleteOptions) -> Result<Option<Bytes>, ServerError> {
+    match delete::run(call, name, options).await {
+        Ok(Outcome::Removed(stored) | Outcome::Waiting(stored)) => Ok(Some(stored.bytes)),
+        Err(ServerError::Api(error)) if error.code == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
 }

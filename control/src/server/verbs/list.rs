@@ -219,9 +219,10 @@ fn indented(value: &Value, by: &str) -> Result<String, ServerError> {
 
 fn table(call: &Call, page: &List) -> Result<Response<Body>, ServerError> {
     let now = Timestamp::now();
-    let rows = page.entries.iter().map(|entry| {
-        Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(&entry.bytes)?, now))
-    });
+    let rows = page
+        .entries
+        .iter()
+        .map(|entry| Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(&entry.bytes)?, now)));
     let rows = rows.collect::<Result<Vec<_>, ServerError>>()?;
     let mut table = answer::whole_table(call.accepted.form, &call.resource, "", rows, true);
     object::set_at(&mut table, "metadata", metadata(page));
@@ -230,9 +231,10 @@ fn table(call: &Call, page: &List) -> Result<Response<Body>, ServerError> {
 
 fn partial(call: &Call, version: &str, page: &List) -> Result<Response<Body>, ServerError> {
     let now = Timestamp::now();
-    let items = page.entries.iter().map(|entry| {
-        Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(&entry.bytes)?, now))
-    });
+    let items = page
+        .entries
+        .iter()
+        .map(|entry| Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(&entry.bytes)?, now)));
     let items = items.collect::<Result<Vec<_>, ServerError>>()?;
     let list = json!({
         "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),

@@ -56,10 +56,7 @@ fn check_size(kind: PatchType, patch: &Value) -> Result<(), ApiError> {
         (PatchType::Json, Value::Array(operations)) if operations.len() > MAX_OPERATIONS => Err(ApiError::new(
             413,
             "RequestEntityTooLarge",
-            format!(
-                "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
-                operations.len()
-            ),
+            format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.len()),
         )),
         (PatchType::Json, _) | (_, Value::Object(_)) => Ok(()),
         _ => Err(ApiError::bad_request("the patch must be a JSON object")),

@@ -41,8 +41,7 @@ pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Re
         }
     }
     let resource = call.resource.clone();
-    let stored =
-        modify(call, view.part(), &options, |old| view.write_back(&resource, old, wanted.clone())).await?;
+    let stored = modify(call, view.part(), &options, |old| view.write_back(&resource, old, wanted.clone())).await?;
     show(call, &view, StatusCode::OK, stored)
 }
 

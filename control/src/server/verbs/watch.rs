@@ -37,8 +37,12 @@ enum Step {
 pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, ServerError> {
     let options = ListOptions::parse(&call.query, true)?;
     let steps = steps(call, &options).await?;
-    let mut writer =
-        Writer { resource: call.resource.clone(), form: call.accepted.form, bookmarks: options.bookmarks, columns: true };
+    let mut writer = Writer {
+        resource: call.resource.clone(),
+        form: call.accepted.form,
+        bookmarks: options.bookmarks,
+        columns: true,
+    };
     let lasts = Duration::from_secs(options.timeout.unwrap_or_else(|| rand::random_range(LASTS)));
     let stopping = call.server.stopping().clone();
     let lines = until_error(steps)
@@ -107,9 +111,7 @@ impl Writer {
             }
             Step::Cache(Ok(Event::Progress(revision))) => self.bookmarks.then(|| self.bookmark(revision, false)),
             Step::InitialEnd(revision) => Some(self.bookmark(revision, true)),
-            Step::Cache(Err(error)) => {
-                Some(line("ERROR", ServerError::from(error).to_status().to_string().as_bytes()))
-            }
+            Step::Cache(Err(error)) => Some(line("ERROR", ServerError::from(error).to_status().to_string().as_bytes())),
         }
     }
 
