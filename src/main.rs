@@ -7,6 +7,8 @@ mod logging;
 mod manifest;
 mod output;
 mod progress;
+mod ready;
+mod stack;
 mod table;
 
 use std::process::ExitCode;

@@ -9,13 +9,15 @@ mod kubeconfig;
 mod logs;
 mod push;
 mod scale;
-pub mod up;
+mod up;
 mod version;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Subcommand;
+
+pub use self::apply::Applied;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
