@@ -20,6 +20,8 @@ pub mod report;
 pub mod setup;
 pub mod state;
 pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod unsupported;
 pub mod worker;
 

@@ -486,3 +486,7 @@ fn hash_of(bytes: &[u8]) -> u64 {
     bytes.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -1,0 +1,237 @@
+//! Workers with an API server and a backend that the test controls, in paused time.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use http::{Method, StatusCode};
+use kube::runtime::watcher::Event;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use super::super::manager::Manager;
+use super::super::testing::{World, eventually, pod};
+use super::*;
+
+/// A manager that is fed by the test.
+struct Node {
+    world: World,
+    manager: Manager,
+    feed: mpsc::UnboundedSender<Event<Arc<Pod>>>,
+    _run: tokio::task::JoinSet<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let world = World::new(dir.path());
+        let manager = Manager::new(world.ctx.clone());
+        let (feed, source) = mpsc::unbounded_channel();
+        let mut run = tokio::task::JoinSet::new();
+        run.spawn(manager.clone().run(UnboundedReceiverStream::new(source).boxed()));
+        Self { world, manager, feed, _run: run, _dir: dir }
+    }
+
+    fn apply(&self, pod: &Arc<Pod>) {
+        self.feed.send(Event::Apply(pod.clone())).unwrap();
+    }
+
+    async fn phase(&self, name: &str, phase: &str) {
+        let api = &self.world.api;
+        eventually(phase, || api.phases(name).last().is_some_and(|last| last == phase)).await;
+    }
+}
+
+fn deleting(name: &str, policy: &str, seconds: i64) -> Arc<Pod> {
+    pod(name, policy, |pod| {
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        pod["metadata"]["deletionGracePeriodSeconds"] = json!(seconds);
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_goes_from_pending_over_running_to_succeeded() {
+    let node = Node::new();
+    node.apply(&pod("job", "Never", |_| {}));
+    node.phase("job", "Running").await;
+    let running = node.world.api.statuses("job").pop().unwrap();
+    assert_eq!(running["containerStatuses"][0]["ready"], json!(true));
+    assert!(running["podIP"].as_str().is_some_and(|ip| ip.starts_with("127.")));
+    node.world.backend.container("job").unwrap().end(0);
+    node.phase("job", "Succeeded").await;
+    assert_eq!(node.world.api.events(), ["Pulled", "Created", "Started"]);
+    assert!(!node.world.api.deleted("job"), "it stays until somebody deletes it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_pod_is_deleted_after_its_last_status_and_leaves_nothing() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    let container = node.world.backend.container("web").unwrap();
+    node.apply(&deleting("web", "Always", 30));
+    eventually("deleted", || node.world.api.deleted("web")).await;
+    assert_eq!(*container.stops.lock(), [Duration::from_secs(30)]);
+    let last = node.world.api.statuses("web").pop().unwrap();
+    assert_eq!(last["containerStatuses"][0]["state"]["terminated"]["exitCode"], json!(137));
+    assert_eq!(node.world.api.count(&Method::DELETE, "/api/v1/namespaces/default/pods/web"), 1);
+    node.feed.send(Event::Delete(deleting("web", "Always", 30))).unwrap();
+    eventually("forgotten", || node.manager.pods().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_deletion_shortens_the_first() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    let container = node.world.backend.container("web").unwrap();
+    node.apply(&deleting("web", "Always", 3600));
+    eventually("stopping", || !container.stops.lock().is_empty()).await;
+    let began = tokio::time::Instant::now();
+    node.apply(&deleting("web", "Always", 1));
+    eventually("deleted", || node.world.api.deleted("web")).await;
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert_eq!(*container.stops.lock(), [Duration::from_secs(3600), Duration::from_secs(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_deleted_while_its_image_is_pulled_is_removed_at_once() {
+    let node = Node::new();
+    let slow = |pod: &mut serde_json::Value| pod["spec"]["containers"][0]["image"] = json!("slow:1");
+    node.apply(&pod("web", "Always", slow));
+    node.phase("web", "Pending").await;
+    let began = tokio::time::Instant::now();
+    node.apply(&deleting("web", "Always", 30));
+    eventually("deleted", || node.world.api.deleted("web")).await;
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(node.world.backend.containers().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_environment_is_resolved_and_a_missing_reference_is_waited_for() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |pod| {
+        let container = &mut pod["spec"]["containers"][0];
+        container["envFrom"] = json!([{"prefix": "P_", "configMapRef": {"name": "settings"}}]);
+        container["args"] = json!(["--greeting=$(GREETING)", "$$(GREETING)", "$(NOBODY)"]);
+        container["resources"] = json!({"limits": {"memory": "64Mi", "cpu": "250m"}});
+        container["env"] = json!([
+            {"name": "HOST", "value": "$(STORE_SERVICE_HOST)"},
+            {"name": "GREETING", "value": "hello $(P_key)"},
+            {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+            {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
+            {"name": "MAYBE", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k", "optional": true}}},
+        ]);
+    }));
+    let waiting = || {
+        let status = node.world.api.statuses("web").pop().unwrap_or_default();
+        status["containerStatuses"][0]["state"]["waiting"].clone()
+    };
+    eventually("refused", || waiting()["reason"] == json!("CreateContainerConfigError")).await;
+    assert_eq!(waiting()["message"], json!("configmap \"settings\" not found"));
+    let settings = json!({"metadata": {"name": "settings"}, "data": {"key": "world"}});
+    node.world.api.put("/api/v1/namespaces/default/configmaps/settings", settings);
+    node.phase("web", "Running").await;
+    let config = node.world.backend.container("web").unwrap().config.clone();
+    let env = |name: &str| config.env.get(name).map(String::as_str);
+    assert_eq!(env("P_key"), Some("world"));
+    assert_eq!(env("GREETING"), Some("hello world"));
+    assert_eq!(env("HOST"), Some("127.96.0.2"));
+    assert_eq!(env("APP"), Some("web"));
+    assert!(env("IP").is_some_and(|ip| ip.starts_with("127.")));
+    assert_eq!((env("CPU"), env("MEMORY"), env("MAYBE")), (Some("1"), Some("64"), None));
+    assert_eq!(config.args, ["--greeting=hello world", "$(GREETING)", "$(NOBODY)"]);
+    assert_eq!((config.memory_limit, config.cpu_limit), (Some(64 << 20), Some(250)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_status_is_written_though_writes_fail() {
+    let node = Node::new();
+    node.world.api.refuse(&[StatusCode::INTERNAL_SERVER_ERROR; 3]);
+    node.apply(&pod("job", "Never", |_| {}));
+    eventually("started", || node.world.backend.container("job").is_some()).await;
+    node.world.backend.container("job").unwrap().end(0);
+    node.phase("job", "Succeeded").await;
+    let phases = node.world.api.phases("job");
+    assert_eq!(phases.iter().filter(|phase| *phase == "Succeeded").count(), 1, "never back: {phases:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_pods_start_together_with_few_reads_and_bounded_events() {
+    let node = Node::new();
+    let settings = json!({"metadata": {"name": "settings"}, "data": {"key": "v"}});
+    node.world.api.put("/api/v1/namespaces/default/configmaps/settings", settings);
+    for n in 0..1000 {
+        node.apply(&pod(&format!("web-{n}"), "Always", |pod| {
+            pod["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+        }));
+    }
+    let began = tokio::time::Instant::now();
+    eventually("started", || node.world.backend.containers().len() == 1000).await;
+    for n in 0..1000 {
+        node.phase(&format!("web-{n}"), "Running").await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let reads = node.world.api.count(&Method::GET, "/api/v1/namespaces/default/configmaps/settings");
+    assert!(reads <= 10, "{reads}");
+    assert!(node.world.api.events().len() <= 250, "{}", node.world.api.events().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutting_down_stops_containers_and_tells_the_api_nothing() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    let written = node.world.api.statuses("web").len();
+    node.manager.shutdown(Duration::from_secs(3)).await;
+    assert_eq!(*node.world.backend.container("web").unwrap().stops.lock(), [Duration::from_secs(3)]);
+    assert_eq!(node.world.api.statuses("web").len(), written);
+    assert!(!node.world.api.deleted("web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_missing_from_a_new_list_is_stopped() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    let container = node.world.backend.container("web").unwrap();
+    node.feed.send(Event::Init).unwrap();
+    node.feed.send(Event::InitDone).unwrap();
+    eventually("forgotten", || node.manager.pods().is_empty()).await;
+    assert_eq!(container.stops.lock().len(), 1);
+    assert!(!node.world.api.deleted("web"), "there is nothing to delete");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_made_again_under_its_name_runs_beside_the_one_that_ends() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    node.apply(&deleting("web", "Always", 30));
+    node.apply(&pod("web", "Always", |pod| pod["metadata"]["uid"] = json!("another")));
+    eventually("both run", || node.world.backend.containers().len() == 2).await;
+    assert_eq!(node.manager.pods().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_honoured_is_said_and_not_run() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |pod| pod["spec"]["hostNetwork"] = json!(true)));
+    node.phase("web", "Pending").await;
+    eventually("said", || node.world.api.events().contains(&"UnsupportedFeature".to_owned())).await;
+    assert!(node.world.backend.containers().is_empty());
+}
+
+/// The task is most of what an idle pod costs here besides its Pod.
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_is_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(dir.path());
+    let shared = Arc::new(Shared::new(pod("web", "Always", |_| {})));
+    let worker = Worker::new(world.ctx.clone(), shared);
+    let size = std::mem::size_of_val(&worker.run());
+    assert!(size < 4096, "{size}");
+}
