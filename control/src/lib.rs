@@ -8,6 +8,7 @@ pub mod auth;
 pub mod cache;
 pub mod client;
 pub mod controllers;
+pub mod plane;
 pub mod reconcile;
 pub mod scheduler;
 pub mod registry;

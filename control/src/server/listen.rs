@@ -86,10 +86,28 @@ pub trait Handler: Send + Sync + 'static {
     async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body>;
 }
 
+/// A socket that is bound and not served yet: clients that connect wait.
+#[derive(Debug)]
+pub struct Bound {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Port 0: any free one; [`Bound::address`] says which.
+    pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+        let socket = TcpListener::bind(address).await.map_err(|source| bind_error(address, source))?;
+        let address = socket.local_addr().map_err(|source| ListenError::Bind { address, source })?;
+        Ok(Self { socket, address })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// What a listener is made of.
 pub struct Listen {
-    /// Port 0: any free one; [`Listener::address`] says which.
-    pub address: SocketAddr,
     pub pki: Arc<Pki>,
     pub names: ServerNames,
     pub authenticator: Authenticator,
@@ -115,11 +133,9 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// Binds and starts to serve.
-    pub async fn start(listen: Listen) -> Result<Self, ListenError> {
-        let address = listen.address;
-        let socket = TcpListener::bind(address).await.map_err(|source| bind_error(address, source))?;
-        let address = socket.local_addr().map_err(|source| ListenError::Bind { address, source })?;
+    /// Starts to serve.
+    pub fn start(bound: Bound, listen: Listen) -> Result<Self, ListenError> {
+        let Bound { socket, address } = bound;
         let certificate = Arc::new(Certificate::new(&listen.pki.server_identity(&listen.names)?)?);
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let shared = Shared {

@@ -109,8 +109,9 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
-    /// With the numbers of other parts beside the server's and the process's own.
-    pub fn new(numbers: Vec<Number>) -> Self {
+    /// With the numbers of other parts beside the server's and the process's own; `register` adds those that keep
+    /// themselves.
+    pub fn new(numbers: Vec<Number>, register: impl FnOnce(&mut Registry)) -> Self {
         let requests = Family::default();
         let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let inflight = Gauge::default();
@@ -122,6 +123,7 @@ impl Metrics {
             durations.clone(),
         );
         registry.register("apiserver_current_inflight_requests", "Requests being served", inflight.clone());
+        register(&mut registry);
         for number in numbers.into_iter().chain(process()) {
             registry.register_collector(Box::new(number));
         }
@@ -201,7 +203,8 @@ mod tests {
             help: "Objects in the cache",
             read: Box::new(|| vec![("pods".to_owned(), 3.0)]),
         };
-        let metrics = Metrics::new(vec![objects, Number::one("wherry_store_revision", "Revision", || 7.0)]);
+        let revision = Number::one("wherry_store_revision", "Revision", || 7.0);
+        let metrics = Metrics::new(vec![objects, revision], |_| {});
         let labels =
             Labels { verb: "list", resource: "pods".to_owned(), version: "v1".to_owned(), ..Labels::default() };
         metrics.observe(labels, 200, Duration::from_millis(3));

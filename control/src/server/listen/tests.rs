@@ -43,16 +43,15 @@ impl Running {
         let pki = Pki::open(dir.path()).unwrap();
         let fixture = Fixture::new().await;
         let tokens = Tokens::new(pki.token_key_pem(), fixture.cache.clone()).unwrap();
-        let listener = Listener::start(Listen {
-            address: ([127, 0, 0, 1], 0).into(),
+        let bound = Bound::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listen = Listen {
             pki: Arc::clone(&pki),
             names: ServerNames::api_server([10, 96, 0, 1].into(), [127, 0, 0, 1].into(), &[]),
             authenticator: Authenticator::new(pki.ca_der(), Arc::clone(&tokens)).unwrap(),
             authorizer: Arc::new(AllowAll),
             handler: Arc::new(Echo),
-        })
-        .await
-        .unwrap();
+        };
+        let listener = Listener::start(bound, listen).unwrap();
         Self { listener, pki, tokens, fixture, _dir: dir }
     }
 
@@ -164,15 +163,7 @@ async fn plain_http_is_answered_with_a_hint() {
 async fn a_taken_port_names_the_address_and_the_flag() {
     let running = Running::start().await;
     let address = running.listener.address();
-    let listen = Listen {
-        address,
-        pki: Arc::clone(&running.pki),
-        names: ServerNames::default(),
-        authenticator: Authenticator::new(running.pki.ca_der(), Arc::clone(&running.tokens)).unwrap(),
-        authorizer: Arc::new(AllowAll),
-        handler: Arc::new(Echo),
-    };
-    let error = Listener::start(listen).await.unwrap_err().to_string();
+    let error = Bound::bind(address).await.unwrap_err().to_string();
     assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
 }
 

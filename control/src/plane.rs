@@ -1,0 +1,423 @@
+//! The assembled control plane: store, cache, identity, API server, listener, controllers and scheduler, started in the
+//! order in which they need each other and stopped in the reverse one.
+//!
+//! What must stay true: everything that runs belongs to the [`ControlPlane`]; when [`ControlPlane::shutdown`] returns,
+//! every acknowledged write is on disk and no task is left.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use wherry_api::registry::Registry;
+
+use crate::auth::authn::{Authenticator, AuthnError};
+use crate::auth::authorize::Chain;
+use crate::auth::files::private_dir;
+use crate::auth::node::NodeAuthorizer;
+use crate::auth::pki::{Identity, Pki, PkiError, ServerNames};
+use crate::auth::tokens::{TokenError, Tokens};
+use crate::auth::{Authorizer, MASTERS, UserInfo, kubeconfig};
+use crate::cache::{Cache, CacheError};
+use crate::client;
+use crate::controllers;
+use crate::reconcile::{self, Running, Shared};
+use crate::registry::{Images, RegistryError};
+use crate::scheduler;
+use crate::server::alloc::Cidr;
+use crate::server::error::ServerError;
+use crate::server::health::{Check, Health};
+use crate::server::listen::{Bound, Listen, ListenError, Listener};
+use crate::server::metrics::{Metrics, Number, count};
+use crate::server::{self, Server};
+use crate::store::redb::RedbStore;
+use crate::store::{Key, Store, StoreError};
+
+mod backup;
+
+/// What a control plane is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Made with mode 0700 if it does not exist: `state/`, `pki/`, `registry/`, `admin.kubeconfig`.
+    pub data_dir: PathBuf,
+    /// Port 0: any free one; [`ControlPlane::address`] says which.
+    pub listen: SocketAddr,
+    /// Where pods and other machines reach this server; by default the address it listens on, or this host's.
+    pub advertise: Option<IpAddr>,
+    /// Further names and addresses for the server's certificate.
+    pub server_names: Vec<String>,
+    /// Where Services' addresses come from.
+    pub service_range: Cidr,
+    pub node_ports: RangeInclusive<u16>,
+    /// The cluster's name in kubeconfigs.
+    pub cluster: String,
+}
+
+impl Config {
+    /// Kubernetes' ports, and a cluster named `wherry`.
+    pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr, service_range: Cidr) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen,
+            advertise: None,
+            server_names: Vec::new(),
+            service_range,
+            node_ports: 30_000..=32_767,
+            cluster: "wherry".to_owned(),
+        }
+    }
+}
+
+/// Why the control plane cannot start or stop.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    #[error("the data directory {path} cannot be used")]
+    DataDir {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the watch cache cannot be filled")]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("service-account tokens cannot be signed")]
+    Tokens(#[from] TokenError),
+    #[error("clients cannot be authenticated")]
+    Authn(#[from] AuthnError),
+    #[error("the image registry cannot be opened")]
+    Images(#[from] RegistryError),
+    #[error("the API server cannot start")]
+    Server(#[from] ServerError),
+    #[error("requests to nodes cannot be made")]
+    NodeTls(#[from] rustls::Error),
+    #[error("a step of the start failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What a node needs to speak with the server and to be spoken to.
+#[derive(Clone, Debug)]
+pub struct NodeCredentials {
+    /// The authority that signed all of it, PEM: the node trusts servers and clients of this one.
+    pub ca: String,
+    /// As which the node asks the server.
+    pub client: Identity,
+    /// Which the node's own server shows.
+    pub serving: Identity,
+}
+
+/// A running control plane.
+pub struct ControlPlane {
+    config: Config,
+    url: String,
+    store: Arc<dyn Store>,
+    pki: Arc<Pki>,
+    server: Server,
+    listener: Listener,
+    images: Images,
+    tokens: Arc<Tokens>,
+    shared: Arc<Shared>,
+    controllers: Running,
+    scheduler: Running,
+    tasks: JoinSet<()>,
+}
+
+impl fmt::Debug for ControlPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlPlane").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl ControlPlane {
+    /// Starts everything. When it returns, requests are answered; `/readyz` says when the controllers have caught up.
+    pub async fn start(config: Config) -> Result<Self, PlaneError> {
+        let bound = Bound::bind(config.listen).await?;
+        let advertise = SocketAddr::new(advertised(&config, bound.address()), bound.address().port());
+        let Opened { store, pki } = open(&config.data_dir).await?;
+        let registry = Registry::builtin();
+        let cache = Cache::start(Arc::clone(&store), &registry).await?;
+        let tokens = Tokens::new(pki.token_key_pem(), cache.clone())?;
+        let authenticator = Authenticator::new(pki.ca_der(), Arc::clone(&tokens))?;
+        let nodes = NodeAuthorizer::new(cache.clone(), registry.clone());
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(nodes));
+        let images = open_images(&config.data_dir, Arc::clone(&authorizer)).await?;
+        let flags = Flags::default();
+        let queues = reconcile::Metrics::default();
+        let server_config = server::Config {
+            service_range: config.service_range,
+            node_ports: config.node_ports.clone(),
+            advertise,
+            node_tls: Some(Arc::new(node_tls(&pki)?)),
+            tokens: Some(Arc::clone(&tokens)),
+            images: Some(images.clone()),
+            health: health(&store, &cache, &flags),
+            metrics: metrics(&store, &cache, &queues),
+        };
+        let server = Server::new(registry, Arc::clone(&store), cache, Arc::clone(&authorizer), server_config).await?;
+        server.bootstrap().await?;
+        flags.bootstrapped.store(true, Ordering::Release);
+
+        let listen = Listen {
+            pki: Arc::clone(&pki),
+            names: server_names(&config, advertise.ip(), bound.address().ip()),
+            authenticator,
+            authorizer: Arc::clone(&authorizer),
+            handler: backup::with_backup(server.clone(), Arc::clone(&store), authorizer, config.data_dir.clone()),
+        };
+        let listener = Listener::start(bound, listen)?;
+        let url = format!("https://{}", reachable(listener.address()));
+        kubeconfig::write_admin(&config.data_dir.join("admin.kubeconfig"), &url, &config.cluster, &pki)?;
+
+        let client_for = |user| client::in_process(Arc::new(server.clone()), user);
+        let client = client_for(UserInfo::controller_manager());
+        let shared = Shared::with_metrics(client, &queues);
+        let controllers_config =
+            controllers::Config { metrics: queues, ..controllers::Config::new(pki.ca_pem().to_owned()) };
+        let controllers = controllers::start(Arc::clone(&shared), controllers_config);
+        let scheduler = scheduler::start(client_for(UserInfo::scheduler()), Arc::clone(&shared));
+        let tasks = background(&server, &shared, flags.synced);
+        Ok(Self { config, url, store, pki, server, listener, images, tokens, shared, controllers, scheduler, tasks })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// How a client of this machine reaches it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A client of this process that acts as `user`: no socket, the same rules.
+    pub fn client_for(&self, user: UserInfo) -> kube::Client {
+        client::in_process(Arc::new(self.server.clone()), user)
+    }
+
+    /// The typed caches that controllers and scheduler read; a node of this process reads them too.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    pub fn tokens(&self) -> &Arc<Tokens> {
+        &self.tokens
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn ca_pem(&self) -> &str {
+        self.pki.ca_pem()
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig_path(&self) -> PathBuf {
+        self.config.data_dir.join("admin.kubeconfig")
+    }
+
+    /// A kubeconfig for an identity that this authority issued.
+    pub fn kubeconfig_for(&self, user: &str, identity: &Identity) -> Result<String, PlaneError> {
+        Ok(kubeconfig::text(&self.url, &self.config.cluster, user, self.pki.ca_pem(), identity)?)
+    }
+
+    /// Certificates for a node whose own server is reached at `addresses`. They last a year.
+    pub fn issue_node_credentials(&self, name: &str, addresses: &[IpAddr]) -> Result<NodeCredentials, PlaneError> {
+        Ok(NodeCredentials {
+            ca: self.pki.ca_pem().to_owned(),
+            client: self.pki.node_identity(name)?,
+            serving: self.pki.node_serving_identity(name, addresses)?,
+        })
+    }
+
+    /// Writes a consistent copy of the state to a new file.
+    pub async fn backup(&self, to: &Path) -> Result<(), PlaneError> {
+        Ok(self.store.backup(to).await?)
+    }
+
+    /// Stops everything. Requests in flight get until `within` has passed; then the store is closed, with everything
+    /// acknowledged on disk. Clients of this process (a node) are to be stopped before.
+    pub async fn shutdown(self, within: Duration) -> Result<(), PlaneError> {
+        let deadline = Instant::now() + within;
+        let Self { store, server, listener, shared, controllers, scheduler, mut tasks, .. } = self;
+        let controlling = async {
+            tokio::join!(scheduler.shutdown(), controllers.shutdown());
+            shared.shutdown().await;
+        };
+        if timeout_at(deadline, controlling).await.is_err() {
+            tracing::info!("controllers were still busy at the end of the drain");
+        }
+        tasks.shutdown().await;
+        listener.shutdown(deadline.saturating_duration_since(Instant::now())).await;
+        if timeout_at(deadline, server.stop()).await.is_err() {
+            tracing::info!("writes were still in flight at the end of the drain");
+        }
+        Ok(store.close().await?)
+    }
+}
+
+/// Steps of the start that `/readyz` waits for.
+#[derive(Clone, Default)]
+struct Flags {
+    bootstrapped: Arc<AtomicBool>,
+    synced: Arc<AtomicBool>,
+}
+
+struct Opened {
+    store: Arc<dyn Store>,
+    pki: Arc<Pki>,
+}
+
+/// Opens what blocks, on a thread for it.
+async fn open(data_dir: &Path) -> Result<Opened, PlaneError> {
+    let dir = data_dir.to_owned();
+    tokio::task::spawn_blocking(move || {
+        private_dir(&dir).map_err(|source| PlaneError::DataDir { path: dir.clone(), source })?;
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&dir.join("state"))?);
+        let pki = Pki::open(&dir.join("pki"))?;
+        Ok(Opened { store, pki })
+    })
+    .await?
+}
+
+async fn open_images(data_dir: &Path, authorizer: Arc<dyn Authorizer>) -> Result<Images, PlaneError> {
+    let dir = data_dir.join("registry");
+    Ok(tokio::task::spawn_blocking(move || Images::open(&dir, authorizer)).await??)
+}
+
+fn server_names(config: &Config, advertise: IpAddr, listen: IpAddr) -> ServerNames {
+    let service = IpAddr::V4(config.service_range.first());
+    let mut names = ServerNames::api_server(service, listen, &config.server_names);
+    names.add(&advertise.to_string());
+    names
+}
+
+/// The address that others reach this server at.
+fn advertised(config: &Config, listen: SocketAddr) -> IpAddr {
+    match config.advertise {
+        Some(address) => address,
+        None if !listen.ip().is_unspecified() => listen.ip(),
+        None => outgoing_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    }
+}
+
+/// The address that this host uses towards the network. Connecting a UDP socket sends nothing.
+fn outgoing_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // An address of TEST-NET-1: only its route is looked up.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+/// From this machine, a server on all addresses is reached through loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()) } else { address }
+}
+
+/// For requests to nodes: trusts this authority, and shows a certificate that nodes accept.
+fn node_tls(pki: &Pki) -> Result<rustls::ClientConfig, PlaneError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pki.ca_der().clone())?;
+    let identity = pki.client_identity("kube-apiserver-kubelet-client", Some(MASTERS))?;
+    let (chain, key) = identity.to_der().ok_or(ListenError::Damaged)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_client_auth_cert(chain, key)?)
+}
+
+fn health(store: &Arc<dyn Store>, cache: &Cache, flags: &Flags) -> Health {
+    let (store, cache) = (Arc::clone(store), cache.clone());
+    let readable = move || {
+        let store = Arc::clone(&store);
+        async move { store.get(&Key::from_stored("healthz")).await.map(drop).map_err(|error| error.to_string()) }
+    };
+    let following = move || {
+        let following = cache.following();
+        async move { if following { Ok(()) } else { Err("the watch cache does not follow the store".to_owned()) } }
+    };
+    Health::new(vec![
+        Check::live("store", readable),
+        Check::live("watch-cache", following),
+        Check::started("poststarthook/bootstrap", Arc::clone(&flags.bootstrapped)),
+        Check::started("informer-sync", Arc::clone(&flags.synced)),
+    ])
+}
+
+fn metrics(store: &Arc<dyn Store>, cache: &Cache, queues: &reconcile::Metrics) -> Metrics {
+    let of_cache = cache.clone();
+    let objects = Number {
+        name: "apiserver_storage_objects",
+        help: "Stored objects",
+        read: Box::new(move || {
+            let label = |key: &str| match key.split_once('/') {
+                Some(("core", resource)) => resource.to_owned(),
+                Some((group, resource)) => format!("{resource}.{group}"),
+                None => key.to_owned(),
+            };
+            of_cache.stats().objects.iter().map(|(key, objects)| (label(key), count(*objects))).collect()
+        }),
+    };
+    let cached = |name, help, read: fn(&crate::cache::CacheStats) -> usize| {
+        let cache = cache.clone();
+        Number::one(name, help, move || count(read(&cache.stats())))
+    };
+    let stored = |name, help, read: fn(&crate::store::StoreStats) -> f64| {
+        let store = Arc::clone(store);
+        Number::one(name, help, move || read(&store.stats()))
+    };
+    let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let numbers = vec![
+        objects,
+        cached("wherry_cache_watchers", "Open watches", |stats| stats.watchers),
+        cached("wherry_cache_dropped_watchers", "Watches that were too slow", |stats| {
+            usize::try_from(stats.dropped_watchers).unwrap_or(usize::MAX)
+        }),
+        stored("wherry_store_commits", "Durable commits", |stats| as_double(stats.batches)),
+        stored("wherry_store_transactions", "Transactions on disk", |stats| as_double(stats.transactions)),
+        stored("wherry_store_conflicts", "Transactions refused by a precondition", |stats| as_double(stats.conflicts)),
+        stored("wherry_store_fsync_seconds", "Time spent in durable commits", |stats| stats.fsync.as_secs_f64()),
+        stored("wherry_store_slowest_fsync_seconds", "The slowest durable commit", |stats| {
+            stats.slowest_fsync.as_secs_f64()
+        }),
+        stored("wherry_store_history_bytes", "History kept in memory", |stats| count(stats.history_bytes)),
+        Number::one("wherry_store_revision", "The last revision", {
+            let store = Arc::clone(store);
+            move || count(whole(store.revision()))
+        }),
+    ];
+    Metrics::new(numbers, |registry| queues.register(registry))
+}
+
+fn as_double(number: u64) -> f64 {
+    count(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+/// What runs beside the controllers.
+fn background(server: &Server, shared: &Arc<Shared>, synced: Arc<AtomicBool>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let (publisher, shared) = (server.clone(), Arc::clone(shared));
+    tasks.spawn(async move { publisher.keep_published().await });
+    tasks.spawn(async move {
+        shared.synced().await;
+        synced.store(true, Ordering::Release);
+    });
+    tasks
+}
+
+#[cfg(test)]
+mod tests;
