@@ -1,0 +1,208 @@
+//! `wherry` without kubectl: each client command does what its help says, and says what is wrong when it cannot.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::run::Following;
+use support::server::text;
+use support::{Wherry, eventually, http, manifest, prebuilt};
+
+#[test]
+fn every_client_command_works_against_a_server() {
+    let mut server = Wherry::start("boat");
+    claims!(&server;
+        apply_packages_paths_and_tells_created_from_unchanged,
+        get_prints_the_servers_tables_and_whole_objects,
+        scale_and_delete_act_and_wait,
+        logs_are_streamed,
+        images_are_imported_listed_inspected_and_removed,
+        version_and_kubeconfig_are_printed,
+        mistakes_in_manifests_are_placed,
+    );
+    a_backup_restores_the_cluster(&mut server);
+}
+
+#[test]
+fn every_command_explains_itself_and_needs_no_server_for_that() {
+    let nowhere = Wherry::prepare("nowhere");
+    let help = nowhere.wherry(&["--help"]).ok();
+    for command in ["up", "apply", "get", "delete", "logs", "scale", "push", "image", "kubeconfig", "backup", "version"]
+    {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}: {help}");
+        let own = nowhere.wherry(&[command, "--help"]).ok();
+        assert!(own.contains("Usage: wherry") && own.lines().all(|line| line.chars().count() <= 120), "{own}");
+    }
+    for flag in ["--data-dir", "--listen", "127.0.0.1:6443", "--node-name", "--network", "--filename", "--quiet"] {
+        assert!(nowhere.wherry(&["up", "--help"]).ok().contains(flag), "{flag}");
+    }
+    let lost = nowhere.client_command(&["get", "pods"]).env_remove("KUBECONFIG").output().unwrap();
+    let lost = String::from_utf8_lossy(&lost.stderr).into_owned();
+    assert!(lost.contains("wherry up") && lost.contains("KUBECONFIG"), "{lost}");
+    assert!(nowhere.wherry(&["kubeconfig", "--data-dir", "/nonexistent"]).fails().contains("/nonexistent"));
+}
+
+#[track_caller]
+fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+fn apply_packages_paths_and_tells_created_from_unchanged(server: &Wherry) {
+    let path = server.file("hello.yaml", manifest("hello.yaml")).display().to_string();
+    let created = server.wherry(&["apply", "-f", &path]).ok();
+    assert_eq!(created, "deployment.apps/hello created\nservice/hello created\n");
+    assert_eq!(
+        server.wherry(&["apply", "-f", &path]).ok(),
+        "deployment.apps/hello unchanged\nservice/hello unchanged\n"
+    );
+    let changed = manifest("hello.yaml").replace("replicas: 3", "replicas: 2");
+    assert_eq!(
+        server.wherry_with(&["apply", "-f", "-"], &changed).ok().lines().next(),
+        Some("deployment.apps/hello configured")
+    );
+    let image = server.wherry(&["get", "deployment/hello", "-o", "json"]).ok();
+    let image: Value = serde_json::from_str(&image).unwrap();
+    has(text(&image, "/spec/template/spec/containers/0/image"), &["wherry.local/default/hello-http@sha256:"]);
+    eventually("it answers", || http::text(&server.url("hello")));
+    let folder = server.data_dir().parent().unwrap().join("manifests");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, object) in [("b.json", "in-json"), ("a.yaml", "in-yaml")] {
+        let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": object}});
+        std::fs::write(folder.join(name), config.to_string()).unwrap();
+    }
+    let folder = server.wherry(&["apply", "-f", &folder.display().to_string()]).ok();
+    assert_eq!(folder, "configmap/in-yaml created\nconfigmap/in-json created\n");
+}
+
+fn get_prints_the_servers_tables_and_whole_objects(server: &Wherry) {
+    let table = server.wherry(&["get", "deploy"]).ok();
+    assert_eq!(
+        table.lines().next().unwrap().split_whitespace().collect::<Vec<_>>(),
+        ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]
+    );
+    has(&server.wherry(&["get", "pods", "-o", "wide"]).ok(), &["IP", "NODE", "boat"]);
+    has(&server.wherry(&["get", "pods,svc", "-A"]).ok(), &["NAMESPACE", "kubernetes", "hello"]);
+    has(&server.wherry(&["get", "svc", "hello", "-o", "yaml"]).ok(), &["kind: Service", "nodePort:"]);
+    assert_eq!(
+        server.wherry(&["get", "svc", "-l", "no=thing"]).stderr.trim(),
+        "No resources found in default namespace"
+    );
+    assert_eq!(server.wherry(&["get", "svc/hello", "-o", "name"]).ok(), "service/hello\n");
+    has(&server.wherry(&["get", "pod", "nobody"]).fails(), &[r#"error: pods "nobody" not found"#]);
+    has(&server.wherry(&["get", "boats"]).fails(), &[r#"doesn't have a resource type "boats""#]);
+    let mut watching = Following::start(&mut server.client_command(&["get", "cm", "-w", "--no-headers"]));
+    watching.until("the state comes first", |line| line.starts_with("in-yaml"));
+    server.api().post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "watched"}})).ok();
+    watching.until("changes follow", |line| line.starts_with("watched"));
+}
+
+fn scale_and_delete_act_and_wait(server: &Wherry) {
+    assert_eq!(server.wherry(&["scale", "deployment/hello", "--replicas", "1"]).ok(), "deployment.apps/hello scaled\n");
+    eventually("one pod is left", || {
+        let pods = server.wherry(&["get", "pods", "-l", "app=hello", "-o", "name"]).ok();
+        if pods.lines().count() == 1 { Ok(()) } else { Err(pods) }
+    });
+    server.wherry(&["scale", "cm/in-yaml", "--replicas", "1"]).fails();
+    let pod = server.wherry(&["get", "pods", "-l", "app=hello", "-o", "name"]).ok();
+    assert_eq!(server.wherry(&["delete", pod.trim()]).ok(), format!("{} deleted\n", pod.trim()));
+    has(&server.wherry(&["get", pod.trim()]).fails(), &["not found"]);
+    has(&server.wherry(&["delete", "cm", "in-yaml", "nobody"]).fails(), &[r#"configmaps "nobody" not found"#]);
+    server.wherry(&["delete", "cm", "nobody", "--ignore-not-found"]).ok();
+}
+
+fn logs_are_streamed(server: &Wherry) {
+    let worker = manifest("worker.yaml").replace("LINES: \"5\"", "LINES: \"20\"");
+    server.wherry_with(&["apply", "-f", "-"], &worker).ok();
+    server.pod_until("worker", "runs", |pod| pod["status"]["phase"] != "Pending");
+    let mut following = Following::start(&mut server.client_command(&["logs", "-f", "worker"]));
+    assert_eq!(following.to_end(), 0);
+    assert_eq!(following.seen.len(), 21, "{:?}", following.seen);
+    assert_eq!(server.wherry(&["logs", "pod/worker", "--tail", "1"]).ok(), "done\n");
+    has(&server.wherry(&["logs", "nobody"]).fails(), &[r#"pods "nobody" not found"#]);
+    server.wherry_with(&["delete", "-f", "-"], &worker).ok();
+    has(&server.wherry(&["get", "pod", "worker"]).fails(), &["not found"]);
+}
+
+fn images_are_imported_listed_inspected_and_removed(server: &Wherry) {
+    let path = prebuilt("hello-http-p3").display().to_string();
+    let name = server.wherry(&["image", "import", &path]).ok();
+    has(&name, &["wherry.local/default/hello-http-p3@sha256:"]);
+    let pushed = server.wherry(&["push", &path, "wherry.local/default/p3:v2"]).ok();
+    assert_eq!(pushed.split('@').nth(1), name.split('@').nth(1), "the same component is the same image");
+    let list = server.wherry(&["image", "ls"]).ok();
+    has(&list, &["REPOSITORY", "DIGEST", "default/p3", "v2", "default/hello-http-p3"]);
+    let inspected: Value = serde_json::from_str(&server.wherry(&["image", "inspect", "default/p3:v2"]).ok()).unwrap();
+    assert_eq!(text(&inspected, "/manifest/config/mediaType"), "application/vnd.wasm.config.v0+json");
+    server.wherry(&["image", "rm", "default/p3:v2"]).ok();
+    assert!(!server.wherry(&["image", "ls"]).ok().contains("default/p3"));
+    has(&server.wherry(&["image", "inspect", "default/p3:v2"]).fails(), &["error:"]);
+    let notes = server.file("notes.txt", "buy rope").display().to_string();
+    has(&server.wherry(&["image", "import", &notes]).fails(), &["notes.txt", "not WebAssembly"]);
+    has(&server.wherry(&["push", "/nonexistent.wasm", "wherry.local/default/x:1"]).fails(), &["/nonexistent.wasm"]);
+    has(&server.wherry(&["push", &path, "Not A Name"]).fails(), &["Not A Name", "not an image reference"]);
+}
+
+fn version_and_kubeconfig_are_printed(server: &Wherry) {
+    let version = server.wherry(&["version"]).ok();
+    has(&version, &[&format!("wherry {}", env!("CARGO_PKG_VERSION")), "server v1.36"]);
+    let data = server.data_dir().display().to_string();
+    let printed = server.wherry(&["kubeconfig", "--data-dir", &data]).ok();
+    assert_eq!(printed, std::fs::read_to_string(server.kubeconfig()).unwrap());
+    let path = server.wherry(&["kubeconfig", "--path", "--data-dir", &data]).ok();
+    assert_eq!(path.trim(), server.kubeconfig().display().to_string());
+}
+
+fn mistakes_in_manifests_are_placed(server: &Wherry) {
+    let apply = |text: &str| {
+        let path = server.file("wrong.yaml", text).display().to_string();
+        server.wherry(&["apply", "-f", &path]).fails()
+    };
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: [x: y\n"),
+        &["wrong.yaml", "line 5", "column"],
+    );
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: b}\ndata: {c: d}\n"),
+        &["wrong.yaml", "duplicate", "data", "line 5"],
+    );
+    has(&apply("kind: ConfigMap\nmetadata: {name: a}\n"), &["apiVersion"]);
+    has(&apply("apiVersion: v1\nkind: Boat\nmetadata: {name: a}\n"), &["Boat", "v1"]);
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndatum: {}\n"),
+        &["strict decoding error", r#"unknown field "datum""#],
+    );
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_B}\n"),
+        &["configmap", "A_B", "metadata.name", "RFC 1123"],
+    );
+    has(&apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {n: 1}\n"), &["data", "string"]);
+    let path = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: ./lost.wasm}]}\n";
+    has(&apply(path), &["lost.wasm", "No such file"]);
+    let direct = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "a", "image": "./app.wasm"}]}});
+    let refused = server.api().post("/api/v1/namespaces/default/pods", &direct).refused(422, "Invalid");
+    has(&refused, &["spec.containers[0].image", "wherry apply"]);
+    has(&server.wherry(&["apply", "-f", "/nonexistent.yaml"]).fails(), &["/nonexistent.yaml"]);
+    has(
+        &server.wherry(&["apply", "-f", "https://example.org/x.yaml"]).fails(),
+        &["https://example.org/x.yaml", "fetch it first"],
+    );
+}
+
+/// The copy is taken while the server runs; what came later is gone after it is put in place.
+fn a_backup_restores_the_cluster(server: &mut Wherry) {
+    let backup = server.data_dir().parent().unwrap().join("copy.redb");
+    let api = server.api();
+    let make =
+        |name: &str| api.post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": name}})).ok();
+    make("before");
+    server.wherry(&["backup", &backup.display().to_string()]).ok();
+    make("after");
+    has(&server.wherry(&["backup", &backup.display().to_string()]).fails(), &["copy.redb"]);
+    server.kill();
+    std::fs::copy(&backup, server.data_dir().join("state/wherry.redb")).unwrap();
+    server.up(&["--quiet"]);
+    let names = server.wherry(&["get", "cm", "-o", "name"]).ok();
+    assert!(names.contains("configmap/before") && !names.contains("configmap/after"), "{names}");
+}

@@ -1,0 +1,94 @@
+//! A user's first ten minutes: one command from a manifest to an answer, and back again after every way of stopping.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::server::{is_ready, text};
+use support::{Wherry, eventually, http, root};
+
+/// The node port that the manifest names.
+const URL: &str = "http://127.0.0.1:30080";
+
+#[test]
+fn one_command_brings_hello_up_and_it_survives_ctrl_c_and_kill_9() {
+    let manifest = root().join("manifests/hello.yaml").display().to_string();
+    let mut server = Wherry::prepare("boat").without_rights();
+    server.up(&["-f", &manifest]);
+    let said = eventually("the pods and the URL are printed", || {
+        let said = server.stdout();
+        if said.contains(URL) { Ok(said) } else { Err(format!("{said}{}", server.log())) }
+    });
+    let first = pods(&server);
+    assert_eq!(first.len(), 3);
+    assert!(first.iter().all(|(name, _)| said.contains(name.as_str())), "every pod is printed: {said}");
+    assert_eq!(answering(), names(&first));
+    assert_eq!(compiled(&server), 1.0, "one image, compiled once");
+
+    let (status, took) = server.interrupt();
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert!(took < Duration::from_secs(15), "it drained for {took:?}");
+    assert!(http::get(URL).is_err(), "nobody listens any more");
+
+    server.up(&["--quiet"]);
+    found_again(&server, &first);
+
+    server.kill();
+    server.up(&["--quiet"]);
+    found_again(&server, &first);
+
+    server.kill();
+    server.forget_output();
+    server.up(&["-f", &manifest]);
+    eventually("the manifest is found as it was", || {
+        if server.stdout().contains(URL) { Ok(()) } else { Err(server.log()) }
+    });
+    found_again(&server, &first);
+    let deployment = server.api().get("/apis/apps/v1/namespaces/default/deployments/hello").ok();
+    assert_eq!(deployment["metadata"]["generation"], 1, "applying the same again changes nothing");
+}
+
+/// Everything is as it was: the same objects, ready again, nothing compiled.
+fn found_again(server: &Wherry, first: &BTreeSet<(String, String)>) {
+    assert_eq!(pods(server), *first, "the same names and uids");
+    assert_eq!(answering(), names(first));
+    assert_eq!(compiled(server), 0.0, "compiled code is found on disk");
+}
+
+/// Names and uids, once all are ready in this process' life.
+fn pods(server: &Wherry) -> BTreeSet<(String, String)> {
+    let api = server.api();
+    eventually("three pods are ready", || {
+        let list = api.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dhello").ok();
+        let pods = list["items"].as_array().cloned().unwrap_or_default();
+        let identity = |pod: &Value| (text(pod, "/metadata/name").to_owned(), text(pod, "/metadata/uid").to_owned());
+        if pods.len() == 3 && pods.iter().all(is_ready) {
+            Ok(pods.iter().map(identity).collect())
+        } else {
+            Err(list.to_string())
+        }
+    })
+}
+
+fn names(pods: &BTreeSet<(String, String)>) -> BTreeSet<String> {
+    pods.iter().map(|(name, _)| name.clone()).collect()
+}
+
+/// Who answers at the URL, once three different ones have.
+fn answering() -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    eventually("all three pods answer", || {
+        let said = http::text(URL)?;
+        seen.insert(said.trim().strip_prefix("Hello from ").ok_or(said.clone())?.to_owned());
+        if seen.len() >= 3 { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    seen
+}
+
+fn compiled(server: &Wherry) -> f64 {
+    let api = server.api();
+    api.metric("wherry_images_compiled").or_else(|| api.metric("wherry_images_compiled_total")).expect("it is counted")
+}

@@ -1,0 +1,184 @@
+//! Every listed kind is served alike: the registry says which there are, and each takes the whole round of verbs.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Api, Wherry, eventually};
+use wherry_api::registry::Registry;
+use wherry_api::resource::{Descriptor, Scope};
+
+#[test]
+fn every_kind_takes_every_verb() {
+    let server = Wherry::start("boat");
+    let api = server.api();
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let registry = Registry::builtin();
+        let kinds: Vec<_> = registry.iter().cloned().collect();
+        let rounds: Vec<_> = kinds
+            .into_iter()
+            .map(|kind| {
+                let (api, name) = (api.clone(), kind.kind.to_string());
+                (name, scope.spawn(move || round(&Subject { path: collection(&kind), kind: &kind, api })))
+            })
+            .collect();
+        rounds.into_iter().filter_map(|(name, round)| round.join().is_err().then_some(name)).collect()
+    });
+    assert!(failed.is_empty(), "kinds with a verb that does not hold: {}", failed.join(", "));
+}
+
+struct Subject<'a> {
+    kind: &'a Descriptor,
+    path: String,
+    api: Api,
+}
+
+fn collection(kind: &Descriptor) -> String {
+    let root = if kind.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", kind.group) };
+    let namespace = if kind.scope == Scope::Namespaced { "/namespaces/default" } else { "" };
+    format!("{root}/{}{namespace}/{}", kind.version, kind.plural)
+}
+
+/// The least that makes an object good, besides its name.
+fn minimal(kind: &str) -> Value {
+    let labels = json!({"round": "trip"});
+    // Nobody schedules it, so that it stays as it is.
+    let pod = json!({"schedulerName": "nobody", "containers": [{"name": "main", "image": "registry.example/main:1"}]});
+    match kind {
+        "Pod" => json!({"spec": pod}),
+        "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
+        "ReplicaSet" | "Deployment" => {
+            let template = json!({"metadata": {"labels": labels}, "spec": pod});
+            json!({"spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}})
+        }
+        "ControllerRevision" => json!({"revision": 1}),
+        "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
+        "Event" => {
+            json!({"involvedObject": {"kind": "Pod", "namespace": "default", "name": "some"}, "reason": "Tried", "type": "Normal"})
+        }
+        _ => json!({}),
+    }
+}
+
+fn object(kind: &Descriptor, name: &str) -> Value {
+    let mut object = minimal(&kind.kind);
+    object["apiVersion"] = json!(kind.api_version());
+    object["kind"] = json!(kind.kind);
+    object["metadata"] = json!({"name": name, "labels": {"round": "trip"}});
+    object
+}
+
+fn round(subject: &Subject<'_>) {
+    let (api, path, kind) = (&subject.api, &subject.path, subject.kind);
+    let name = format!("round-{}", kind.singular);
+    let one = format!("{path}/{name}");
+    let wanted = object(kind, &name);
+
+    assert_eq!(api.get(&one).status, 404);
+    let dry = api.post(&format!("{path}?dryRun=All"), &wanted);
+    assert_eq!(dry.status, 201, "{}", dry.text());
+    assert_eq!(api.get(&one).status, 404, "a dry run keeps nothing");
+    let created = api.post(path, &wanted);
+    assert_eq!(created.status, 201, "{}", created.text());
+    let created = created.json();
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    for field in ["uid", "creationTimestamp", "resourceVersion"] {
+        assert!(created["metadata"][field].is_string(), "{field}: {created}");
+    }
+    assert_eq!(
+        (created["kind"].as_str(), created["apiVersion"].as_str()),
+        (Some(&*kind.kind), Some(&*kind.api_version()))
+    );
+    api.post(path, &wanted).refused(409, "AlreadyExists");
+
+    read(subject, &name);
+    change(subject, &one);
+    leave(subject, &one, &created);
+
+    let events =
+        api.watch(&format!("{path}?watch=1&resourceVersion={version}&timeoutSeconds=1&labelSelector=round%3Dtrip"));
+    let types: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert!(types.contains(&"MODIFIED") && types.last() == Some(&"DELETED"), "{types:?}");
+    assert!(events.iter().all(|event| event["object"]["kind"] == *kind.kind));
+    collected(subject);
+}
+
+fn read(subject: &Subject<'_>, name: &str) {
+    let (api, path, kind) = (&subject.api, &subject.path, subject.kind);
+    assert_eq!(api.get(&format!("{path}/{name}")).ok()["metadata"]["name"], name);
+    let list = api.get(&format!("{path}?labelSelector=round%3Dtrip&fieldSelector=metadata.name%3D{name}")).ok();
+    assert_eq!(list["kind"], format!("{}List", kind.kind));
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
+    let table = api.with_accept("application/json;as=Table;v=v1;g=meta.k8s.io").get(&format!("{path}/{name}")).ok();
+    let columns = table["columnDefinitions"].as_array().unwrap().len();
+    assert_eq!(
+        (table["kind"].as_str(), table["rows"][0]["cells"].as_array().map(Vec::len)),
+        (Some("Table"), Some(columns))
+    );
+}
+
+/// By each patch and by an update; a stale one is refused, one that changes nothing changes nothing.
+fn change(subject: &Subject<'_>, one: &str) {
+    let api = &subject.api;
+    let label = |value: &str| json!({"metadata": {"labels": {"by": value}}});
+    for kind in ["merge", "strategic-merge"] {
+        let patched = api.patch(one, kind, &label(kind)).ok();
+        assert_eq!(patched["metadata"]["labels"]["by"], kind);
+    }
+    let patched =
+        api.patch(one, "json", &json!([{"op": "replace", "path": "/metadata/labels/by", "value": "json"}])).ok();
+    assert_eq!(patched["metadata"]["labels"]["by"], "json");
+    let same = api.patch(one, "merge", &label("json")).ok();
+    assert_eq!(same["metadata"]["resourceVersion"], patched["metadata"]["resourceVersion"]);
+    let mut stale = patched.clone();
+    let latest = api.get(one).ok();
+    let mut newer = latest;
+    newer["metadata"]["labels"]["by"] = json!("update");
+    api.put(one, &newer).ok();
+    stale["metadata"]["labels"]["by"] = json!("too-late");
+    api.put(one, &stale).refused(409, "Conflict");
+    let unknown = json!({"metadata": {"labels": {"by": "x"}}, "nonsense": 1});
+    let strict = api.send(
+        "PATCH",
+        &format!("{one}?fieldValidation=Strict"),
+        "application/merge-patch+json",
+        unknown.to_string(),
+    );
+    assert!(strict.refused(422, "Invalid").contains(r#"unknown field "nonsense""#));
+}
+
+fn leave(subject: &Subject<'_>, one: &str, created: &Value) {
+    let api = &subject.api;
+    let uid = json!({"preconditions": {"uid": "not-this-one"}});
+    api.send("DELETE", one, "application/json", uid.to_string()).refused(409, "Conflict");
+    let options = json!({"preconditions": {"uid": created["metadata"]["uid"]}, "gracePeriodSeconds": 0});
+    api.send("DELETE", one, "application/json", options.to_string()).ok();
+    eventually(&format!("{one} is gone"), || match api.get(one) {
+        gone if gone.status == 404 => Ok(gone.refused(404, "NotFound")),
+        there => Err(there.text()),
+    });
+}
+
+/// A whole collection goes by its label.
+fn collected(subject: &Subject<'_>) {
+    let (api, path, kind) = (&subject.api, &subject.path, subject.kind);
+    if !kind.verbs.contains(&"deletecollection") {
+        return;
+    }
+    for index in 0..3 {
+        let mut one = object(kind, &format!("many-{}-{index}", kind.singular));
+        one["metadata"]["labels"] = json!({"round": "trip", "many": "yes"});
+        api.post(path, &one).ok();
+    }
+    let selected = format!("{path}?labelSelector=many%3Dyes");
+    let first = api.get(&format!("{selected}&limit=2")).ok();
+    assert_eq!(first["items"].as_array().map(Vec::len), Some(2));
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let rest = api.get(&format!("{selected}&limit=2&continue={token}")).ok();
+    assert_eq!((rest["items"].as_array().map(Vec::len), &rest["metadata"]["continue"]), (Some(1), &Value::Null));
+    api.send("DELETE", &selected, "application/json", json!({"gracePeriodSeconds": 0}).to_string()).ok();
+    eventually(&format!("all of {selected} are gone"), || {
+        let list = api.get(&selected).ok();
+        if list["items"].as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(list.to_string()) }
+    });
+}
