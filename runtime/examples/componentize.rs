@@ -3,12 +3,13 @@
 
 use std::error::Error;
 
+use wherry_runtime::backend::wasm::componentize;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(input), Some(output)) = (arguments.next(), arguments.next()) else {
         return Err("usage: componentize IN OUT".into());
     };
-    let component = wherry_runtime::backend::wasm::componentize(&std::fs::read(input)?)?;
-    std::fs::write(output, component)?;
+    std::fs::write(output, componentize(&std::fs::read(input)?)?)?;
     Ok(())
 }

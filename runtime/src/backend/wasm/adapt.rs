@@ -4,6 +4,8 @@ use wasi_preview1_component_adapter_provider as adapters;
 use wasmparser::{Encoding, Parser, Payload};
 use wit_component::ComponentEncoder;
 
+use super::exit_code;
+
 /// Why bytes cannot be made a component.
 #[derive(Debug, thiserror::Error)]
 pub enum AdaptError {
@@ -32,14 +34,16 @@ pub fn componentize(wasm: &[u8]) -> Result<Vec<u8>, AdaptError> {
         Kind::Reactor => adapters::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
     };
     let failed = |error: &dyn std::fmt::Display| AdaptError::Module(format!("{error:#}"));
-    ComponentEncoder::default()
-        .module(wasm)
-        .map_err(|e| failed(&e))?
-        .adapter(adapters::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter)
-        .map_err(|e| failed(&e))?
-        .validate(true)
-        .encode()
-        .map_err(|e| failed(&e))
+    let redirected = exit_code::redirect(wasm).map_err(|e| failed(&e))?;
+    let mut encoder = ComponentEncoder::default()
+        .module(redirected.as_deref().unwrap_or(wasm))
+        .and_then(|encoder| encoder.adapter(adapters::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter))
+        .map_err(|e| failed(&e))?;
+    if redirected.is_some() {
+        let exits = exit_code::adapter().map_err(|e| failed(&e))?;
+        encoder = encoder.adapter(exit_code::MODULE, &exits).map_err(|e| failed(&e))?;
+    }
+    encoder.validate(true).encode().map_err(|e| failed(&e))
 }
 
 fn kind(wasm: &[u8]) -> Result<Kind, AdaptError> {

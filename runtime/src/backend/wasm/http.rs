@@ -3,8 +3,8 @@
 //! A listener and a few hundred bytes while nobody asks; connections, instances and waiting requests are bounded. Errors
 //! become answers here: a trap is 500, too many requests 503 with `Retry-After`, too slow a guest 504.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -95,7 +95,8 @@ impl Server {
             _ => Err(error),
         });
         let listener = listener.map_err(|e| BackendError::Network(format!("cannot listen on {host}: {e}")))?;
-        let actual = listener.local_addr().map_err(|e| BackendError::Network(format!("cannot listen on {host}: {e}")))?;
+        let actual =
+            listener.local_addr().map_err(|e| BackendError::Network(format!("cannot listen on {host}: {e}")))?;
         Ok((listener, host, actual))
     }
 }

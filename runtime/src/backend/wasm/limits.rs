@@ -36,7 +36,9 @@ impl Usage {
 
     fn take(&self, bytes: u64) -> bool {
         self.bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_add(bytes).filter(|sum| *sum <= self.limit))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                now.checked_add(bytes).filter(|sum| *sum <= self.limit)
+            })
             .is_ok()
     }
 

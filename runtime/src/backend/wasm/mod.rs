@@ -9,6 +9,7 @@ mod client;
 mod command;
 mod compiler;
 mod engine;
+mod exit_code;
 mod guests;
 mod http;
 mod life;
@@ -82,7 +83,10 @@ pub struct WasmBackend {
 
 impl std::fmt::Debug for WasmBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WasmBackend").field("engine", &self.engine).field("guests", &self.guests).finish_non_exhaustive()
+        f.debug_struct("WasmBackend")
+            .field("engine", &self.engine)
+            .field("guests", &self.guests)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,7 +112,13 @@ impl WasmBackend {
         })))
     }
 
-    fn guest(&self, prepared: Arc<Prepared>, image: &WasmImage, sandbox: &SandboxConfig, config: ContainerConfig) -> Guest {
+    fn guest(
+        &self,
+        prepared: Arc<Prepared>,
+        image: &WasmImage,
+        sandbox: &SandboxConfig,
+        config: ContainerConfig,
+    ) -> Guest {
         Guest {
             engine: self.engine.clone(),
             prepared,
@@ -163,12 +173,8 @@ impl Sandbox for WasmSandbox {
         let (port, server) = (config.http_port, matches!(&*prepared, Prepared::Http { .. }));
         let guest = Arc::new(backend.guest(prepared, image, &self.config, config));
         if server {
-            let pool = worker::Pool::new(
-                Arc::clone(&guest),
-                Arc::clone(&life),
-                tuning.bounds,
-                Arc::clone(&backend.instances),
-            );
+            let pool =
+                worker::Pool::new(Arc::clone(&guest), Arc::clone(&life), tuning.bounds, Arc::clone(&backend.instances));
             return Ok(Arc::new(http::Server::new(guest, life, pool, port, tuning.timeout)));
         }
         let permit = Arc::clone(&backend.commands).try_acquire_owned().map_err(|source| BackendError::Failed {

@@ -66,7 +66,8 @@ async fn send(
     let target = Target::of(request.uri())?;
     let route = tokio::time::timeout(connect, target.route(network)).await.map_err(|_| Error::DnsTimeout)??;
     if let (Some(local), None) = (route.local, &target.server) {
-        let response = tokio::time::timeout(head, local.call(request)).await.map_err(|_| Error::ConnectionReadTimeout)?;
+        let response =
+            tokio::time::timeout(head, local.call(request)).await.map_err(|_| Error::ConnectionReadTimeout)?;
         return Ok(response);
     }
     let key = Key { source: route.source, destination: route.destination, server: target.server };

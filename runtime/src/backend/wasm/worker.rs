@@ -18,8 +18,8 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
-use wasmtime::{AsContextMut, Store};
 use wasmtime::component::Accessor;
+use wasmtime::{AsContextMut, Store};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::handler::{Prepared as Call, Proxy, ProxyPre, Request, Response};
 
@@ -274,7 +274,12 @@ impl Pool {
         }
     }
 
-    async fn live(&self, pre: &ProxyPre<GuestState>, store: &mut Store<GuestState>, first: Job) -> wasmtime::Result<()> {
+    async fn live(
+        &self,
+        pre: &ProxyPre<GuestState>,
+        store: &mut Store<GuestState>,
+        first: Job,
+    ) -> wasmtime::Result<()> {
         let mut meter = self.guest.meter();
         let made = {
             let mut making = pin!(pre.instantiate_async(&mut *store));
@@ -340,7 +345,8 @@ impl Instance {
                     calls.push(self.call(accessor, proxy, job));
                     continue;
                 }
-                if !calls.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() || taken < self.bounds.reuse {
+                if !calls.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() || taken < self.bounds.reuse
+                {
                     return Poll::Pending;
                 }
                 return Poll::Ready(Ok(()));
@@ -359,9 +365,8 @@ impl Instance {
                 (reply, Some((answer, job.reply)))
             }
         };
-        let call = accessor.with(|mut access| {
-            Call::new(access.as_context_mut(), proxy, job.request, GuestState::http, reply)
-        })?;
+        let call = accessor
+            .with(|mut access| Call::new(access.as_context_mut(), proxy, job.request, GuestState::http, reply))?;
         call.run(accessor, std::future::pending()).await?;
         if let Some((answer, reply)) = answer {
             let result = answer.await?;

@@ -16,7 +16,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::{Engine, GuestRuntime, WasmBackend, componentize};
-use crate::backend::{Backend, BackendError, Container, ContainerConfig, Exit, LogSink, Sandbox, SandboxConfig, Stream};
+use crate::backend::{
+    Backend, BackendError, Container, ContainerConfig, Exit, LogSink, Sandbox, SandboxConfig, Stream,
+};
 use crate::image::{Image, ImageConfig, ImageKind, WasmImage};
 use crate::network::PodNetwork;
 use crate::network::local::testing::Lone;
