@@ -69,11 +69,11 @@ async fn a_line_longer_than_a_record_is_read_back_whole() {
     let dir = tempfile::tempdir().unwrap();
     let logs = logs(dir.path(), 1 << 20);
     let log = logs.open(&pod(), "a", 0);
-    let long = "x".repeat(100_000);
-    log.write(Stream::Stdout, Bytes::from(format!("before\n{long}\nafter\n"))).await;
+    let wide = "x".repeat(100_000);
+    log.write(Stream::Stdout, Bytes::from(format!("before\n{wide}\nafter\n"))).await;
     log.close().await;
-    assert_eq!(text(file(&logs, 0), None, tail(2)).await, format!("{long}\nafter\n"));
-    assert_eq!(text(file(&logs, 0), None, Wanted::default()).await, format!("before\n{long}\nafter\n"));
+    assert_eq!(text(file(&logs, 0), None, tail(2)).await, format!("{wide}\nafter\n"));
+    assert_eq!(text(file(&logs, 0), None, Wanted::default()).await, format!("before\n{wide}\nafter\n"));
 }
 
 #[tokio::test]
@@ -145,8 +145,8 @@ async fn time_stamps_and_limits_are_what_was_asked() {
     let logs = logs(dir.path(), 1 << 20);
     let path = file(&logs, 0);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let records: String = (0..10).map(|n| format!("2026-01-01T00:00:0{n}.000000000Z stdout F line {n}\n")).collect();
-    std::fs::write(&path, records).unwrap();
+    let records: Vec<_> = (0..10).map(|n| format!("2026-01-01T00:00:0{n}.000000000Z stdout F line {n}\n")).collect();
+    std::fs::write(&path, records.concat()).unwrap();
     let since: Timestamp = "2026-01-01T00:00:08Z".parse().unwrap();
     let wanted = Wanted { since: Some(since), ..Wanted::default() };
     assert_eq!(text(path.clone(), None, wanted.clone()).await, "line 8\nline 9\n");
@@ -169,7 +169,8 @@ async fn a_torn_line_of_a_killed_process_is_closed_and_the_log_continued() {
     let logs = logs(dir.path(), 1 << 20);
     let path = file(&logs, 0);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(&path, "2026-01-01T00:00:00.000000000Z stdout F one\n2026-01-01T00:00:01.000000000Z stdout F tw").unwrap();
+    std::fs::write(&path, "2026-01-01T00:00:00.000000000Z stdout F one\n2026-01-01T00:00:01.000000000Z stdout F tw")
+        .unwrap();
     let log = logs.open(&pod(), "a", 0);
     log.write(Stream::Stdout, Bytes::from_static(b"three\n")).await;
     log.close().await;

@@ -43,8 +43,8 @@ async fn renew(client: &Client, node: &str) -> Result<(), ApiError> {
         ..LeaseSpec::default()
     };
     let patch = serde_json::json!({"spec": spec}).to_string().into_bytes();
-    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{node}");
-    match api::send(client, Method::PATCH, &path, api::MERGE, patch).await {
+    let lease_path = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{node}");
+    match api::send(client, Method::PATCH, &lease_path, api::MERGE, patch).await {
         Err(error) if error.code() == Some(http::StatusCode::NOT_FOUND) => {}
         other => return other.map(|_| ()),
     }

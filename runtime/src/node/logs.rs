@@ -1,6 +1,5 @@
 //! `GET /containerLogs/{namespace}/{pod}/{container}`: a container's log, as `kubectl logs` asks for it.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 
 use futures::TryStreamExt;
@@ -23,13 +22,7 @@ struct Asked {
 }
 
 /// Answers a log request.
-pub(super) async fn answer(
-    manager: &Manager,
-    namespace: &str,
-    pod: &str,
-    container: &str,
-    query: &str,
-) -> Response<Body> {
+pub(super) fn answer(manager: &Manager, namespace: &str, pod: &str, container: &str, query: &str) -> Response<Body> {
     let asked = match parse(query, Timestamp::now()) {
         Ok(asked) => asked,
         Err(message) => return text(StatusCode::BAD_REQUEST, message),
@@ -110,7 +103,7 @@ fn flag(value: &str) -> bool {
     matches!(value, "true" | "1" | "")
 }
 
-fn number(key: &str, value: &Cow<'_, str>) -> Result<u64, String> {
+fn number(key: &str, value: &str) -> Result<u64, String> {
     value.parse().map_err(|_| format!("invalid {key} \"{value}\": must be a number that is not negative"))
 }
 

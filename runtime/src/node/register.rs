@@ -22,7 +22,7 @@ use crate::image::Images;
 /// How often the machine is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 /// How often an unchanged status is written.
-const REPEAT: Duration = Duration::from_secs(300);
+const REPEAT: Duration = Duration::from_mins(5);
 /// Images and names of each that the status shows, as the kubelet has it.
 const IMAGES: usize = 50;
 const NAMES: usize = 5;

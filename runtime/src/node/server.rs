@@ -48,7 +48,7 @@ impl NodeApi {
     }
 
     /// Answers one request. Whoever calls has been authorized.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body> {
+    pub fn handle<B>(&self, request: &Request<B>) -> Response<Body> {
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
         }
@@ -60,7 +60,7 @@ impl NodeApi {
             ["stats", "summary"] => json(&stats::summary(&self.node, &self.manager)),
             ["metrics"] => metrics::answer(&self.manager),
             ["containerLogs", namespace, pod, container] => {
-                logs::answer(&self.manager, namespace, pod, container, query).await
+                logs::answer(&self.manager, namespace, pod, container, query)
             }
             _ => text(StatusCode::NOT_FOUND, "404 page not found"),
         }
@@ -171,11 +171,11 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, api: NodeApi) {
     };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let allowed = certificates.first().is_some_and(tls::allowed);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let api = api.clone();
         async move {
             Ok::<_, Infallible>(if allowed {
-                api.handle(request).await
+                api.handle(&request)
             } else {
                 text(StatusCode::FORBIDDEN, "Forbidden: the node API is for members of system:masters")
             })
@@ -186,3 +186,7 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, api: NodeApi) {
         tracing::debug!(%error, "node API: connection ended");
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const INITIAL: Duration = Duration::from_secs(10);
-const MAXIMUM: Duration = Duration::from_secs(300);
-const FORGET: Duration = Duration::from_secs(600);
+const MAXIMUM: Duration = Duration::from_mins(5);
+const FORGET: Duration = Duration::from_mins(10);
 
 /// One thing's failures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

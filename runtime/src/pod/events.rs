@@ -30,7 +30,7 @@ const BURST: f64 = 100.0;
 /// Remembered events, by which repeated ones are counted on one object.
 const REMEMBERED: usize = 1024;
 /// How long a repetition is counted on the same object.
-const REPEAT: Duration = Duration::from_secs(600);
+const REPEAT: Duration = Duration::from_mins(10);
 
 /// What an event is about and says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -129,9 +129,9 @@ impl Recorder {
         if let Some(before) = written.get_mut(&said).filter(|before| now.duration_since(before.at) < REPEAT) {
             before.count += 1;
             before.at = now;
-            let patch = serde_json::json!({"count": before.count, "lastTimestamp": Time(at)}).to_string().into_bytes();
+            let again = serde_json::json!({"count": before.count, "lastTimestamp": Time(at)}).to_string().into_bytes();
             let path = format!("{path}/{}", before.object);
-            if api::send(client, Method::PATCH, &path, api::STRATEGIC, patch).await.is_ok() {
+            if api::send(client, Method::PATCH, &path, api::STRATEGIC, again).await.is_ok() {
                 return;
             }
         }

@@ -96,5 +96,5 @@ pub fn resource(
 
 /// Parses a quantity of the spec.
 pub fn quantity(text: &str) -> Result<Quantity, FieldError> {
-    text.parse().map_err(|_| FieldError::Quantity(text.to_owned()))
+    text.parse().map_err(|()| FieldError::Quantity(text.to_owned()))
 }

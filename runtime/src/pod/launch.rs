@@ -139,7 +139,7 @@ impl Launch {
         self.say(spec, "Created", format!("Created container: {}", spec.name));
         match container.start().await {
             Ok(at) => Ok(Launched { container, log, id: self.id(scheme, &spec.name, at), at }),
-            Err(error) => Err(Refused::Start(not_started(error))),
+            Err(error) => Err(Refused::Start(not_started(&error))),
         }
     }
 
@@ -210,8 +210,11 @@ impl Launch {
             hash.update(part.as_bytes());
             hash.update([0]);
         }
-        let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{scheme}://{hex}")
+        let mut id = format!("{scheme}://");
+        for byte in hash.finalize() {
+            id.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or_default()));
+        }
+        id
     }
 }
 
@@ -238,17 +241,17 @@ fn config(message: &str) -> Refused {
 
 fn not_created(error: BackendError) -> Refused {
     match error {
-        BackendError::CannotRun(_) => Refused::Start(not_started(error)),
+        BackendError::CannotRun(_) => Refused::Start(not_started(&error)),
         other => Refused::Create { reason: "CreateContainerError", message: with_source(&other) },
     }
 }
 
-fn not_started(error: BackendError) -> Exit {
+fn not_started(error: &BackendError) -> Exit {
     let reason = match error {
         BackendError::CannotRun(_) => "ContainerCannotRun",
         _ => "StartError",
     };
-    Exit { code: NOT_STARTED, reason: reason.to_owned(), message: with_source(&error), finished_at: Timestamp::now() }
+    Exit { code: NOT_STARTED, reason: reason.to_owned(), message: with_source(error), finished_at: Timestamp::now() }
 }
 
 /// An error and what caused it, in one line for a person.

@@ -44,6 +44,9 @@ pub fn watch_pods(client: Client, node: &str) -> PodSource {
 fn trim(mut pod: Pod) -> Arc<Pod> {
     pod.metadata.managed_fields = None;
     pod.metadata.owner_references = None;
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
     if let Some(spec) = &mut pod.spec {
         spec.tolerations = None;
         spec.affinity = None;

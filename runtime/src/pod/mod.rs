@@ -14,6 +14,7 @@ pub mod fields;
 pub mod launch;
 pub mod manager;
 pub mod quantity;
+mod react;
 pub mod recover;
 pub mod reference;
 pub mod report;
@@ -21,7 +22,7 @@ pub mod setup;
 pub mod state;
 pub mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod unsupported;
 pub mod worker;
 

@@ -74,8 +74,12 @@ impl Statuses {
         }
         let uid = report.uid.clone();
         let known = queue.waiting.insert(uid.clone(), report).is_some();
-        queue.delayed.retain(|(_, delayed)| *delayed != uid);
-        if !queue.in_flight.contains(&uid) && !(known && queue.order.contains(&uid)) {
+        let delayed = queue.delayed.iter().position(|(_, delayed)| *delayed == uid);
+        if let Some(at) = delayed {
+            queue.delayed.swap_remove(at);
+        }
+        // One that was waiting already stands in the order, and one in flight is put there when its write ends.
+        if !queue.in_flight.contains(&uid) && (!known || delayed.is_some()) {
             queue.order.push_back(uid);
         }
         drop(queue);
@@ -84,10 +88,8 @@ impl Statuses {
 
     /// Forgets a pod that is gone.
     pub fn forget(&self, uid: &str) {
-        let mut queue = self.shared.queue.lock();
-        queue.waiting.remove(uid);
-        queue.order.retain(|waiting| waiting != uid);
-        queue.delayed.retain(|(_, waiting)| waiting != uid);
+        // Its other traces are skipped when their turn comes.
+        self.shared.queue.lock().waiting.remove(uid);
     }
 
     /// Waits until everything was written (or given up).
@@ -134,7 +136,9 @@ impl Statuses {
             *at > now
         });
         while let Some(uid) = queue.order.pop_front() {
-            if let Some(report) = queue.waiting.remove(&uid) {
+            if !queue.in_flight.contains(&uid)
+                && let Some(report) = queue.waiting.remove(&uid)
+            {
                 queue.in_flight.insert(uid);
                 return Some(report);
             }

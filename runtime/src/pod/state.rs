@@ -9,13 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::container::{ContainerState, Ended, Step};
+use super::container::{ContainerState, Step};
+use super::react::Around;
 use crate::backend::Exit;
 
 /// How long until a sandbox that could not be made is tried again.
-const SANDBOX_RETRY: Duration = Duration::from_secs(5);
-/// How long until a container whose configuration is not there yet is tried again.
-const CONFIG_RETRY: Duration = Duration::from_secs(10);
+pub(super) const SANDBOX_RETRY: Duration = Duration::from_secs(5);
 
 /// An instant: what is written into statuses, and what timers are measured by.
 #[derive(Clone, Copy, Debug)]
@@ -348,99 +347,10 @@ impl PodState {
     }
 
     fn container(&mut self, index: usize, input: Input, now: Now, out: &mut Vec<Action>) {
-        let stopping = self.stopping;
-        let policy = self.setup.policy;
-        let full_name = self.setup.full_name.clone();
-        let Some(c) = self.containers.get_mut(index) else { return };
-        let event =
-            |warning, reason, message| Action::Event(Notice { container: Some(index), warning, reason, message });
-        match (input, &c.step) {
-            (Input::ImageReady { id, .. }, Step::Pulling) => {
-                c.image_id = id;
-                // Only a pull arms this: what it was about is over.
-                if c.pull.wait(now.tick).is_some() {
-                    c.trouble = None;
-                }
-                c.pull.reset();
-                c.step = Step::Pulled;
-            }
-            (Input::ImageFailed { reason, message, .. }, Step::Pulling) => {
-                c.pull.arm(now.tick, now.tick);
-                let delay = c.pull.wait(now.tick).unwrap_or(SANDBOX_RETRY);
-                let event_reason = if reason == "ErrImageNeverPull" { reason } else { "Failed" };
-                let text = match message.strip_prefix("failed to pull image") {
-                    Some(rest) => format!("Failed to pull image{rest}"),
-                    None => message.clone(),
-                };
-                out.push(event(true, event_reason, text));
-                out.push(event(true, "Failed", format!("Error: {reason}")));
-                let backing_off = reason != "ErrImagePull";
-                let retry = Some(now.tick + delay);
-                c.trouble = Some(Box::new((reason, message)));
-                c.step = Step::Failed { backing_off, at: now.tick, retry };
-            }
-            (Input::CreateFailed { reason, message, .. }, Step::Starting) => {
-                out.push(event(true, "Failed", format!("Error: {message}")));
-                if stopping.is_some() {
-                    c.step = Step::Ended;
-                    return;
-                }
-                let delay = if reason == "CreateContainerConfigError" {
-                    CONFIG_RETRY
-                } else {
-                    c.restart.arm(now.tick, now.tick);
-                    c.restart.wait(now.tick).unwrap_or(CONFIG_RETRY)
-                };
-                let retry = Some(now.tick + delay);
-                c.trouble = Some(Box::new((reason, message)));
-                c.step = Step::Failed { backing_off: true, at: now.tick, retry };
-            }
-            (Input::Started { id, at, .. }, Step::Starting) => {
-                c.restarts = c.next_attempt();
-                c.existed = true;
-                c.trouble = None;
-                c.step = Step::Running { id, since: at };
-                out.push(event(false, "Started", format!("Started container {}", c.name)));
-                if let Some(by) = c.stop_by.or(stopping.map(|s| s.by)) {
-                    c.stop_by = Some(by);
-                    let grace = by.saturating_duration_since(now.tick);
-                    out.push(Action::Stop { container: index, grace });
-                }
-            }
-            (Input::Exited { exit, .. }, Step::Running { .. } | Step::Starting) => {
-                let (id, started_at) = match &c.step {
-                    Step::Running { id, since } => (id.clone(), Some(*since)),
-                    _ => {
-                        out.push(event(true, "Failed", format!("Error: {}", exit.message)));
-                        c.restarts = c.next_attempt();
-                        c.existed = true;
-                        (String::new(), None)
-                    }
-                };
-                let again = std::mem::take(&mut c.replaced) || policy.restarts(exit.code);
-                c.trouble = None;
-                c.end(Ended { exit, started_at, id }, now.tick);
-                if stopping.is_none() && again {
-                    match c.restart.wait(now.tick) {
-                        None => {
-                            c.restart.arm(now.tick, now.tick);
-                            c.step = Step::Waiting;
-                        }
-                        Some(delay) => {
-                            c.step = Step::BackOff { delay, until: now.tick + delay };
-                            let text = format!("Back-off restarting failed container {} in pod {full_name}", c.name);
-                            out.push(event(true, "BackOff", text));
-                        }
-                    }
-                }
-            }
-            (Input::Cancelled { .. }, Step::Starting) => {
-                c.stop_by = None;
-                c.step =
-                    if stopping.is_none() && std::mem::take(&mut c.replaced) { Step::Waiting } else { Step::Ended };
-            }
-            // The answer to something that was given up meanwhile.
-            _ => {}
+        let Self { setup, stopping, containers, .. } = self;
+        if let Some(c) = containers.get_mut(index) {
+            let stop_by = stopping.map(|s| s.by);
+            c.react(input, &mut Around { index, now, stop_by, policy: setup.policy, full_name: &setup.full_name, out });
         }
     }
 

@@ -3,8 +3,8 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use super::super::container::Step;
-use super::*;
 use super::super::status::{Host, Transitions, status};
+use super::*;
 
 /// A pod and a clock of its own.
 struct Story {
@@ -481,8 +481,7 @@ async fn a_sandbox_that_fails_is_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn the_active_deadline_fails_the_pod() {
-    let mut story =
-        Story::with(RestartPolicy::Always, &["a"], |setup| setup.deadline = Some(Duration::from_secs(60)));
+    let mut story = Story::with(RestartPolicy::Always, &["a"], |setup| setup.deadline = Some(Duration::from_mins(1)));
     story.run();
     assert_eq!(without_events(story.pass(60)), ["stop 0 30s"]);
     assert_eq!(story.exit(0, 0), ["release"]);

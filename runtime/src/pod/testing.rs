@@ -28,7 +28,7 @@ use crate::network::{NetworkError, PodIdentity, PodNetwork};
 
 /// Requests that were made, and what is answered.
 #[derive(Clone, Default)]
-pub(super) struct FakeApi(Arc<Mutex<ApiState>>);
+pub(crate) struct FakeApi(Arc<Mutex<ApiState>>);
 
 #[derive(Default)]
 struct ApiState {
@@ -39,7 +39,7 @@ struct ApiState {
 }
 
 impl FakeApi {
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
@@ -70,36 +70,36 @@ impl FakeApi {
         Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap()
     }
 
-    pub(super) fn put(&self, path: &str, object: Value) {
+    pub(crate) fn put(&self, path: &str, object: Value) {
         self.0.lock().objects.insert(path.to_owned(), object);
     }
 
-    pub(super) fn refuse(&self, codes: &[StatusCode]) {
+    pub(crate) fn refuse(&self, codes: &[StatusCode]) {
         self.0.lock().refuse.extend(codes.iter().rev());
     }
 
-    pub(super) fn count(&self, method: &Method, path: &str) -> usize {
+    pub(crate) fn count(&self, method: &Method, path: &str) -> usize {
         self.0.lock().requests.iter().filter(|(m, p, _)| m == method && p == path).count()
     }
 
     /// The statuses that were written to a pod, oldest first.
-    pub(super) fn statuses(&self, pod: &str) -> Vec<Value> {
+    pub(crate) fn statuses(&self, pod: &str) -> Vec<Value> {
         let path = format!("/api/v1/namespaces/default/pods/{pod}/status");
         let state = self.0.lock();
         let writes = state.requests.iter().filter(|(method, at, _)| *method == Method::PATCH && *at == path);
         writes.map(|(_, _, body)| body["status"].clone()).collect()
     }
 
-    pub(super) fn phases(&self, pod: &str) -> Vec<String> {
+    pub(crate) fn phases(&self, pod: &str) -> Vec<String> {
         let phases = self.statuses(pod).iter().map(|s| s["phase"].as_str().unwrap_or_default().to_owned()).collect();
         dedup(phases)
     }
 
-    pub(super) fn deleted(&self, pod: &str) -> bool {
+    pub(crate) fn deleted(&self, pod: &str) -> bool {
         self.count(&Method::DELETE, &format!("/api/v1/namespaces/default/pods/{pod}")) > 0
     }
 
-    pub(super) fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         let state = self.0.lock();
         let posted = state.requests.iter().filter(|(m, p, _)| *m == Method::POST && p.ends_with("/events"));
         posted.map(|(_, _, body)| body["reason"].as_str().unwrap_or_default().to_owned()).collect()
@@ -113,29 +113,29 @@ fn dedup(mut list: Vec<String>) -> Vec<String> {
 
 /// A backend that records, and whose containers end when they are told.
 #[derive(Debug, Default)]
-pub(super) struct FakeBackend(Arc<Mutex<Vec<Arc<FakeContainer>>>>);
+pub(crate) struct FakeBackend(Arc<Mutex<Vec<Arc<FakeContainer>>>>);
 
 #[derive(Debug)]
-pub(super) struct FakeContainer {
-    pub(super) config: ContainerConfig,
+pub(crate) struct FakeContainer {
+    pub(crate) config: ContainerConfig,
     pod: String,
     exit: watch::Sender<Option<Exit>>,
-    pub(super) stops: Mutex<Vec<Duration>>,
+    pub(crate) stops: Mutex<Vec<Duration>>,
 }
 
 impl FakeBackend {
-    pub(super) fn containers(&self) -> Vec<Arc<FakeContainer>> {
+    pub(crate) fn containers(&self) -> Vec<Arc<FakeContainer>> {
         self.0.lock().clone()
     }
 
     /// The newest container of a pod.
-    pub(super) fn container(&self, pod: &str) -> Option<Arc<FakeContainer>> {
+    pub(crate) fn container(&self, pod: &str) -> Option<Arc<FakeContainer>> {
         self.0.lock().iter().rev().find(|container| container.pod == pod).cloned()
     }
 }
 
 impl FakeContainer {
-    pub(super) fn end(&self, code: i32) {
+    pub(crate) fn end(&self, code: i32) {
         let reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
         let exit = Exit { code, reason, message: String::new(), finished_at: Timestamp::now() };
         self.exit.send_if_modified(|ended| {
@@ -247,15 +247,15 @@ impl Network for FakeNetwork {
 }
 
 /// A node's surroundings; their tasks end with it.
-pub(super) struct World {
-    pub(super) api: FakeApi,
-    pub(super) backend: Arc<FakeBackend>,
-    pub(super) ctx: Arc<Context>,
+pub(crate) struct World {
+    pub(crate) api: FakeApi,
+    pub(crate) backend: Arc<FakeBackend>,
+    pub(crate) ctx: Arc<Context>,
     _tasks: tokio::task::JoinSet<()>,
 }
 
 impl World {
-    pub(super) fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         let (api, backend) = (FakeApi::default(), Arc::new(FakeBackend::default()));
         let (events, statuses) = (events::Recorder::new("n1"), report::Statuses::default());
         let ctx = Arc::new(Context {
@@ -278,7 +278,7 @@ impl World {
 }
 
 /// A Pod of one container, changed by `change`.
-pub(super) fn pod(name: &str, policy: &str, change: impl FnOnce(&mut Value)) -> Arc<Pod> {
+pub(crate) fn pod(name: &str, policy: &str, change: impl FnOnce(&mut Value)) -> Arc<Pod> {
     let mut pod = json!({
         "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "labels": {"app": "web"}},
         "spec": {"nodeName": "n1", "restartPolicy": policy, "containers": [{"name": "a", "image": "img:1"}]},
@@ -288,7 +288,7 @@ pub(super) fn pod(name: &str, policy: &str, change: impl FnOnce(&mut Value)) -> 
 }
 
 /// Waits for a condition; the deadline is in the (paused) time of the test.
-pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..100_000 {
         if holds() {
             return;

@@ -96,13 +96,13 @@ impl Unsupported {
 mod tests {
     use super::*;
 
-    fn pod(spec: serde_json::Value) -> Pod {
+    fn pod(spec: &serde_json::Value) -> Pod {
         serde_json::from_value(serde_json::json!({ "metadata": { "name": "p" }, "spec": spec })).unwrap_or_default()
     }
 
     #[test]
     fn a_plain_pod_with_a_service_account_token_is_supported() {
-        let plain = pod(serde_json::json!({"containers": [{"name": "a", "image": "i", "volumeMounts": [
+        let plain = pod(&serde_json::json!({"containers": [{"name": "a", "image": "i", "volumeMounts": [
             {"name": "kube-api-access-x", "mountPath": TOKEN_MOUNT}]}]}));
         assert_eq!(Unsupported::of(&plain), Unsupported::default());
         assert_eq!(Unsupported::of(&plain).notice(), None);
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_would_make_the_pod_wrong_blocks_it_and_the_rest_is_named() {
-        let asks = pod(serde_json::json!({"hostNetwork": true, "initContainers": [{"name": "i"}], "containers": [
+        let asks = pod(&serde_json::json!({"hostNetwork": true, "initContainers": [{"name": "i"}], "containers": [
             {"name": "a", "livenessProbe": {}, "volumeMounts": [{"name": "v", "mountPath": "/data"}]},
             {"name": "b", "securityContext": {"privileged": true}}]}));
         let found = Unsupported::of(&asks);

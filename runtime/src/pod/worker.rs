@@ -66,7 +66,21 @@ impl Shared {
     /// The Pod changed in the API.
     pub fn update(&self, pod: Arc<Pod>) {
         *self.pod.lock() = pod;
+        self.forget_own_status();
         self.changed.notify_one();
+    }
+
+    /// Drops what this node wrote itself from a Pod that nobody else keeps: half of its memory.
+    fn forget_own_status(&self) {
+        let mut pod = self.pod.lock();
+        let Some(pod) = Arc::get_mut(&mut pod) else { return };
+        let gated = pod.spec.as_ref().is_some_and(|spec| spec.readiness_gates.is_some());
+        if let Some(status) = &mut pod.status {
+            status.container_statuses = None;
+            if !gated {
+                status.conditions = None;
+            }
+        }
     }
 
     /// The Pod is gone from the API.
@@ -158,9 +172,12 @@ impl Worker {
         let mut state = PodState::new(setup(&pod, unsupported.refusal()), start_time, now);
         state.recover(was, now);
         let held = containers(&pod).iter().map(|_| Held::default()).collect();
+        let (transitions, earlier_address) = (Transitions::recover(was), was.pod_ip.clone());
+        drop(pod);
+        shared.forget_own_status();
         Self {
-            transitions: Transitions::recover(was),
-            earlier_address: was.pod_ip.clone(),
+            transitions,
+            earlier_address,
             ctx,
             shared,
             state,

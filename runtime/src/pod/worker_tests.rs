@@ -88,11 +88,11 @@ async fn a_second_deletion_shortens_the_first() {
     let container = node.world.backend.container("web").unwrap();
     node.apply(&deleting("web", "Always", 3600));
     eventually("stopping", || !container.stops.lock().is_empty()).await;
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     node.apply(&deleting("web", "Always", 1));
     eventually("deleted", || node.world.api.deleted("web")).await;
     assert!(began.elapsed() < Duration::from_secs(3));
-    assert_eq!(*container.stops.lock(), [Duration::from_secs(3600), Duration::from_secs(1)]);
+    assert_eq!(*container.stops.lock(), [Duration::from_hours(1), Duration::from_secs(1)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +101,7 @@ async fn a_pod_deleted_while_its_image_is_pulled_is_removed_at_once() {
     let slow = |pod: &mut serde_json::Value| pod["spec"]["containers"][0]["image"] = json!("slow:1");
     node.apply(&pod("web", "Always", slow));
     node.phase("web", "Pending").await;
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     node.apply(&deleting("web", "Always", 30));
     eventually("deleted", || node.world.api.deleted("web")).await;
     assert!(began.elapsed() < Duration::from_secs(1));
@@ -169,7 +169,7 @@ async fn a_thousand_pods_start_together_with_few_reads_and_bounded_events() {
             pod["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
         }));
     }
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     eventually("started", || node.world.backend.containers().len() == 1000).await;
     for n in 0..1000 {
         node.phase(&format!("web-{n}"), "Running").await;
@@ -232,6 +232,6 @@ async fn an_idle_worker_is_small() {
     let world = World::new(dir.path());
     let shared = Arc::new(Shared::new(pod("web", "Always", |_| {})));
     let worker = Worker::new(world.ctx.clone(), shared);
-    let size = std::mem::size_of_val(&worker.run());
+    let size = size_of_val(&worker.run());
     assert!(size < 4096, "{size}");
 }
