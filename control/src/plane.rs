@@ -41,6 +41,10 @@ use crate::store::{Key, Store, StoreError};
 
 mod backup;
 
+/// Where pods reach a server that listens on loopback only. 127.0.0.1 is no endpoint that a Service may have, or anybody
+/// who may write Endpoints could lead guests to what else listens there; the network's ranges leave this address free.
+const IN_CLUSTER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 192, 0, 1));
+
 /// What a control plane is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -141,8 +145,11 @@ impl fmt::Debug for ControlPlane {
 impl ControlPlane {
     /// Starts everything. When it returns, requests are answered; `/readyz` says when the controllers have caught up.
     pub async fn start(config: Config) -> Result<Self, PlaneError> {
-        let bound = Bound::bind(config.listen).await?;
+        let mut bound = Bound::bind(config.listen).await?;
         let advertise = SocketAddr::new(advertised(&config, bound.address()), bound.address().port());
+        if advertise.ip() == IN_CLUSTER {
+            bound = bound.also(IN_CLUSTER).await?;
+        }
         let Opened { store, pki } = open(&config.data_dir).await?;
         let registry = Registry::builtin();
         let cache = Cache::start(Arc::clone(&store), &registry).await?;
@@ -311,6 +318,7 @@ fn server_names(config: &Config, advertise: IpAddr, listen: IpAddr) -> ServerNam
 fn advertised(config: &Config, listen: SocketAddr) -> IpAddr {
     match config.advertise {
         Some(address) => address,
+        None if listen.ip().is_loopback() => IN_CLUSTER,
         None if !listen.ip().is_unspecified() => listen.ip(),
         None => outgoing_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     }
@@ -400,7 +408,7 @@ fn metrics(store: &Arc<dyn Store>, cache: &Cache, queues: &reconcile::Metrics) -
             move || count(whole(store.revision()))
         }),
     ];
-    Metrics::new(numbers, |registry| queues.register(registry))
+    Metrics::with(numbers, |registry| queues.register(registry))
 }
 
 fn as_double(number: u64) -> f64 {

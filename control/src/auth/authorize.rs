@@ -73,11 +73,12 @@ mod tests {
     use super::*;
     use crate::auth::fixture::Fixture;
 
-    /// `verb group/resource[/subresource] namespace/name [fieldSelector]`; the core group is empty.
+    /// `verb group/resource[/subresource] namespace/name [fieldSelector]`; the core group is empty. `METHOD PATH` is no
+    /// resource's.
     fn request(text: &str) -> Attributes {
         let parts: Vec<&str> = text.split(' ').collect();
-        if parts[1].starts_with('/') && parts.len() == 2 {
-            return Attributes::non_resource(parts[0], parts[1]);
+        if parts[0].chars().all(char::is_uppercase) {
+            return Attributes::non_resource(parts[0].to_lowercase(), parts[1]);
         }
         let mut resource = parts[1].split('/');
         let (namespace, name) = parts.get(2).and_then(|p| p.split_once('/')).unwrap_or_default();
@@ -118,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn administrators_may_do_everything() {
         let (_fixture, chain) = chain().await;
-        check(&chain, &UserInfo::admin(), true, &["delete /secrets web/x", "get /metrics", "impersonate /users /jane"])
+        check(&chain, &UserInfo::admin(), true, &["delete /secrets web/x", "GET /metrics", "impersonate /users /jane"])
             .await;
     }
 
@@ -126,18 +127,18 @@ mod tests {
     async fn strangers_read_what_is_public_and_nothing_else() {
         let (_fixture, chain) = chain().await;
         let user = UserInfo::anonymous();
-        check(&chain, &user, true, &["get /livez", "get /readyz", "get /healthz", "get /version", "get /version/"])
+        check(&chain, &user, true, &["GET /livez", "GET /readyz", "GET /healthz", "GET /version", "GET /version/"])
             .await;
         check(
             &chain,
             &user,
             false,
             &[
-                "get /api",
-                "get /apis/apps/v1",
-                "get /metrics",
-                "get /livez/ping",
-                "post /version",
+                "GET /api",
+                "GET /apis/apps/v1",
+                "GET /metrics",
+                "GET /livez/ping",
+                "POST /version",
                 "list /pods web/",
                 "create authorization.k8s.io/selfsubjectaccessreviews",
             ],
@@ -154,9 +155,9 @@ mod tests {
             &user,
             true,
             &[
-                "get /api",
-                "get /apis/apps/v1",
-                "get /openapi/v3",
+                "GET /api",
+                "GET /apis/apps/v1",
+                "GET /openapi/v3",
                 "create authorization.k8s.io/selfsubjectaccessreviews",
                 "create authentication.k8s.io/selfsubjectreviews",
             ],
@@ -169,8 +170,8 @@ mod tests {
             &[
                 "list /pods web/",
                 "get /secrets web/x",
-                "get /apisx",
-                "get /metrics",
+                "GET /apisx",
+                "GET /metrics",
                 "get images.wherry.dev/images web/a",
             ],
         )
@@ -272,7 +273,7 @@ mod tests {
             &chain,
             &UserInfo::controller_manager(),
             false,
-            &["create rbac.authorization.k8s.io/clusterrolebindings", "impersonate /users /jane", "get /metrics"],
+            &["create rbac.authorization.k8s.io/clusterrolebindings", "impersonate /users /jane", "GET /metrics"],
         )
         .await;
     }

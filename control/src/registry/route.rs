@@ -75,7 +75,7 @@ impl fmt::Display for Reference {
 
 /// A path below `/v2/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     /// `/v2/` itself: whether the registry is there and the credentials are good.
     Base,
     Catalog,
@@ -89,7 +89,7 @@ pub enum Route {
 }
 
 impl Route {
-    pub fn parse(path: &str) -> Result<Self, RegistryError> {
+    pub(crate) fn parse(path: &str) -> Result<Self, RegistryError> {
         let rest = path.strip_prefix("/v2").ok_or(RegistryError::NoSuchPath)?;
         match rest.trim_start_matches('/') {
             "" => return Ok(Self::Base),
@@ -113,7 +113,7 @@ impl Route {
     }
 
     /// The repository that the path is about.
-    pub fn repository(&self) -> Option<&Repository> {
+    pub(crate) fn repository(&self) -> Option<&Repository> {
         match self {
             Self::Base | Self::Catalog => None,
             Self::Tags(repository)

@@ -14,7 +14,7 @@ use super::body::{Body, BoxError};
 /// A client stopped sending in the middle of its request.
 #[derive(Debug, thiserror::Error)]
 #[error("no data of the request's body arrived for {0:?}")]
-pub struct Stalled(Duration);
+pub(crate) struct Stalled(Duration);
 
 /// A request's body that fails when nothing arrives for a while.
 #[derive(Debug)]

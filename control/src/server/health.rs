@@ -22,6 +22,12 @@ pub struct Check {
     probe: Probe,
 }
 
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 impl Check {
     /// A failure of this one is cured by a restart.
     pub fn live<F>(name: &'static str, probe: impl Fn() -> F + Send + Sync + 'static) -> Self

@@ -4,7 +4,7 @@
 //! is gone when [`Listener::shutdown`] returns; a client that sends nothing, or slowly, holds a slot for a bounded time.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,10 +86,12 @@ pub trait Handler: Send + Sync + 'static {
     async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body>;
 }
 
-/// A socket that is bound and not served yet: clients that connect wait.
+/// Sockets that are bound and not served yet: clients that connect wait.
 #[derive(Debug)]
 pub struct Bound {
     socket: TcpListener,
+    /// A second address of the same port.
+    also: Option<TcpListener>,
     address: SocketAddr,
 }
 
@@ -98,11 +100,28 @@ impl Bound {
     pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
         let socket = TcpListener::bind(address).await.map_err(|source| bind_error(address, source))?;
         let address = socket.local_addr().map_err(|source| ListenError::Bind { address, source })?;
-        Ok(Self { socket, address })
+        Ok(Self { socket, also: None, address })
+    }
+
+    /// Listens on the same port of another address too.
+    pub async fn also(mut self, ip: IpAddr) -> Result<Self, ListenError> {
+        let address = SocketAddr::new(ip, self.address.port());
+        self.also = Some(TcpListener::bind(address).await.map_err(|source| bind_error(address, source))?);
+        Ok(self)
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match &self.also {
+            None => self.socket.accept().await,
+            Some(also) => tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                accepted = also.accept() => accepted,
+            },
+        }
     }
 }
 
@@ -114,6 +133,12 @@ pub struct Listen {
     /// Judges impersonation; requests themselves are judged by the handler.
     pub authorizer: Arc<dyn Authorizer>,
     pub handler: Arc<dyn Handler>,
+}
+
+impl std::fmt::Debug for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listen").field("pki", &self.pki).field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 /// A running listener. Dropping it aborts its connections; [`Listener::shutdown`] drains them.
@@ -135,7 +160,7 @@ impl Drop for Listener {
 impl Listener {
     /// Starts to serve.
     pub fn start(bound: Bound, listen: Listen) -> Result<Self, ListenError> {
-        let Bound { socket, address } = bound;
+        let address = bound.address;
         let certificate = Arc::new(Certificate::new(&listen.pki.server_identity(&listen.names)?)?);
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let shared = Shared {
@@ -147,7 +172,7 @@ impl Listener {
             streams: Streams { tracker: TaskTracker::new(), abort: abort.clone() },
         };
         let renewal = Renewal { pki: listen.pki, names: listen.names, certificate };
-        let task = tokio::spawn(accept_loop(socket, Arc::new(shared), renewal));
+        let task = tokio::spawn(accept_loop(bound, Arc::new(shared), renewal));
         Ok(Self { address, stop, abort, task })
     }
 
@@ -257,7 +282,7 @@ where
     }
 }
 
-async fn accept_loop(socket: TcpListener, shared: Arc<Shared>, renewal: Renewal) {
+async fn accept_loop(bound: Bound, shared: Arc<Shared>, renewal: Renewal) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     let mut renew = tokio::time::interval(RENEWAL);
@@ -266,7 +291,7 @@ async fn accept_loop(socket: TcpListener, shared: Arc<Shared>, renewal: Renewal)
             () = shared.stop.cancelled() => break,
             _ = renew.tick() => renewal.run(),
             Some(ended) = connections.join_next() => report(ended),
-            Some((stream, slot)) = next_connection(&socket, &slots) => {
+            Some((stream, slot)) = next_connection(&bound, &slots) => {
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
                     connection(stream, &shared).await;
@@ -275,7 +300,7 @@ async fn accept_loop(socket: TcpListener, shared: Arc<Shared>, renewal: Renewal)
             }
         }
     }
-    drop(socket);
+    drop(bound);
     while let Some(ended) = connections.join_next().await {
         report(ended);
     }
@@ -291,9 +316,9 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn next_connection(socket: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn next_connection(bound: &Bound, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
-    match socket.accept().await {
+    match bound.accept().await {
         Ok((stream, _)) => Some((stream, slot)),
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");

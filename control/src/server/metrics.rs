@@ -109,9 +109,13 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
-    /// With the numbers of other parts beside the server's and the process's own; `register` adds those that keep
-    /// themselves.
-    pub fn new(numbers: Vec<Number>, register: impl FnOnce(&mut Registry)) -> Self {
+    /// With the numbers of other parts beside the server's and the process's own.
+    pub fn new(numbers: Vec<Number>) -> Self {
+        Self::with(numbers, |_| {})
+    }
+
+    /// The same; `register` adds numbers that keep themselves.
+    pub fn with(numbers: Vec<Number>, register: impl FnOnce(&mut Registry)) -> Self {
         let requests = Family::default();
         let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let inflight = Gauge::default();
@@ -204,7 +208,7 @@ mod tests {
             read: Box::new(|| vec![("pods".to_owned(), 3.0)]),
         };
         let revision = Number::one("wherry_store_revision", "Revision", || 7.0);
-        let metrics = Metrics::new(vec![objects, revision], |_| {});
+        let metrics = Metrics::new(vec![objects, revision]);
         let labels =
             Labels { verb: "list", resource: "pods".to_owned(), version: "v1".to_owned(), ..Labels::default() };
         metrics.observe(labels, 200, Duration::from_millis(3));
