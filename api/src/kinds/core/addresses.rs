@@ -14,26 +14,10 @@ pub(crate) fn join_host_port(host: &str, port: i64) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Whose endpoints an address is among.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Of {
-    Any,
-    /// Of the API server's own Service, which may be reached on this machine only.
-    ApiServer,
-}
-
-impl Of {
-    /// Endpoints and slices are named after their Service.
-    pub(crate) fn endpoints(object: &Value) -> Self {
-        let own = text(object, "/metadata/namespace") == "default" && text(object, "/metadata/name") == "kubernetes";
-        if own { Self::ApiServer } else { Self::Any }
-    }
-}
-
 /// An address that something outside this machine could mean: well-formed, not unspecified, loopback or link-local.
 ///
 /// Addresses of pods in the local network mode are loopback addresses (127.0.0.0/8 without 127.0.0.0/16), so those are good.
-pub(crate) fn validate(address: &str, of: Of, path: &Path, errors: &mut ErrorList) {
+pub(crate) fn validate(address: &str, path: &Path, errors: &mut ErrorList) {
     let mut refuse = |why: &str| errors.invalid(path, &json!(address), why);
     let Ok(ip) = address.parse::<IpAddr>() else {
         return refuse("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
@@ -45,7 +29,7 @@ pub(crate) fn validate(address: &str, of: Of, path: &Path, errors: &mut ErrorLis
     if ip.is_unspecified() {
         refuse(&format!("may not be unspecified ({address})"));
     }
-    if reserved_loopback && of == Of::Any {
+    if reserved_loopback {
         refuse("may not be in the loopback range (127.0.0.0/8, ::1/128)");
     }
     if link_local {
@@ -68,16 +52,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_api_server_may_be_on_loopback() {
-        for (name, of) in [("kubernetes", Of::ApiServer), ("web", Of::Any)] {
-            assert_eq!(Of::endpoints(&json!({"metadata": {"namespace": "default", "name": name}})), of);
-        }
-        let mut errors = ErrorList::default();
-        validate("127.0.0.1", Of::ApiServer, &Path::new("ip"), &mut errors);
-        assert!(errors.is_empty());
-    }
-
-    #[test]
     fn an_endpoint_is_an_address_that_others_reach() {
         for (address, good) in [
             ("10.1.2.3", true),
@@ -90,7 +64,7 @@ mod tests {
             ("::1", false),
         ] {
             let mut errors = ErrorList::default();
-            validate(address, Of::Any, &Path::new("ip"), &mut errors);
+            validate(address, &Path::new("ip"), &mut errors);
             assert_eq!(errors.is_empty(), good, "{address}");
         }
     }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Endpoints;
 use serde_json::{Value, json};
 
-use super::addresses::{self, Of, join_host_port};
+use super::addresses::{self, join_host_port};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::tree::{fill, int, list, list_mut, text};
@@ -69,7 +69,7 @@ impl Strategy for EndpointsStrategy {
             }
             for field in ["addresses", "notReadyAddresses"] {
                 for (index, address) in list(subset, &format!("/{field}")).iter().enumerate() {
-                    validate_address(address, Of::endpoints(object), &path.child(field).index(index), errors);
+                    validate_address(address, &path.child(field).index(index), errors);
                 }
             }
             let ports = list(subset, "/ports");
@@ -80,7 +80,7 @@ impl Strategy for EndpointsStrategy {
     }
 }
 
-fn validate_address(address: &Value, of: Of, path: &Path, errors: &mut ErrorList) {
+fn validate_address(address: &Value, path: &Path, errors: &mut ErrorList) {
     let host = text(address, "/hostname");
     if !host.is_empty() {
         push_all(errors, &path.child("hostname"), host, names::dns1123_label(host));
@@ -89,7 +89,7 @@ fn validate_address(address: &Value, of: Of, path: &Path, errors: &mut ErrorList
     if !node.is_empty() {
         push_all(errors, &path.child("nodeName"), node, names::dns1123_subdomain(node));
     }
-    addresses::validate(text(address, "/ip"), of, &path.child("ip"), errors);
+    addresses::validate(text(address, "/ip"), &path.child("ip"), errors);
 }
 
 fn validate_port(port: &Value, name_required: bool, path: &Path, errors: &mut ErrorList) {

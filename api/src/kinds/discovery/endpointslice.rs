@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
-use crate::kinds::core::addresses::{self, Of, PROTOCOLS};
+use crate::kinds::core::addresses::{self, PROTOCOLS};
 use crate::kinds::tree::{fill, int, list, list_mut, some, text};
 use crate::meta::{self, names, push_all};
 use crate::resource::Descriptor;
@@ -87,7 +87,7 @@ impl Strategy for EndpointSliceStrategy {
             return errors.too_many(&Path::new("endpoints"), all.len(), MAX_ENDPOINTS);
         }
         for (index, endpoint) in all.iter().enumerate() {
-            validate_endpoint(endpoint, kind, Of::endpoints(object), &Path::new("endpoints").index(index), errors);
+            validate_endpoint(endpoint, kind, &Path::new("endpoints").index(index), errors);
         }
         validate_ports(list(object, "/ports"), &Path::new("ports"), errors);
     }
@@ -98,7 +98,7 @@ impl Strategy for EndpointSliceStrategy {
     }
 }
 
-fn validate_endpoint(endpoint: &Value, kind: &str, of: Of, path: &Path, errors: &mut ErrorList) {
+fn validate_endpoint(endpoint: &Value, kind: &str, path: &Path, errors: &mut ErrorList) {
     let addresses = list(endpoint, "/addresses");
     let path_of = path.child("addresses");
     if addresses.is_empty() {
@@ -107,7 +107,7 @@ fn validate_endpoint(endpoint: &Value, kind: &str, of: Of, path: &Path, errors: 
         errors.too_many(&path_of, addresses.len(), MAX_ADDRESSES);
     }
     for (index, address) in addresses.iter().enumerate() {
-        validate_address(address.as_str().unwrap_or_default(), kind, of, &path_of.index(index), errors);
+        validate_address(address.as_str().unwrap_or_default(), kind, &path_of.index(index), errors);
     }
     let host = text(endpoint, "/hostname");
     if !host.is_empty() {
@@ -119,7 +119,7 @@ fn validate_endpoint(endpoint: &Value, kind: &str, of: Of, path: &Path, errors: 
     }
 }
 
-fn validate_address(address: &str, kind: &str, of: Of, path: &Path, errors: &mut ErrorList) {
+fn validate_address(address: &str, kind: &str, path: &Path, errors: &mut ErrorList) {
     match kind {
         "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => {
             errors.invalid(path, &json!(address), "must be an IPv4 address");
@@ -128,7 +128,7 @@ fn validate_address(address: &str, kind: &str, of: Of, path: &Path, errors: &mut
             errors.invalid(path, &json!(address), "must be an IPv6 address");
         }
         "FQDN" => push_all(errors, path, address, names::dns1123_subdomain(address)),
-        _ => addresses::validate(address, of, path, errors),
+        _ => addresses::validate(address, path, errors),
     }
 }
 

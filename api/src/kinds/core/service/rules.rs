@@ -161,12 +161,7 @@ fn validate_addresses(spec: &Value, path: &Path, errors: &mut ErrorList) {
         }
     }
     for (index, ip) in list(spec, "/externalIPs").iter().enumerate() {
-        addresses::validate(
-            ip.as_str().unwrap_or_default(),
-            addresses::Of::Any,
-            &path.child("externalIPs").index(index),
-            errors,
-        );
+        addresses::validate(ip.as_str().unwrap_or_default(), &path.child("externalIPs").index(index), errors);
     }
 }
 
