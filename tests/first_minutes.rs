@@ -10,51 +10,60 @@ use serde_json::Value;
 use support::server::{is_ready, text};
 use support::{Wherry, eventually, http, root};
 
-/// The node port that the manifest names.
-const URL: &str = "http://127.0.0.1:30080";
+/// The node port that the manifest names, unless somebody on this machine has it.
+fn port() -> u16 {
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::once(30080).chain(30200..30300).find(free).unwrap()
+}
 
 #[test]
 fn one_command_brings_hello_up_and_it_survives_ctrl_c_and_kill_9() {
-    let manifest = root().join("manifests/hello.yaml").display().to_string();
     let mut server = Wherry::prepare("boat").without_rights();
+    let port = port();
+    let url = &format!("http://127.0.0.1:{port}");
+    let text = std::fs::read_to_string(root().join("manifests/hello.yaml")).unwrap();
+    let text = text.replace("../examples-wasm", &root().join("examples-wasm").display().to_string());
+    assert!(text.contains("nodePort: 30080"));
+    let manifest = server.file("hello.yaml", text.replace("nodePort: 30080", &format!("nodePort: {port}")));
+    let manifest = manifest.display().to_string();
     server.up(&["-f", &manifest]);
     let said = eventually("the pods and the URL are printed", || {
         let said = server.stdout();
-        if said.contains(URL) { Ok(said) } else { Err(format!("{said}{}", server.log())) }
+        if said.contains(url.as_str()) { Ok(said) } else { Err(format!("{said}{}", server.log())) }
     });
     let first = pods(&server);
     assert_eq!(first.len(), 3);
     assert!(first.iter().all(|(name, _)| said.contains(name.as_str())), "every pod is printed: {said}");
-    assert_eq!(answering(), names(&first));
+    assert_eq!(answering(url), names(&first));
     assert_eq!(compiled(&server), 1.0, "one image, compiled once");
 
     let (status, took) = server.interrupt();
     assert_eq!(status.code(), Some(0), "{}", server.log());
     assert!(took < Duration::from_secs(15), "it drained for {took:?}");
-    assert!(http::get(URL).is_err(), "nobody listens any more");
+    assert!(http::get(url).is_err(), "nobody listens any more");
 
     server.up(&["--quiet"]);
-    found_again(&server, &first);
+    found_again(&server, &first, url);
 
     server.kill();
     server.up(&["--quiet"]);
-    found_again(&server, &first);
+    found_again(&server, &first, url);
 
     server.kill();
     server.forget_output();
     server.up(&["-f", &manifest]);
     eventually("the manifest is found as it was", || {
-        if server.stdout().contains(URL) { Ok(()) } else { Err(server.log()) }
+        if server.stdout().contains(url.as_str()) { Ok(()) } else { Err(server.log()) }
     });
-    found_again(&server, &first);
+    found_again(&server, &first, url);
     let deployment = server.api().get("/apis/apps/v1/namespaces/default/deployments/hello").ok();
     assert_eq!(deployment["metadata"]["generation"], 1, "applying the same again changes nothing");
 }
 
 /// Everything is as it was: the same objects, ready again, nothing compiled.
-fn found_again(server: &Wherry, first: &BTreeSet<(String, String)>) {
+fn found_again(server: &Wherry, first: &BTreeSet<(String, String)>, url: &str) {
     assert_eq!(pods(server), *first, "the same names and uids");
-    assert_eq!(answering(), names(first));
+    assert_eq!(answering(url), names(first));
     assert_eq!(compiled(server), 0.0, "compiled code is found on disk");
 }
 
@@ -78,10 +87,10 @@ fn names(pods: &BTreeSet<(String, String)>) -> BTreeSet<String> {
 }
 
 /// Who answers at the URL, once three different ones have.
-fn answering() -> BTreeSet<String> {
+fn answering(url: &str) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     eventually("all three pods answer", || {
-        let said = http::text(URL)?;
+        let said = http::text(url)?;
         seen.insert(said.trim().strip_prefix("Hello from ").ok_or(said.clone())?.to_owned());
         if seen.len() >= 3 { Ok(()) } else { Err(format!("{seen:?}")) }
     });

@@ -3,7 +3,15 @@
 //!
 //! What must stay true: a server is ended by its own process id when its test ends, however it ends; ports are chosen by
 //! the kernel or by the server, so that many tests run at once; nothing waits for a fixed time.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 #![allow(clippy::print_stderr, clippy::missing_panics_doc, clippy::needless_pass_by_value)]
 
 pub mod api;
