@@ -1,6 +1,6 @@
 //! `/openapi/v3` and `/openapi/v2`: the documents that are derived from the registry, as compressed bytes.
 
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use wherry_api::registry::Registry;
 use wherry_api::schema::{Document, openapi_v2, openapi_v3, openapi_v3_index};
@@ -11,6 +11,12 @@ use super::error::ServerError;
 use super::negotiate;
 use super::query::Query;
 
+/// What kubectl asks for to validate a `kind: List` on its own side, which it does whatever the server offers.
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// A version 2 document in protobuf that defines nothing (`swagger` and `info.title`): kubectl then leaves each object of
+/// the list to the server's validation, which knows better.
+const PROTOBUF_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x08\x0a\x06Wherry";
+
 /// Answers a GET below `/openapi/`. A document is made on first use, away from the threads that serve requests.
 pub(crate) async fn respond(
     registry: &Registry,
@@ -18,6 +24,9 @@ pub(crate) async fn respond(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, ServerError> {
+    if path.trim_end_matches('/') == "/openapi/v2" && wants_protobuf(headers) {
+        return Ok(Response::builder().header(CONTENT_TYPE, PROTOBUF).body(body::full(PROTOBUF_DOCUMENT))?);
+    }
     let (kinds, wanted) = (registry.clone(), path.trim_end_matches('/').to_owned());
     let document = tokio::task::spawn_blocking(move || find(&kinds, &wanted)).await?;
     let document = document.ok_or_else(ApiError::no_such_path)?;
@@ -40,6 +49,12 @@ pub(crate) async fn respond(
         return Ok(builder.header(CONTENT_ENCODING, "gzip").body(body::full(document.gzip))?);
     }
     Ok(builder.body(body::full(document.plain()))?)
+}
+
+/// Whether the client takes version 2 in protobuf and not in JSON. Clients write it with an `@` where the answer has a dot.
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let asked = |value: &HeaderValue| value.to_str().is_ok_and(|v| v.contains("proto-openapi.spec.v2"));
+    headers.get_all(ACCEPT).iter().any(asked) && !negotiate::accepts_json(headers)
 }
 
 fn find(registry: &Registry, path: &str) -> Option<Document> {
