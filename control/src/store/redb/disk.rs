@@ -3,11 +3,12 @@
 //! Must stay true: everything of a batch is in one redb transaction; whatever goes wrong with the file while it is opened
 //! is a [`StoreError`] that says what to do, never a panic.
 
+use std::cell::Cell;
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use redb::backends::FileBackend;
@@ -99,7 +100,7 @@ pub(super) fn open(dir: &Path) -> Result<(Arc<Disk>, Loaded), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| StoreError::Engine(e.into()))?;
     let path = dir.join(FILE);
     let shown = path.display().to_string();
-    let opened = catch_unwind(AssertUnwindSafe(|| open_file(&path)));
+    let opened = quietly(|| catch_unwind(AssertUnwindSafe(|| open_file(&path))));
     let damaged = |source: Fault| StoreError::Damaged { path: shown.clone(), source };
     match opened {
         Ok(Ok(open)) => Ok(open),
@@ -113,6 +114,28 @@ pub(super) fn open(dir: &Path) -> Result<(Arc<Disk>, Loaded), StoreError> {
             Err(damaged(text.unwrap_or_else(|| "the engine gave up".to_owned()).into()))
         }
     }
+}
+
+thread_local! {
+    /// Whether a panic of this thread is caught and told as an error.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` without the message that a panic on this thread would print: the engine panics on some damaged files.
+fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                usual(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let done = work();
+    QUIET.set(false);
+    done
 }
 
 /// A store on something that is no file.
