@@ -23,10 +23,25 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Args)]
 pub struct LogOptions {
     /// How log lines on standard error are written
-    #[arg(long, value_enum, default_value_t, global = true, env = "WHERRY_LOG_FORMAT", help_heading = "Logging")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        global = true,
+        env = "WHERRY_LOG_FORMAT",
+        hide_env_values = true,
+        help_heading = "Logging"
+    )]
     log_format: LogFormat,
     /// What is logged: `LEVEL` or `MODULE=LEVEL,…` (error, warn, info, debug, trace)
-    #[arg(long, global = true, env = "WHERRY_LOG", value_name = "FILTER", help_heading = "Logging")]
+    #[arg(
+        long,
+        global = true,
+        env = "WHERRY_LOG",
+        hide_env_values = true,
+        value_name = "FILTER",
+        help_heading = "Logging"
+    )]
     log_filter: Option<String>,
 }
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-use serde::Deserialize;
+use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
+use wherry_api::decode::{self, Decoded};
 
 /// One object of a manifest and where it came from.
 #[derive(Clone, Debug)]
@@ -54,7 +54,8 @@ pub fn read(sources: &[String]) -> anyhow::Result<Vec<Document>> {
             continue;
         }
         for path in files(Path::new(source))? {
-            let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read as UTF-8 text", path.display()))?;
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("{} cannot be read as UTF-8 text", path.display()))?;
             let folder = path.parent().unwrap_or(Path::new("")).to_owned();
             documents.extend(parse(&text, &path.display().to_string(), &folder)?);
         }
@@ -83,14 +84,16 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// Parses YAML documents (JSON is YAML); a `List` is its items.
 fn parse(text: &str, origin: &str, folder: &Path) -> anyhow::Result<Vec<Document>> {
     let mut documents = Vec::new();
-    for (index, part) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let value = Value::deserialize(part).with_context(|| format!("{origin} is not YAML"))?;
+    let parts = decode::documents(text).map_err(|error| anyhow!("{origin} is not YAML: {}", error.message))?;
+    for (index, Decoded { object: value, warnings }) in parts.into_iter().enumerate() {
         let origin = if index == 0 { origin.to_owned() } else { format!("{origin}, document {}", index + 1) };
-        if value.is_null() {
-            continue;
+        if !warnings.is_empty() {
+            bail!("{origin}: {}", warnings.join(", "));
         }
         let items = match value.get("items").and_then(Value::as_array) {
-            Some(items) if value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List")) => items.clone(),
+            Some(items) if value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List")) => {
+                items.clone()
+            }
             _ => vec![value],
         };
         for object in items {
