@@ -1,6 +1,8 @@
 //! THE list of built-in kinds: adding one is one file in its group's folder and one line here.
 
 pub mod apps;
+pub mod authentication;
+pub mod authorization;
 mod cells;
 pub mod coordination;
 pub mod core;
@@ -26,6 +28,11 @@ pub fn all() -> Vec<Descriptor> {
         apps::replicaset::descriptor(),
         apps::deployment::descriptor(),
         apps::controllerrevision::descriptor(),
+        authentication::selfsubjectreview::descriptor(),
+        authentication::tokenreview::descriptor(),
+        authorization::localsubjectaccessreview::descriptor(),
+        authorization::selfsubjectaccessreview::descriptor(),
+        authorization::subjectaccessreview::descriptor(),
     ]
 }
 
