@@ -59,7 +59,10 @@ impl Connection {
         }
         let path = data_dir::default_path()?.join("admin.kubeconfig");
         if !path.exists() {
-            bail!("there is no cluster to talk to: run `wherry up`, or set $KUBECONFIG ({} does not exist)", path.display());
+            bail!(
+                "there is no cluster to talk to: run `wherry up`, or set $KUBECONFIG ({} does not exist)",
+                path.display()
+            );
         }
         Kubeconfig::read_from(&path).with_context(|| format!("{} cannot be read", path.display()))
     }
@@ -102,7 +105,12 @@ impl Client {
         }
         let status = response.status();
         let bytes = response.into_body().collect().await.context("the server's answer broke off")?.to_bytes();
-        match serde_json::from_slice::<Value>(&bytes).ok().as_ref().and_then(|s| s.get("message")).and_then(Value::as_str) {
+        match serde_json::from_slice::<Value>(&bytes)
+            .ok()
+            .as_ref()
+            .and_then(|s| s.get("message"))
+            .and_then(Value::as_str)
+        {
             Some(message) => Err(anyhow::Error::new(Refused { code: status.as_u16(), message: message.to_owned() })),
             None => bail!("the server answered {status}: {}", String::from_utf8_lossy(&bytes)),
         }
@@ -215,7 +223,9 @@ impl Resource {
 fn warn(headers: &http::HeaderMap) {
     let mut shown: Vec<&str> = Vec::new();
     for warning in headers.get_all(http::header::WARNING) {
-        let Some(text) = warning.to_str().ok().and_then(|w| w.split_once('"')).and_then(|(_, rest)| rest.rsplit_once('"')) else {
+        let Some(text) =
+            warning.to_str().ok().and_then(|w| w.split_once('"')).and_then(|(_, rest)| rest.rsplit_once('"'))
+        else {
             continue;
         };
         if !shown.contains(&text.0) {

@@ -33,13 +33,12 @@ pub fn default_path() -> anyhow::Result<PathBuf> {
 impl DataDir {
     /// Opens it, makes it if needed, and lets only this user in.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .with_context(|| format!("the data directory {} cannot be made; choose another with --data-dir", path.display()))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .with_context(|| format!("the data directory {} is not yours; choose another with --data-dir", path.display()))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
+            format!("the data directory {} cannot be made; choose another with --data-dir", path.display())
+        })?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).with_context(|| {
+            format!("the data directory {} is not yours; choose another with --data-dir", path.display())
+        })?;
         Ok(Self(path.canonicalize()?))
     }
 
@@ -64,7 +63,9 @@ impl DataDir {
         }
         let name = asked.map_or_else(host_name, str::to_owned);
         if !is_node_name(&name) {
-            bail!("the node name {name:?} is not good: lower-case letters, digits, '-' and '.', at most 63 characters; use --node-name");
+            bail!(
+                "the node name {name:?} is not good: lower-case letters, digits, '-' and '.', at most 63 characters; use --node-name"
+            );
         }
         self.write(NODE_NAME, &name)?;
         Ok(name)
@@ -112,7 +113,8 @@ fn host_name() -> String {
 }
 
 fn is_node_name(name: &str) -> bool {
-    let ends = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    let ends =
+        name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.ends_with(|c: char| c.is_ascii_alphanumeric());
     let inside = name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')) && !name.contains("..");
     ends && inside && name.len() <= 63
 }

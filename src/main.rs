@@ -6,6 +6,7 @@ mod data_dir;
 mod logging;
 mod manifest;
 mod output;
+mod pods;
 mod progress;
 mod ready;
 mod stack;

@@ -61,7 +61,8 @@ impl Step {
     /// Ends it well.
     pub fn done(mut self, result: &str) {
         let spent = self.since.elapsed();
-        let time = if spent >= Duration::from_millis(50) { format!(" ({:.1} s)", spent.as_secs_f64()) } else { String::new() };
+        let time =
+            if spent >= Duration::from_millis(50) { format!(" ({:.1} s)", spent.as_secs_f64()) } else { String::new() };
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

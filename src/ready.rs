@@ -59,14 +59,16 @@ fn unready(kind: &str, object: &Value) -> Option<String> {
             let wanted = number(object, "/spec/replicas").unwrap_or(1);
             let seen = number(object, "/status/observedGeneration") >= number(object, "/metadata/generation");
             let ready = number(object, "/status/readyReplicas").unwrap_or(0);
-            let updated = if kind == "Deployment" { number(object, "/status/updatedReplicas").unwrap_or(0) } else { wanted };
+            let updated =
+                if kind == "Deployment" { number(object, "/status/updatedReplicas").unwrap_or(0) } else { wanted };
             let total = number(object, "/status/replicas").unwrap_or(0);
             (!seen || ready < wanted || updated < wanted || total > wanted).then(|| format!("{ready}/{wanted} ready"))
         }
         "Pod" => {
             let phase = text(object, "/status/phase");
             let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
-            let ready = conditions.into_iter().flatten().any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True");
+            let ready =
+                conditions.into_iter().flatten().any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True");
             (!ready && !matches!(phase, "Succeeded" | "Failed")).then(|| phase.to_lowercase())
         }
         _ => None,
@@ -86,7 +88,8 @@ async fn reasons(client: &Client, applied: &[Applied]) -> anyhow::Result<BTreeSe
         let pods: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
         for pod in pods.get("items").and_then(Value::as_array).into_iter().flatten() {
             let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-            let unscheduled = conditions.filter(|c| text(c, "/type") == "PodScheduled" && text(c, "/status") == "False");
+            let unscheduled =
+                conditions.filter(|c| text(c, "/type") == "PodScheduled" && text(c, "/status") == "False");
             reasons.extend(unscheduled.map(|c| text(c, "/message").to_owned()).filter(|message| !message.is_empty()));
             let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array).into_iter().flatten();
             let waiting = statuses.filter_map(|status| status.pointer("/state/waiting"));
@@ -108,7 +111,10 @@ pub async fn pods(client: &Client, applied: &[Applied]) -> anyhow::Result<Vec<St
                 let labels = one.object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
                 let pairs = labels.into_iter().flatten().filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)));
                 let selector = pairs.collect::<Vec<_>>().join(",");
-                format!("labelSelector={}", url::form_urlencoded::byte_serialize(selector.as_bytes()).collect::<String>())
+                format!(
+                    "labelSelector={}",
+                    url::form_urlencoded::byte_serialize(selector.as_bytes()).collect::<String>()
+                )
             }
             _ => continue,
         };
@@ -146,7 +152,9 @@ mod tests {
                 "status": {"observedGeneration": observed, "readyReplicas": ready, "updatedReplicas": updated, "replicas": total}})
         };
         assert_eq!(unready("Deployment", &deployment(2, 2, 3, 3, 3)), None);
-        for (generation, observed, ready, updated, total) in [(2, 1, 3, 3, 3), (2, 2, 2, 3, 3), (2, 2, 3, 1, 4), (2, 2, 3, 3, 4)] {
+        for (generation, observed, ready, updated, total) in
+            [(2, 1, 3, 3, 3), (2, 2, 2, 3, 3), (2, 2, 3, 1, 4), (2, 2, 3, 3, 4)]
+        {
             assert!(unready("Deployment", &deployment(generation, observed, ready, updated, total)).is_some());
         }
     }

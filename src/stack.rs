@@ -17,6 +17,7 @@ use wherry_runtime::node::tls::NodeTls;
 use wherry_runtime::node::{Node, NodeConfig};
 
 use crate::data_dir::DataDir;
+use crate::pods;
 
 /// How long containers have to end when the process stops, at most; their own grace periods may be shorter.
 const CONTAINERS: Duration = Duration::from_secs(10);
@@ -61,7 +62,13 @@ impl Stack {
     }
 }
 
-async fn start_node(plane: &ControlPlane, data: &DataDir, name: &str, slot: Slot, engine: Engine) -> anyhow::Result<Node> {
+async fn start_node(
+    plane: &ControlPlane,
+    data: &DataDir,
+    name: &str,
+    slot: Slot,
+    engine: Engine,
+) -> anyhow::Result<Node> {
     let client = plane.client_for(UserInfo::node(name));
     let address = IpAddr::from(Ipv4Addr::LOCALHOST);
     let credentials = plane.issue_node_credentials(name, &[address])?;
@@ -75,12 +82,16 @@ async fn start_node(plane: &ControlPlane, data: &DataDir, name: &str, slot: Slot
         client,
         data_dir: data.path().to_owned(),
         listen: SocketAddr::new(address, 0),
-        tls: NodeTls { certificate: credentials.serving.certificate, key: credentials.serving.key, client_ca: credentials.ca },
+        tls: NodeTls {
+            certificate: credentials.serving.certificate,
+            key: credentials.serving.key,
+            client_ca: credentials.ca,
+        },
         labels: BTreeMap::new(),
         backends: vec![WasmBackend::new(engine, guests)?],
         images: Arc::new(images),
         network: Arc::new(network),
-        pods: None,
+        pods: Some(pods::of_node(&plane.shared().pods, name)),
         logs: Limits::default(),
     };
     Ok(Node::start(config).await?)

@@ -22,7 +22,8 @@ impl Table {
             .filter(|(_, column)| wide || column.get("priority").and_then(Value::as_i64).unwrap_or(0) == 0)
             .map(|(index, _)| index)
             .collect();
-        let pick = |cells: &[Value]| shown.iter().map(|i| cells.get(*i).map_or_else(String::new, cell)).collect::<Vec<_>>();
+        let pick =
+            |cells: &[Value]| shown.iter().map(|i| cells.get(*i).map_or_else(String::new, cell)).collect::<Vec<_>>();
         let names: Vec<Value> = definitions.iter().map(|c| c.get("name").cloned().unwrap_or_default()).collect();
         let mut header: Vec<String> = pick(&names).into_iter().map(|name| name.to_uppercase()).collect();
         if namespaced {
@@ -50,7 +51,9 @@ impl Table {
     pub fn lines(&self, header: bool) -> Vec<String> {
         let all = || std::iter::once(&self.header).chain(&self.rows);
         let columns = self.header.len();
-        let widths: Vec<usize> = (0..columns).map(|i| all().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..columns)
+            .map(|i| all().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0))
+            .collect();
         let line = |row: &Vec<String>| {
             let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<pad$}", pad = width + GAP));
             padded.collect::<String>().trim_end().to_owned()

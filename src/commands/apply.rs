@@ -39,10 +39,17 @@ impl Apply {
         let mut failed = 0;
         for mut document in documents {
             match applier.apply(&mut document).await {
-                Ok(applied) => output::line(format!("{} {}", applied.resource.named(document.name()), applied.outcome.word())),
+                Ok(applied) => {
+                    output::line(format!("{} {}", applied.resource.named(document.name()), applied.outcome.word()))
+                }
                 Err(error) => {
                     failed += 1;
-                    output::error(&error.context(format!("{} {} ({})", document.kind(), document.name(), document.origin)));
+                    output::error(&error.context(format!(
+                        "{} {} ({})",
+                        document.kind(),
+                        document.name(),
+                        document.origin
+                    )));
                 }
             }
         }
@@ -86,7 +93,8 @@ pub struct Applier {
 
 impl Applier {
     pub async fn new(client: Client) -> anyhow::Result<Self> {
-        let discovery = Discovery::new(client.kube.clone()).run().await.context("the server's kinds cannot be listed")?;
+        let discovery =
+            Discovery::new(client.kube.clone()).run().await.context("the server's kinds cannot be listed")?;
         Ok(Self { client, discovery, packaged: BTreeMap::new() })
     }
 
@@ -109,7 +117,10 @@ impl Applier {
                 annotate(&mut object, &document.object)?;
                 let path = format!("{}?{STRICT}", resource.path(Some(&namespace), None));
                 let body = Some((JSON, serde_json::to_vec(&object)?));
-                (Outcome::Created, serde_json::from_slice(&self.client.request(http::Method::POST, &path, JSON, body).await?)?)
+                (
+                    Outcome::Created,
+                    serde_json::from_slice(&self.client.request(http::Method::POST, &path, JSON, body).await?)?,
+                )
             }
             Err(error) => return Err(error),
         };
@@ -172,7 +183,10 @@ fn metadata(object: &mut Value) -> anyhow::Result<&mut Map<String, Value>> {
 fn annotate(object: &mut Value, applied: &Value) -> anyhow::Result<()> {
     let text = format!("{}\n", serde_json::to_string(applied)?);
     let annotations = metadata(object)?.entry("annotations").or_insert_with(|| json!({}));
-    annotations.as_object_mut().context("metadata.annotations is not an object")?.insert(LAST_APPLIED.into(), text.into());
+    annotations
+        .as_object_mut()
+        .context("metadata.annotations is not an object")?
+        .insert(LAST_APPLIED.into(), text.into());
     Ok(())
 }
 
@@ -193,7 +207,9 @@ fn three_way(last: &Value, live: &Value, wanted: &Value) -> Option<Value> {
             }
         }
     }
-    for field in last.keys().filter(|field| wanted.get(*field).is_none_or(Value::is_null) && live_map.contains_key(*field)) {
+    for field in
+        last.keys().filter(|field| wanted.get(*field).is_none_or(Value::is_null) && live_map.contains_key(*field))
+    {
         patch.insert(field.clone(), Value::Null);
     }
     (!patch.is_empty()).then_some(Value::Object(patch))
@@ -206,16 +222,22 @@ mod tests {
     #[test]
     fn only_what_the_manifest_changed_is_sent() {
         let last = json!({"spec": {"replicas": 3, "paused": true, "template": {"a": 1}}});
-        let live = json!({"spec": {"replicas": 5, "paused": true, "template": {"a": 1, "defaulted": 2}}, "status": {"x": 1}});
+        let live =
+            json!({"spec": {"replicas": 5, "paused": true, "template": {"a": 1, "defaulted": 2}}, "status": {"x": 1}});
         let wanted = json!({"spec": {"replicas": 4, "template": {"a": 1}}});
         assert_eq!(three_way(&last, &live, &wanted), Some(json!({"spec": {"replicas": 4, "paused": null}})));
-        assert_eq!(three_way(&wanted, &live, &json!({"spec": {"replicas": 5}})), Some(json!({"spec": {"template": null}})));
+        assert_eq!(
+            three_way(&wanted, &live, &json!({"spec": {"replicas": 5}})),
+            Some(json!({"spec": {"template": null}}))
+        );
         assert_eq!(three_way(&Value::Null, &live, &json!({"spec": {"replicas": 5}})), None);
     }
 
     #[test]
     fn a_file_name_becomes_a_repository_name() {
-        for (path, name) in [("a/hello-http.wasm", "hello-http"), ("My App_v2.wasm", "my-app-v2"), ("--.wasm", "component")] {
+        for (path, name) in
+            [("a/hello-http.wasm", "hello-http"), ("My App_v2.wasm", "my-app-v2"), ("--.wasm", "component")]
+        {
             assert_eq!(repository(Path::new(path)), name);
         }
     }

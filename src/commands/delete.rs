@@ -61,7 +61,8 @@ impl Delete {
     async fn targets(&self, client: &Client) -> anyhow::Result<Vec<(Resource, String, String)>> {
         let mut targets = Vec::new();
         if !self.filename.is_empty() {
-            let discovery = Discovery::new(client.kube.clone()).run().await.context("the server's kinds cannot be listed")?;
+            let discovery =
+                Discovery::new(client.kube.clone()).run().await.context("the server's kinds cannot be listed")?;
             for document in manifest::read(&self.filename)? {
                 let resource = client.resource_of(&discovery, document.api_version(), document.kind()).await?;
                 let namespace = document.namespace().unwrap_or(&client.namespace).to_owned();

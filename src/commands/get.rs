@@ -90,7 +90,8 @@ impl Get {
         for path in self.paths(client, resource) {
             let accept = if wants_table { TABLE } else { JSON };
             let answer: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, accept, None).await?)?;
-            version = answer.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+            version =
+                answer.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
             if wants_table {
                 let table = self.table(&answer, resource);
                 if gap && !table.is_empty() {
@@ -122,7 +123,9 @@ impl Get {
                 let one = [answer.clone()];
                 let items = answer.get("items").and_then(Value::as_array).map_or(&one[..], Vec::as_slice);
                 for item in items {
-                    output::line(resource.named(item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()));
+                    output::line(
+                        resource.named(item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()),
+                    );
                 }
             }
             _ => output::line(serde_json::to_string_pretty(answer)?),

@@ -67,7 +67,8 @@ impl Image {
 }
 
 fn parse(image: &str) -> anyhow::Result<Reference> {
-    let full = if image.starts_with(CLUSTER_REGISTRY) { image.to_owned() } else { format!("{CLUSTER_REGISTRY}/{image}") };
+    let full =
+        if image.starts_with(CLUSTER_REGISTRY) { image.to_owned() } else { format!("{CLUSTER_REGISTRY}/{image}") };
     reference::parse(&full).with_context(|| format!("{image:?} is not NAMESPACE/NAME[:TAG][@DIGEST]"))
 }
 
@@ -93,7 +94,12 @@ async fn list(client: &Client) -> anyhow::Result<()> {
                 .flatten()
                 .filter_map(|layer| layer.get("size").and_then(Value::as_u64))
                 .sum();
-            rows.push(vec![repository.to_owned(), tag.to_owned(), digest_of(&bytes), format!("{} KB", size.div_ceil(1000))]);
+            rows.push(vec![
+                repository.to_owned(),
+                tag.to_owned(),
+                digest_of(&bytes),
+                format!("{} KB", size.div_ceil(1000)),
+            ]);
         }
     }
     Table::new(&["REPOSITORY", "TAG", "DIGEST", "SIZE"], rows).lines(true).iter().for_each(output::line);

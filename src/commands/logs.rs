@@ -44,7 +44,12 @@ fn seconds(text: &str) -> Result<u64, String> {
         "h" => 3600,
         _ => return Err("a number with s, m or h".to_owned()),
     };
-    number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).filter(|n| *n > 0).ok_or_else(|| "a number above 0 with s, m or h".to_owned())
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(factor))
+        .filter(|n| *n > 0)
+        .ok_or_else(|| "a number above 0 with s, m or h".to_owned())
 }
 
 impl Logs {

@@ -27,7 +27,8 @@ pub struct Push {
 
 impl Push {
     pub async fn run(self) -> anyhow::Result<()> {
-        let to = reference::parse(&self.reference).with_context(|| format!("{:?} is not an image reference", self.reference))?;
+        let to = reference::parse(&self.reference)
+            .with_context(|| format!("{:?} is not an image reference", self.reference))?;
         let wasm = std::fs::read(&self.wasm).with_context(|| format!("{} cannot be read", self.wasm.display()))?;
         let package = Package::of(wasm).with_context(|| format!("{} cannot be packaged", self.wasm.display()))?;
         let pushed = if reference::is_cluster(&to) {

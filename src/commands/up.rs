@@ -90,7 +90,10 @@ impl Up {
             Some(Ok(())) => {
                 if !self.quiet {
                     let kubeconfig = data.join("admin.kubeconfig");
-                    output::note(format!("export KUBECONFIG={}    # then: kubectl get pods. Ctrl-C stops.", kubeconfig.display()));
+                    output::note(format!(
+                        "export KUBECONFIG={}    # then: kubectl get pods. Ctrl-C stops.",
+                        kubeconfig.display()
+                    ));
                 }
                 stop.asked().await;
                 None
@@ -151,7 +154,10 @@ impl Up {
 fn claim_slot(data: &DataDir) -> anyhow::Result<Slot> {
     let kept = data.slot()?;
     let slot = Slot::claim(kept).with_context(|| match kept {
-        Some(_) => format!("another process uses the addresses of the cluster in {}; is it running already?", data.path().display()),
+        Some(_) => format!(
+            "another process uses the addresses of the cluster in {}; is it running already?",
+            data.path().display()
+        ),
         None => "no part of 127.0.0.0/8 is free for this cluster".to_owned(),
     })?;
     data.keep_slot(slot.index())?;

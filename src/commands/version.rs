@@ -26,7 +26,10 @@ impl Version {
         match asked.await {
             Ok(answer) => {
                 let version: Value = serde_json::from_slice(&answer)?;
-                output::line(format!("server {}", version.get("gitVersion").and_then(Value::as_str).unwrap_or("of unknown version")));
+                output::line(format!(
+                    "server {}",
+                    version.get("gitVersion").and_then(Value::as_str).unwrap_or("of unknown version")
+                ));
             }
             Err(error) => output::note(format!("no server: {error}")),
         }

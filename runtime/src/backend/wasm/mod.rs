@@ -26,6 +26,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -43,6 +44,12 @@ use self::state::{Guest, GuestState};
 use self::worker::Bounds;
 use super::{Backend, BackendError, Container, ContainerConfig, Sandbox, SandboxConfig};
 use crate::image::{ImageKind, WasmImage};
+
+/// The environment as given, and the pod's host name, as container runtimes add it.
+fn environment(mut given: BTreeMap<String, String>, hostname: &str) -> Vec<(String, String)> {
+    given.entry("HOSTNAME".to_owned()).or_insert_with(|| hostname.to_owned());
+    given.into_iter().collect()
+}
 
 /// A guest's memory limit where its pod names none.
 const DEFAULT_MEMORY: u64 = 512 << 20;
@@ -123,7 +130,7 @@ impl WasmBackend {
             engine: self.engine.clone(),
             prepared,
             args: arguments(&config),
-            env: config.env.into_iter().collect(),
+            env: environment(config.env, &sandbox.hostname),
             working_dir: config.working_dir.or_else(|| config.image.config.working_dir.clone()),
             root: image.root.clone(),
             log: config.log,
