@@ -82,7 +82,7 @@ def _show(servers, bench):
                 server.list(what)
     say(f"{CLIENTS} clients ({LISTERS} for LISTs), HTTP/1.1 over TLS, {bench.rounds(ROUNDS)} runs each: medians (and extremes)\n")
     rows = [row for what in servers["wherry"].seen for row in _rows(servers, what)]
-    show(["what", "server", "per second", "p50", "p99", "failed", "ratio", "RSS before", "peak RSS"], rows)
+    show(["what", "server", "per second", "p50", "p99", "failed", "ratio", "RSS before", "peak RSS"], rows, words=2)
     size = servers["wherry"].seen["LISTs/s"][0]["bytes_per_answer"]
     say(f"A LIST is {size / 1e6:.1f} MB of Wherry's. The kube-apiserver's memory is its own and etcd's.")
 

@@ -31,10 +31,8 @@ def run(bench):
     show(["process", "PSS", "RSS", "anonymous", "threads", "descriptors"], rows)
     say("Where Wherry's resident memory is:\n")
     show(["place", "RSS"], [[place, mb(size)] for place, size in sorted(places.items(), key=lambda p: -p[1])])
-    watched = sorted((name, value) for name, value in metrics.items() if name.startswith("wherry_"))
-    if watched:
-        say("What it says of itself:\n")
-        show(["/metrics", "value"], [[name, f"{value:,.0f}"] for name, value in watched])
+    stored = {name: value for name, value in metrics.items() if name.startswith("apiserver_storage_objects{") and value}
+    say(f"{sum(stored.values()):.0f} objects of {len(stored)} kinds are stored.")
 
 
 def _row(name, pid):

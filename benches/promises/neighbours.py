@@ -47,7 +47,7 @@ def run(bench):
     rows = [_row(name, b, d, a) for name, b, d, a in zip(names, before, during, after)]
     rows.append(["median", *[ms(median([run[f] for run in runs])) for f in ("p50_ms", "p99_ms") for runs in (before, during, after)], times(median([d["p99_ms"] / b["p99_ms"] for b, d in zip(before, during)])), ""])
     show(["component", "p50 before", "during", "after", "p99 before", "during", "after", "p99 during/before", "failed"], rows)
-    show(["the others", "what became of it"], three)
+    show(["the others", "what became of it"], three, words=2)
     say(f"The process had {mb(resident)} resident while they ran.")
 
 
@@ -68,7 +68,7 @@ def _story(wherry, name):
     reason = status.get("state", {}).get(now, {}).get("reason", "")
     last = status.get("lastState", {}).get("terminated", {})
     ended = f"; last ended {last.get('reason')} with code {last.get('exitCode')}" if last else ""
-    return [name, f"{now} {reason}, restarted {status.get('restartCount', 0)} times{ended}"]
+    return [name, f"{now}{reason and ' '}{reason}, restarted {status.get('restartCount', 0)} times{ended}"]
 
 
 def _row(name, before, during, after):

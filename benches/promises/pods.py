@@ -125,7 +125,7 @@ def _show_numbers(count, before, after, stored):
     say("Objects, as the API sends them:\n")
     rows = [[kind, f"{objects:,}", f"{size:,}", kb(size / 1024 / count)] for kind, (objects, size) in stored.items()]
     show(["kind", "objects", "bytes", "per pod"], rows)
-    grown = {name: value - before.get(name, 0) for name, value in after.items() if name.startswith(("wherry_", "process_"))}
+    grown = {name: value - before.get(name, 0) for name, value in after.items() if name.startswith(("wherry_store", "wherry_cache", "process_"))}
     rows = [[name, f"{before.get(name, 0):,.0f}", f"{after[name]:,.0f}", f"{size / count:,.2f}"] for name, size in sorted(grown.items()) if size]
     if rows:
         say("What the process says of itself:\n")

@@ -36,7 +36,7 @@ def run(bench):
         rows = []
         for name, what, reuse, concurrent, port in CASES:
             rows += _case(bench, program, replicas, f"{name} ({what})", PREBUILT / f"{name}.wasm", reuse, concurrent, port)
-        show(["component", "server", "requests/s", "p50", "p99", "bad", "ratio of requests/s"], rows)
+        show(["component", "server", "requests/s", "p50", "p99", "bad", "ratio of requests/s"], rows, words=2)
 
 
 def _case(bench, program, replicas, title, component, reuse, concurrent, port):

@@ -3,12 +3,12 @@
 import statistics
 
 
-def show(head, rows):
-    """Prints a Markdown table: the first column to the left, the others to the right."""
+def show(head, rows, words=1):
+    """Prints a Markdown table: the first `words` columns to the left, the others to the right."""
     rows = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    pad = lambda row: [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
-    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    pad = lambda row: [cell.ljust(w) if i < words else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+    rule = ["-" * w if i < words else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     for row in [pad(rows[0]), rule, *map(pad, rows[1:])]:
         print(f"| {' | '.join(row)} |")
     print(flush=True)
