@@ -31,8 +31,13 @@ pub(crate) enum View {
 }
 
 impl View {
-    pub(crate) fn part(&self) -> Part {
-        if let Self::Object(part) = self { *part } else { Part::Main }
+    /// The part of the object that a write through it changes; `None`: one that the kind's own rules keep from clients.
+    pub(crate) fn part(&self) -> Option<Part> {
+        match self {
+            Self::Object(part) => Some(*part),
+            Self::Scale(_) => Some(Part::Main),
+            Self::Finalize => None,
+        }
     }
 
     /// Whether the document is of the resource's own kind.

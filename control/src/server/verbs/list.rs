@@ -69,8 +69,13 @@ pub(crate) fn filter(call: &Call) -> Result<Filter, ApiError> {
         Some(text) => FieldSelector::parse(&call.resource, text)?,
         None => FieldSelector::default(),
     };
-    // A watch of one object by its path.
-    if !call.info.name.is_empty() && fields.is_empty() {
+    // A watch of one object by its path: the authorizer was asked about that one, so nothing may widen it.
+    if !call.info.name.is_empty() {
+        if !fields.is_empty() {
+            return Err(ApiError::bad_request(
+                "both a name and a field selector provided; please provide one or the other.",
+            ));
+        }
         fields = FieldSelector::parse(&call.resource, &format!("metadata.name={}", call.info.name))?;
     }
     let namespaced = call.resource.namespaced() && !call.info.namespace.is_empty();

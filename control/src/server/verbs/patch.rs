@@ -31,7 +31,7 @@ pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Res
     check_size(kind, &decoded.object)?;
     let (resource, info) = (call.resource.clone(), call.info.clone());
     let mut warnings = Vec::new();
-    let stored = update::modify(call, view.part(), &options, |old| {
+    let stored = update::modify(call, &view, &options, |old| {
         let shown = view.show(&resource, old.clone())?;
         let patched = patch::apply(kind, &resource, &shown, &decoded.object)?;
         let mut changed = if view.is_object() {

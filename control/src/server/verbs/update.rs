@@ -41,7 +41,7 @@ pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Re
         }
     }
     let resource = call.resource.clone();
-    let stored = modify(call, view.part(), &options, |old| view.write_back(&resource, old, wanted.clone())).await?;
+    let stored = modify(call, &view, &options, |old| view.write_back(&resource, old, wanted.clone())).await?;
     show(call, &view, StatusCode::OK, stored)
 }
 
@@ -81,11 +81,12 @@ enum Rules {
 /// The new object's resourceVersion and uid, unless empty, are preconditions.
 pub(crate) async fn modify(
     call: &mut Call,
-    part: Part,
+    view: &View,
     options: &WriteOptions,
     change: impl FnMut(&Value) -> Result<Value, ServerError>,
 ) -> Result<Stored, ServerError> {
-    retry(call, Rules::Of(part), options, change).await
+    let rules = view.part().map_or(Rules::Own, Rules::Of);
+    retry(call, rules, options, change).await
 }
 
 /// Like [`modify`], for a change that a subresource has made and judged: the kind's strategy is not asked.

@@ -1,0 +1,111 @@
+//! Bodies and headers that cannot be served: each is a Status with the right code.
+
+use http::Request;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use serde_json::json;
+
+use super::{Api, config_map};
+use crate::server::body::LIMIT;
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn a_body_that_is_not_text_not_json_or_too_large_is_refused() {
+    let api = Api::new().await;
+    let post = || Request::post(CONFIG_MAPS).header(CONTENT_TYPE, "application/json");
+    assert_eq!(api.send(post(), &b"{\"kind\":\"\xff\xfe\"}"[..]).await.expect(400)["reason"], "BadRequest");
+    let broken = api.send(post(), "{\"kind\":\n \"ConfigMap\",}").await;
+    assert!(broken.code == 400 && broken.message().contains("line 2"), "{}", broken.message());
+    assert_eq!(api.send(post(), "").await.code, 400);
+    let large = api.send(post(), vec![b' '; LIMIT + 1]).await.expect(413);
+    assert_eq!(large["reason"], "RequestEntityTooLarge");
+    let protobuf = Request::post(CONFIG_MAPS).header(CONTENT_TYPE, "application/vnd.kubernetes.protobuf");
+    assert_eq!(api.send(protobuf, "k8s").await.expect(415)["reason"], "UnsupportedMediaType");
+    assert_eq!(
+        api.get_as(CONFIG_MAPS, "application/vnd.kubernetes.protobuf").await.expect(406)["reason"],
+        "NotAcceptable"
+    );
+    let yaml = Request::post(CONFIG_MAPS).header(CONTENT_TYPE, "application/yaml");
+    let made = api.send(yaml, "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: from-yaml\n").await;
+    assert_eq!(made.expect(201)["metadata"]["name"], "from-yaml");
+}
+
+#[tokio::test]
+async fn unknown_and_duplicate_fields_are_errors_warnings_or_nothing() {
+    let api = Api::new().await;
+    let body = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"dat":{},"data":{"a":"1","a":"2"}}"#;
+    let post = |validation: &str| {
+        let uri = format!("{CONFIG_MAPS}?dryRun=All&fieldValidation={validation}");
+        Request::post(uri).header(CONTENT_TYPE, "application/json")
+    };
+    let strict = api.send(post("Strict"), body).await;
+    assert_eq!(strict.code, 400);
+    assert!(strict.message().contains("unknown field \"dat\""), "{}", strict.message());
+    assert!(strict.message().contains("duplicate field"), "{}", strict.message());
+    let warned = api.send(post("Warn"), body).await;
+    assert_eq!(warned.code, 201);
+    assert_eq!(warned.warnings().len(), 2, "{:?}", warned.warnings());
+    assert_eq!(warned.warnings()[0], "299 - \"unknown field \\\"dat\\\"\"");
+    let ignored = api.send(post("Ignore"), body).await;
+    assert_eq!((ignored.code, ignored.warnings().len()), (201, 0));
+    assert_eq!(api.send(post("Perhaps"), body).await.code, 422);
+    api.post(CONFIG_MAPS, &config_map("y")).await.expect(201);
+    let patch = Request::patch(format!("{CONFIG_MAPS}/y?fieldValidation=Strict"))
+        .header(CONTENT_TYPE, "application/merge-patch+json");
+    assert_eq!(api.send(patch, "{\"dat\":{}}").await.code, 400);
+}
+
+#[tokio::test]
+async fn names_namespaces_and_types_must_fit_the_path() {
+    let api = Api::new().await;
+    let refused = api.post(CONFIG_MAPS, &config_map("Not A Name")).await;
+    assert_eq!((refused.code, refused.reason()), (422, "Invalid".to_owned()));
+    assert!(refused.message().starts_with("ConfigMap \"Not A Name\" is invalid: metadata.name: Invalid value"));
+    let mut elsewhere = config_map("x");
+    elsewhere["metadata"]["namespace"] = "other".into();
+    assert_eq!(api.post(CONFIG_MAPS, &elsewhere).await.code, 400);
+    let mut other = config_map("x");
+    other["kind"] = "Secret".into();
+    assert_eq!(api.post(CONFIG_MAPS, &other).await.code, 400);
+    api.post(CONFIG_MAPS, &config_map("x")).await.expect(201);
+    assert_eq!(api.put(&format!("{CONFIG_MAPS}/x"), &config_map("y")).await.code, 400);
+    let mut typed = config_map("z");
+    typed["data"] = json!({"a": 1});
+    assert_eq!(api.post(CONFIG_MAPS, &typed).await.code, 400);
+}
+
+#[tokio::test]
+async fn patches_of_unknown_type_are_415_and_bad_ones_400_or_422() {
+    let api = Api::new().await;
+    api.post(CONFIG_MAPS, &config_map("x")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/x");
+    for media in ["application/json", "application/apply-patch+yaml", "text/plain"] {
+        let request = Request::patch(&path).header(CONTENT_TYPE, media);
+        assert_eq!(api.send(request, "{}").await.expect(415)["reason"], "UnsupportedMediaType", "{media}");
+    }
+    assert_eq!(
+        api.patch("json-patch", &path, &json!([{"op": "test", "path": "/data/a", "value": "z"}])).await.code,
+        422
+    );
+    assert_eq!(api.patch("json-patch", &path, &json!({"op": "test"})).await.code, 400);
+    assert_eq!(api.patch("merge-patch", &path, &json!([1])).await.code, 400);
+    assert_eq!(api.patch("merge-patch", &format!("{CONFIG_MAPS}/none"), &json!({})).await.code, 404);
+}
+
+#[tokio::test]
+async fn openapi_is_served_once_per_hash() {
+    let api = Api::new().await;
+    let index = api.get("/openapi/v3").await.expect(200);
+    let link = index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let document = api.get(&link).await;
+    let etag = document.headers.get("etag").unwrap().to_str().unwrap().to_owned();
+    assert!(link.contains(etag.trim_matches('"')));
+    assert!(document.headers.get("cache-control").unwrap().to_str().unwrap().contains("immutable"));
+    let again = api.send(Request::get(&link).header("if-none-match", etag), "").await;
+    assert_eq!((again.code, again.text.len()), (304, 0));
+    let protobuf =
+        Request::get("/openapi/v2").header(ACCEPT, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf");
+    let document = api.send(protobuf, "").await;
+    assert_eq!((document.code, &document.text[..]), (200, &b"\n\x032.0\x12\x08\n\x06Wherry"[..]));
+    assert_eq!(api.get("/openapi/v3/apis/none/v1").await.code, 404);
+}

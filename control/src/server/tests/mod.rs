@@ -1,0 +1,192 @@
+//! The pipeline from request to answer, over the real store on memory and the real cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use wherry_api::registry::Registry;
+use wherry_api::resource::Descriptor;
+
+use super::health::Health;
+use super::metrics::Metrics;
+use super::{Config, Server, body};
+use crate::auth::{AllowAll, UserInfo};
+use crate::cache::Cache;
+use crate::store::Store;
+use crate::store::redb::RedbStore;
+
+mod allocation;
+mod bad_input;
+mod deletion;
+mod every_kind;
+mod listing;
+mod subresources;
+mod watching;
+mod writing;
+
+/// A server with its namespaces, and a client of it.
+struct Api {
+    server: Server,
+}
+
+/// An answer that has been read.
+#[derive(Debug)]
+struct Answer {
+    code: u16,
+    headers: HeaderMap,
+    text: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.text).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.text)))
+    }
+
+    fn message(&self) -> String {
+        self.json().get("message").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    fn reason(&self) -> String {
+        self.json().get("reason").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    fn warnings(&self) -> Vec<&str> {
+        self.headers.get_all("warning").iter().filter_map(|v| v.to_str().ok()).collect()
+    }
+
+    #[track_caller]
+    fn expect(self, code: u16) -> Value {
+        assert_eq!(self.code, code, "{}", String::from_utf8_lossy(&self.text));
+        self.json()
+    }
+}
+
+impl Api {
+    async fn new() -> Self {
+        let store: Arc<dyn Store> = Arc::new(RedbStore::in_memory().unwrap());
+        let registry = Registry::builtin();
+        let cache = Cache::start(Arc::clone(&store), &registry).await.unwrap();
+        let config = Config {
+            service_range: "10.96.0.0/24".parse().unwrap(),
+            node_ports: 30000..=32767,
+            advertise: "192.0.2.1:6443".parse().unwrap(),
+            node_tls: None,
+            tokens: None,
+            images: None,
+            health: Health::new(Vec::new()),
+            metrics: Metrics::new(Vec::new()),
+        };
+        let server = Server::new(registry, store, cache, Arc::new(AllowAll), config).await.unwrap();
+        server.bootstrap().await.unwrap();
+        Self { server }
+    }
+
+    async fn send(&self, request: http::request::Builder, bytes: impl Into<bytes::Bytes>) -> Answer {
+        let request: Request<_> = request.body(body::full(bytes)).unwrap();
+        let response = self.server.handle(request, UserInfo::admin()).await;
+        let (parts, body) = response.into_parts();
+        let text = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer { code: parts.status.as_u16(), headers: parts.headers, text }
+    }
+
+    async fn call(&self, method: Method, path: &str, object: &Value) -> Answer {
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
+        self.send(request, object.to_string()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path), "").await
+    }
+
+    async fn get_as(&self, path: &str, accept: &str) -> Answer {
+        self.send(Request::get(path).header(ACCEPT, accept), "").await
+    }
+
+    async fn post(&self, path: &str, object: &Value) -> Answer {
+        self.call(Method::POST, path, object).await
+    }
+
+    async fn put(&self, path: &str, object: &Value) -> Answer {
+        self.call(Method::PUT, path, object).await
+    }
+
+    async fn delete(&self, path: &str) -> Answer {
+        self.send(Request::delete(path), "").await
+    }
+
+    async fn patch(&self, kind: &str, path: &str, patch: &Value) -> Answer {
+        let media = format!("application/{kind}+json");
+        self.send(Request::patch(path).header(CONTENT_TYPE, media), patch.to_string()).await
+    }
+
+    /// Opens a watch; its lines come one by one.
+    async fn watch(&self, path: &str) -> Lines {
+        let request = Request::get(path).body(body::empty()).unwrap();
+        let response = self.server.handle(request, UserInfo::admin()).await;
+        assert_eq!(response.status(), 200);
+        Lines(Box::pin(response.into_body().into_data_stream().map(|chunk| chunk.unwrap())))
+    }
+}
+
+struct Lines(futures::stream::BoxStream<'static, bytes::Bytes>);
+
+impl Lines {
+    /// The next event's type and object; `None` at the end.
+    async fn next(&mut self) -> Option<(String, Value)> {
+        let line = tokio::time::timeout(Duration::from_secs(10), self.0.next()).await.expect("no event in time")?;
+        let event: Value = serde_json::from_slice(&line).unwrap();
+        Some((event["type"].as_str().unwrap().to_owned(), event["object"].clone()))
+    }
+}
+
+/// The collection of a kind in the namespace `default`.
+fn collection(resource: &Descriptor) -> String {
+    let root = if resource.group.is_empty() { "api".to_owned() } else { format!("apis/{}", resource.group) };
+    let place = if resource.namespaced() { "namespaces/default/" } else { "" };
+    format!("/{root}/{}/{place}{}", resource.version, resource.plural)
+}
+
+fn config_map(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}})
+}
+
+fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [{"name": "c", "image": "example.com/c:1"}]}})
+}
+
+/// A valid object of a kind.
+fn sample(resource: &Descriptor, name: &str) -> Value {
+    let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": pod(name)["spec"]});
+    let workload = json!({"spec": {"replicas": 0, "selector": {"matchLabels": {"app": "x"}}, "template": template}});
+    let rest = match resource.kind.as_ref() {
+        "Pod" => json!({"spec": pod(name)["spec"]}),
+        "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
+        "Event" => json!({"involvedObject": {"namespace": "default"}, "reason": "Testing"}),
+        "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
+        "ReplicaSet" | "Deployment" => workload,
+        "ControllerRevision" => json!({"revision": 1, "data": {}}),
+        "Lease" => json!({"spec": {"holderIdentity": "me"}}),
+        "SelfSubjectAccessReview" => {
+            json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}})
+        }
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+            json!({"spec": {"user": "jane",
+                "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}})
+        }
+        "TokenReview" => json!({"spec": {"token": "x"}}),
+        "Namespace" | "Node" | "ConfigMap" | "Secret" | "ServiceAccount" | "Endpoints" | "SelfSubjectReview" => {
+            json!({})
+        }
+        other => panic!("write a sample of {other} here"),
+    };
+    let mut object = rest;
+    object["apiVersion"] = resource.api_version().into();
+    object["kind"] = resource.kind.as_ref().into();
+    object["metadata"] = json!({"name": name});
+    object
+}

@@ -1,0 +1,68 @@
+//! Subresources through the pipeline.
+
+use serde_json::json;
+
+use super::{Api, collection, pod, sample};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[tokio::test]
+async fn scale_shows_and_writes_the_replicas() {
+    let api = Api::new().await;
+    let registry = api.server.registry().clone();
+    let scalable: Vec<_> = registry.iter().filter(|r| r.subresource("scale").is_some()).collect();
+    assert!(!scalable.is_empty());
+    for resource in scalable {
+        let all = collection(resource);
+        let made = api.post(&all, &sample(resource, "s")).await.expect(201);
+        let path = format!("{all}/s/scale");
+        let mut scale = api.get(&path).await.expect(200);
+        assert_eq!((scale["kind"].as_str(), scale["status"]["selector"].as_str()), (Some("Scale"), Some("app=x")));
+        scale["spec"]["replicas"] = 4.into();
+        let scaled = api.put(&path, &scale).await.expect(200);
+        assert_eq!(scaled["spec"]["replicas"], 4);
+        assert_eq!(api.put(&path, &scale).await.code, 409, "the revision of a Scale is a precondition");
+        let patched = api.patch("merge-patch", &path, &json!({"spec": {"replicas": 2}})).await.expect(200);
+        assert_eq!(patched["spec"]["replicas"], 2);
+        assert_eq!(api.patch("merge-patch", &path, &json!({"spec": {"replicas": -1}})).await.code, 422);
+        let whole = api.get(&format!("{all}/s")).await.expect(200);
+        assert_eq!((&whole["spec"]["replicas"], &whole["metadata"]["uid"]), (&json!(2), &made["metadata"]["uid"]));
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once_through_its_subresource() {
+    let api = Api::new().await;
+    api.post(PODS, &pod("p")).await.expect(201);
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"}});
+    let path = format!("{PODS}/p/binding");
+    assert_eq!(api.post(&path, &binding).await.expect(201)["status"], "Success");
+    let bound = api.get(&format!("{PODS}/p")).await.expect(200);
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert!(bound["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "PodScheduled"));
+    let again = api.post(&path, &binding).await;
+    assert!(again.code == 409 && again.message().contains("already assigned to node"), "{}", again.message());
+    assert_eq!(api.post(&path, &json!({"kind": "Pod", "apiVersion": "v1"})).await.code, 400);
+    assert_eq!(api.get(&path).await.code, 405);
+}
+
+#[tokio::test]
+async fn an_eviction_deletes_its_pod() {
+    let api = Api::new().await;
+    api.post(PODS, &pod("p")).await.expect(201);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    api.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(201);
+    api.get(&format!("{PODS}/p")).await.expect(404);
+}
+
+#[tokio::test]
+async fn logs_of_a_pod_without_a_node_are_empty() {
+    let api = Api::new().await;
+    api.post(PODS, &pod("p")).await.expect(201);
+    let log = api.get(&format!("{PODS}/p/log")).await;
+    assert_eq!((log.code, log.text.as_slice()), (200, &b""[..]));
+    let wrong = api.get(&format!("{PODS}/p/log?container=z")).await;
+    assert_eq!((wrong.code, wrong.message()), (400, "container z is not valid for pod p".to_owned()));
+    assert_eq!(api.get(&format!("{PODS}/none/log")).await.code, 404);
+}

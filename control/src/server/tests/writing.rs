@@ -1,0 +1,116 @@
+//! What create, update and patch promise beside storing.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use serde_json::json;
+
+use super::{Api, config_map, pod};
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[tokio::test]
+async fn many_writers_lose_no_patch() {
+    let api = Api::new().await;
+    api.post(CONFIG_MAPS, &config_map("x")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/x");
+    let writers = (0..20).map(|n| {
+        let (api, path) = (&api, &path);
+        async move { api.patch("merge-patch", path, &json!({"data": {format!("k{n}"): "v"}})).await.expect(200) }
+    });
+    join_all(writers).await;
+    let all = api.get(&path).await.expect(200);
+    assert_eq!(all["data"].as_object().unwrap().len(), 21);
+}
+
+#[tokio::test]
+async fn a_patch_that_names_a_revision_is_a_precondition() {
+    let api = Api::new().await;
+    let first = api.post(CONFIG_MAPS, &config_map("x")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/x");
+    api.patch("merge-patch", &path, &json!({"data": {"b": "c"}})).await.expect(200);
+    let stale = json!({"metadata": {"resourceVersion": first["metadata"]["resourceVersion"]}, "data": {"b": "d"}});
+    assert_eq!(api.patch("merge-patch", &path, &stale).await.expect(409)["reason"], "Conflict");
+    let other = json!({"metadata": {"uid": "00000000-0000-4000-8000-000000000000"}});
+    assert_eq!(api.patch("merge-patch", &path, &other).await.code, 409);
+}
+
+#[tokio::test]
+async fn generated_names_differ() {
+    let api = Api::new().await;
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "gen-"}});
+    let made = join_all((0..20).map(|_| api.post(CONFIG_MAPS, &object))).await;
+    let names: BTreeSet<String> =
+        made.into_iter().map(|a| a.expect(201)["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names.len(), 20);
+    assert!(names.iter().all(|n| n.starts_with("gen-") && n.len() == 9));
+}
+
+#[tokio::test]
+async fn main_part_and_status_are_written_apart() {
+    let api = Api::new().await;
+    let mut object = pod("p");
+    object["status"] = json!({"phase": "Running"});
+    let created = api.post(PODS, &object).await.expect(201);
+    assert_eq!(created["status"]["phase"], "Pending");
+    let path = format!("{PODS}/p");
+    let status = json!({"metadata": {"labels": {"a": "b"}}, "status": {"phase": "Running"}, "spec": {"priority": 7}});
+    let after = api.patch("merge-patch", &format!("{path}/status"), &status).await.expect(200);
+    assert_eq!((after["status"]["phase"].as_str(), &after["spec"]), (Some("Running"), &created["spec"]));
+    assert_eq!(after["metadata"].get("labels"), None);
+    let main = api.patch("merge-patch", &path, &json!({"status": {"phase": "Failed"}})).await.expect(200);
+    assert_eq!(main["status"]["phase"], "Running");
+    assert_eq!(main["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn generation_counts_changes_of_the_spec() {
+    let api = Api::new().await;
+    let registry = api.server.registry().clone();
+    let deployments = registry.by_plural("apps", "v1", "deployments").unwrap();
+    let all = super::collection(deployments);
+    let created = api.post(&all, &super::sample(deployments, "d")).await.expect(201);
+    assert_eq!(created["metadata"]["generation"], 1);
+    let path = format!("{all}/d");
+    let scaled = api.patch("merge-patch", &path, &json!({"spec": {"replicas": 3}})).await.expect(200);
+    assert_eq!(scaled["metadata"]["generation"], 2);
+    let status = json!({"status": {"replicas": 3}});
+    let observed = api.patch("merge-patch", &format!("{path}/status"), &status).await.expect(200);
+    assert_eq!(
+        (observed["metadata"]["generation"].as_i64(), observed["status"]["replicas"].as_i64()),
+        (Some(2), Some(3))
+    );
+}
+
+#[tokio::test]
+async fn a_put_creates_only_the_kinds_that_allow_it() {
+    let api = Api::new().await;
+    assert_eq!(api.put(&format!("{CONFIG_MAPS}/none"), &config_map("none")).await.code, 404);
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": {}});
+    api.put("/apis/coordination.k8s.io/v1/namespaces/default/leases/l", &lease).await.expect(201);
+}
+
+#[tokio::test]
+async fn nothing_is_created_in_a_namespace_that_is_missing_or_ending() {
+    let api = Api::new().await;
+    let missing = api.post("/api/v1/namespaces/none/configmaps", &config_map("x")).await;
+    assert_eq!((missing.code, missing.message()), (404, "namespaces \"none\" not found".to_owned()));
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ending"}});
+    api.post("/api/v1/namespaces", &namespace).await.expect(201);
+    api.delete("/api/v1/namespaces/ending").await.expect(200);
+    let refused = api.post("/api/v1/namespaces/ending/configmaps", &config_map("x")).await.expect(403);
+    assert_eq!(refused["details"]["causes"][0]["reason"], "NamespaceTerminating");
+}
+
+#[tokio::test]
+async fn the_clusters_own_objects_are_there_and_made_once() {
+    let api = Api::new().await;
+    api.server.bootstrap().await.unwrap();
+    let service = api.get("/api/v1/namespaces/default/services/kubernetes").await.expect(200);
+    assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
+    let endpoints = api.get("/api/v1/namespaces/default/endpoints/kubernetes").await.expect(200);
+    assert_eq!(endpoints["subsets"][0]["ports"][0]["port"], 6443);
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    assert_eq!(api.get(slices).await.expect(200)["endpoints"][0]["addresses"][0], "192.0.2.1");
+}
