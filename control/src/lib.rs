@@ -8,6 +8,7 @@ pub mod auth;
 pub mod cache;
 pub mod client;
 pub mod controllers;
+mod hex;
 pub mod plane;
 pub mod reconcile;
 pub mod scheduler;

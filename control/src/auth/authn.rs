@@ -21,6 +21,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::tokens::Tokens;
 use super::{AUTHENTICATED, UserInfo};
+use crate::hex;
 
 /// Why the authenticator cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +122,7 @@ fn certificate_user(der: &CertificateDer<'_>) -> Option<Peer> {
     let mut groups: Vec<String> =
         subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
     groups.push(AUTHENTICATED.to_owned());
-    let digest: String = Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex::lower(Sha256::digest(der));
     let extra = [("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={digest}")])];
     let until = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     if name.is_empty() {

@@ -25,12 +25,12 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::files::{private_dir, write_private};
 use super::{MASTERS, NODE_PREFIX, NODES};
 
-const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+const CA_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
+const LEAF_LIFE: Duration = Duration::from_hours(365 * 24);
 /// A certificate with less than this left is renewed when it is next looked at.
-const RENEW_BEFORE: Duration = Duration::from_secs(60 * 24 * 3600);
+const RENEW_BEFORE: Duration = Duration::from_hours(60 * 24);
 /// Certificates are valid from this long ago, for clients whose clock is behind.
-const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+const CLOCK_SKEW: Duration = Duration::from_hours(1);
 
 /// Why the certificates could not be read or made.
 #[derive(Debug, thiserror::Error)]

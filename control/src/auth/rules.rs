@@ -132,8 +132,8 @@ pub(crate) fn public_path(attributes: &Attributes) -> bool {
 /// Whether a non-resource request is discovery.
 pub(crate) fn discovery_path(attributes: &Attributes) -> bool {
     let below =
-        |root: &&str| attributes.path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    reads(attributes) && DISCOVERY.iter().any(|root| below(&root))
+        |root: &str| attributes.path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    reads(attributes) && DISCOVERY.iter().any(|root| below(root))
 }
 
 fn reads(attributes: &Attributes) -> bool {

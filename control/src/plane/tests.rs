@@ -1,5 +1,6 @@
 //! A whole control plane over a real port.
 
+use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
 use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
@@ -80,7 +81,6 @@ async fn a_client_in_the_process_and_one_outside_see_the_same() {
         Some(Ok(WatchEvent::Added(object))) => object.metadata.name,
         other => panic!("{other:?}"),
     };
-    use futures::StreamExt;
     // The root certificates that a controller publishes may come first.
     let is_shared = |event: &Result<WatchEvent<ConfigMap>, kube::Error>| {
         let shared = matches!(event, Ok(WatchEvent::Added(o)) if o.metadata.name.as_deref() == Some("shared"));
@@ -190,7 +190,7 @@ async fn an_image_is_pushed_and_pulled_through_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let plane = ControlPlane::start(config(dir.path())).await.unwrap();
     let client = plane.client_for(UserInfo::admin());
-    let digest: String = sha2::Sha256::digest(b"blob").iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = crate::hex::lower(sha2::Sha256::digest(b"blob"));
     let path = format!("/v2/default/app/blobs/uploads/?digest=sha256:{digest}");
     let request = http::Request::post(path).body(kube::client::Body::from(b"blob".to_vec())).unwrap();
     assert_eq!(client.send(request).await.unwrap().status(), 201);

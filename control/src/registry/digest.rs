@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hex;
+
 /// A verified shape, not yet a verified content.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(Box<str>);
@@ -23,7 +25,7 @@ impl Digest {
 
     /// Of what a hasher has seen.
     pub fn finish(hasher: Sha256) -> Self {
-        Self(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+        Self(hex::lower(hasher.finalize()).into())
     }
 
     /// The digits.

@@ -23,7 +23,7 @@ use super::route::{Reference, Repository};
 use crate::auth::files::{private_dir, write_private};
 
 /// A blob that no manifest refers to is kept this long: its manifest may be on its way.
-const GRACE: Duration = Duration::from_secs(3600);
+const GRACE: Duration = Duration::from_hours(1);
 
 /// The directories of one registry.
 #[derive(Clone, Debug)]
@@ -193,7 +193,7 @@ impl Disk {
             for name in names(&dir)?.into_iter().filter(|name| !name.starts_with('_')) {
                 todo.push(if at.is_empty() { name } else { format!("{at}/{name}") });
             }
-            let has_manifests = names(&dir.join("_manifests"))?.first().is_some();
+            let has_manifests = !names(&dir.join("_manifests"))?.is_empty();
             if has_manifests && let Ok(repository) = Repository::parse(&at) {
                 found.push(repository);
             }

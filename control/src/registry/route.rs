@@ -164,7 +164,7 @@ mod tests {
         assert!(matches!(Route::parse("/v2/a/../manifests/x"), Err(RegistryError::Name(_))));
         assert!(matches!(Route::parse("/v2/a/b/manifests/.."), Err(RegistryError::ManifestUnknown(_))));
         assert!(matches!(Route::parse("/v2/a/b/blobs/sha256:zz"), Err(RegistryError::Digest(_))));
-        assert!(matches!(Route::parse("/v2/a/b/blobs/uploads/../x"), Err(_)));
+        assert!(Route::parse("/v2/a/b/blobs/uploads/../x").is_err());
         assert!(matches!(Route::parse("/v2/a/b/other"), Err(RegistryError::NoSuchPath)));
     }
 

@@ -184,7 +184,7 @@ async fn what_nothing_refers_to_goes_after_a_while_and_the_rest_stays() {
     registry.push_image("web/app", "v1", b"kept").await;
     let orphan = registry.push_blob("web/app", b"orphan").await;
     assert_eq!(registry.images.disk.collect(SystemTime::now()).unwrap(), 0);
-    let later = SystemTime::now() + Duration::from_secs(2 * 3600);
+    let later = SystemTime::now() + Duration::from_hours(2);
     assert_eq!(registry.images.disk.collect(later).unwrap(), 6);
     let path = format!("/v2/web/app/blobs/{orphan}");
     assert_eq!(registry.call("GET", &path, &[], b"").await.status(), 404);

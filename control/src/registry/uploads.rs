@@ -25,7 +25,7 @@ use crate::server::body::Body;
 /// Uploads at once, each an open file and a few hundred bytes.
 const MAX_UPLOADS: usize = 256;
 /// An upload that nobody touched for this long is dropped when another begins.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 /// The largest blob. Components are megabytes; native images have layers of gigabytes.
 pub(crate) const MAX_BLOB: u64 = 8 << 30;
 

@@ -15,6 +15,7 @@ use wherry_api::resource::{Descriptor, Subresource};
 use wherry_api::status::ApiError;
 
 use super::body::{self, Body};
+use crate::hex;
 
 /// The version of Kubernetes whose API this is.
 const KUBERNETES: (&str, &str) = ("1", "36");
@@ -171,7 +172,7 @@ fn priority(version: &str) -> (u8, u32, u32) {
 
 fn document(value: &Value) -> Document {
     let bytes = Bytes::from(value.to_string());
-    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
+    let digest = hex::lower(Sha256::digest(&bytes)).to_uppercase();
     let etag = HeaderValue::try_from(format!("\"{digest}\"")).unwrap_or(HeaderValue::from_static("\"\""));
     Document { bytes, etag }
 }

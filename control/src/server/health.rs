@@ -113,24 +113,24 @@ impl Health {
 }
 
 async fn run(endpoint: &str, checks: &[&Check], excluded: impl Fn(&str) -> bool) -> (String, bool) {
-    let (mut text, mut healthy) = (String::new(), true);
+    let (mut lines, mut healthy) = (Vec::new(), true);
     for check in checks {
         let name = check.name;
         if excluded(name) {
-            text.push_str(&format!("[+]{name} excluded: ok\n"));
+            lines.push(format!("[+]{name} excluded: ok\n"));
             continue;
         }
         match (check.probe)().await {
-            Ok(()) => text.push_str(&format!("[+]{name} ok\n")),
+            Ok(()) => lines.push(format!("[+]{name} ok\n")),
             Err(reason) => {
                 tracing::warn!(check = name, reason, "a health check failed");
-                text.push_str(&format!("[-]{name} failed: reason withheld\n"));
+                lines.push(format!("[-]{name} failed: reason withheld\n"));
                 healthy = false;
             }
         }
     }
-    text.push_str(&format!("{endpoint} check {}\n", if healthy { "passed" } else { "failed" }));
-    (text, healthy)
+    lines.push(format!("{endpoint} check {}\n", if healthy { "passed" } else { "failed" }));
+    (lines.concat(), healthy)
 }
 
 fn answer(status: StatusCode, text: String) -> Response<Body> {

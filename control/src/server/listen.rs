@@ -44,7 +44,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For a request's headers over HTTP/1.1, and so for an idle connection.
 const HEADERS: Duration = Duration::from_secs(90);
 /// Between two pieces of a request's body.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
+const BODY_PATIENCE: Duration = Duration::from_mins(1);
 /// All headers of a request together.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// Streams at once on a connection: a controller's client has a watch per kind, and lists beside them.
@@ -55,7 +55,7 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the server's certificate is looked at.
-const RENEWAL: Duration = Duration::from_secs(12 * 3600);
+const RENEWAL: Duration = Duration::from_hours(12);
 /// After a failed accept (no file descriptors left, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

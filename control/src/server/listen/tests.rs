@@ -1,6 +1,6 @@
 //! The listener over real sockets, with a handler that says who asked.
 
-use futures::TryStreamExt;
+use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use http_body_util::StreamBody;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ impl Handler for Echo {
             return Response::new(body::full(line));
         }
         let frame = Ok::<_, body::BoxError>(http_body::Frame::data(line.into()));
-        let stream = futures::StreamExt::chain(futures::stream::iter([frame]), futures::stream::pending());
+        let stream = StreamExt::chain(futures::stream::iter([frame]), futures::stream::pending());
         Response::new(StreamBody::new(stream).boxed_unsync())
     }
 }
@@ -173,7 +173,6 @@ async fn a_shutdown_ends_watches_cleanly_and_at_once() {
     let client = running.client(&running.pki.admin_identity().unwrap()).await;
     let request = Request::get("/things?watch=1").body(Vec::new()).unwrap();
     let watch = client.request_stream(request).await.unwrap();
-    use futures::{AsyncBufReadExt, StreamExt};
     let mut lines = watch.lines();
     assert!(lines.next().await.unwrap().unwrap().contains("wherry-admin"));
     let started = Instant::now();
