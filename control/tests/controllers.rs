@@ -216,7 +216,7 @@ async fn hundreds_of_pods_are_made_placed_and_counted_quickly() {
     let start = Instant::now();
     cluster.create::<Deployment>("default", deployment("many", 300, "v1")).await;
     cluster.rolled_out("default", "many").await;
-    eprintln!("300 pods in {:?}", start.elapsed());
+    tracing::info!(took = ?start.elapsed(), "300 pods are available");
     assert_eq!(cluster.pods("default").await.len(), 300, "never one too many");
     cluster.stop().await;
 }

@@ -30,7 +30,7 @@ pub trait Controller: Send + Sync + 'static {
     const WORKERS: usize = 16;
 
     /// How often every key is looked at again without a reason.
-    const RESYNC: Duration = Duration::from_secs(600);
+    const RESYNC: Duration = Duration::from_mins(10);
 
     /// Subscribes to what makes a key worth looking at. Called once, when the caches are filled.
     fn watch(self: &Arc<Self>, queue: &Queue<Self::Key>);

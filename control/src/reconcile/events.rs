@@ -96,7 +96,7 @@ async fn record(client: Client, mut receiver: mpsc::Receiver<Record>) {
     let mut correlator = Correlator::default();
     let mut flights = JoinSet::new();
     while let Some(record) = receiver.recv().await {
-        let Some(event) = correlator.correlate(record) else { continue };
+        let Some(event) = correlator.correlate(&record) else { continue };
         if flights.len() >= IN_FLIGHT {
             flights.join_next().await;
         }
@@ -150,15 +150,15 @@ struct Similar {
 }
 
 impl Correlator {
-    fn correlate(&mut self, record: Record) -> Option<Event> {
+    fn correlate(&mut self, record: &Record) -> Option<Event> {
         self.forget();
-        let object = identity(&record);
+        let object = identity(record);
         if !self.afford(&object, record.at) {
             return None;
         }
         let kind = format!("{object}\n{}\n{}", record.kind.as_str(), record.reason);
         let (key, message) = self.combine(kind, record.message.clone(), record.at);
-        let event = self.events.entry(key).or_insert_with(|| first(&record));
+        let event = self.events.entry(key).or_insert_with(|| first(record));
         event.count = Some(event.count.unwrap_or_default() + 1);
         event.last_timestamp = Some(Time(record.at));
         event.message = Some(message);
@@ -252,8 +252,8 @@ mod tests {
     #[test]
     fn the_same_event_again_is_counted() {
         let mut correlator = Correlator::default();
-        let one = correlator.correlate(happened("m", 1)).expect("an event");
-        let two = correlator.correlate(happened("m", 9)).expect("an event");
+        let one = correlator.correlate(&happened("m", 1)).expect("an event");
+        let two = correlator.correlate(&happened("m", 9)).expect("an event");
         assert_eq!(one.metadata.name, two.metadata.name);
         assert_eq!((one.count, two.count), (Some(1), Some(2)));
         assert_eq!(two.first_timestamp, one.first_timestamp);
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn similar_events_are_combined_and_a_flood_is_cut() {
         let mut correlator = Correlator::default();
-        let events: Vec<Event> = (0..100).filter_map(|i| correlator.correlate(happened(&i.to_string(), 1))).collect();
+        let events: Vec<Event> = (0..100).filter_map(|i| correlator.correlate(&happened(&i.to_string(), 1))).collect();
         assert_eq!(events.len(), 25);
         let combined = events.last().and_then(|e| e.message.as_deref()).unwrap_or_default();
         assert_eq!(combined, "(combined from similar events): 24");
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn an_event_about_a_cluster_object_is_in_the_default_namespace() {
-        let event = Correlator::default().correlate(happened("m", 1)).expect("an event");
+        let event = Correlator::default().correlate(&happened("m", 1)).expect("an event");
         assert_eq!(event.metadata.namespace.as_deref(), Some("default"));
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 /// The first retry's delay; each further failure doubles it.
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 /// No retry waits longer than this (before the overall limit).
-const LAST_RETRY: Duration = Duration::from_secs(60);
+const LAST_RETRY: Duration = Duration::from_mins(1);
 /// Retries of one queue: at most ten per second on average, after a burst of a hundred.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 const RETRY_BURST: u32 = 100;

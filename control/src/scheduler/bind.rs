@@ -46,7 +46,9 @@ pub async fn tell(client: Client, pod: &PodInfo, message: &str) -> Result<(), ku
         "message": message,
         "lastTransitionTime": since.unwrap_or_else(|| Time(Timestamp::now())),
     });
-    let patch = json!({"metadata": {"uid": pod.pod.metadata.uid}, "status": {"conditions": [condition]}});
+    // Of the version that was judged: the pod may have been bound since.
+    let meta = json!({"uid": pod.pod.metadata.uid, "resourceVersion": pod.pod.metadata.resource_version});
+    let patch = json!({"metadata": meta, "status": {"conditions": [condition]}});
     let api: Api<Pod> = Api::namespaced(client, &pod.key.namespace);
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     api.patch_status(&pod.key.name, &params, &Patch::Strategic(patch)).await.map(drop)

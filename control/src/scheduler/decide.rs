@@ -104,6 +104,7 @@ fn histogram<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use std::sync::Arc;
 

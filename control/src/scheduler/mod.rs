@@ -185,24 +185,19 @@ impl Scheduler {
         let now = Instant::now();
         let mut state = self.state.lock();
         let placed = change.old.is_some_and(|old| !pods::node(old).is_empty() && !pods::is_ended(old));
-        match change.new.filter(|new| !pods::is_ended(new)) {
-            Some(new) => {
-                state.cluster.set_pod(new);
-                if is_ours(new) && !state.cluster.is_assumed(&key) {
-                    let changed = change.old.is_none_or(|old| old.spec != new.spec || old.labels() != new.labels());
-                    state.queue.add(Arc::new(PodInfo::new(new.clone())), changed, now);
-                } else if !is_ours(new) {
-                    state.queue.remove(&key);
-                } else {
-                    return;
-                }
-            }
-            None => {
-                state.cluster.remove_pod(&key);
+        if let Some(new) = change.new.filter(|new| !pods::is_ended(new)) {
+            state.cluster.set_pod(new);
+            if !is_ours(new) {
                 state.queue.remove(&key);
-                if placed {
-                    state.queue.wake(Wake::PodGone, now);
-                }
+            } else if !state.cluster.is_assumed(&key) {
+                let changed = change.old.is_none_or(|old| old.spec != new.spec || old.labels() != new.labels());
+                state.queue.add(Arc::new(PodInfo::new(new.clone())), changed, now);
+            }
+        } else {
+            state.cluster.remove_pod(&key);
+            state.queue.remove(&key);
+            if placed {
+                state.queue.wake(Wake::PodGone, now);
             }
         }
         drop(state);
@@ -227,6 +222,7 @@ fn matters(old: &Node, new: &Node) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use serde_json::json;
 

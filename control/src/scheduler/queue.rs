@@ -15,7 +15,7 @@ use crate::reconcile::Key;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LAST_BACKOFF: Duration = Duration::from_secs(10);
 /// An unschedulable pod is tried again after this time even if nothing happened.
-const FLUSH: Duration = Duration::from_secs(300);
+const FLUSH: Duration = Duration::from_mins(5);
 
 /// Something that may let a pod be placed that could not be before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +57,6 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// Adds a pod, or updates it. `changed`: in a way that may make a difference.
     pub fn add(&mut self, info: Arc<PodInfo>, changed: bool, now: Instant) {
         let key = info.key.clone();
@@ -240,7 +236,7 @@ mod tests {
         queue.wait(&info.key, vec![Wake::Node]);
         queue.flush(now + Duration::from_secs(299));
         assert!(queue.pop(now + Duration::from_secs(299)).is_none());
-        queue.flush(now + Duration::from_secs(300));
-        assert!(queue.pop(now + Duration::from_secs(300)).is_some());
+        queue.flush(now + FLUSH);
+        assert!(queue.pop(now + FLUSH).is_some());
     }
 }

@@ -40,11 +40,11 @@ impl Resources {
     }
 
     pub fn add(&mut self, more: &Self) {
-        self.combine(more, |a, b| a.saturating_add(b));
+        self.combine(more, i64::saturating_add);
     }
 
     pub fn subtract(&mut self, less: &Self) {
-        self.combine(less, |a, b| a.saturating_sub(b));
+        self.combine(less, i64::saturating_sub);
     }
 
     /// The larger of each.

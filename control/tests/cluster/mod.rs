@@ -12,7 +12,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,6 +46,8 @@ pub struct Cluster {
 impl Cluster {
     /// A control plane with nodes of these names.
     pub async fn start(nodes: &[&str]) -> Self {
+        // A failed test shows what the controllers said.
+        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
         let registry = Registry::builtin();
         let store: Arc<RedbStore> = Arc::new(RedbStore::in_memory().expect("a store"));
         let cache = Cache::start(store.clone(), &registry).await.expect("a cache");
@@ -53,12 +55,12 @@ impl Cluster {
         let config = Config {
             service_range: "10.96.0.0/16".parse().expect("a range"),
             node_ports: 30000..=32767,
-            advertise: "127.0.0.1:6443".parse().expect("an address"),
+            advertise: "192.0.2.1:6443".parse().expect("an address"),
             node_tls: None,
             tokens: None,
             images: None,
             health: Health::new(Vec::new()),
-            metrics: Metrics::new(Vec::new(), |_| {}),
+            metrics: Metrics::new(Vec::new()),
         };
         let server = Server::new(registry, store, cache, authorizer, config).await.expect("a server");
         server.bootstrap().await.expect("the first objects");
@@ -125,7 +127,7 @@ impl Cluster {
     }
 
     pub async fn pods(&self, namespace: &str) -> Vec<Pod> {
-        self.api::<Pod>(namespace).list(&Default::default()).await.expect("a list").items
+        self.api::<Pod>(namespace).list(&ListParams::default()).await.expect("a list").items
     }
 
     /// Waits until the Deployment is complete, as `kubectl rollout status` does.
@@ -145,7 +147,7 @@ impl Cluster {
     /// The messages of an object's events with this reason.
     pub async fn events(&self, namespace: &str, name: &str, reason: &str) -> Vec<String> {
         let events = self.api::<k8s_openapi::api::core::v1::Event>(namespace);
-        let all = events.list(&Default::default()).await.expect("a list").items;
+        let all = events.list(&ListParams::default()).await.expect("a list").items;
         all.into_iter()
             .filter(|e| e.involved_object.name.as_deref() == Some(name) && e.reason.as_deref() == Some(reason))
             .filter_map(|e| e.message)
@@ -202,7 +204,9 @@ fn kubelet(client: Client, shared: &Shared) -> JoinHandle<()> {
 async fn tend(client: Client, addresses: Arc<AtomicU32>, pod: Arc<Pod>) {
     let api: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
     if pod.metadata.deletion_timestamp.is_some() {
-        let _ = api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
+        if let Err(error) = api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await {
+            tracing::warn!(%error, pod = pod.name_any(), "a pod could not be ended");
+        }
         return;
     }
     let broken = pod.spec.iter().flat_map(|s| &s.containers).any(|c| c.image.as_deref() == Some("broken"));

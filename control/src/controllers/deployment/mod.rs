@@ -16,7 +16,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::SelectorExt;
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use self::plan::{Action, Update};
 use self::status::Note;
@@ -182,16 +182,10 @@ impl Deployments {
     }
 
     async fn update(&self, deployment: &Deployment, update: Update) -> Result<(), Error> {
-        let mut patch = json!({});
-        if !update.annotations.is_empty() {
-            patch["metadata"] = json!({"annotations": update.annotations});
-        }
-        if let Some(size) = update.replicas {
-            patch["spec"]["replicas"] = json!(size);
-        }
-        if let Some(seconds) = update.min_ready_seconds {
-            patch["spec"]["minReadySeconds"] = json!(seconds);
-        }
+        let mut spec = Map::new();
+        spec.extend(update.replicas.map(|size| ("replicas".to_owned(), json!(size))));
+        spec.extend(update.min_ready_seconds.map(|seconds| ("minReadySeconds".to_owned(), json!(seconds))));
+        let patch = json!({"metadata": {"annotations": update.annotations}, "spec": spec});
         write::merge(&self.sets(deployment), &self.shared.replica_sets, &*update.set, patch).await?;
         if let Some(size) = update.replicas {
             self.scaled(deployment, &update.set.name_any(), sizes::wanted(&update.set), size);

@@ -169,6 +169,7 @@ fn clean_up(deployment: &Deployment, old: &[Arc<ReplicaSet>]) -> Vec<Action> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use kube::ResourceExt;
     use serde_json::{Value, json};

@@ -143,7 +143,7 @@ fn pausing(view: &View<'_>, conditions: &mut Conditions) {
     match (is_paused(view.deployment), known) {
         (true, false) => conditions.set(PROGRESSING, "Unknown", PAUSED, "Deployment is paused".to_owned()),
         (false, true) => {
-            conditions.set(PROGRESSING, "Unknown", "DeploymentResumed", "Deployment is resumed".to_owned())
+            conditions.set(PROGRESSING, "Unknown", "DeploymentResumed", "Deployment is resumed".to_owned());
         }
         _ => {}
     }
@@ -248,6 +248,7 @@ fn failures(view: &View<'_>, conditions: &mut Conditions) {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use serde_json::json;
 

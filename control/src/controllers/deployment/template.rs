@@ -133,6 +133,7 @@ pub fn new_set(deployment: &Deployment, revision_now: i64) -> Result<Option<Repl
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use serde_json::{Value, json};
 

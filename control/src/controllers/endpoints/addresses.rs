@@ -123,6 +123,7 @@ pub fn matters(old: &Pod, new: &Pod) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::missing_panics_doc)]
 pub mod tests {
     use serde_json::{Value, json};
 

@@ -215,6 +215,7 @@ mod tests {
     use kube::api::GroupVersionKind;
     use serde_json::{Value, json};
 
+    use super::Standing::{Gone, Solid, Waiting};
     use super::*;
 
     fn resource() -> Arc<ApiResource> {
@@ -275,7 +276,6 @@ mod tests {
     fn the_fate_follows_from_the_owners() {
         let node = read(&resource(), &meta("child", &[("a", true), ("b", false)], json!({})));
         let standings = |a, b| vec![("a".into(), a), ("b".into(), b)];
-        use Standing::{Gone, Solid, Waiting};
         assert_eq!(fate(&node, false, &standings(Solid, Solid)), Fate::Stays);
         assert_eq!(fate(&node, false, &standings(Gone, Solid)), Fate::Unlink(vec!["a".into()]));
         assert_eq!(fate(&node, false, &standings(Gone, Gone)), Fate::Background);

@@ -118,7 +118,9 @@ impl Gc {
 
     fn enqueue(&self, tasks: Vec<Task>) {
         if let Some(queue) = &*self.queue.borrow() {
-            tasks.into_iter().for_each(|task| queue.add(task));
+            for task in tasks {
+                queue.add(task);
+            }
         }
     }
 
@@ -253,8 +255,10 @@ impl Gc {
 
     /// Merges into the metadata of the version that was read.
     async fn patch(&self, node: &Node, read: &ObjectMeta, mut change: Value) -> Result<(), Error> {
-        change["resourceVersion"] = json!(read.resource_version);
-        change["uid"] = json!(read.uid);
+        if let Some(fields) = change.as_object_mut() {
+            fields.insert("resourceVersion".to_owned(), json!(read.resource_version));
+            fields.insert("uid".to_owned(), json!(read.uid));
+        }
         let patch = Patch::Merge(json!({"metadata": change}));
         let answer = self.api(node).patch_metadata(&node.key.name, &write::patching(), &patch).await;
         absent_is_fine(answer).step("change an object's metadata")?;

@@ -107,7 +107,7 @@ impl Monitors {
         };
         let wanted: HashSet<ApiResource> = discovery
             .groups()
-            .flat_map(|group| group.recommended_resources())
+            .flat_map(kube::discovery::ApiGroup::recommended_resources)
             .filter(|(_, caps)| {
                 [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| caps.supports_operation(verb))
             })
@@ -116,7 +116,9 @@ impl Monitors {
             .collect();
         *self.gc.kinds.write() = Some(Arc::new(Kinds(discovery)));
         let gone: Vec<_> = self.running.keys().filter(|resource| !wanted.contains(resource)).cloned().collect();
-        gone.iter().for_each(|resource| self.stop(resource));
+        for resource in &gone {
+            self.stop(resource);
+        }
         for resource in wanted {
             if !self.running.contains_key(&resource) {
                 self.start(resource);
@@ -137,7 +139,9 @@ impl Monitors {
         if let Some(running) = self.running.remove(resource) {
             running.task.abort();
             let uids = self.gc.graph.read().of_resource(resource);
-            uids.iter().for_each(|uid| self.gc.remove(uid));
+            for uid in &uids {
+                self.gc.remove(uid);
+            }
         }
     }
 

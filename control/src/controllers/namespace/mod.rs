@@ -129,7 +129,7 @@ async fn empty(client: &Client, namespace: &str) -> Outcome {
 /// The kinds that namespaces hold, and whether each can be deleted as a collection.
 async fn content_kinds(client: &Client) -> kube::Result<Vec<(ApiResource, bool)>> {
     let discovery = Discovery::new(client.clone()).run_aggregated().await?;
-    let all = discovery.groups().flat_map(|group| group.recommended_resources());
+    let all = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
     let content = |caps: &ApiCapabilities| {
         caps.scope == Scope::Namespaced
             && caps.supports_operation(verbs::LIST)

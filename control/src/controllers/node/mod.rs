@@ -31,7 +31,7 @@ use crate::reconcile::{Context, Controller, Error, EventRecorder, Key, Queue, Sh
 /// A node may be silent for this long.
 const GRACE: Duration = Duration::from_secs(40);
 /// The same for one that has never said anything.
-const STARTUP_GRACE: Duration = Duration::from_secs(60);
+const STARTUP_GRACE: Duration = Duration::from_mins(1);
 /// How often a node is looked at.
 const PERIOD: Duration = Duration::from_secs(5);
 

@@ -128,6 +128,7 @@ pub fn leaves_in(
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use k8s_openapi::api::core::v1::Toleration;
     use serde_json::{Value, json};
@@ -192,7 +193,7 @@ mod tests {
             ]
         };
         assert_eq!(leaves_in(&tainted, &[], now()), Some(Duration::ZERO));
-        assert_eq!(leaves_in(&tainted, &toleration(json!(300)), now()), Some(Duration::from_secs(300)));
+        assert_eq!(leaves_in(&tainted, &toleration(json!(300)), now()), Some(Duration::from_mins(5)));
         assert_eq!(leaves_in(&tainted, &toleration(json!(null)), now()), None);
         let later = now() + jiff::SignedDuration::from_secs(301);
         assert_eq!(leaves_in(&tainted, &toleration(json!(300)), later), Some(Duration::ZERO));

@@ -61,7 +61,7 @@ impl Controller for ReplicaSets {
         let client = &self.shared.client;
         let own = claim::claim(client, &*set, &selector, &self.shared.pods).await?;
         let failure = if set.metadata.deletion_timestamp.is_none() { self.scale(&set, &own).await } else { None };
-        let outcome = failure.as_ref().map(|f| Err(Error::Unfinished(f.message.clone()))).unwrap_or(Ok(()));
+        let outcome = failure.as_ref().map_or(Ok(()), |f| Err(Error::Unfinished(f.message.clone())));
         self.show(&set, failure.as_ref()).await?;
         outcome?;
         Ok(plan::until_available(&set, &own, Timestamp::now()))

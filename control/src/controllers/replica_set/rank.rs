@@ -83,6 +83,7 @@ pub fn victims(candidates: Vec<Arc<Pod>>, related: &[Arc<Pod>], count: usize, no
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use serde_json::{Value, json};
 
