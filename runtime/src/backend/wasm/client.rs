@@ -47,7 +47,7 @@ struct Connection {
     sender: SendRequest<WasiBody>,
     since: Instant,
     /// Its place among the node's connections.
-    permit: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 /// The process's client.
@@ -185,7 +185,7 @@ impl Client {
                 self.handshake(stream).await?
             }
         };
-        Ok(Connection { sender, since: Instant::now(), permit })
+        Ok(Connection { sender, since: Instant::now(), _place: permit })
     }
 
     async fn handshake(

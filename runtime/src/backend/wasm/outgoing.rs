@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::client::{Client, Key, Lent, broken};
-use crate::network::{Denied, LocalHttp, PodNetwork, Protocol, Route};
+use crate::network::{Denied, PodNetwork, Protocol, Route};
 
 /// Where a guest gives no limit: for a connection, and for each wait afterwards.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -47,7 +47,8 @@ pub(super) struct GuestState {
     table: ResourceTable,
     http: WasiHttpCtx,
     outgoing: Outgoing,
-    pub(super) sockets: Sockets,
+    network: Arc<PodNetwork>,
+    sockets: Sockets,
     limiter: Limiter,
     pub(super) stdout: Pipe,
     pub(super) stderr: Pipe,
@@ -70,6 +71,7 @@ impl Guest {
             table,
             http,
             outgoing: Outgoing::new(Arc::clone(&self.outgoing), Arc::clone(&self.network)),
+            network: Arc::clone(&self.network),
             sockets: Sockets::new(Arc::clone(&self.network)),
             limiter,
             stdout,
@@ -86,6 +88,8 @@ impl Guest {
     fn wasi(&self, stdout: &Pipe, stderr: &Pipe) -> wasmtime::Result<WasiCtx> {
         let mut wasi = WasiCtx::builder();
         wasi.args(&self.args).envs(&self.env).stdout(stdout.clone()).stderr(stderr.clone());
+        // Every address that arrives at the host's implementation has been judged and translated by the pod's view.
+        wasi.socket_addr_check(|_, _| Box::pin(std::future::ready(true)));
         if let Some(folder) = &self.working_dir {
             wasi.initial_cwd(folder);
         }
@@ -107,11 +111,15 @@ impl Guest {
 }
 
 impl GuestState {
+    pub(super) fn network(&self) -> Arc<PodNetwork> {
+        Arc::clone(&self.network)
+    }
+
     pub(super) fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
     }
 
-    pub(super) fn sockets_and_table(&mut self) -> (&mut Sockets, &mut WasiCtx, &mut ResourceTable) {
+    pub(super) fn sockets(&mut self) -> (&mut Sockets, &mut WasiCtx, &mut ResourceTable) {
         (&mut self.sockets, &mut self.wasi, &mut self.table)
     }
 }

@@ -1,0 +1,106 @@
+//! Name lookup of both versions of WASI, answered by the pod's network.
+//!
+//! The 0.2 interface has a resource whose host type is private upstream, so it is linked here function by function.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures::future::BoxFuture;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Accessor, Linker, Resource, ResourceType};
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, Network};
+use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+use wasmtime_wasi::p3::bindings::sockets::{ip_name_lookup, types};
+
+use super::{PodSockets, View};
+use crate::backend::wasm::state::GuestState;
+use crate::network::Denied;
+
+const INTERFACE: &str = "wasi:sockets/ip-name-lookup@0.2.12";
+
+/// One lookup of a 0.2 guest, and what is left of its answer.
+struct Lookup {
+    pending: Option<BoxFuture<'static, Result<Vec<IpAddr>, Denied>>>,
+    answer: Result<std::vec::IntoIter<IpAddr>, ErrorCode>,
+}
+
+impl Lookup {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(pending) = &mut self.pending else { return Poll::Ready(()) };
+        let answer = std::task::ready!(pending.as_mut().poll(cx));
+        self.pending = None;
+        self.answer = answer.map(Vec::into_iter).map_err(|denied| match denied {
+            Denied::Access(_) => ErrorCode::AccessDenied,
+            _ => ErrorCode::NameUnresolvable,
+        });
+        Poll::Ready(())
+    }
+
+    fn next(&mut self) -> Result<Option<IpAddress>, ErrorCode> {
+        if self.poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            return Err(ErrorCode::WouldBlock);
+        }
+        match &mut self.answer {
+            Ok(addresses) => Ok(addresses.next().map(IpAddress::from)),
+            Err(code) => Err(*code),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Lookup {
+    async fn ready(&mut self) {
+        std::future::poll_fn(|cx| self.poll(cx)).await;
+    }
+}
+
+type Answer<T> = wasmtime::Result<(Result<T, ErrorCode>,)>;
+
+pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    let mut interface = linker.instance(INTERFACE)?;
+    interface.resource("resolve-address-stream", ResourceType::host::<Lookup>(), |mut store, rep| {
+        store.data_mut().table().delete(Resource::<Lookup>::new_own(rep))?;
+        Ok(())
+    })?;
+    interface.func_wrap(
+        "resolve-addresses",
+        |mut store: StoreContextMut<'_, GuestState>,
+         (_, name): (Resource<Network>, String)|
+         -> Answer<Resource<Lookup>> {
+            let state = store.data_mut();
+            let network = state.network();
+            let pending = Box::pin(async move { network.resolve(&name).await });
+            let lookup = Lookup { pending: Some(pending), answer: Ok(Vec::new().into_iter()) };
+            Ok((Ok(state.table().push(lookup)?),))
+        },
+    )?;
+    interface.func_wrap(
+        "[method]resolve-address-stream.resolve-next-address",
+        |mut store: StoreContextMut<'_, GuestState>, (this,): (Resource<Lookup>,)| -> Answer<Option<IpAddress>> {
+            Ok((store.data_mut().table().get_mut(&this)?.next(),))
+        },
+    )?;
+    interface.func_wrap(
+        "[method]resolve-address-stream.subscribe",
+        |mut store: StoreContextMut<'_, GuestState>,
+         (this,): (Resource<Lookup>,)|
+         -> wasmtime::Result<(Resource<DynPollable>,)> { Ok((subscribe(store.data_mut().table(), this)?,)) },
+    )
+}
+
+impl ip_name_lookup::Host for View<'_> {}
+
+impl ip_name_lookup::HostWithStore<GuestState> for PodSockets {
+    async fn resolve_addresses(
+        store: &Accessor<GuestState, Self>,
+        name: String,
+    ) -> wasmtime::Result<Result<Vec<types::IpAddress>, ip_name_lookup::ErrorCode>> {
+        let network = store.with(|mut access| Arc::clone(&access.get().pod.network));
+        Ok(match network.resolve(&name).await {
+            Ok(addresses) => Ok(addresses.into_iter().map(Into::into).collect()),
+            Err(Denied::Access(_)) => Err(ip_name_lookup::ErrorCode::AccessDenied),
+            Err(_) => Err(ip_name_lookup::ErrorCode::NameUnresolvable),
+        })
+    }
+}
