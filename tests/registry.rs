@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::registry::{PASSWORD, Registry, USER, layout};
+use support::registry::{PASSWORD, Registry, layout};
 use support::server::{pod, text};
 use support::{Wherry, eventually, prebuilt, run};
 
@@ -91,9 +91,12 @@ fn a_pull_needs_the_secret_and_says_so(harbour: &Harbour) {
     let (server, name) = (&harbour.server, format!("{}/team/secret:v1", harbour.closed.host));
     push(harbour, &component("hello-http"), &name, Some(PASSWORD)).ok();
     for (secret, password) in [("right", PASSWORD), ("wrong", "nonsense")] {
-        let server_flag = format!("--docker-server={}", harbour.closed.host);
-        let (user, password) = (format!("--docker-username={USER}"), format!("--docker-password={password}"));
-        server.kubectl(&["create", "secret", "docker-registry", secret, &server_flag, &user, &password]).ok();
+        let config = std::fs::read_to_string(harbour.closed.docker_config(password).join("config.json")).unwrap();
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "type": "kubernetes.io/dockerconfigjson",
+            "stringData": {".dockerconfigjson": config},
+        });
+        server.apply(&[secret]);
     }
     let with = |secret: &str| json!({"imagePullSecrets": [{"name": secret}]});
     server.apply(&[
