@@ -131,16 +131,6 @@ impl Client {
         bail!("the server doesn't have a resource type {called:?}")
     }
 
-    /// Finds the kind of an object.
-    pub async fn resource_of(&self, discovery: &Discovery, api_version: &str, kind: &str) -> anyhow::Result<Resource> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let gvk = kube::core::GroupVersionKind::gvk(group, version, kind);
-        let (api, ApiCapabilities { scope, .. }) = discovery
-            .resolve_gvk(&gvk)
-            .with_context(|| format!("the server does not know kind {kind:?} in version {api_version:?}"))?;
-        Ok(Resource { api, namespaced: scope == Scope::Namespaced })
-    }
-
     /// Every group and version with its resources' discovery entries.
     async fn documents(&self) -> anyhow::Result<Vec<(String, String, Vec<Value>)>> {
         let mut paths = vec![(String::new(), "v1".to_owned(), "/api/v1".to_owned())];
@@ -158,6 +148,16 @@ impl Client {
         }
         Ok(all)
     }
+}
+
+/// Finds the kind of an object.
+pub fn resource_of(discovery: &Discovery, api_version: &str, kind: &str) -> anyhow::Result<Resource> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let gvk = kube::core::GroupVersionKind::gvk(group, version, kind);
+    let (api, ApiCapabilities { scope, .. }) = discovery
+        .resolve_gvk(&gvk)
+        .with_context(|| format!("the server does not know kind {kind:?} in version {api_version:?}"))?;
+    Ok(Resource { api, namespaced: scope == Scope::Namespaced })
 }
 
 /// The plain representation.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use wherry_control::auth::UserInfo;
 use wherry_control::plane::{Config, ControlPlane};
 use wherry_runtime::backend::wasm::{Engine, GuestRuntime, WasmBackend};
@@ -21,6 +23,8 @@ use crate::pods;
 
 /// How long containers have to end when the process stops, at most; their own grace periods may be shorter.
 const CONTAINERS: Duration = Duration::from_secs(10);
+/// How long the pods of the last process have to run again before others are looked at.
+const RESUME: Duration = Duration::from_secs(10);
 /// How long requests in flight have.
 const REQUESTS: Duration = Duration::from_secs(5);
 
@@ -43,6 +47,26 @@ impl Stack {
         Ok(Self { plane, node })
     }
 
+    /// Returns when the pods that were ready when the last process ended run again; what their status says until then is of
+    /// that process. A pod that cannot run is not waited for longer than [`RESUME`].
+    pub async fn resumed(&self) {
+        let pods = &self.plane.shared().pods;
+        pods.synced().await;
+        let was_ready: Vec<_> = pods.list().into_iter().filter(|pod| is_ready(pod)).collect();
+        let runs = |pod: &Pod| {
+            let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+            self.node.manager().find(&namespace, &name).is_some_and(|shared| !shared.running().is_empty())
+        };
+        let all = async {
+            while !was_ready.iter().all(|pod| runs(pod)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(RESUME, all).await.is_err() {
+            tracing::warn!("some pods that ran before do not run yet");
+        }
+    }
+
     /// Where the API is served.
     pub fn address(&self) -> SocketAddr {
         self.plane.address()
@@ -60,6 +84,12 @@ impl Stack {
             tracing::error!(error = &error as &dyn std::error::Error, "the control plane did not stop cleanly");
         }
     }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 async fn start_node(

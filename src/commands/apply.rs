@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use wherry_runtime::image::package::Package;
 use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY};
 
-use crate::client::{Client, Connection, JSON, Resource, is_code};
+use crate::client::{Client, Connection, JSON, Resource, is_code, resource_of};
 use crate::manifest::{self, Document};
 use crate::output;
 
@@ -40,7 +40,7 @@ impl Apply {
         for mut document in documents {
             match applier.apply(&mut document).await {
                 Ok(applied) => {
-                    output::line(format!("{} {}", applied.resource.named(document.name()), applied.outcome.word()))
+                    output::line(format!("{} {}", applied.resource.named(document.name()), applied.outcome.word()));
                 }
                 Err(error) => {
                     failed += 1;
@@ -53,7 +53,10 @@ impl Apply {
                 }
             }
         }
-        if failed > 0 { bail!("{failed} objects could not be applied") } else { Ok(()) }
+        if failed > 0 {
+            bail!("{failed} objects could not be applied");
+        }
+        Ok(())
     }
 }
 
@@ -100,7 +103,7 @@ impl Applier {
 
     /// Packages what needs it, then creates or changes the object.
     pub async fn apply(&mut self, document: &mut Document) -> anyhow::Result<Applied> {
-        let resource = self.client.resource_of(&self.discovery, document.api_version(), document.kind()).await?;
+        let resource = resource_of(&self.discovery, document.api_version(), document.kind())?;
         if document.name().is_empty() {
             bail!("metadata.name is needed to apply an object");
         }

@@ -7,7 +7,7 @@ use clap::Args;
 use kube::discovery::Discovery;
 use serde_json::{Value, json};
 
-use crate::client::{Client, Connection, JSON, Resource, is_code};
+use crate::client::{Client, Connection, JSON, Resource, is_code, resource_of};
 use crate::{manifest, output};
 
 /// How often it is asked whether an object is gone.
@@ -64,7 +64,7 @@ impl Delete {
             let discovery =
                 Discovery::new(client.kube.clone()).run().await.context("the server's kinds cannot be listed")?;
             for document in manifest::read(&self.filename)? {
-                let resource = client.resource_of(&discovery, document.api_version(), document.kind()).await?;
+                let resource = resource_of(&discovery, document.api_version(), document.kind())?;
                 let namespace = document.namespace().unwrap_or(&client.namespace).to_owned();
                 targets.push((resource, namespace, document.name().to_owned()));
             }

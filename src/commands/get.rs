@@ -50,7 +50,7 @@ pub struct Get {
 impl Get {
     pub async fn run(mut self) -> anyhow::Result<()> {
         if let Some((kind, name)) = self.kind.clone().split_once('/') {
-            self.kind = kind.to_owned();
+            kind.clone_into(&mut self.kind);
             self.names.insert(0, name.to_owned());
         }
         let client = self.connection.open().await?;
@@ -90,8 +90,11 @@ impl Get {
         for path in self.paths(client, resource) {
             let accept = if wants_table { TABLE } else { JSON };
             let answer: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, accept, None).await?)?;
-            version =
-                answer.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+            answer
+                .pointer("/metadata/resourceVersion")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .clone_into(&mut version);
             if wants_table {
                 let table = self.table(&answer, resource);
                 if gap && !table.is_empty() {

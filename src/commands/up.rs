@@ -116,6 +116,7 @@ impl Up {
         documents: Vec<manifest::Document>,
         progress: Progress,
     ) -> anyhow::Result<()> {
+        stack.resumed().await;
         if documents.is_empty() {
             return Ok(());
         }
