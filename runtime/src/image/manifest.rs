@@ -38,12 +38,16 @@ pub enum ManifestError {
     Parse(serde_json::Error),
     #[error("the image's config is not one: {0}")]
     Config(serde_json::Error),
-    #[error("a Wasm artifact has one layer of type {WASM_LAYER}, this one has {0}")]
-    Layers(usize),
+    #[error("a Wasm artifact has one layer of type {WASM_LAYER}, this one has {}", types(.0))]
+    Layers(Vec<String>),
     #[error("the index has no entry for wasm or {0}; it has {1}")]
     Platform(String, String),
     #[error("layers of type {0} are not supported by this version; push the component with `wherry push`")]
     OldForm(String),
+}
+
+fn types(layers: &[String]) -> String {
+    if layers.is_empty() { "none".to_owned() } else { layers.join(", ") }
 }
 
 /// Parses a manifest or an index.
@@ -104,7 +108,7 @@ pub fn form(manifest: &OciImageManifest, config: &[u8]) -> Result<Form, Manifest
     if is_artifact(manifest) {
         return match manifest.layers.as_slice() {
             [layer] if layer.media_type == WASM_LAYER => Ok(Form::Artifact { layer: layer.clone() }),
-            layers => Err(ManifestError::Layers(layers.len())),
+            layers => Err(ManifestError::Layers(layers.iter().map(|layer| layer.media_type.clone()).collect())),
         };
     }
     if let Some(layer) = manifest.layers.iter().find(|layer| layer.media_type.contains("wasm")) {
@@ -165,7 +169,7 @@ mod tests {
     fn an_artifact_with_two_layers_is_refused() {
         assert!(matches!(
             form(&manifest(WASM_CONFIG, &[WASM_LAYER, WASM_LAYER]), b"{}"),
-            Err(ManifestError::Layers(2))
+            Err(ManifestError::Layers(types)) if types.len() == 2
         ));
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use oci_distribution::client::{ClientConfig, ClientProtocol};
-use oci_distribution::errors::OciDistributionError;
+use oci_distribution::errors::{DigestError, OciDistributionError};
 use oci_distribution::manifest::OciDescriptor;
 use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference};
@@ -36,6 +36,8 @@ pub enum SourceError {
     Unreachable { registry: String, message: String },
     #[error("{registry} answered {message}")]
     Answer { registry: String, message: String },
+    #[error("digest mismatch: what the registry sent for {expected} is {actual}; the image is corrupt")]
+    Digest { expected: String, actual: String },
 }
 
 /// A blob's bytes as they arrive.
@@ -108,10 +110,17 @@ impl Source for Registry {
         };
         let stream = client.pull_blob_stream(image, blob).await.map_err(|error| explain(image, error))?;
         let registry = image.registry().to_owned();
-        Ok(stream
-            .stream
-            .map_err(move |error| SourceError::Unreachable { registry: registry.clone(), message: error.to_string() })
-            .boxed())
+        Ok(stream.stream.map_err(move |error| broken(&registry, &error)).boxed())
+    }
+}
+
+/// Why a blob broke off.
+fn broken(registry: &str, error: &std::io::Error) -> SourceError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(DigestError::VerificationError { expected, actual }) => {
+            SourceError::Digest { expected: expected.clone(), actual: actual.clone() }
+        }
+        _ => SourceError::Unreachable { registry: registry.to_owned(), message: error.to_string() },
     }
 }
 
