@@ -57,11 +57,28 @@ pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), ApiError> {
     }
 }
 
+/// Metadata that is empty is as good as absent: Kubernetes writes neither.
+const EMPTY_IS_ABSENT: [&str; 4] = ["annotations", "finalizers", "labels", "ownerReferences"];
+
+fn drop_empty(object: &mut Value) {
+    for field in EMPTY_IS_ABSENT {
+        let empty = match object::meta(object, field) {
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            _ => false,
+        };
+        if empty {
+            object::remove_meta(object, field);
+        }
+    }
+}
+
 /// Writes what only the server writes on a create. The name may still be missing, if it is to be generated.
 pub(crate) fn prepare_create(resource: &Descriptor, object: &mut Value, now: Timestamp) {
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion"] {
         object::remove_meta(object, field);
     }
+    drop_empty(object);
     object::set_meta(object, "uid", new_uid());
     object::set_meta(object, "creationTimestamp", object::format_time(now));
     if resource.generation {
@@ -86,6 +103,7 @@ pub(crate) fn prepare_update(resource: &Descriptor, new: &mut Value, old: &Value
     }
     object::remove_meta(new, "selfLink");
     object::remove_meta(new, "managedFields");
+    drop_empty(new);
     match part {
         Part::Main if resource.has_status() => copy_field(new, old, "status"),
         Part::Main => {}

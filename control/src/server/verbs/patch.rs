@@ -36,7 +36,7 @@ pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Res
         let patched = patch::apply(kind, &resource, &shown, &decoded.object)?;
         let mut changed = if view.is_object() {
             let patched = Decoded { object: patched, warnings: decoded.warnings.clone() };
-            let checked = decode::object(&resource, patched, options.validation)?;
+            let checked = decode::patched(&resource, patched, &decoded.object, options.validation)?;
             warnings = checked.warnings;
             checked.object
         } else {
