@@ -3,7 +3,7 @@
 
 pub mod backend;
 pub mod image;
-pub mod network;
 pub mod log;
+pub mod network;
 pub mod node;
 pub mod pod;
