@@ -11,7 +11,7 @@ pub mod controllers;
 mod hex;
 pub mod plane;
 pub mod reconcile;
-pub mod scheduler;
 pub mod registry;
+pub mod scheduler;
 pub mod server;
 pub mod store;
