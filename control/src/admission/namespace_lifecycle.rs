@@ -60,8 +60,8 @@ impl Plugin for NamespaceLifecycle {
 
 fn missing(namespace: &str) -> ApiError {
     let mut error = ApiError::new(404, "NotFound", format!("namespaces {namespace:?} not found"));
-    error.details.name = namespace.to_owned();
-    error.details.kind = "namespaces".to_owned();
+    namespace.clone_into(&mut error.details.name);
+    "namespaces".clone_into(&mut error.details.kind);
     error
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn object(
         Form::Table { .. } => {
             let revision = object::resource_version(&tree);
             let row = transform(accepted.form, resource, &tree, Timestamp::now());
-            value(accepted, code, &whole_table(accepted.form, resource, revision, vec![row], true))
+            value(accepted, code, &whole_table(accepted.form, resource, revision, &[row], true))
         }
         Form::Metadata { .. } => value(accepted, code, &transform(accepted.form, resource, &tree, Timestamp::now())),
     }
@@ -58,7 +58,7 @@ pub(crate) fn transform(form: Form, resource: &Descriptor, tree: &Value, now: Ti
 }
 
 /// A Table with these rows; `columns`: with their definitions.
-pub(crate) fn whole_table(form: Form, resource: &Descriptor, revision: &str, rows: Vec<Value>, columns: bool) -> Value {
+pub(crate) fn whole_table(form: Form, resource: &Descriptor, revision: &str, rows: &[Value], columns: bool) -> Value {
     let version = if let Form::Table { version, .. } = form { version } else { "v1" };
     let definitions = if columns { table::columns(resource) } else { json!([]) };
     json!({

@@ -4,7 +4,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
-use wherry_api::resource::Descriptor;
+use wherry_api::field::{ErrorList, FieldError};
 use wherry_api::status::{ApiError, Cause};
 
 use super::body::{self, Body};
@@ -65,15 +65,6 @@ impl ServerError {
     pub fn is_internal(&self) -> bool {
         self.to_api().code >= 500
     }
-
-    /// A failed precondition of a write, said of the object that was to be written.
-    pub fn of_write(error: StoreError, resource: &Descriptor, name: &str) -> Self {
-        match error {
-            StoreError::Precondition { actual: None, .. } => ApiError::not_found(resource, name).into(),
-            StoreError::Precondition { .. } => ApiError::modified(resource, name).into(),
-            other => Self::Store(other),
-        }
-    }
 }
 
 fn store(error: &StoreError) -> ApiError {
@@ -90,14 +81,12 @@ fn store(error: &StoreError) -> ApiError {
         StoreError::Locked { .. } | StoreError::Newer { .. } | StoreError::Damaged { .. } | StoreError::Engine(_) => {
             ApiError::internal("the store failed")
         }
-        #[allow(unreachable_patterns)]
-        _ => ApiError::internal("the store failed"),
     }
 }
 
 fn cache(error: &CacheError) -> ApiError {
     match error {
-        CacheError::Expired { .. } => ApiError::expired(error.to_string()),
+        CacheError::Expired { .. } | CacheError::TooSlow => ApiError::expired(error.to_string()),
         CacheError::TooLarge { .. } => {
             let mut answer = ApiError::timeout(error.to_string());
             answer.details.retry_after_seconds = 1;
@@ -108,10 +97,27 @@ fn cache(error: &CacheError) -> ApiError {
             });
             answer
         }
-        CacheError::TooSlow => ApiError::expired(error.to_string()),
         CacheError::Unknown(_) => ApiError::no_such_path(),
         CacheError::Store(error) => store(error),
     }
+}
+
+/// 422 for what has no descriptor (options, bindings, token requests); `group` may be empty.
+pub(crate) fn invalid(kind: &str, group: &str, name: &str, errors: &ErrorList) -> ApiError {
+    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let joined = if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) };
+    let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+    let mut error = ApiError::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {joined}"));
+    name.clone_into(&mut error.details.name);
+    group.clone_into(&mut error.details.group);
+    kind.clone_into(&mut error.details.kind);
+    let cause = |e: &FieldError| Cause {
+        reason: e.kind.reason().to_owned(),
+        message: e.message.clone(),
+        field: e.path.to_string(),
+    };
+    error.details.causes = errors.iter().map(cause).collect();
+    error
 }
 
 /// The answer for a failure.

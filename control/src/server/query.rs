@@ -4,8 +4,9 @@
 use url::form_urlencoded;
 use wherry_api::decode::FieldValidation;
 use wherry_api::field::{ErrorList, Path};
-use wherry_api::status::{ApiError, Cause};
+use wherry_api::status::ApiError;
 
+use super::error;
 use crate::store::Revision;
 
 /// The decoded pairs of a query, in order.
@@ -206,18 +207,9 @@ fn parse_version(text: &str) -> Result<Revision, ApiError> {
     })
 }
 
-/// 422 for options, which have no descriptor.
+/// 422 for options of `meta.k8s.io`.
 pub(crate) fn invalid_options(kind: &str, errors: &ErrorList) -> ApiError {
-    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    let joined = if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) };
-    let mut error = ApiError::new(422, "Invalid", format!("{kind}.meta.k8s.io \"\" is invalid: {joined}"));
-    error.details.group = "meta.k8s.io".into();
-    error.details.kind = kind.to_owned();
-    error.details.causes = errors
-        .iter()
-        .map(|e| Cause { reason: e.kind.reason().to_owned(), message: e.message.clone(), field: e.path.to_string() })
-        .collect();
-    error
+    error::invalid(kind, "meta.k8s.io", "", errors)
 }
 
 #[cfg(test)]

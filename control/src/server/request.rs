@@ -71,7 +71,7 @@ impl RequestInfo {
             _ => parts,
         };
         let mut parts = parts.iter();
-        self.resource = parts.next()?.clone();
+        self.resource.clone_from(parts.next()?);
         self.name = parts.next().cloned().unwrap_or_default();
         self.subresource = parts.next().cloned().unwrap_or_default();
         self.rest = parts.map(String::as_str).collect::<Vec<_>>().join("/");

@@ -11,7 +11,7 @@ use wherry_api::status::ApiError;
 use crate::server::answer;
 use crate::server::body::Body;
 use crate::server::call::Call;
-use crate::server::error::ServerError;
+use crate::server::error::{self, ServerError};
 use crate::server::metadata;
 use crate::server::query::WriteOptions;
 use crate::server::verbs::update::modify_own;
@@ -50,8 +50,7 @@ fn target(binding: &Value) -> Result<String, ApiError> {
     if errors.is_empty() {
         return Ok(node);
     }
-    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    Err(ApiError::new(422, "Invalid", format!("Binding {:?} is invalid: {}", object::name(binding), list.join(", "))))
+    Err(error::invalid("Binding", "", object::name(binding), &errors))
 }
 
 /// The pod on its node. Error: 409 if it has one or is being deleted.
@@ -59,8 +58,8 @@ fn bound(pod: &Value, binding: &Value, node: &str, name: &str) -> Result<Value, 
     let conflict = |why: String| {
         let mut error =
             ApiError::new(409, "Conflict", format!("Operation cannot be fulfilled on pods/binding {name:?}: {why}"));
-        error.details.name = name.to_owned();
-        error.details.kind = "pods/binding".to_owned();
+        name.clone_into(&mut error.details.name);
+        "pods/binding".clone_into(&mut error.details.kind);
         error
     };
     let asked = object::uid(binding);

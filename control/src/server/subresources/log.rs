@@ -6,11 +6,11 @@ use serde_json::Value;
 use url::form_urlencoded::Serializer;
 use wherry_api::field::{ErrorList, Path};
 use wherry_api::object;
-use wherry_api::status::{ApiError, Cause};
+use wherry_api::status::ApiError;
 
 use crate::server::body::Body;
 use crate::server::call::Call;
-use crate::server::error::ServerError;
+use crate::server::error::{self, ServerError};
 use crate::server::nodes;
 use crate::server::query::Query;
 use crate::server::verbs::get;
@@ -81,15 +81,7 @@ fn check(query: &Query, pod: &str) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
-    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    let mut error = ApiError::new(422, "Invalid", format!("PodLogOptions {pod:?} is invalid: {}", list.join(", ")));
-    error.details.name = pod.to_owned();
-    error.details.kind = "PodLogOptions".into();
-    error.details.causes = errors
-        .iter()
-        .map(|e| Cause { reason: e.kind.reason().into(), message: e.message.clone(), field: e.path.to_string() })
-        .collect();
-    Err(error)
+    Err(error::invalid("PodLogOptions", "", pod, &errors))
 }
 
 /// The container that is meant. Error: 400, with those there are.
@@ -106,14 +98,16 @@ fn container(pod: &Value, asked: Option<&str>) -> Result<String, ApiError> {
         (None, [only]) => Ok(only.clone()),
         (None, []) => Err(ApiError::bad_request(format!("a container name must be specified for pod {pod}"))),
         (None, _) => {
-            let mut text =
-                format!("a container name must be specified for pod {pod}, choose one of: [{}]", main.join(" "));
-            if !init.is_empty() {
-                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
-            }
-            if !ephemeral.is_empty() {
-                text.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
-            }
+            let others = |kind: &str, names: &[String]| match names {
+                [] => String::new(),
+                names => format!(" or one of the {kind} containers: [{}]", names.join(" ")),
+            };
+            let text = format!(
+                "a container name must be specified for pod {pod}, choose one of: [{}]{}{}",
+                main.join(" "),
+                others("init", &init),
+                others("ephemeral", &ephemeral),
+            );
             Err(ApiError::bad_request(text))
         }
     }

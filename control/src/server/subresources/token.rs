@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use wherry_api::field::{ErrorList, Path};
 use wherry_api::object;
 use wherry_api::resource::{GroupResource, Subresource};
-use wherry_api::status::{ApiError, Cause};
+use wherry_api::status::ApiError;
 
 use crate::admission::Operation;
 use crate::auth::tokens::{Reference, TokenSpec};
 use crate::server::body::Body;
 use crate::server::call::Call;
-use crate::server::error::ServerError;
+use crate::server::error::{self, ServerError};
 use crate::server::query::WriteOptions;
 use crate::server::verbs::get;
 use crate::server::{answer, metadata};
@@ -67,20 +67,7 @@ fn reference(object: &Value) -> Reference {
 fn invalid(path: &Path, value: &Value, detail: &str) -> ApiError {
     let mut errors = ErrorList::default();
     errors.invalid(path, value, detail);
-    let causes: Vec<Cause> = errors
-        .iter()
-        .map(|e| Cause { reason: e.kind.reason().into(), message: e.message.clone(), field: e.path.to_string() })
-        .collect();
-    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    let mut error = ApiError::new(
-        422,
-        "Invalid",
-        format!("TokenRequest.authentication.k8s.io \"\" is invalid: {}", list.join(", ")),
-    );
-    error.details.group = "authentication.k8s.io".into();
-    error.details.kind = "TokenRequest".into();
-    error.details.causes = causes;
-    error
+    error::invalid("TokenRequest", "authentication.k8s.io", "", &errors)
 }
 
 fn seconds(request: &Value) -> Result<i64, ApiError> {
@@ -115,7 +102,7 @@ fn bind(call: &Call, request: &Value, spec: &mut TokenSpec) -> Result<(), Server
         let entry = call.server.cache().get(&resource, namespace, &name).ok_or_else(|| {
             let mut error = ApiError::new(404, "NotFound", format!("{plural} {name:?} not found"));
             error.details.name.clone_from(&name);
-            error.details.kind = plural.to_owned();
+            plural.clone_into(&mut error.details.kind);
             error
         })?;
         if !uid.is_empty() && *uid != *entry.meta.uid {

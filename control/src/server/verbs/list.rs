@@ -229,7 +229,7 @@ fn table(call: &Call, page: &List) -> Result<Response<Body>, ServerError> {
         .iter()
         .map(|entry| Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(&entry.bytes)?, now)));
     let rows = rows.collect::<Result<Vec<_>, ServerError>>()?;
-    let mut table = answer::whole_table(call.accepted.form, &call.resource, "", rows, true);
+    let mut table = answer::whole_table(call.accepted.form, &call.resource, "", &rows, true);
     object::set_at(&mut table, "metadata", metadata(page));
     answer::value(call.accepted, StatusCode::OK, &table)
 }

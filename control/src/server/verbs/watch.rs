@@ -136,7 +136,7 @@ impl Writer {
         if matches!(self.form, Form::Table { .. }) {
             let columns = std::mem::take(&mut self.columns);
             let revision = object::resource_version(tree);
-            return answer::whole_table(self.form, &self.resource, revision, vec![shown], columns);
+            return answer::whole_table(self.form, &self.resource, revision, &[shown], columns);
         }
         shown
     }
@@ -156,7 +156,7 @@ impl Writer {
                     wherry_api::table::IncludeObject::None => Value::Null,
                     _ => mark,
                 }});
-                answer::whole_table(self.form, &self.resource, &revision.to_string(), vec![row], false)
+                answer::whole_table(self.form, &self.resource, &revision.to_string(), &[row], false)
             }
             Form::Metadata { .. } => answer::transform(self.form, &self.resource, &mark, Timestamp::now()),
         };
