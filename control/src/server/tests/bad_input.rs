@@ -52,7 +52,7 @@ async fn unknown_and_duplicate_fields_are_errors_warnings_or_nothing() {
     api.post(CONFIG_MAPS, &config_map("y")).await.expect(201);
     let patch = Request::patch(format!("{CONFIG_MAPS}/y?fieldValidation=Strict"))
         .header(CONTENT_TYPE, "application/merge-patch+json");
-    assert_eq!(api.send(patch, "{\"dat\":{}}").await.code, 400);
+    assert_eq!(api.send(patch, "{\"dat\":{}}").await.code, 422);
 }
 
 #[tokio::test]
