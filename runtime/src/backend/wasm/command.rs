@@ -83,7 +83,7 @@ impl Drop for Command {
 
 /// Runs the command to its end; everything it wrote is in its log when this returns.
 async fn run(guest: &Guest, entered: oneshot::Sender<Result<(), String>>) -> Exit {
-    let (mut store, denied) = match guest.store() {
+    let (mut store, denied) = match guest.store(1) {
         Ok(store) => store,
         Err(error) => return cannot_run(entered, &error),
     };

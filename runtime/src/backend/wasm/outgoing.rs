@@ -24,6 +24,9 @@ use crate::network::{Denied, PodNetwork, Protocol, Route};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Bytes of a body that the host holds for a guest at once, so that many bodies which nobody reads stay small.
+const CHUNK: usize = 64 << 10;
+
 /// One instance's way to other servers.
 pub(super) struct Outgoing {
     client: Arc<Client>,
@@ -51,6 +54,14 @@ impl WasiHttpHooks for Outgoing {
             // A request's own failure is its response's: nothing is left to report.
             Ok((response, Box::new(std::future::ready(Ok(()))) as Io))
         })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
     }
 }
 

@@ -14,15 +14,19 @@ use super::linker::Prepared;
 use super::meter::{Cpu, Lane, Meter};
 use super::outgoing::Outgoing;
 use super::output::Pipe;
-use super::sockets::Sockets;
+use super::sockets::{self, Sockets};
 use crate::backend::{LogSink, Stream};
 use crate::network::PodNetwork;
 
 /// Bytes of one `fields` resource: what servers commonly accept.
-const FIELDS: usize = 64 << 10;
+const FIELDS: usize = 16 << 10;
 
-/// Host memory behind one entry of a resource table, for its bound.
-const TABLE_ENTRY: u64 = 2048;
+/// The most that one entry of a resource table keeps in the host: its `fields`. What a guest can make the host keep is so
+/// bounded by its memory limit once more, whatever it fills its tables with.
+const TABLE_ENTRY: u64 = FIELDS as u64;
+
+/// Entries of an instance's table, however small its share is, and however large.
+const ENTRIES: std::ops::RangeInclusive<u64> = 512..=65_536;
 
 /// What a guest is given, the same for every instance of its container.
 pub(super) struct Guest {
@@ -55,15 +59,15 @@ pub(super) struct GuestState {
 }
 
 impl Guest {
-    /// A store for a new instance, and whether it was denied memory, which is asked after its end.
-    pub(super) fn store(&self) -> wasmtime::Result<(Store<GuestState>, Arc<std::sync::atomic::AtomicBool>)> {
+    /// A store for a new instance, one of at most so many, and whether it was denied memory, which is asked after its end.
+    pub(super) fn store(&self, of: usize) -> wasmtime::Result<(Store<GuestState>, Arc<std::sync::atomic::AtomicBool>)> {
         let limiter = Limiter::new(Arc::clone(&self.usage));
         let denied = limiter.denied();
         let stdout = Pipe::new(Arc::clone(&self.log), Stream::Stdout);
         let stderr = Pipe::new(Arc::clone(&self.log), Stream::Stderr);
         let mut table = ResourceTable::new();
-        let entries = (self.usage.limit() / TABLE_ENTRY).clamp(1024, 65_536);
-        table.set_max_capacity(usize::try_from(entries).unwrap_or(1024));
+        let share = self.usage.limit() / TABLE_ENTRY / (of as u64).max(1);
+        table.set_max_capacity(share.clamp(*ENTRIES.start(), *ENTRIES.end()) as usize);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS);
         let state = GuestState {
@@ -88,8 +92,7 @@ impl Guest {
     fn wasi(&self, stdout: &Pipe, stderr: &Pipe) -> wasmtime::Result<WasiCtx> {
         let mut wasi = WasiCtx::builder();
         wasi.args(&self.args).envs(&self.env).stdout(stdout.clone()).stderr(stderr.clone());
-        // Every address that arrives at the host's implementation has been judged and translated by the pod's view.
-        wasi.socket_addr_check(|_, _| Box::pin(std::future::ready(true)));
+        sockets::allow(&mut wasi);
         if let Some(folder) = &self.working_dir {
             wasi.initial_cwd(folder);
         }

@@ -254,7 +254,7 @@ impl Pool {
     /// Makes an instance and serves with it until it is used up, idle or broken.
     async fn serve(&self, first: Job) {
         let Prepared::Http { pre, .. } = &*self.guest.prepared else { return };
-        let (mut store, denied) = match self.guest.store() {
+        let (mut store, denied) = match self.guest.store(self.bounds.instances) {
             Ok(store) => store,
             Err(error) => {
                 let _ = first.reply.send(Err(error));

@@ -27,8 +27,9 @@ struct Pod {
 
 impl Pod {
     fn new(network: &Lone, name: &str) -> Self {
-        let wasi = WasiCtx::builder().socket_addr_check(|_, _| Box::pin(std::future::ready(true))).build();
-        Self { pod: Sockets::new(network.pod(name)), wasi, table: ResourceTable::new() }
+        let mut wasi = WasiCtx::builder();
+        allow(&mut wasi);
+        Self { pod: Sockets::new(network.pod(name)), wasi: wasi.build(), table: ResourceTable::new() }
     }
 
     fn view(&mut self) -> View<'_> {
