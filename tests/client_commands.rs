@@ -175,7 +175,7 @@ fn mistakes_in_manifests_are_placed(server: &Wherry) {
     );
     has(
         &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_B}\n"),
-        &["configmap", "A_B", "metadata.name", "RFC 1123"],
+        &["ConfigMap A_B", "metadata.name", "RFC 1123"],
     );
     has(&apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {n: 1}\n"), &["data", "string"]);
     let path = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: ./lost.wasm}]}\n";
