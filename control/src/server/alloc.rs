@@ -1,10 +1,11 @@
 //! Cluster addresses and node ports of Services, handed out in the same path that writes them.
 //!
-//! What must stay true: no address or port has two owners, also with many writers; what a failed or dry-run write took is
-//! free again. The state is one map in memory, bounded by the address range and the port range; it is rebuilt from the
-//! stored Services at start.
+//! What must stay true: no address or port has two owners, also with many writers of one Service; what a failed or dry-run
+//! write took is free again, unless another write of the same Service has it. The state is one map in memory, bounded by the
+//! address range and the port range; it is rebuilt from the stored Services at start.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -82,18 +83,45 @@ enum Item {
     Port(u16),
 }
 
+/// The Service that has an item. One that is made again under the same name is another one: its items must not go with the
+/// end of the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Owner {
+    key: String,
+    uid: String,
+}
+
+impl Owner {
+    fn new(key: &Key, uid: &str) -> Self {
+        Self { key: key.as_str().to_owned(), uid: uid.to_owned() }
+    }
+}
+
+/// Why an item is taken: free again when nothing of it holds.
+#[derive(Debug)]
+struct Claim {
+    owner: Owner,
+    /// Writes of the owner in flight that have it.
+    holds: u32,
+    /// Whether the stored owner has it.
+    stored: bool,
+}
+
+type Taken = BTreeMap<Item, Claim>;
+
 /// The allocators of one server.
 #[derive(Clone, Debug)]
 pub struct Allocators {
     range: Cidr,
     ports: RangeInclusive<u16>,
-    taken: Arc<Mutex<BTreeMap<Item, Key>>>,
+    taken: Arc<Mutex<Taken>>,
 }
 
 /// What a write has taken: freed again unless it is kept.
 #[derive(Debug, Default)]
 pub struct Hold {
     allocators: Option<Allocators>,
+    owner: Owner,
     took: Vec<Item>,
     /// What the object no longer has; freed when the write has happened.
     frees: Vec<Item>,
@@ -102,11 +130,23 @@ pub struct Hold {
 impl Hold {
     /// The write happened.
     pub fn keep(mut self) {
-        self.took.clear();
-        if let Some(allocators) = &self.allocators {
-            let mut taken = allocators.taken.lock();
-            for item in std::mem::take(&mut self.frees) {
-                taken.remove(&item);
+        let (took, frees) = (std::mem::take(&mut self.took), std::mem::take(&mut self.frees));
+        self.settle(&took, |claim| {
+            claim.holds = claim.holds.saturating_sub(1);
+            claim.stored = true;
+        });
+        self.settle(&frees, |claim| claim.stored = false);
+    }
+
+    /// Changes claims, and frees what nothing claims any more.
+    fn settle(&self, items: &[Item], change: impl Fn(&mut Claim)) {
+        let Some(allocators) = self.allocators.as_ref().filter(|_| !items.is_empty()) else { return };
+        let mut taken = allocators.taken.lock();
+        for item in items {
+            let Some(claim) = taken.get_mut(item).filter(|claim| claim.owner == self.owner) else { continue };
+            change(claim);
+            if claim.holds == 0 && !claim.stored {
+                taken.remove(item);
             }
         }
     }
@@ -114,12 +154,8 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if let (Some(allocators), false) = (&self.allocators, self.took.is_empty()) {
-            let mut taken = allocators.taken.lock();
-            for item in &self.took {
-                taken.remove(item);
-            }
-        }
+        let took = std::mem::take(&mut self.took);
+        self.settle(&took, |claim| claim.holds = claim.holds.saturating_sub(1));
     }
 }
 
@@ -143,15 +179,21 @@ impl Allocators {
     pub fn restore(&self, key: &Key, service: &Value) {
         let mut taken = self.taken.lock();
         for item in items(service) {
-            taken.entry(item).or_insert_with(|| key.clone());
+            let owner = Owner::new(key, object::uid(service));
+            taken.entry(item).or_insert(Claim { owner, holds: 0, stored: true });
         }
     }
 
-    /// Frees all that an object has.
-    pub fn release(&self, key: &Key) {
-        if key.as_str().starts_with("core/services/") {
-            self.taken.lock().retain(|_, owner| owner != key);
+    /// Frees all that an object has, which is gone.
+    pub fn release(&self, key: &Key, uid: &str) {
+        if !key.as_str().starts_with("core/services/") {
+            return;
         }
+        let owner = Owner::new(key, uid);
+        self.taken.lock().retain(|_, claim| {
+            claim.stored &= claim.owner != owner;
+            claim.stored || claim.holds > 0
+        });
     }
 
     /// Fills in and takes what an object that is about to be written needs. Objects other than Services need nothing.
@@ -170,10 +212,11 @@ impl Allocators {
         }
         let mut errors = ErrorList::default();
         families(object, &mut errors);
-        let mut hold = Hold { allocators: Some(self.clone()), took: Vec::new(), frees: Vec::new() };
+        let owner = Owner::new(key, object::uid(object));
+        let mut hold = Hold { allocators: Some(self.clone()), owner, took: Vec::new(), frees: Vec::new() };
         if errors.is_empty() {
-            self.address(key, object, &mut hold, &mut errors);
-            self.node_ports(key, object, &mut hold, &mut errors);
+            self.address(object, &mut hold, &mut errors);
+            self.node_ports(object, &mut hold, &mut errors);
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, object::name(object), &errors));
@@ -185,22 +228,20 @@ impl Allocators {
         Ok(hold)
     }
 
-    fn address(&self, key: &Key, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) {
+    fn address(&self, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) {
         if !needs_address(object) {
             return;
         }
         let path = Path::new("spec").child("clusterIPs");
         let asked = cluster_ip(object).to_owned();
         let got = if asked.is_empty() {
-            self.any_address(key).map_err(|_| "failed to allocate a serviceIP: range is full".to_owned())
+            self.any_address(&hold.owner).map_err(|_| "failed to allocate a serviceIP: range is full".to_owned())
         } else {
-            self.this_address(key, &asked)
+            self.this_address(&hold.owner, &asked)
         };
         match got {
-            Ok((address, new)) => {
-                if new {
-                    hold.took.push(Item::Address(address));
-                }
+            Ok(address) => {
+                hold.took.push(Item::Address(address));
                 object::set_at(object, "spec.clusterIP", address.to_string());
                 object::set_at(object, "spec.clusterIPs", json!([address.to_string()]));
             }
@@ -208,7 +249,7 @@ impl Allocators {
         }
     }
 
-    fn this_address(&self, key: &Key, asked: &str) -> Result<(Ipv4Addr, bool), String> {
+    fn this_address(&self, owner: &Owner, asked: &str) -> Result<Ipv4Addr, String> {
         let address: Ipv4Addr =
             asked.parse().map_err(|_| "must be a valid IPv4 address of this cluster's service range".to_owned())?;
         if !self.range.contains(address) {
@@ -218,28 +259,22 @@ impl Allocators {
                 self.range
             ));
         }
-        match self.take(Item::Address(address), key) {
-            Ok(new) => Ok((address, new)),
-            Err(_) => Err(format!("failed to allocate IP {address}: provided IP is already allocated")),
-        }
+        self.take(Item::Address(address), owner)
+            .map_err(|_| format!("failed to allocate IP {address}: provided IP is already allocated"))?;
+        Ok(address)
     }
 
     /// A free address, at first from beyond those that are left for requests.
-    fn any_address(&self, key: &Key) -> Result<(Ipv4Addr, bool), Refused> {
+    fn any_address(&self, owner: &Owner) -> Result<Ipv4Addr, Refused> {
         let (size, reserved) = (self.range.size(), self.range.reserved());
         let start = rand::random_range(reserved..size);
         let order = (start..size).chain(reserved..start).chain(1..reserved);
         let mut taken = self.taken.lock();
-        for address in order.map(|n| self.range.nth(n)) {
-            if let std::collections::btree_map::Entry::Vacant(free) = taken.entry(Item::Address(address)) {
-                free.insert(key.clone());
-                return Ok((address, true));
-            }
-        }
-        Err(Refused::Full)
+        let free = |address: &Ipv4Addr| claim_free(&mut taken, Item::Address(*address), owner);
+        order.map(|n| self.range.nth(n)).find(free).ok_or(Refused::Full)
     }
 
-    fn node_ports(&self, key: &Key, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) {
+    fn node_ports(&self, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) {
         if !needs_node_ports(object) {
             return;
         }
@@ -249,9 +284,8 @@ impl Allocators {
         for (index, port) in ports.iter().enumerate() {
             let Some(asked) = node_port(port) else { continue };
             let path = path.index(index).child("nodePort");
-            match self.this_port(key, asked) {
-                Ok((port, true)) => hold.took.push(Item::Port(port)),
-                Ok((_, false)) => {}
+            match self.this_port(&hold.owner, asked) {
+                Ok(port) => hold.took.push(Item::Port(port)),
                 Err(Refused::OutOfRange) => {
                     let range = format!("{}-{}", self.ports.start(), self.ports.end());
                     let detail =
@@ -262,7 +296,7 @@ impl Allocators {
             }
         }
         for (index, port) in ports.iter_mut().enumerate().filter(|(_, p)| node_port(p).is_none()) {
-            match self.any_port(key) {
+            match self.any_port(&hold.owner) {
                 Ok(chosen) => {
                     hold.took.push(Item::Port(chosen));
                     object::set_at(port, "nodePort", chosen);
@@ -275,39 +309,40 @@ impl Allocators {
         }
     }
 
-    fn this_port(&self, key: &Key, asked: i64) -> Result<(u16, bool), Refused> {
+    fn this_port(&self, owner: &Owner, asked: i64) -> Result<u16, Refused> {
         let port = u16::try_from(asked).map_err(|_| Refused::OutOfRange)?;
         if !self.ports.contains(&port) {
             return Err(Refused::OutOfRange);
         }
-        Ok((port, self.take(Item::Port(port), key)?))
+        self.take(Item::Port(port), owner)?;
+        Ok(port)
     }
 
-    fn any_port(&self, key: &Key) -> Result<u16, Refused> {
+    fn any_port(&self, owner: &Owner) -> Result<u16, Refused> {
         let (first, last) = (*self.ports.start(), *self.ports.end());
         let start = rand::random_range(first..=last);
         let mut taken = self.taken.lock();
-        for port in (start..=last).chain(first..start) {
-            if let std::collections::btree_map::Entry::Vacant(free) = taken.entry(Item::Port(port)) {
-                free.insert(key.clone());
-                return Ok(port);
-            }
-        }
-        Err(Refused::Full)
+        let free = |port: &u16| claim_free(&mut taken, Item::Port(*port), owner);
+        (start..=last).chain(first..start).find(free).ok_or(Refused::Full)
     }
 
-    /// Takes one item; false if the object has it already.
-    fn take(&self, item: Item, key: &Key) -> Result<bool, Refused> {
+    /// Takes one item, which may be the owner's already.
+    fn take(&self, item: Item, owner: &Owner) -> Result<(), Refused> {
         let mut taken = self.taken.lock();
-        match taken.get(&item) {
-            None => {
-                taken.insert(item, key.clone());
-                Ok(true)
-            }
-            Some(owner) if owner == key => Ok(false),
-            Some(_) => Err(Refused::Taken),
+        if claim_free(&mut taken, item, owner) {
+            return Ok(());
         }
+        let claim = taken.get_mut(&item).filter(|claim| claim.owner == *owner).ok_or(Refused::Taken)?;
+        claim.holds += 1;
+        Ok(())
     }
+}
+
+/// Takes an item for a write if nobody has it.
+fn claim_free(taken: &mut Taken, item: Item, owner: &Owner) -> bool {
+    let Entry::Vacant(free) = taken.entry(item) else { return false };
+    free.insert(Claim { owner: owner.clone(), holds: 1, stored: false });
+    true
 }
 
 fn spec_text<'a>(service: &'a Value, field: &str) -> &'a str {
@@ -435,7 +470,7 @@ mod tests {
         assert!(refused.contains("failed to allocate IP 10.0.0.7: provided IP is already allocated"), "{refused}");
         let refused = begin(&all, "two", json!({"clusterIP": "10.0.1.7"}), None).unwrap_err();
         assert!(refused.contains("is not in the valid range. The range of valid IPs is 10.0.0.0/24"), "{refused}");
-        all.release(&Key::from_stored("core/services/a/one"));
+        all.release(&Key::from_stored("core/services/a/one"), "");
         assert!(begin(&all, "two", json!({"clusterIP": "10.0.0.7"}), None).is_ok());
     }
 
@@ -444,6 +479,28 @@ mod tests {
         let all = allocators("10.0.0.0/24");
         drop(begin(&all, "one", json!({"type": "NodePort", "ports": [{"port": 80}]}), None).unwrap());
         assert!(all.taken.lock().is_empty());
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_what_another_write_of_the_same_service_took() {
+        let all = allocators("10.0.0.0/24");
+        let spec = json!({"type": "NodePort", "clusterIP": "10.0.0.7", "ports": [{"port": 80, "nodePort": 30001}]});
+        let (_, slower) = begin(&all, "one", spec.clone(), None).unwrap();
+        let (_, faster) = begin(&all, "one", spec.clone(), None).unwrap();
+        faster.keep();
+        drop(slower);
+        assert!(begin(&all, "two", spec, None).unwrap_err().contains("already allocated"));
+        all.release(&Key::from_stored("core/services/a/one"), "");
+        assert!(all.taken.lock().is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_service_frees_nothing_of_the_next_one_of_its_name() {
+        let all = allocators("10.0.0.0/24");
+        let (_, hold) = begin(&all, "one", json!({"type": "NodePort", "ports": [{"port": 80}]}), None).unwrap();
+        hold.keep();
+        all.release(&Key::from_stored("core/services/a/one"), "an older uid");
+        assert_eq!(all.taken.lock().len(), 2);
     }
 
     #[test]

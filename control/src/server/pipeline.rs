@@ -11,6 +11,7 @@ use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use wherry_api::resource::{Descriptor, Subresource};
+use wherry_api::selector::FieldSelector;
 use wherry_api::status::ApiError;
 
 use super::Server;
@@ -117,8 +118,8 @@ async fn resource(
     user: UserInfo,
     labels: &mut Labels,
 ) -> Answer {
-    let attributes = attributes(&info, &query);
     let known = server.registry().by_plural(&info.group, &info.version, &info.resource).cloned();
+    let attributes = attributes(&info, &query, known.as_deref());
     if known.is_some() {
         *labels = label(&info, known.as_deref());
     }
@@ -156,14 +157,13 @@ async fn resource(
     Ok(response)
 }
 
-fn attributes(info: &RequestInfo, query: &Query) -> Attributes {
+fn attributes(info: &RequestInfo, query: &Query, resource: Option<&Descriptor>) -> Attributes {
     let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
     let selector = |key: &str| if collection { query.get(key).map(str::to_owned) } else { None };
     let field_selector = selector("fieldSelector");
-    // Kubernetes: a list of one name is about that name.
-    let named = field_selector.as_deref().and_then(|text| {
-        text.split(',').find_map(|part| part.strip_prefix("metadata.name=")).map(|name| name.trim_start_matches('='))
-    });
+    // Kubernetes: a list of one name is about that name. Read as the list itself will read it, or the two would differ.
+    let fields = resource.zip(field_selector.as_deref()).and_then(|(r, text)| FieldSelector::parse(r, text).ok());
+    let named = fields.as_ref().and_then(|fields| fields.required("metadata.name"));
     let name = if info.name.is_empty() { named.unwrap_or_default().to_owned() } else { info.name.clone() };
     Attributes {
         verb: info.verb.to_owned(),
@@ -254,6 +254,30 @@ fn warn(response: &mut Response<Body>, warnings: &[String]) {
         };
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
             response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wherry_api::registry::Registry;
+
+    use super::*;
+
+    /// The name that the authorizer is asked about for a list of secrets.
+    fn name(selector: &str) -> String {
+        let info = RequestInfo { verb: "list", resource: "secrets".into(), ..RequestInfo::default() };
+        let text = url::form_urlencoded::Serializer::new(String::new()).append_pair("fieldSelector", selector).finish();
+        let secrets = Registry::builtin().by_plural("", "v1", "secrets").cloned();
+        attributes(&info, &Query::parse(Some(&text)), secrets.as_deref()).name
+    }
+
+    #[test]
+    fn a_list_is_about_one_name_only_if_its_selector_demands_that() {
+        assert_eq!(name("metadata.name=mine"), "mine");
+        assert_eq!(name("type!=x,metadata.name==mine"), "mine");
+        for other in ["type!=x\\,metadata.name=mine", "metadata.name!=x\\,metadata.name=mine", "metadata.name!=mine"] {
+            assert_eq!(name(other), "", "{other}");
         }
     }
 }

@@ -1,16 +1,19 @@
 //! The one way into the store: encode, commit, wait until the cache shows it.
 //!
 //! What must stay true: what a writer is answered is what was committed, byte for byte; when it is answered, every later
-//! read sees it; a change that changes nothing is not written.
+//! read sees it; a change that changes nothing is not written; no object outgrows what a client may send at once, however
+//! many patches made it.
 
 use bytes::Bytes;
 use serde_json::Value;
 use wherry_api::object;
 use wherry_api::resource::Descriptor;
+use wherry_api::status::ApiError;
 
 use super::Server;
 use super::alloc::Hold;
 use super::answer;
+use super::body;
 use super::error::ServerError;
 use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, StoreError, Txn};
 
@@ -50,6 +53,9 @@ impl Server {
     /// Writes an object; `hold` is what was allocated for it.
     pub(crate) async fn put(&self, put: Put<'_>, hold: Hold) -> Result<Stored, ServerError> {
         let (bytes, splice) = object::encode(put.object);
+        if bytes.len() > body::LIMIT {
+            return Err(ApiError::too_large(body::LIMIT).into());
+        }
         let txn = Txn {
             preconditions: put.preconditions,
             ops: vec![Op::Put { key: put.key, value: Encoded { bytes, splice } }],
@@ -61,11 +67,12 @@ impl Server {
         Ok(Stored { bytes, revision: committed.revision })
     }
 
-    /// Removes an object whose last write has this revision.
+    /// Removes an object, `old`, whose last write has this revision.
     pub(crate) async fn remove(
         &self,
         resource: &Descriptor,
         key: Key,
+        old: &Value,
         revision: Revision,
     ) -> Result<Revision, ServerError> {
         let txn = Txn {
@@ -74,8 +81,8 @@ impl Server {
             durability: resource.durability,
             expires_after: None,
         };
-        let allocators = self.allocators().clone();
-        Ok(self.commit(txn, move || allocators.release(&key)).await?.revision)
+        let (allocators, uid) = (self.allocators().clone(), object::uid(old).to_owned());
+        Ok(self.commit(txn, move || allocators.release(&key, &uid)).await?.revision)
     }
 
     /// Commits on a task of the server: a client that goes away must not part a write from what follows it.

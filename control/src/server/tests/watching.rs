@@ -95,3 +95,18 @@ async fn a_stopping_server_ends_its_watches() {
     api.server.stop().await;
     assert_eq!(watch.next().await, None);
 }
+
+#[tokio::test]
+async fn a_watch_of_one_object_by_its_path_shows_no_other() {
+    let api = Api::new().await;
+    for name in ["mine", "other"] {
+        api.post(CONFIG_MAPS, &config_map(name)).await.expect(201);
+    }
+    let mut watch = api.watch(&format!("{CONFIG_MAPS}/mine?watch=1&timeoutSeconds=1")).await;
+    while let Some((_, object)) = watch.next().await {
+        assert_eq!(object["metadata"]["name"], "mine");
+    }
+    let wider = format!("{CONFIG_MAPS}/mine?watch=1&fieldSelector=metadata.namespace%3Ddefault");
+    let refused = api.get(&wider).await;
+    assert_eq!((refused.code, refused.message().contains("both a name and a field selector")), (400, true));
+}

@@ -243,7 +243,7 @@ async fn attempt(call: &Call, name: &str, options: &DeleteOptions, current: &Sto
         Decision::Nothing => Ok(Outcome::Waiting(current.clone())),
         Decision::Remove if options.is_dry_run() => Ok(Outcome::Removed(current.clone())),
         Decision::Remove => {
-            let revision = call.server.remove(resource, key, current.revision).await?;
+            let revision = call.server.remove(resource, key, &old, current.revision).await?;
             Ok(Outcome::Removed(unwritten(&old, Some(revision))))
         }
         Decision::Mark(new) if options.is_dry_run() => Ok(Outcome::Waiting(unwritten(&new, Some(current.revision)))),

@@ -13,6 +13,7 @@ use wherry_api::{decode, meta, object};
 
 use super::{create, get};
 use crate::admission::Operation;
+use crate::auth::{Attributes, Decision};
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
@@ -46,6 +47,7 @@ pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Re
 }
 
 async fn create_instead(
+/// Needs the right to create, which the right to update does not include.
     call: &mut Call,
     mut object: Value,
     options: &WriteOptions,
@@ -54,6 +56,11 @@ async fn create_instead(
         return Err(ApiError::modified(&call.resource, &call.info.name).into());
     }
     object::remove_meta(&mut object, "uid");
+    let attributes = Attributes { verb: "create".to_owned(), ..call.attributes.clone() };
+    if let Decision::Deny(reason) = call.server.authorizer().authorize(&call.user, &attributes).await {
+        let text = attributes.forbidden_by(&call.user, &reason);
+        return Err(ApiError::forbidden(Some(&call.resource), &call.info.name, text).into());
+    }
     let stored = create::insert(call, object, options).await?;
     answer::object(call.accepted, &call.resource, StatusCode::CREATED, stored.bytes)
 }
@@ -148,7 +155,7 @@ async fn attempt(
         return Ok(write::unwritten(&new, Some(current.revision)));
     }
     if ends(&resource, &new, old) {
-        let revision = call.server.remove(&resource, key, current.revision).await?;
+        let revision = call.server.remove(&resource, key, old, current.revision).await?;
         return Ok(write::unwritten(&new, Some(revision)));
     }
     let preconditions = vec![(key.clone(), Precondition::At(current.revision))];
