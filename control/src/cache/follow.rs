@@ -33,6 +33,15 @@ pub(super) struct Follower {
     parser: Parser,
 }
 
+impl Drop for Follower {
+    /// However it ends, also by a panic: writers that wait for the cache go on.
+    fn drop(&mut self) {
+        if !self.inner.closed.load(Ordering::Acquire) {
+            self.stop(None);
+        }
+    }
+}
+
 /// The part of a key that names its resource: `core/pods`.
 pub(super) fn resource_of(key: &Key) -> &str {
     let text = key.as_str();

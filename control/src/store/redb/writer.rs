@@ -72,6 +72,15 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// Takes nothing more, and drops what waits: its callers are told that the store is closed.
+    fn end(&self) {
+        let mut inner = self.inner.lock();
+        inner.closing = true;
+        let dropped = std::mem::take(&mut inner.requests);
+        drop(inner);
+        drop(dropped);
+    }
+
     /// Waits for requests, or until `deadline` says that something is due. The flag is set when nothing more will come.
     fn take(&self, deadline: impl Fn() -> Option<Instant>) -> (Vec<Request>, bool) {
         let mut inner = self.inner.lock();
@@ -130,6 +139,22 @@ impl Counters {
     }
 }
 
+/// What the writer leaves behind, also if the engine panics: nobody may wait for an answer that will not come.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.queue.end();
+        let mut core = self.0.core.lock();
+        if core.health == Health::Open {
+            core.health = Health::Failed("its writer has stopped".to_owned());
+        }
+        drop(core);
+        self.0.disk.write().take();
+        self.0.changed.lock().take();
+    }
+}
+
 /// The thread's own state.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -152,6 +177,7 @@ struct Batch {
 
 impl Writer {
     pub(super) fn run(mut self) {
+        let _end = End(Arc::clone(&self.shared));
         loop {
             let (requests, last) = self.shared.queue.take(|| self.deadline());
             let batch = self.prepare(requests, last);
@@ -160,8 +186,6 @@ impl Writer {
                 break;
             }
         }
-        self.shared.disk.write().take();
-        self.shared.changed.lock().take();
     }
 
     /// When relaxed writes must be written, or a record expires.
@@ -291,7 +315,9 @@ fn publish_all(core: &mut Core, staged: &[Arc<Written>]) {
 fn step(head: &mut Head, batch: &mut Batch, txn: Txn, revision: Revision) -> Result<Committed, StoreError> {
     let (written, values) = stage(head, txn, revision, batch.now)?;
     if written.changes.is_empty() {
-        return Ok(Committed { revision: revision - 1, values });
+        // Not `revision - 1`: nobody may be told a revision that never comes.
+        let revision = batch.staged.last().map_or(batch.state.complete, |before| before.revision);
+        return Ok(Committed { revision, values });
     }
     apply(head, &mut std::collections::BTreeSet::new(), &written);
     batch.staged.push(Arc::new(written));
