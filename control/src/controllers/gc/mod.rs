@@ -175,7 +175,8 @@ impl Gc {
         if self.gone.lock().contains(&owner.uid) {
             return Ok(Standing::Gone);
         }
-        let api = self.owner_api(node, owner)?;
+        // As in Kubernetes: an owner that cannot be looked up is not one that is gone.
+        let Some(api) = self.owner_api(node, owner)? else { return Ok(Standing::Solid) };
         let found = api.get_metadata_opt(&owner.name).await.step("read an owner")?.map(|object| object.metadata);
         let Some(meta) = found.filter(|meta| meta.uid.as_deref() == Some(&*owner.uid)) else {
             let mut gone = self.gone.lock();
@@ -190,7 +191,8 @@ impl Gc {
         Ok(if waits { Standing::Waiting } else { Standing::Solid })
     }
 
-    fn owner_api(&self, node: &Node, owner: &Owner) -> Result<Api<DynamicObject>, Error> {
+    /// Where an owner is found; `None`: nowhere, as its kind has namespaces and the dependent has none.
+    fn owner_api(&self, node: &Node, owner: &Owner) -> Result<Option<Api<DynamicObject>>, Error> {
         let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
         let kind = GroupVersionKind::gvk(group, version, &owner.kind);
         let kinds = self.kinds.read().clone();
@@ -199,8 +201,9 @@ impl Gc {
             return Err(Error::Unfinished(format!("no such kind: {} {}", owner.api_version, owner.kind)));
         };
         Ok(match caps.scope {
-            Scope::Namespaced => Api::namespaced_with(self.client(), &node.key.namespace, &resource),
-            Scope::Cluster => Api::all_with(self.client(), &resource),
+            Scope::Namespaced if node.key.namespace.is_empty() => None,
+            Scope::Namespaced => Some(Api::namespaced_with(self.client(), &node.key.namespace, &resource)),
+            Scope::Cluster => Some(Api::all_with(self.client(), &resource)),
         })
     }
 
