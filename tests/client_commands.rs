@@ -192,6 +192,7 @@ fn mistakes_in_manifests_are_placed(server: &Wherry) {
 
 /// The copy is taken while the server runs; what came later is gone after it is put in place.
 fn a_backup_restores_the_cluster(server: &mut Wherry) {
+    has(&server.wherry(&["backup", "--help"]).ok(), &["DATA-DIR/state/state.redb"]);
     let backup = server.data_dir().parent().unwrap().join("copy.redb");
     let api = server.api();
     let make =
@@ -201,7 +202,7 @@ fn a_backup_restores_the_cluster(server: &mut Wherry) {
     make("after");
     has(&server.wherry(&["backup", &backup.display().to_string()]).fails(), &["copy.redb"]);
     server.kill();
-    std::fs::copy(&backup, server.data_dir().join("state/wherry.redb")).unwrap();
+    std::fs::copy(&backup, server.data_dir().join("state/state.redb")).unwrap();
     server.up(&["--quiet"]);
     let names = server.wherry(&["get", "cm", "-o", "name"]).ok();
     assert!(names.contains("configmap/before") && !names.contains("configmap/after"), "{names}");

@@ -14,7 +14,7 @@ use crate::output;
 
 /// Write a consistent copy of the running server's database.
 ///
-/// To restore it: stop Wherry, put the copy in place of DATA-DIR/state/wherry.redb, start again.
+/// To restore it: stop Wherry, put the copy in place of DATA-DIR/state/state.redb, start again.
 #[derive(Debug, Args)]
 pub struct Backup {
     #[command(flatten)]
