@@ -170,12 +170,11 @@ impl Client {
     }
 
     async fn connect(&self, key: &Key) -> Result<Connection, Error> {
-        let permit = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                self.idle.lock().expire();
-                Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?
-            }
+        let permit = if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
+            permit
+        } else {
+            self.idle.lock().expire();
+            Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?
         };
         let stream = connect(key.source, key.destination).await.map_err(|error| unreachable(&error))?;
         let sender = match &key.server {
@@ -212,7 +211,7 @@ impl Client {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_platform_verifier())
+            .and_then(BuilderVerifierExt::with_platform_verifier)
             .map_err(|error| {
                 tracing::warn!(%error, "no root certificates: guests cannot use https");
                 Error::TlsCertificateError

@@ -100,10 +100,10 @@ async fn run(guest: &Guest, entered: oneshot::Sender<Result<(), String>>) -> Exi
     drop(store);
     stdout.drained().await;
     stderr.drained().await;
-    if let Err(error) = &ran {
-        if !error.is::<I32Exit>() {
-            guest.complain(&format!("Error: {error:?}")).await;
-        }
+    if let Err(error) = &ran
+        && !error.is::<I32Exit>()
+    {
+        guest.complain(&format!("Error: {error:?}")).await;
     }
     judge(&ran, denied.load(Ordering::Relaxed), guest.usage.limit())
 }

@@ -44,10 +44,10 @@ impl Compiler {
 impl Drop for Compiler {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            if thread.join().is_err() {
-                tracing::error!("the compiler thread panicked");
-            }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the compiler thread panicked");
         }
     }
 }

@@ -265,12 +265,11 @@ fn make_absolute(request: &mut Request<WasiBody>) -> Result<(), &'static str> {
     if request.uri().authority().is_some() && request.uri().scheme().is_some() {
         return Ok(());
     }
-    let host = match request.uri().authority() {
-        Some(authority) => authority.clone(),
-        None => {
-            let host = request.headers().get(HOST).ok_or("the request has no Host header")?;
-            Authority::try_from(host.as_bytes()).map_err(|_| "the Host header is not a host and port")?
-        }
+    let host = if let Some(authority) = request.uri().authority() {
+        authority.clone()
+    } else {
+        let host = request.headers().get(HOST).ok_or("the request has no Host header")?;
+        Authority::try_from(host.as_bytes()).map_err(|_| "the Host header is not a host and port")?
     };
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(Scheme::HTTP);
@@ -328,10 +327,8 @@ impl GuestBody {
     }
 
     fn settle(&mut self, done: bool) {
-        if done {
-            if let Some(wanted) = self.wanted.take() {
-                wanted.delivered();
-            }
+        if done && let Some(wanted) = self.wanted.take() {
+            wanted.delivered();
         }
     }
 }

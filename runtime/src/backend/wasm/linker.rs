@@ -59,10 +59,10 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
 
 /// The image's pre-instance, made on first use and kept with the image.
 pub(super) fn prepare(linker: &Linker<GuestState>, image: &WasmImage) -> Result<Arc<Prepared>, BackendError> {
-    if let Some(prepared) = image.prepared.get() {
-        if let Ok(prepared) = Arc::clone(prepared).downcast::<Prepared>() {
-            return Ok(prepared);
-        }
+    if let Some(prepared) = image.prepared.get()
+        && let Ok(prepared) = Arc::clone(prepared).downcast::<Prepared>()
+    {
+        return Ok(prepared);
     }
     let prepared = Arc::new(link(linker, &image.component)?);
     // Another pod of the image may have been faster: either value is as good.

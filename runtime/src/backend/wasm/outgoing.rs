@@ -22,7 +22,7 @@ use crate::network::{Denied, PodNetwork, Protocol, Route};
 
 /// Where a guest gives no limit: for a connection, and for each wait afterwards.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const TIMEOUT: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Bytes of a body that the host holds for a guest at once, so that many bodies which nobody reads stay small.
 const CHUNK: usize = 64 << 10;
@@ -102,9 +102,10 @@ impl Target {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let tls = uri.scheme() == Some(&Scheme::HTTPS);
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let server = match tls {
-            true => Some(ServerName::try_from(host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?),
-            false => None,
+        let server = if tls {
+            Some(ServerName::try_from(host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?)
+        } else {
+            None
         };
         Ok(Self { host, port, server })
     }
@@ -113,7 +114,7 @@ impl Target {
     async fn route(&self, network: &PodNetwork) -> Result<Route, Error> {
         let addresses = match self.host.parse::<IpAddr>() {
             Ok(ip) => vec![ip],
-            Err(_) => network.resolve(&self.host).await.map_err(denied)?,
+            Err(_) => network.resolve(&self.host).await.map_err(|why| denied(&why))?,
         };
         let mut why = None;
         for ip in addresses {
@@ -122,7 +123,7 @@ impl Target {
                 Err(error) => why = why.or(Some(error)),
             }
         }
-        Err(why.map_or_else(no_such_name, denied))
+        Err(why.as_ref().map_or_else(no_such_name, denied))
     }
 }
 
@@ -130,7 +131,7 @@ fn no_such_name() -> Error {
     Error::DnsError { rcode: Some("NXDOMAIN".into()), info_code: None }
 }
 
-fn denied(why: Denied) -> Error {
+fn denied(why: &Denied) -> Error {
     match why {
         Denied::Access(_) => Error::DestinationIpProhibited,
         Denied::Refused(_) | Denied::InUse(_) => Error::ConnectionRefused,
@@ -163,10 +164,10 @@ impl Received {
     }
 
     fn settle(&mut self) {
-        if self.body.is_end_stream() {
-            if let Some(lent) = self.lent.take() {
-                lent.give_back();
-            }
+        if self.body.is_end_stream()
+            && let Some(lent) = self.lent.take()
+        {
+            lent.give_back();
         }
     }
 }
@@ -179,10 +180,10 @@ impl Body for Received {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             this.timer = None;
-            if frame.is_none() {
-                if let Some(lent) = this.lent.take() {
-                    lent.give_back();
-                }
+            if frame.is_none()
+                && let Some(lent) = this.lent.take()
+            {
+                lent.give_back();
             }
             this.settle();
             return Poll::Ready(frame.map(|f| f.map_err(|e| broken(&e))));

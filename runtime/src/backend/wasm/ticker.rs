@@ -59,10 +59,10 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         self.state.stop.store(true, Ordering::SeqCst);
         self.handle.unpark();
-        if let Some(thread) = self.thread.take() {
-            if thread.join().is_err() {
-                tracing::error!("the guests' clock panicked");
-            }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the guests' clock panicked");
         }
     }
 }
