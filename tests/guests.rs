@@ -1,5 +1,6 @@
 //! Guests of every form run, reach each other and nothing else; and a guest that misbehaves costs its own share and no
 //! one else's.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod support;
@@ -158,6 +159,7 @@ fn a_guest_cannot_reach_the_hosts_own_ports(server: &Wherry) {
         objects.push(node_port(&name));
     }
     server.apply(&objects);
+    #[allow(clippy::needless_range_loop)]
     for index in 0..hosts.len() {
         let name = format!("spy{index}");
         server.pod_ready(&name);

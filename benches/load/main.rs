@@ -2,7 +2,7 @@
 //!
 //! HTTP/1.1 over kept connections, one per client and no sharing between them; prints one JSON object of what it saw.
 
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
 
 mod api;
 mod client;

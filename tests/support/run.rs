@@ -136,6 +136,7 @@ impl Following {
 
     /// Reads to the end, which must come by itself.
     #[track_caller]
+    #[allow(clippy::wrong_self_convention)]
     pub fn to_end(&mut self) -> i32 {
         let deadline = Instant::now() + PATIENCE;
         loop {

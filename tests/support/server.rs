@@ -65,6 +65,7 @@ impl Wherry {
         self
     }
 
+    #[allow(clippy::unused_self)]
     fn as_nobody(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", program]);

@@ -193,7 +193,8 @@ fn label(info: &RequestInfo, resource: Option<&Descriptor>) -> Labels {
 
 /// Whether there is such a path, and such a method on it. Errors: 404, 405.
 fn check_path(resource: &Descriptor, info: &RequestInfo) -> Result<(), ApiError> {
-    let in_namespace = !info.namespace.is_empty() && !(info.resource == "namespaces" && info.group.is_empty());
+    let is_namespace = info.resource == "namespaces" && info.group.is_empty();
+    let in_namespace = !info.namespace.is_empty() && !is_namespace;
     let everywhere = resource.namespaced() && info.namespace.is_empty();
     if !info.rest.is_empty() || (in_namespace && !resource.namespaced()) || (everywhere && !info.name.is_empty()) {
         return Err(ApiError::no_such_path());

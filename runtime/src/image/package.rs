@@ -51,7 +51,11 @@ impl Package {
         } else {
             return Err(PushError::NotWasm);
         };
-        config.created = Default::default();
+        // The epoch, by its type that this crate does not name otherwise.
+        #[allow(clippy::default_trait_access)]
+        {
+            config.created = Default::default();
+        }
         let config = config.to_config().map_err(|error| unreadable(&error))?;
         Self::assemble(&config, &layer, wasm_bytes)
     }

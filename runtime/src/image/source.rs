@@ -129,7 +129,9 @@ pub fn explain(image: &Reference, error: OciDistributionError) -> SourceError {
     use oci_distribution::errors::OciErrorCode as Code;
     let registry = image.registry().to_owned();
     match error {
-        OciDistributionError::ImageManifestNotFoundError(_) => SourceError::NotFound(image.whole()),
+        OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. } => {
+            SourceError::NotFound(image.whole())
+        }
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
             SourceError::Denied(image.whole())
         }
@@ -145,7 +147,6 @@ pub fn explain(image: &Reference, error: OciDistributionError) -> SourceError {
                 SourceError::Answer { registry, message: envelope.to_string() }
             }
         }
-        OciDistributionError::ServerError { code: 404, .. } => SourceError::NotFound(image.whole()),
         OciDistributionError::ServerError { code: 401 | 403, .. } => SourceError::Denied(image.whole()),
         OciDistributionError::ServerError { code, message, .. } => {
             SourceError::Answer { registry, message: format!("{code}: {message}") }

@@ -122,7 +122,7 @@ impl ImageStore {
             match std::fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice::<Known>(&bytes).ok()) {
                 Some(one) => drop(known.insert(one.reference.clone(), one)),
                 None => {
-                    tracing::warn!(path = %entry.path().display(), "an image reference is damaged and will be pulled again")
+                    tracing::warn!(path = %entry.path().display(), "an image reference is damaged and will be pulled again");
                 }
             }
         }
@@ -408,7 +408,7 @@ impl Images for ImageStore {
                 Ok(image) => return Ok(image),
                 Err(error) if request.policy == PullPolicy::Never => return Err(report(&request, Arc::new(error))),
                 Err(error) => {
-                    tracing::warn!(%error, image = request.reference, "the image on disk cannot be used; pulling it again")
+                    tracing::warn!(%error, image = request.reference, "the image on disk cannot be used; pulling it again");
                 }
             }
         }

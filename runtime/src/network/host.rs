@@ -40,7 +40,7 @@ impl Host {
         if cached.as_ref().is_none_or(|(at, _)| at.elapsed() > FRESH) {
             match if_addrs::get_if_addrs() {
                 Ok(interfaces) => {
-                    *cached = Some((Instant::now(), interfaces.iter().map(if_addrs::Interface::ip).collect()))
+                    *cached = Some((Instant::now(), interfaces.iter().map(if_addrs::Interface::ip).collect()));
                 }
                 // Unknown is treated as the host's: a guest is better refused than let in.
                 Err(error) => {

@@ -127,10 +127,11 @@ impl Ipam {
     /// `previous` again if it can be had, else the next free pair; `None` if all are taken.
     pub fn allocate(&self, previous: Option<Ipv4Addr>) -> Option<Addresses> {
         let mut state = self.state.lock();
-        if let Some(low) = previous.filter(|address| self.pods.contains(*address)).map(low_half) {
-            if usable(low) && state.taken.insert(low) {
-                return Some(self.addresses(low));
-            }
+        if let Some(low) = previous.filter(|address| self.pods.contains(*address)).map(low_half)
+            && usable(low)
+            && state.taken.insert(low)
+        {
+            return Some(self.addresses(low));
         }
         for _ in 0..=u16::MAX {
             state.last = state.last.wrapping_add(1);

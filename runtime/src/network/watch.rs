@@ -58,6 +58,7 @@ pub(super) async fn follow(shared: Arc<Shared>, client: kube::Client, node: Stri
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "events pass one at a time and are not kept")]
 enum Seen {
     Service(Event<Service>),
     Slice(Event<EndpointSlice>),
@@ -85,7 +86,9 @@ impl Follower {
             Event::InitDone => {
                 let seen = std::mem::take(&mut self.listing_services);
                 let gone: Vec<Key> = self.services.keys().filter(|key| !seen.contains(key)).cloned().collect();
-                gone.iter().for_each(|key| self.drop_service(key));
+                for key in &gone {
+                    self.drop_service(key);
+                }
             }
         }
     }
@@ -121,7 +124,9 @@ impl Follower {
                 let all =
                     self.slices.iter().flat_map(|(key, named)| named.keys().map(|name| (key.clone(), name.clone())));
                 let gone: Vec<_> = all.filter(|one| !seen.contains(one)).collect();
-                gone.iter().for_each(|(key, name)| self.drop_slice(key, name));
+                for (key, name) in &gone {
+                    self.drop_slice(key, name);
+                }
             }
         }
     }

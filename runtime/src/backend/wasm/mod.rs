@@ -66,7 +66,7 @@ const INSTANCES: usize = 128;
 const QUEUE: usize = 1024;
 
 /// How long a guest may take until its response's head; `wherry.dev/request-timeout` (seconds) changes it.
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: usize = 300;
 
 /// Instances per node where there is no pool to bound them.
 const ON_DEMAND: usize = 1024;
@@ -197,7 +197,7 @@ fn arguments(config: &ContainerConfig) -> Vec<String> {
     let image = &config.image.config;
     let entrypoint = if config.command.is_empty() { &image.entrypoint } else { &config.command };
     let args = if config.args.is_empty() && config.command.is_empty() { &image.cmd } else { &config.args };
-    let mut all: Vec<String> = entrypoint.iter().cloned().collect();
+    let mut all: Vec<String> = entrypoint.to_vec();
     if all.is_empty() {
         all.push(config.name.clone());
     }
@@ -230,7 +230,7 @@ impl Tuning {
                 instances: number("wherry.dev/max-instances", INSTANCES)?,
                 queue: QUEUE,
             },
-            timeout: Duration::from_secs(number("wherry.dev/request-timeout", TIMEOUT.as_secs() as usize)? as u64),
+            timeout: Duration::from_secs(number("wherry.dev/request-timeout", TIMEOUT)? as u64),
         })
     }
 }

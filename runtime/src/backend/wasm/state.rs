@@ -67,7 +67,7 @@ impl Guest {
         let stderr = Pipe::new(Arc::clone(&self.log), Stream::Stderr);
         let mut table = ResourceTable::new();
         let share = self.usage.limit() / TABLE_ENTRY / (of as u64).max(1);
-        table.set_max_capacity(share.clamp(*ENTRIES.start(), *ENTRIES.end()) as usize);
+        table.set_max_capacity(usize::try_from(share.clamp(*ENTRIES.start(), *ENTRIES.end())).unwrap_or(usize::MAX));
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS);
         let state = GuestState {

@@ -20,6 +20,7 @@ use crate::network::local::testing::Lone;
 
 /// A guest's store in a pod.
 struct Pod {
+    #[allow(clippy::struct_field_names)]
     pod: Sockets,
     wasi: WasiCtx,
     table: ResourceTable,
