@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::Decoded;
+use super::{Complaints, Decoded};
 use crate::object::parse_time;
 use crate::quantity::Quantity;
 use crate::resource::Descriptor;
@@ -53,11 +53,11 @@ pub(super) fn object(resource: &Descriptor, mut decoded: Decoded, octal: bool) -
     };
     check_type(resource, map)?;
     let shape = schema::of(resource);
-    let mut checker = Checker { unknown: Vec::new(), octal };
+    let mut checker = Checker { unknown: Complaints::default(), octal };
     checker.fields(map, &shape, &Place::Root).map_err(Refusal::Content)?;
     map.insert("apiVersion".into(), resource.api_version().into());
     map.insert("kind".into(), resource.kind.as_ref().into());
-    let mut warnings = checker.unknown;
+    let mut warnings = checker.unknown.list;
     warnings.append(&mut decoded.warnings);
     Ok(Decoded { object: decoded.object, warnings })
 }
@@ -132,7 +132,7 @@ fn word(value: &Value) -> &'static str {
 }
 
 struct Checker {
-    unknown: Vec<String>,
+    unknown: Complaints,
     octal: bool,
 }
 
@@ -141,7 +141,7 @@ impl Checker {
         map.retain(|name, value| {
             if shape.field(name).is_none() {
                 let here = Place::Key { parent: place, key: name };
-                self.unknown.push(format!("unknown field \"{here}\""));
+                self.unknown.add(|| format!("unknown field \"{here}\""));
                 return false;
             }
             !value.is_null()

@@ -121,6 +121,23 @@ fn yaml_keys_merges_and_octal_modes_are_read_as_kubernetes_does() {
 }
 
 #[test]
+fn aliases_that_expand_to_much_more_than_the_text_are_refused() {
+    let list = format!("a: &a [{}]\nb: [{}]\n", vec!["x"; 10_000].join(","), vec!["*a"; 10_000].join(","));
+    let error = tree(list.as_bytes(), Format::Yaml).unwrap_err();
+    assert!(error.message.contains("excessive aliasing"), "{error}");
+    let keys = format!("a: &a {{{}: 1}}\nb: [{}]\n", "k".repeat(10_000), vec!["*a"; 10_000].join(","));
+    assert!(tree(keys.as_bytes(), Format::Yaml).is_err());
+    let escapes = format!("a: \"{}\"\n", "\\L".repeat(1 << 20));
+    assert!(tree(escapes.as_bytes(), Format::Yaml).is_ok());
+}
+
+#[test]
+fn a_long_place_is_not_told_for_each_of_its_duplicates() {
+    let text = format!("{{\"{}\": {{{}}}}}", "k".repeat(1 << 20), vec!["\"a\":1"; 10_000].join(","));
+    assert_eq!(tree(text.as_bytes(), Format::Json).unwrap().warnings.len(), 1);
+}
+
+#[test]
 fn documents_are_split_and_empty_ones_left_out() {
     let all = documents("---\na: 1\n---\n# nothing\n---\nb: 2\n").unwrap();
     assert_eq!(all.iter().map(|d| d.object.clone()).collect::<Vec<_>>(), [json!({"a": 1}), json!({"b": 2})]);

@@ -1,12 +1,18 @@
 //! Text to tree, for JSON and YAML alike: one visitor that remembers where it is, so that duplicate keys are reported by
-//! their path. Both parsers bound their depth at 128 levels and count lines and columns.
+//! their path. Both parsers bound their depth at 128 levels and count lines and columns; YAML's aliases are bounded here by
+//! what they expand to.
 
 use std::fmt::{self, Write as _};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::Decoded;
+use super::{Complaints, Decoded};
+
+/// What a YAML text may expand to: this many times its own length (an escape is shorter than its character, twice at most),
+/// and this much for aliases on top.
+const EXPANSION: usize = 2;
+const ALIASES: usize = 1 << 20;
 
 /// Why a text is not a tree.
 #[derive(Debug, thiserror::Error)]
@@ -22,22 +28,22 @@ pub(super) fn json(text: &str) -> Result<Decoded, TreeError> {
     let mut place = Place::default();
     let object = Seed(&mut place).deserialize(&mut parser).map_err(TreeError::Json)?;
     parser.end().map_err(TreeError::Json)?;
-    Ok(Decoded { object, warnings: place.duplicates })
+    Ok(Decoded { object, warnings: place.duplicates.list })
 }
 
 pub(super) fn yaml(text: &str) -> Result<Decoded, TreeError> {
-    let mut place = Place { yaml: true, ..Place::default() };
+    let mut place = Place::in_yaml(text);
     let object = Seed(&mut place).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(TreeError::Yaml)?;
-    Ok(Decoded { object, warnings: place.duplicates })
+    Ok(Decoded { object, warnings: place.duplicates.list })
 }
 
 pub(super) fn documents(text: &str) -> Result<Vec<Decoded>, TreeError> {
     let mut all = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
-        let mut place = Place { yaml: true, ..Place::default() };
+        let mut place = Place::in_yaml(text);
         let object = Seed(&mut place).deserialize(document).map_err(TreeError::Yaml)?;
         if !object.is_null() {
-            all.push(Decoded { object, warnings: place.duplicates });
+            all.push(Decoded { object, warnings: place.duplicates.list });
         }
     }
     Ok(all)
@@ -47,9 +53,29 @@ pub(super) fn documents(text: &str) -> Result<Vec<Decoded>, TreeError> {
 #[derive(Default)]
 struct Place {
     path: String,
-    duplicates: Vec<String>,
+    duplicates: Complaints,
     /// `<<` merges maps.
     yaml: bool,
+    /// Values and bytes of text that may still come; no bound in JSON, where each is in the text.
+    left: Option<usize>,
+}
+
+impl Place {
+    fn in_yaml(text: &str) -> Self {
+        Self { yaml: true, left: Some(text.len().saturating_mul(EXPANSION).saturating_add(ALIASES)), ..Self::default() }
+    }
+
+    /// Counts a value with this many bytes of text.
+    fn count<E: serde::de::Error>(&mut self, bytes: usize) -> Result<(), E> {
+        match &mut self.left {
+            None => Ok(()),
+            Some(left) => {
+                let rest = left.checked_sub(bytes + 1);
+                *left = rest.ok_or_else(|| E::custom("document contains excessive aliasing"))?;
+                Ok(())
+            }
+        }
+    }
 }
 
 struct Seed<'p>(&'p mut Place);
@@ -69,39 +95,48 @@ impl<'de> Visitor<'de> for Seed<'_> {
         f.write_str("a JSON value")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Value, E> {
+        self.0.count(0)?;
         Ok(Value::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Value, E> {
+        self.0.count(0)?;
         Ok(value.into())
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
+        self.0.count(0)?;
         Ok(value.into())
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        self.0.count(0)?;
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number must be finite"))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.0.count(value.len())?;
         Ok(value.into())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        self.0.count(value.len())?;
         Ok(value.into())
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
+        self.0.count(0)?;
         Ok(Value::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Value, E> {
+    fn visit_none<E: serde::de::Error>(self) -> Result<Value, E> {
+        self.0.count(0)?;
         Ok(Value::Null)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        self.0.count(0)?;
         let length = self.0.path.len();
         let mut items = Vec::new();
         loop {
@@ -117,10 +152,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        self.0.count(0)?;
         let length = self.0.path.len();
         let mut map = Map::new();
         let mut merged = Vec::new();
         while let Some(Key(key)) = access.next_key()? {
+            self.0.count(key.len())?;
             if length > 0 {
                 self.0.path.push('.');
             }
@@ -129,7 +166,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
             if self.0.yaml && key == "<<" {
                 merged.push(value);
             } else if map.insert(key, value).is_some() {
-                self.0.duplicates.push(format!("duplicate field {:?}", self.0.path));
+                let path = &self.0.path;
+                self.0.duplicates.add(|| format!("duplicate field {path:?}"));
             }
             self.0.path.truncate(length);
         }
