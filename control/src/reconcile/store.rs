@@ -56,6 +56,9 @@ struct State<K> {
     grouped: HashMap<Box<str>, BTreeSet<Key>>,
     /// uids that this process deleted and whose DELETED event is still to come; emptied by every relist.
     removed: HashSet<Box<str>>,
+    /// The version up to which the watch has told everything: an answer to a write that is no newer, about an object that is
+    /// not here, is about one that has gone since.
+    told: u64,
     relist: Option<Relist>,
 }
 
@@ -85,6 +88,7 @@ impl<K> Default for State<K> {
             owned: HashMap::new(),
             grouped: HashMap::new(),
             removed: HashSet::new(),
+            told: 0,
             relist: None,
         }
     }
@@ -164,6 +168,9 @@ impl<K: Kind> Store<K> {
         let handlers = self.0.handlers.lock();
         let old = {
             let mut state = self.0.state.write();
+            if state.has_gone(&*object) {
+                return object;
+            }
             if let Some(relist) = &mut state.relist {
                 relist.written.insert(Key::of(&*object));
             }
@@ -216,8 +223,9 @@ impl<K: Kind> Store<K> {
         let handlers = self.0.handlers.lock();
         let old = {
             let mut state = self.0.state.write();
-            if let Some(relist) = &mut state.relist {
-                relist.seen.insert(Key::of(&*object));
+            match &mut state.relist {
+                Some(relist) => drop(relist.seen.insert(Key::of(&*object))),
+                None => state.told = state.told.max(version(&*object)),
             }
             state.put(object.clone())
         };
@@ -231,6 +239,7 @@ impl<K: Kind> Store<K> {
         let old = {
             let mut state = self.0.state.write();
             state.removed.remove(uid(object));
+            state.told = state.told.max(version(object));
             let key = Key::of(object);
             match state.objects.get(&key) {
                 Some(present) if uid(&**present) == uid(object) => state.take(&key),
@@ -263,6 +272,12 @@ struct Stale;
 impl<K: Kind> State<K> {
     fn pick(&self, keys: Option<&BTreeSet<Key>>) -> Vec<Arc<K>> {
         keys.into_iter().flatten().filter_map(|key| self.objects.get(key).cloned()).collect()
+    }
+
+    /// Whether the object that a write was answered with has gone since.
+    fn has_gone(&self, object: &K) -> bool {
+        let present = self.objects.get(&Key::of(object)).is_some_and(|present| uid(&**present) == uid(object));
+        !present && (1..=self.told).contains(&version(object))
     }
 
     /// Inserts the object and returns the one that it replaced.
@@ -353,6 +368,17 @@ mod tests {
         store.watched(watcher::Event::Delete(pod("a", "1", 8, None)));
         store.watched(watcher::Event::Apply(pod("a", "2", 9, None)));
         assert_eq!(store.len(), 1, "a successor of the same name is another object");
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_objects_end_does_not_bring_it_back() {
+        let store = Store::<Pod>::default();
+        store.watched(watcher::Event::Apply(pod("a", "1", 5, None)));
+        store.watched(watcher::Event::Delete(pod("a", "1", 8, None)));
+        store.observe(pod("a", "1", 5, None));
+        assert!(store.is_empty());
+        store.observe(pod("b", "2", 9, None));
+        assert_eq!(names(&store.list()), ["b"], "what the watch has yet to tell of is taken over");
     }
 
     #[test]
