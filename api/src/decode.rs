@@ -1,5 +1,5 @@
-//! From a request's body to one JSON tree: format (JSON, YAML), duplicate and unknown fields, wrong types, each with a
-//! message that names the place.
+//! From a request's body to one JSON tree: format (JSON, YAML, protobuf), duplicate and unknown fields, wrong types, each
+//! with a message that names the place.
 //!
 //! What leaves [`object`] has the kind's shape, so that a typed view of it cannot fail: types fit, times, quantities and
 //! base64 are good, nulls are gone. A body's depth is bounded (128 levels), so a hostile one cannot exhaust the stack.
@@ -10,32 +10,12 @@ use crate::resource::Descriptor;
 use crate::status::{ApiError, Cause};
 
 mod check;
+mod nesting;
+mod protobuf;
 mod tree;
 
 /// The `fieldValidation` query parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-/// Complaints about one body that are told, as Kubernetes bounds them, and bytes of them after which no more are: each
-/// names its place, which a hostile body can make long.
-const MAX_COMPLAINTS: usize = 100;
-const MAX_COMPLAINT_BYTES: usize = 64 * 1024;
-
-/// What is told of a body's unknown and duplicate fields.
-#[derive(Debug, Default)]
-struct Complaints {
-    list: Vec<String>,
-    bytes: usize,
-}
-
-impl Complaints {
-    fn add(&mut self, text: impl FnOnce() -> String) {
-        if self.list.len() < MAX_COMPLAINTS && self.bytes < MAX_COMPLAINT_BYTES {
-            let text = text();
-            self.bytes += text.len();
-            self.list.push(text);
-        }
-    }
-}
-
 pub enum FieldValidation {
     Ignore,
     /// Unknown and duplicate fields become warnings (Kubernetes' default).
@@ -61,6 +41,8 @@ impl FieldValidation {
 pub enum Format {
     Json,
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
 }
 
 /// A decoded object and what the client should be warned of.
@@ -73,19 +55,31 @@ pub struct Decoded {
 /// Parses a body into a tree without looking at its kind (patches, options, lists). A duplicate key is in `warnings`; its
 /// last value counts. Errors: 400 with line and column, or that the body is not UTF-8.
 pub fn tree(body: &[u8], format: Format) -> Result<Decoded, ApiError> {
+    if format == Format::Protobuf {
+        let object = protobuf::tree(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        return Ok(Decoded { object, warnings: Vec::new() });
+    }
     let text = std::str::from_utf8(body).map_err(|error| {
         ApiError::bad_request(format!("the body is not valid UTF-8: invalid byte at offset {}", error.valid_up_to()))
     })?;
     match format {
-        Format::Json => tree::json(text),
+        Format::Yaml if !nesting::is_sane(text) => return Err(too_deep()),
         Format::Yaml => tree::yaml(text),
+        Format::Json | Format::Protobuf => tree::json(text),
     }
     .map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// All documents of a YAML (or JSON) text that are not empty, for manifests. Errors: 400 with line and column in the text.
 pub fn documents(text: &str) -> Result<Vec<Decoded>, ApiError> {
+    if !nesting::is_sane(text) {
+        return Err(too_deep());
+    }
     tree::documents(text).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn too_deep() -> ApiError {
+    ApiError::bad_request("error converting YAML to JSON: yaml: recursion limit exceeded")
 }
 
 /// Decodes a body as an object of `resource`: [`tree`], then [`object`].

@@ -133,9 +133,10 @@ pub(crate) fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
     match Range::parse(&header).media {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
         other => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, \
-             application/yaml (got {other})"
+             application/yaml, application/vnd.kubernetes.protobuf (got {other})"
         ))),
     }
 }
@@ -188,10 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn a_protobuf_body_is_415() {
+    fn a_body_of_an_unknown_type_is_415() {
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/vnd.kubernetes.protobuf"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/cbor"));
         assert_eq!(format(&headers).unwrap_err().code, 415);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/vnd.kubernetes.protobuf"));
+        assert_eq!(format(&headers), Ok(Format::Protobuf));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         assert_eq!(format(&headers), Ok(Format::Json));
     }

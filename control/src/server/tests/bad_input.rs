@@ -19,8 +19,10 @@ async fn a_body_that_is_not_text_not_json_or_too_large_is_refused() {
     assert_eq!(api.send(post(), "").await.code, 400);
     let large = api.send(post(), vec![b' '; LIMIT + 1]).await.expect(413);
     assert_eq!(large["reason"], "RequestEntityTooLarge");
+    let cbor = Request::post(CONFIG_MAPS).header(CONTENT_TYPE, "application/cbor");
+    assert_eq!(api.send(cbor, "x").await.expect(415)["reason"], "UnsupportedMediaType");
     let protobuf = Request::post(CONFIG_MAPS).header(CONTENT_TYPE, "application/vnd.kubernetes.protobuf");
-    assert_eq!(api.send(protobuf, "k8s").await.expect(415)["reason"], "UnsupportedMediaType");
+    assert_eq!(api.send(protobuf, "k8s").await.expect(400)["reason"], "BadRequest");
     assert_eq!(
         api.get_as(CONFIG_MAPS, "application/vnd.kubernetes.protobuf").await.expect(406)["reason"],
         "NotAcceptable"

@@ -1,0 +1,483 @@
+//! Kubernetes' protobuf form of an object to a tree, because that is what Go clients send for built-in kinds: `kubectl
+//! create namespace`, `kubectl create deployment`, every typed clientset.
+//!
+//! The field numbers are one table of facts, `protobuf.tsv`. What is not in it is skipped, as protobuf has it. Go's
+//! encoder writes the zero of every field that is not a pointer; those are dropped, as its JSON encoder does. Bodies are
+//! hostile: every length is checked against what is there, and no message of the table contains itself, so the depth is
+//! bounded by the table.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+/// What every such body begins with.
+const MAGIC: &[u8] = b"k8s\0";
+const TABLE: &str = include_str!("protobuf.tsv");
+
+/// Why a body is not a tree.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ProtobufError {
+    #[error("provided data does not appear to be a protobuf message, expected prefix {MAGIC:?}")]
+    Prefix,
+    #[error("proto: unexpected end of the message")]
+    Short,
+    #[error("proto: integer overflow")]
+    Overflow,
+    #[error("proto: illegal wireType {0}")]
+    WireType(u64),
+    #[error("proto: wrong wireType for field {0}")]
+    WrongType(String),
+    #[error("proto: field {0} contains invalid UTF-8")]
+    Utf8(String),
+    #[error("proto: field {0} is not well formed")]
+    Form(String),
+    #[error("no kind {kind:?} is known for version {version:?} in protobuf: send JSON")]
+    Kind { kind: String, version: String },
+    #[error("unsupported encoding {0:?} of a protobuf message")]
+    Encoding(String),
+}
+
+type Message = BTreeMap<u64, Field>;
+
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    name: &'static str,
+    /// A scalar's name or that of a message.
+    kind: &'static str,
+    form: Form,
+    /// Zero and absent differ.
+    pointer: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    One,
+    List,
+    Map,
+    /// A map of lists of texts.
+    MapOfLists,
+    /// The fields of the message are the parent's.
+    Inline,
+}
+
+static MESSAGES: LazyLock<HashMap<&'static str, Message>> = LazyLock::new(|| {
+    let mut all: HashMap<&'static str, Message> = HashMap::new();
+    let mut open = "";
+    for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix("= ") {
+            open = name;
+            all.entry(open).or_default();
+            continue;
+        }
+        let mut columns = line.split('\t');
+        let (number, name, kind) = (columns.next(), columns.next(), columns.next());
+        let form = columns.next().unwrap_or_default();
+        if let (Some(Ok(number)), Some(name), Some(kind)) = (number.map(str::parse), name, kind) {
+            let pointer = form.contains('?');
+            let form = match form {
+                "*" => Form::List,
+                "{" => Form::Map,
+                "{*" => Form::MapOfLists,
+                "<" | "<?" => Form::Inline,
+                _ => Form::One,
+            };
+            all.entry(open).or_default().insert(number, Field { name, kind, form, pointer });
+        }
+    }
+    all
+});
+
+/// Decodes a body: the prefix, the envelope (`runtime.Unknown`), the object.
+pub(super) fn tree(body: &[u8]) -> Result<Value, ProtobufError> {
+    let envelope = body.strip_prefix(MAGIC).ok_or(ProtobufError::Prefix)?;
+    let (mut kind, mut version, mut raw) = (String::new(), String::new(), &[][..]);
+    let mut wire = Wire(envelope);
+    while let Some((number, token)) = wire.next()? {
+        match (number, token) {
+            (1, Token::Bytes(meta)) => (version, kind) = type_meta(meta)?,
+            (2, Token::Bytes(bytes)) => raw = bytes,
+            (3, Token::Bytes(encoding)) if !encoding.is_empty() => {
+                return Err(ProtobufError::Encoding(text(encoding, "contentEncoding")?));
+            }
+            _ => {}
+        }
+    }
+    let Some(shape) = root(&version, &kind) else {
+        return Err(ProtobufError::Kind { kind, version });
+    };
+    let mut object = Map::new();
+    message(shape, raw, &mut object)?;
+    object.insert("apiVersion".into(), version.into());
+    object.insert("kind".into(), kind.into());
+    Ok(Value::Object(object))
+}
+
+fn type_meta(bytes: &[u8]) -> Result<(String, String), ProtobufError> {
+    let (mut version, mut kind) = (String::new(), String::new());
+    let mut wire = Wire(bytes);
+    while let Some((number, token)) = wire.next()? {
+        match (number, token) {
+            (1, Token::Bytes(bytes)) => version = text(bytes, "apiVersion")?,
+            (2, Token::Bytes(bytes)) => kind = text(bytes, "kind")?,
+            _ => {}
+        }
+    }
+    Ok((version, kind))
+}
+
+/// The message of a kind: `apps/v1` Deployment is `apps.v1.Deployment`, `v1` Pod is `core.v1.Pod`.
+fn root(version: &str, kind: &str) -> Option<&'static Message> {
+    if kind == "DeleteOptions" {
+        return MESSAGES.get("meta.v1.DeleteOptions");
+    }
+    let (group, version) = version.split_once('/').unwrap_or(("core", version));
+    let group = group.split('.').next().unwrap_or_default();
+    MESSAGES.get(format!("{group}.{version}.{kind}").as_str())
+}
+
+/// Reads the fields of a message into a map.
+fn message(shape: &Message, bytes: &[u8], into: &mut Map<String, Value>) -> Result<(), ProtobufError> {
+    let mut wire = Wire(bytes);
+    while let Some((number, token)) = wire.next()? {
+        if let Some(field) = shape.get(&number) {
+            read(field, token, into)?;
+        }
+    }
+    Ok(())
+}
+
+fn read(field: &Field, token: Token<'_>, into: &mut Map<String, Value>) -> Result<(), ProtobufError> {
+    match field.form {
+        Form::One => {
+            let value = value(field, token)?;
+            if field.pointer || !is_zero(&value) {
+                into.insert(field.name.into(), value);
+            } else {
+                into.remove(field.name);
+            }
+        }
+        Form::List => {
+            let slot = into.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(items) = slot {
+                match token {
+                    Token::Bytes(packed) if matches!(field.kind, "int" | "bool") => {
+                        let mut wire = Wire(packed);
+                        while !wire.0.is_empty() {
+                            items.push(value(field, Token::Varint(wire.varint()?))?);
+                        }
+                    }
+                    token => items.push(value(field, token)?),
+                }
+            }
+        }
+        Form::Map | Form::MapOfLists => {
+            let (key, value) = entry(field, bytes_of(field, token)?)?;
+            if let Value::Object(map) = into.entry(field.name).or_insert_with(|| Value::Object(Map::new())) {
+                map.insert(key, value);
+            }
+        }
+        Form::Inline => {
+            if let Some(shape) = MESSAGES.get(field.kind) {
+                message(shape, bytes_of(field, token)?, into)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An entry of a map; what it lacks is zero.
+fn entry(field: &Field, bytes: &[u8]) -> Result<(String, Value), ProtobufError> {
+    let (mut key, mut found) = (String::new(), None);
+    let mut wire = Wire(bytes);
+    while let Some((number, token)) = wire.next()? {
+        match number {
+            1 => key = text(bytes_of(field, token)?, field.name)?,
+            2 => found = Some(token),
+            _ => {}
+        }
+    }
+    let token = match (found, field.kind) {
+        (Some(token), _) => token,
+        (None, "int" | "bool") => Token::Varint(0),
+        (None, _) => Token::Bytes(&[]),
+    };
+    let value = if field.form == Form::MapOfLists { texts(field, token)? } else { value(field, token)? };
+    Ok((key, value))
+}
+
+/// A list of texts that is a message of its own (`ExtraValue`).
+fn texts(field: &Field, token: Token<'_>) -> Result<Value, ProtobufError> {
+    let mut wire = Wire(bytes_of(field, token)?);
+    let mut items = Vec::new();
+    while let Some((number, token)) = wire.next()? {
+        if number == 1 {
+            items.push(Value::from(text(bytes_of(field, token)?, field.name)?));
+        }
+    }
+    Ok(Value::Array(items))
+}
+
+/// One value in its JSON form; a time that is not set is null.
+fn value(field: &Field, token: Token<'_>) -> Result<Value, ProtobufError> {
+    Ok(match field.kind {
+        "int" => signed(varint_of(field, token)?).into(),
+        "bool" => (varint_of(field, token)? != 0).into(),
+        "string" => text(bytes_of(field, token)?, field.name)?.into(),
+        "bytes" => STANDARD.encode(bytes_of(field, token)?).into(),
+        "raw" | "fields" => Parts::of(field, token)?.json(field)?,
+        "quantity" => Parts::of(field, token)?.text(1, field)?.into(),
+        "time" => Parts::of(field, token)?.time(field, false)?,
+        "microtime" => Parts::of(field, token)?.time(field, true)?,
+        "intorstring" => {
+            let parts = Parts::of(field, token)?;
+            if parts.number(1) == 0 { parts.number(2).into() } else { parts.text(3, field)?.into() }
+        }
+        name => {
+            let mut object = Map::new();
+            let bytes = bytes_of(field, token)?;
+            if let Some(shape) = MESSAGES.get(name) {
+                message(shape, bytes, &mut object)?;
+            }
+            Value::Object(object)
+        }
+    })
+}
+
+/// Whether this is what Go's JSON encoder leaves out of a field that is not a pointer.
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+/// The fields of a small message that JSON writes as one value.
+struct Parts<'a>(BTreeMap<u64, Token<'a>>);
+
+impl<'a> Parts<'a> {
+    fn of(field: &Field, token: Token<'a>) -> Result<Self, ProtobufError> {
+        let mut wire = Wire(bytes_of(field, token)?);
+        let mut parts = BTreeMap::new();
+        while let Some((number, token)) = wire.next()? {
+            parts.insert(number, token);
+        }
+        Ok(Self(parts))
+    }
+
+    fn number(&self, number: u64) -> i64 {
+        match self.0.get(&number) {
+            Some(Token::Varint(value)) => signed(*value),
+            _ => 0,
+        }
+    }
+
+    fn bytes(&self, number: u64) -> &'a [u8] {
+        match self.0.get(&number) {
+            Some(Token::Bytes(bytes)) => bytes,
+            _ => &[],
+        }
+    }
+
+    fn text(&self, number: u64, field: &Field) -> Result<String, ProtobufError> {
+        text(self.bytes(number), field.name)
+    }
+
+    fn json(&self, field: &Field) -> Result<Value, ProtobufError> {
+        match self.bytes(1) {
+            [] => Ok(Value::Null),
+            bytes => serde_json::from_slice(bytes).map_err(|_| ProtobufError::Form(field.name.into())),
+        }
+    }
+
+    fn time(&self, field: &Field, micro: bool) -> Result<Value, ProtobufError> {
+        if self.0.is_empty() {
+            return Ok(Value::Null);
+        }
+        let nanos = if micro { i32::try_from(self.number(2)).unwrap_or_default() } else { 0 };
+        let time = Timestamp::new(self.number(1), nanos).map_err(|_| ProtobufError::Form(field.name.into()))?;
+        Ok(if micro { format!("{time:.6}") } else { format!("{time:.0}") }.into())
+    }
+}
+
+fn text(bytes: &[u8], field: &str) -> Result<String, ProtobufError> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| ProtobufError::Utf8(field.to_owned()))
+}
+
+fn bytes_of<'a>(field: &Field, token: Token<'a>) -> Result<&'a [u8], ProtobufError> {
+    match token {
+        Token::Bytes(bytes) => Ok(bytes),
+        _ => Err(ProtobufError::WrongType(field.name.into())),
+    }
+}
+
+fn varint_of(field: &Field, token: Token<'_>) -> Result<u64, ProtobufError> {
+    match token {
+        Token::Varint(value) => Ok(value),
+        _ => Err(ProtobufError::WrongType(field.name.into())),
+    }
+}
+
+/// Integers are written as their 64-bit two's complement.
+fn signed(value: u64) -> i64 {
+    i64::from_ne_bytes(value.to_ne_bytes())
+}
+
+/// What stands after a field's number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Token<'a> {
+    Varint(u64),
+    Bytes(&'a [u8]),
+    /// A number of fixed size; no field of the table has one.
+    Fixed,
+}
+
+/// The rest of a message.
+struct Wire<'a>(&'a [u8]);
+
+impl<'a> Wire<'a> {
+    /// The next field's number and value; `None` at the end.
+    fn next(&mut self) -> Result<Option<(u64, Token<'a>)>, ProtobufError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let token = match tag & 7 {
+            0 => Token::Varint(self.varint()?),
+            1 => self.take(8).map(|_| Token::Fixed)?,
+            2 => {
+                let length = usize::try_from(self.varint()?).map_err(|_| ProtobufError::Overflow)?;
+                Token::Bytes(self.take(length)?)
+            }
+            5 => self.take(4).map(|_| Token::Fixed)?,
+            other => return Err(ProtobufError::WireType(other)),
+        };
+        Ok(Some((tag >> 3, token)))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], ProtobufError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(ProtobufError::Short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn varint(&mut self) -> Result<u64, ProtobufError> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.0.split_first().ok_or(ProtobufError::Short)?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(ProtobufError::Overflow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![number << 3 | 2, u8::try_from(bytes.len()).unwrap()];
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    fn body(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+        let meta = [field(1, version.as_bytes()), field(2, kind.as_bytes())].concat();
+        [MAGIC.to_vec(), field(1, &meta), field(2, raw), field(3, b""), field(4, b"")].concat()
+    }
+
+    #[test]
+    fn no_message_contains_itself_and_all_are_defined() {
+        fn walk(name: &'static str, above: &mut Vec<&'static str>) {
+            assert!(!above.contains(&name), "{name} in {above:?}");
+            above.push(name);
+            for field in MESSAGES[name].values().filter(|f| f.kind.contains('.')) {
+                walk(field.kind, above);
+            }
+            above.pop();
+        }
+        for name in MESSAGES.keys() {
+            walk(name, &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn what_kubectl_create_deployment_sends_is_read() {
+        // What Go writes for fields that are not set: empty texts, zeros, empty messages.
+        let metadata = [
+            field(1, b"d1"),
+            field(2, b""),
+            vec![7 << 3, 0],
+            field(8, b""),
+            field(11, &[field(1, b"app"), field(2, b"d1")].concat()),
+        ];
+        let port = [field(1, b""), vec![2 << 3, 0, 3 << 3, 0x90, 0x3f]].concat();
+        let container = [field(1, b"c"), field(2, b"image:1"), field(6, &port), field(8, b"")].concat();
+        let template = field(2, &field(2, &container));
+        let spec = [vec![1 << 3, 0], field(3, &template), field(4, b""), vec![5 << 3, 0]].concat();
+        let raw = [field(1, &metadata.concat()), field(2, &spec), field(3, &[1 << 3, 0])].concat();
+        assert_eq!(
+            tree(&body("apps/v1", "Deployment", &raw)),
+            Ok(json!({
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d1", "labels": {"app": "d1"}},
+                "spec": {"replicas": 0, "template": {"spec": {"containers": [
+                    {"name": "c", "image": "image:1", "ports": [{"containerPort": 8080}]}
+                ]}}},
+            }))
+        );
+    }
+
+    #[test]
+    fn values_with_a_form_of_their_own_are_json() {
+        let target = [vec![1 << 3, 1], field(3, b"http")].concat();
+        let port = [vec![3 << 3, 80], field(4, &target)].concat();
+        let service = tree(&body("v1", "Service", &field(2, &field(1, &port)))).unwrap();
+        assert_eq!(service["spec"]["ports"], json!([{"port": 80, "targetPort": "http"}]));
+        let data = field(2, &[field(1, b"key"), field(2, &[0xff, 0])].concat());
+        let empty = field(2, &field(1, b"none"));
+        let secret = tree(&body("v1", "Secret", &[data, empty].concat())).unwrap();
+        assert_eq!(secret["data"], json!({"key": "/wA=", "none": ""}));
+        let renewed = [vec![1 << 3, 0x80, 0xa8, 0xd6, 0xb9, 0x07, 2 << 3], vec![0xe8, 0x07]].concat();
+        let lease = tree(&body("coordination.k8s.io/v1", "Lease", &field(2, &field(4, &renewed)))).unwrap();
+        assert_eq!(lease["spec"]["renewTime"], "2033-05-18T03:33:20.000001Z");
+        let extra = field(4, &[field(1, b"k"), field(2, &[field(1, b"a"), field(1, b"b")].concat())].concat());
+        let review = tree(&body("authentication.k8s.io/v1", "TokenReview", &field(3, &field(2, &extra)))).unwrap();
+        assert_eq!(review["status"]["user"]["extra"], json!({"k": ["a", "b"]}));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        assert_eq!(tree(b"{}"), Err(ProtobufError::Prefix));
+        assert_eq!(tree(b"k8s\0\x0a\x7f"), Err(ProtobufError::Short));
+        assert_eq!(tree(&[MAGIC, &[0xff; 12]].concat()), Err(ProtobufError::Overflow));
+        assert_eq!(
+            tree(&body("v1", "Nothing", b"")).unwrap_err().to_string(),
+            "no kind \"Nothing\" is known for version \"v1\" in protobuf: send JSON"
+        );
+        assert_eq!(tree(&body("v1", "Pod", &[1 << 3, 5])), Err(ProtobufError::WrongType("metadata".into())));
+        assert_eq!(tree(&body("v1", "Pod", &field(1, &field(1, &[0xff])))), Err(ProtobufError::Utf8("name".into())));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(raw in proptest::collection::vec(any::<u8>(), 0..120)) {
+            for (version, kind) in [("v1", "Pod"), ("v1", "Service"), ("apps/v1", "Deployment")] {
+                let _ = tree(&body(version, kind, &raw));
+            }
+            let _ = tree(&[MAGIC, &raw].concat());
+        }
+    }
+}
