@@ -20,7 +20,7 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-/// How often the endpoints are looked after, as in Kubernetes.
+/// How often they are looked after, as in Kubernetes.
 const EVERY: Duration = Duration::from_secs(10);
 
 impl Server {
@@ -43,16 +43,17 @@ impl Server {
         self.publish().await
     }
 
-    /// Keeps the endpoints of the Service `kubernetes` until the server stops.
+    /// Keeps the Service `kubernetes` and its endpoints until the server stops: `kubectl delete services --all` takes it
+    /// away.
     pub async fn keep_published(&self) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = self.stopping().cancelled() => return,
             }
-            if let Err(error) = self.publish().await {
+            if let Err(error) = self.bootstrap().await {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the endpoints of the Service kubernetes could not be written");
+                tracing::warn!(error, "the Service kubernetes could not be written");
             }
         }
     }
