@@ -101,12 +101,10 @@ impl Server {
 /// What an object would look like without having been written.
 pub(crate) fn unwritten(object: &Value, revision: Option<Revision>) -> Stored {
     let (bytes, splice) = object::encode(object);
-    match revision {
-        Some(revision) => Stored { bytes: Encoded { bytes, splice }.with_revision(revision), revision },
-        None => {
-            let mut object = object.clone();
-            object::remove_meta(&mut object, "resourceVersion");
-            Stored { bytes: object.to_string().into(), revision: 0 }
-        }
+    if let Some(revision) = revision {
+        return Stored { bytes: Encoded { bytes, splice }.with_revision(revision), revision };
     }
+    let mut object = object.clone();
+    object::remove_meta(&mut object, "resourceVersion");
+    Stored { bytes: object.to_string().into(), revision: 0 }
 }

@@ -27,9 +27,10 @@ pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Re
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let bytes = call.read(body).await?;
     let format = negotiate::format(&call.headers)?;
-    let decoded = match view.is_object() {
-        true => decode::body(&call.resource, &bytes, format, options.validation)?,
-        false => decode::tree(&bytes, format)?,
+    let decoded = if view.is_object() {
+        decode::body(&call.resource, &bytes, format, options.validation)?
+    } else {
+        decode::tree(&bytes, format)?
     };
     call.warnings.extend(decoded.warnings);
     let mut wanted = decoded.object;
@@ -46,8 +47,8 @@ pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Re
     show(call, &view, StatusCode::OK, stored)
 }
 
-async fn create_instead(
 /// Needs the right to create, which the right to update does not include.
+async fn create_instead(
     call: &mut Call,
     mut object: Value,
     options: &WriteOptions,
@@ -55,12 +56,12 @@ async fn create_instead(
     if !object::resource_version(&object).is_empty() {
         return Err(ApiError::modified(&call.resource, &call.info.name).into());
     }
-    object::remove_meta(&mut object, "uid");
     let attributes = Attributes { verb: "create".to_owned(), ..call.attributes.clone() };
     if let Decision::Deny(reason) = call.server.authorizer().authorize(&call.user, &attributes).await {
         let text = attributes.forbidden_by(&call.user, &reason);
         return Err(ApiError::forbidden(Some(&call.resource), &call.info.name, text).into());
     }
+    object::remove_meta(&mut object, "uid");
     let stored = create::insert(call, object, options).await?;
     answer::object(call.accepted, &call.resource, StatusCode::CREATED, stored.bytes)
 }
