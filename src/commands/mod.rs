@@ -19,31 +19,21 @@ use clap::Subcommand;
 
 pub use self::apply::Applied;
 
-/// What to do.
+/// What to do. A command's help is the documentation of its arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run server and node in this process, and apply manifests
     Up(up::Up),
-    /// Create or change objects from manifests; images that are paths are packaged and pushed
     Apply(apply::Apply),
-    /// Show objects
     Get(get::Get),
-    /// Delete objects, by name or from manifests
     Delete(delete::Delete),
-    /// Show a container's log
     Logs(logs::Logs),
-    /// Set the number of replicas
     Scale(scale::Scale),
-    /// Package a component and push it to a registry
     Push(push::Push),
     /// The images of the cluster's own registry
     #[command(subcommand)]
     Image(image::Image),
-    /// Print the administrator's kubeconfig
     Kubeconfig(kubeconfig::Kubeconfig),
-    /// Write a consistent copy of the running server's database
     Backup(backup::Backup),
-    /// Print the version
     Version(version::Version),
 }
 
