@@ -14,6 +14,28 @@ mod nesting;
 mod protobuf;
 mod tree;
 
+/// Complaints about one body that are told, as Kubernetes bounds them, and bytes of them after which no more are: each
+/// names its place, which a hostile body can make long.
+const MAX_COMPLAINTS: usize = 100;
+const MAX_COMPLAINT_BYTES: usize = 64 * 1024;
+
+/// What is told of a body's unknown and duplicate fields.
+#[derive(Debug, Default)]
+struct Complaints {
+    list: Vec<String>,
+    bytes: usize,
+}
+
+impl Complaints {
+    fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.list.len() < MAX_COMPLAINTS && self.bytes < MAX_COMPLAINT_BYTES {
+            let text = text();
+            self.bytes += text.len();
+            self.list.push(text);
+        }
+    }
+}
+
 /// The `fieldValidation` query parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
