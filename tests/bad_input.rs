@@ -1,6 +1,5 @@
 //! Whatever a client sends, the answer is a Status with the right code, reason and a message that says where the mistake
 //! is; and whoever asks for what is not theirs does not get it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod support;

@@ -1,5 +1,4 @@
 //! Every listed kind is served alike: the registry says which there are, and each takes the whole round of verbs.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod support;

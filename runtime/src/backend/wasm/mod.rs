@@ -197,7 +197,7 @@ fn arguments(config: &ContainerConfig) -> Vec<String> {
     let image = &config.image.config;
     let entrypoint = if config.command.is_empty() { &image.entrypoint } else { &config.command };
     let args = if config.args.is_empty() && config.command.is_empty() { &image.cmd } else { &config.args };
-    let mut all: Vec<String> = entrypoint.to_vec();
+    let mut all: Vec<String> = entrypoint.clone();
     if all.is_empty() {
         all.push(config.name.clone());
     }
