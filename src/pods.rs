@@ -82,7 +82,7 @@ mod tests {
     }
 
     fn seen(pending: &Pending) -> Vec<String> {
-        let text = |event| match event {
+        let text = |event: Event<Arc<Pod>>| match event {
             Event::Apply(pod) => format!("apply {}", ResourceExt::uid(&*pod).unwrap()),
             Event::Delete(pod) => format!("delete {}", ResourceExt::uid(&*pod).unwrap()),
             _ => "list".to_owned(),

@@ -1,6 +1,5 @@
 //! `wherry` without kubectl: each client command does what its help says, and says what is wrong when it cannot.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod support;
 

@@ -1,7 +1,6 @@
 //! What was acknowledged is there after any end, and a data directory that cannot be used is refused in words that say
 //! what to do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod support;
 

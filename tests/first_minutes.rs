@@ -1,6 +1,5 @@
 //! A user's first ten minutes: one command from a manifest to an answer, and back again after every way of stopping.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod support;
 

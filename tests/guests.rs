@@ -1,7 +1,6 @@
 //! Guests of every form run, reach each other and nothing else; and a guest that misbehaves costs its own share and no
 //! one else's.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod support;
 

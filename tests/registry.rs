@@ -1,7 +1,6 @@
 //! Images come from any registry: pushed by `wherry push`, pulled by tag and by digest, with and without credentials; and
 //! what is wrong with an image is said in words that help.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod support;
 

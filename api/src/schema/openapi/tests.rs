@@ -22,10 +22,10 @@ fn dangling(document: &Value, prefix: &str, definitions: &str) -> Vec<String> {
     let known = document.pointer(definitions).and_then(Value::as_object).unwrap();
     let mut missing = Vec::new();
     walk(document, &mut |map| {
-        if let Some(Value::String(reference)) = map.get("$ref") {
-            if !reference.strip_prefix(prefix).is_some_and(|name| known.contains_key(name)) {
-                missing.push(reference.clone());
-            }
+        if let Some(Value::String(reference)) = map.get("$ref")
+            && !reference.strip_prefix(prefix).is_some_and(|name| known.contains_key(name))
+        {
+            missing.push(reference.clone());
         }
     });
     missing
