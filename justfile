@@ -18,7 +18,7 @@ clippy:
 
 # Documentation without warnings
 docs:
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --locked --document-private-items
 
 # Licences, sources and duplicate versions of dependencies (advisories need the network: `cargo deny check advisories`)
 deny:
