@@ -104,7 +104,7 @@ fn too_deep() -> ApiError {
     ApiError::bad_request("error converting YAML to JSON: yaml: recursion limit exceeded")
 }
 
-/// Decodes a body as an object of `resource`: [`tree`], then [`object`].
+/// Decodes a body as an object of `resource`: [`tree()`], then [`object()`].
 pub fn body(
     resource: &Descriptor,
     body: &[u8],

@@ -40,7 +40,7 @@ pub struct Ls {
 pub struct One {
     #[command(flatten)]
     connection: Connection,
-    /// NAMESPACE/NAME[:TAG][@DIGEST]
+    /// NAMESPACE/NAME, NAMESPACE/NAME:TAG or NAMESPACE/NAME@DIGEST
     image: String,
 }
 
@@ -51,7 +51,7 @@ pub struct Import {
     connection: Connection,
     /// The component or core module
     wasm: PathBuf,
-    /// NAMESPACE/NAME[:TAG]
+    /// NAMESPACE/NAME or NAMESPACE/NAME:TAG
     image: Option<String>,
 }
 
