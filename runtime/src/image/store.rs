@@ -84,6 +84,8 @@ struct Inner {
     client: kube::Client,
     /// Components in use, by digest: one per image however many pods run it.
     loaded: Mutex<HashMap<String, Weak<WasmImage>>>,
+    /// Held while a component is loaded or compiled, by digest: a thousand pods that start at once load it once.
+    loading: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// The store. Cheap to clone.
@@ -126,7 +128,8 @@ impl ImageStore {
                 }
             }
         }
-        let inner = Arc::new(Inner { folder, blobs, precompiler, client, loaded: Mutex::default() });
+        let inner =
+            Arc::new(Inner { folder, blobs, precompiler, client, loaded: Mutex::default(), loading: Mutex::default() });
         Ok(Self { inner, pulling: Arc::default(), known: Arc::new(Mutex::new(known)) })
     }
 
@@ -314,6 +317,18 @@ impl Inner {
         self.loaded.lock().get(digest).and_then(Weak::upgrade)
     }
 
+    /// The lock under which a digest is loaded.
+    fn turn(&self, digest: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut loading = self.loading.lock();
+        loading.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = loading.get(digest).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        loading.insert(digest.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+
     /// Keeps one `WasmImage` per digest even when two pulls end at once.
     fn share(&self, image: WasmImage) -> Arc<WasmImage> {
         let mut loaded = self.loaded.lock();
@@ -327,6 +342,8 @@ impl Inner {
     }
 
     async fn artifact(&self, layer: &OciDescriptor) -> Result<Arc<WasmImage>, StoreError> {
+        let turn = self.turn(&layer.digest);
+        let _turn = turn.lock().await;
         if let Some(image) = self.in_use(&layer.digest) {
             return Ok(image);
         }
@@ -348,6 +365,8 @@ impl Inner {
         layers: &[OciDescriptor],
         config: &ImageConfig,
     ) -> Result<Arc<WasmImage>, StoreError> {
+        let turn = self.turn(digest);
+        let _turn = turn.lock().await;
         if let Some(image) = self.in_use(digest) {
             return Ok(image);
         }

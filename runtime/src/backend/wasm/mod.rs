@@ -129,6 +129,7 @@ impl WasmBackend {
         Guest {
             engine: self.engine.clone(),
             prepared,
+            _image: Arc::clone(&config.image),
             args: arguments(&config),
             env: environment(config.env, &sandbox.hostname),
             working_dir: config.working_dir.or_else(|| config.image.config.working_dir.clone()),

@@ -16,6 +16,7 @@ use super::outgoing::Outgoing;
 use super::output::Pipe;
 use super::sockets::{self, Sockets};
 use crate::backend::{LogSink, Stream};
+use crate::image::Image;
 use crate::network::PodNetwork;
 
 /// Bytes of one `fields` resource: what servers commonly accept.
@@ -32,6 +33,8 @@ const ENTRIES: std::ops::RangeInclusive<u64> = 512..=65_536;
 pub(super) struct Guest {
     pub(super) engine: Engine,
     pub(super) prepared: Arc<Prepared>,
+    /// Keeps the image in hand while anything runs it: all its containers share one.
+    pub(super) _image: Arc<Image>,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     pub(super) working_dir: Option<String>,
