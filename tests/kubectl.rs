@@ -340,7 +340,10 @@ fn rollouts_advance_undo_and_restart(server: &Wherry) {
     server.apply(&served("rolled", &image, 2));
     rolled_out(server, "rolled");
     let url = server.url("rolled");
-    has(&support::http::text(&url).unwrap(), &["Hello from rolled-"]);
+    eventually("the Service knows its endpoints", || {
+        let answer = support::http::text(&url)?;
+        if answer.contains("Hello from rolled-") { Ok(()) } else { Err(answer) }
+    });
     server.kubectl(&["set", "image", "deployment/rolled", &format!("main={}", server.image("misbehave-http"))]).ok();
     rolled_out(server, "rolled");
     eventually("the new image answers", || match support::http::text(&url)?.as_str() {
