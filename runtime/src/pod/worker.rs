@@ -77,8 +77,10 @@ impl Shared {
         let gated = pod.spec.as_ref().is_some_and(|spec| spec.readiness_gates.is_some());
         if let Some(status) = &mut pod.status {
             status.container_statuses = None;
-            if !gated {
-                status.conditions = None;
+            if !gated && let Some(conditions) = &mut status.conditions {
+                // Of its own word only the end matters: that somebody called the pod unready.
+                conditions.retain(|condition| condition.type_ == "Ready" && condition.status == "False");
+                conditions.shrink_to_fit();
             }
         }
     }
@@ -413,7 +415,8 @@ impl Worker {
             named.filter_map(|(spec, held)| Some((spec.name.clone(), held.container.clone()?))).collect();
     }
 
-    /// Reports the status if it is another than the last one.
+    /// Reports the status if it is another than the last one, or if another has spoken since: a node that was silent for too
+    /// long has its pods called unready, and nobody but it takes that back.
     fn report(&mut self) {
         *self.shared.instances.lock() = self.state.containers().iter().map(ContainerState::instances).collect();
         let pod = self.shared.pod();
@@ -429,7 +432,7 @@ impl Worker {
         let patch = self.patch(uid, &status);
         let hash = hash_of(&patch);
         let delete = std::mem::take(&mut self.delete);
-        if hash != self.reported || delete {
+        if hash != self.reported || delete || overruled(&pod, &status) {
             self.reported = hash;
             self.ctx.statuses.set(Report::new(namespace, name, uid, patch, delete));
         }
@@ -490,6 +493,16 @@ fn forget_unsaid(fields: &mut serde_json::Map<String, serde_json::Value>) {
     for field in ["reason", "message"] {
         fields.entry(field).or_insert(serde_json::Value::Null);
     }
+}
+
+/// Whether the API calls a pod unready that is ready, and did so after this node had called it ready.
+fn overruled(pod: &Pod, status: &PodStatus) -> bool {
+    let ready = |status: &PodStatus| {
+        let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")?;
+        Some((condition.status == "True", condition.last_transition_time.as_ref().map(|time| time.0)))
+    };
+    let theirs = pod.status.as_ref().and_then(ready);
+    matches!((theirs, ready(status)), (Some((false, theirs)), Some((true, ours))) if theirs > ours)
 }
 
 async fn sleep_until(wake: Option<Instant>) {

@@ -160,6 +160,25 @@ async fn the_newest_status_is_written_though_writes_fail() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_another_called_unready_is_reported_ready_again() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    let called = |at: &str| {
+        let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": at});
+        pod("web", "Always", |pod| pod["status"] = json!({"phase": "Running", "conditions": [condition]}))
+    };
+    let before = node.world.api.statuses("web").len();
+    node.apply(&called("2000-01-01T00:00:00Z"));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(node.world.api.statuses("web").len(), before, "its own older word is not another's");
+    node.apply(&called("2200-01-01T00:00:00Z"));
+    eventually("written again", || node.world.api.statuses("web").len() > before).await;
+    let conditions = node.world.api.statuses("web").pop().unwrap()["conditions"].clone();
+    assert!(conditions.as_array().unwrap().iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_pods_start_together_with_few_reads_and_bounded_events() {
     let node = Node::new();
     let settings = json!({"metadata": {"name": "settings"}, "data": {"key": "v"}});
