@@ -103,7 +103,8 @@ def deployment(name, component, replicas=1, args=None, memory="64Mi", port=8080,
     container = {
         "name": "main",
         "image": str(component),
-        "resources": {"limits": {"memory": memory}},
+        # A request of its own: it would be the limit otherwise, and the node full of promises.
+        "resources": {"requests": {"memory": "1Mi"}, "limits": {"memory": memory}},
         "ports": [{"name": "http", "containerPort": port}],
     }
     if args:
