@@ -12,6 +12,9 @@ use crate::table::Table;
 /// How often readiness is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How long a Service may take to learn its endpoints before it is shown without.
+const ENDPOINTS: Duration = Duration::from_secs(5);
+
 /// Returns when every workload and pod of `applied` is ready. `say` gets what is being waited for, with the reason that
 /// its pods give.
 pub async fn wait(client: &Client, applied: &[Applied], say: impl Fn(&str)) -> anyhow::Result<()> {
@@ -37,6 +40,33 @@ pub async fn wait(client: &Client, applied: &[Applied], say: impl Fn(&str)) -> a
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Returns when each applied Service that selects pods has a ready endpoint, or after [`ENDPOINTS`]: a Service may well be
+/// applied before its pods.
+pub async fn reachable(client: &Client, applied: &[Applied]) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + ENDPOINTS;
+    let selects = |one: &&Applied| one.resource.api.kind == "Service" && one.object.pointer("/spec/selector").is_some();
+    for one in applied.iter().filter(selects) {
+        let (namespace, name) = (text(&one.object, "/metadata/namespace"), text(&one.object, "/metadata/name"));
+        let path = format!(
+            "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector=kubernetes.io/service-name%3D{name}"
+        );
+        while tokio::time::Instant::now() < deadline {
+            let slices: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
+            if has_ready_endpoint(&slices) {
+                break;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    Ok(())
+}
+
+fn has_ready_endpoint(slices: &Value) -> bool {
+    let list = |value: &Value, field: &str| value.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+    let endpoints = list(slices, "items").into_iter().flat_map(|slice| list(&slice, "endpoints"));
+    endpoints.into_iter().any(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true))
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -157,6 +187,13 @@ mod tests {
         {
             assert!(unready("Deployment", &deployment(generation, observed, ready, updated, total)).is_some());
         }
+    }
+
+    #[test]
+    fn a_service_is_reachable_with_one_ready_endpoint() {
+        let slices = |ready: bool| json!({"items": [{}, {"endpoints": [{"conditions": {"ready": ready}}]}]});
+        assert!(has_ready_endpoint(&slices(true)) && !has_ready_endpoint(&slices(false)));
+        assert!(!has_ready_endpoint(&json!({"items": []})));
     }
 
     #[test]

@@ -133,6 +133,7 @@ impl Up {
         let changed = applied.iter().any(|one| one.outcome != Outcome::Unchanged);
         let step = progress.step("pods");
         ready::wait(&client, &applied, |detail| step.update(detail)).await?;
+        ready::reachable(&client, &applied).await?;
         step.done(if changed { "ready" } else { "ready, as before" });
         if !self.quiet {
             self.show(&client, &applied).await?;
