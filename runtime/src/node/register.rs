@@ -1,4 +1,4 @@
-//! The Node object: made once, its status written when it changes and every five minutes.
+//! The Node object: made once, its status written when it changes, when somebody else changed it, and every five minutes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -83,6 +83,9 @@ impl Registration {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if self.overruled(api, &mut since).await {
+                written = None;
+            }
             let mut status = self.status(Pressure::read(&self.data_dir), &mut since).await;
             if let Some((before, at)) = &written
                 && at.elapsed() < REPEAT
@@ -108,6 +111,23 @@ impl Registration {
                 Err(error) => tracing::warn!(node = %self.name, %error, "node status not written"),
             }
         }
+    }
+
+    /// Whether the API says otherwise than this node: that it is gone, or, after a time without heartbeats (a suspended
+    /// laptop), that nothing is known of it. What was said otherwise changes now.
+    async fn overruled(&self, api: &Api<NodeObject>, since: &mut Transitions) -> bool {
+        let node = match api.get_opt(&self.name).await {
+            Ok(Some(node)) => node,
+            Ok(None) => return true,
+            Err(_) => return false,
+        };
+        let told = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let before = since.0.len();
+        since.0.retain(|name, (status, _)| {
+            let word = if *status { "True" } else { "False" };
+            told.iter().all(|condition| condition.type_ != *name || condition.status == word)
+        });
+        since.0.len() != before
     }
 
     fn all_labels(&self) -> BTreeMap<String, String> {
