@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use url::Url;
 
 use super::client::{Connection, Credentials, Target};
@@ -15,8 +15,11 @@ use super::report::Seen;
 
 /// Asks each of `urls` `rate` times a second; one report per URL.
 pub(crate) async fn run(urls: &[Url], rate: u32, time: Duration) -> anyhow::Result<Value> {
-    let reports = try_join_all(urls.iter().map(async |url| {
+    let gap = Duration::from_secs(1) / rate.max(1) / u32::try_from(urls.len()).unwrap_or(u32::MAX).max(1);
+    let reports = try_join_all(urls.iter().zip(0..).map(async |(url, turn)| {
         let connection = Target::new(url, &Credentials::default())?.connect().await?;
+        // Evenly spread: requests to different servers are not due at the same moment.
+        sleep(gap * turn).await;
         let report = one(connection, url.path(), rate, time).await;
         anyhow::Ok(json!({"url": url.as_str(), "seen": report}))
     }))

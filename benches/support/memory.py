@@ -1,5 +1,6 @@
 """A process's memory, as the kernel accounts it. All numbers are kilobytes of 1,024 bytes."""
 
+import os
 import re
 from pathlib import Path
 
@@ -39,13 +40,13 @@ def descriptors(pid):
 
 def by_place(pid):
     """Resident memory by what it was mapped for."""
-    places, place = {}, None
+    places, place, program = {}, None, os.readlink(f"/proc/{pid}/exe")
     with open(f"/proc/{pid}/smaps", encoding="utf-8") as lines:
         for line in lines:
             mapping = MAPPING.match(line)
             if mapping:
                 size = int(mapping.group(2), 16) - int(mapping.group(1), 16)
-                place = _place(mapping.group(4), size)
+                place = "the program (mapped file)" if mapping.group(4) == program else _place(mapping.group(4), size)
             elif line.startswith("Rss:"):
                 places[place] = places.get(place, 0) + int(line.split()[1])
     return {place: size for place, size in places.items() if size}
@@ -56,8 +57,6 @@ def _place(name, size):
         return "heap"
     if name.endswith(".cwasm"):
         return "compiled guests (mapped files)"
-    if name.endswith("/wherry"):
-        return "the program (mapped file)"
     if name.startswith("[stack") or name.startswith("[v"):
         return "stack of the first thread"
     if name.startswith("/memfd:") or "wasm" in name:
