@@ -37,7 +37,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use self::core::{Core, Head, Refused, record};
 use self::disk::{Disk, Loaded};
-use self::writer::{Counters, Queue, Request, Writer};
+use self::writer::{Counters, Gathering, Queue, Request, Writer};
 use super::{Change, Changes, Committed, Key, Page, Record, Revision, Store, StoreError, StoreStats, Txn};
 
 /// Synced transactions that may wait; further callers wait before they queue.
@@ -161,7 +161,7 @@ impl RedbStore {
             counters: Counters::default(),
             options,
         });
-        let writer = Writer { shared: Arc::clone(&shared), disk, state };
+        let writer = Writer { shared: Arc::clone(&shared), disk, state, gathering: Gathering::none() };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|e| StoreError::Engine(e.into()))?;
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })

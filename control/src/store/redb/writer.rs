@@ -1,5 +1,7 @@
 //! The writer thread: takes what is queued, gives each transaction its revision and checks, and commits all of it in one
-//! durable redb transaction. While it waits for the disk the queue fills: that is the next batch.
+//! durable redb transaction. While it waits for the disk the queue fills: that is the next batch. Callers that write one
+//! thing after the other would so split into two groups that take turns; the writer gives those that it has just answered a
+//! moment to ask again, and all of them share the next commit.
 //!
 //! Must stay true: only this thread writes the disk; an answer is sent after the fsync that covers it.
 
@@ -20,6 +22,8 @@ use crate::store::{Committed, Durability, Revision, StoreError, StoreStats, Txn}
 const MAX_BATCH: usize = 1024;
 /// How long a relaxed write may stay off the disk.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// How long the writer waits at most for callers that it has just answered; never longer than half a commit took.
+const GATHER: Duration = Duration::from_millis(4);
 /// Records deleted per round because they expired.
 const EXPIRE_LIMIT: usize = 512;
 
@@ -47,6 +51,27 @@ pub(super) struct Queue {
 struct Inner {
     requests: VecDeque<Request>,
     closing: bool,
+    /// The writer sleeps until there are so many, or until its deadline.
+    wanted: usize,
+}
+
+/// The moment after a commit in which its callers may join the next one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gathering {
+    answered: usize,
+    until: Instant,
+}
+
+impl Gathering {
+    /// Nobody is waited for.
+    pub(super) fn none() -> Self {
+        Self { answered: 0, until: Instant::now() }
+    }
+
+    /// After a commit that `took` so long.
+    fn after(answered: usize, took: Duration) -> Self {
+        Self { answered, until: Instant::now() + GATHER.min(took / 2) }
+    }
 }
 
 impl Queue {
@@ -56,8 +81,11 @@ impl Queue {
             return Err(StoreError::Closed);
         }
         inner.requests.push_back(request);
+        let enough = inner.requests.len() >= inner.wanted;
         drop(inner);
-        self.wake.notify_one();
+        if enough {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -82,8 +110,16 @@ impl Queue {
     }
 
     /// Waits for requests, or until `deadline` says that something is due. The flag is set when nothing more will come.
-    fn take(&self, deadline: impl Fn() -> Option<Instant>) -> (Vec<Request>, bool) {
+    fn take(&self, gathering: Gathering, deadline: impl Fn() -> Option<Instant>) -> (Vec<Request>, bool) {
         let mut inner = self.inner.lock();
+        let expected = (inner.requests.len() + gathering.answered).min(MAX_BATCH);
+        inner.wanted = expected;
+        while inner.requests.len() < expected && !inner.closing {
+            if self.wake.wait_until(&mut inner, gathering.until).timed_out() {
+                break;
+            }
+        }
+        inner.wanted = 1;
         loop {
             if !inner.requests.is_empty() || inner.closing {
                 let count = inner.requests.len().min(MAX_BATCH);
@@ -160,6 +196,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) disk: Arc<Disk>,
     pub(super) state: State,
+    pub(super) gathering: Gathering,
 }
 
 /// A batch with revisions, ready for the disk.
@@ -179,7 +216,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let _end = End(Arc::clone(&self.shared));
         loop {
-            let (requests, last) = self.shared.queue.take(|| self.deadline());
+            let (requests, last) = self.shared.queue.take(self.gathering, || self.deadline());
             let batch = self.prepare(requests, last);
             self.commit(batch);
             if last {
@@ -249,10 +286,12 @@ impl Writer {
     fn commit(&mut self, batch: Batch) {
         let Batch { visible, staged, mut answers, flushes, accepted, state, now } = batch;
         let needed = !visible.is_empty() || !staged.is_empty() || state.clean;
+        let (answered, began) = (answers.len(), Instant::now());
         let outcome = match accepted {
             Ok(()) if needed => self.write(&visible, &staged, state, now),
             other => other,
         };
+        let took = began.elapsed();
         if let Err(error) = &outcome {
             for (_, answer, _) in &mut answers {
                 if answer.is_ok() {
@@ -271,6 +310,7 @@ impl Writer {
         for reply in flushes {
             let _ = reply.send(outcome.as_ref().map_err(again).copied());
         }
+        self.gathering = Gathering::after(answered, took);
     }
 
     /// Writes the batch, then makes it visible.
