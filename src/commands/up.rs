@@ -17,6 +17,9 @@ use crate::manifest;
 use crate::progress::Progress;
 use crate::{output, ready, stack};
 
+/// How long the last process on a data directory may take to be gone.
+const LAST_PROCESS: Duration = Duration::from_secs(3);
+
 /// How pods are connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Network {
@@ -76,7 +79,7 @@ impl Up {
         let progress = Progress::new(self.quiet);
         let data = DataDir::open(&self.data_dir.clone().map_or_else(data_dir::default_path, Ok)?)?;
         let node_name = data.node_name(self.node_name.as_deref())?;
-        let slot = claim_slot(&data)?;
+        let slot = claim_slot(&data).await?;
 
         let step = progress.step("server");
         let stack = stack::Stack::start(&data, self.listen, &node_name, slot).await?;
@@ -152,18 +155,32 @@ impl Up {
     }
 }
 
-/// The part of 127.0.0.0/8 that this cluster's Services have addresses from; chosen at the first start.
-fn claim_slot(data: &DataDir) -> anyhow::Result<Slot> {
+/// The part of 127.0.0.0/8 that this cluster's Services have addresses from; chosen at the first start. A process that was
+/// killed a moment ago holds it until the kernel is done with it.
+async fn claim_slot(data: &DataDir) -> anyhow::Result<Slot> {
     let kept = data.slot()?;
-    let slot = Slot::claim(kept).with_context(|| match kept {
-        Some(_) => format!(
-            "another process uses the addresses of the cluster in {}; is it running already?",
-            data.path().display()
-        ),
-        None => "no part of 127.0.0.0/8 is free for this cluster".to_owned(),
-    })?;
-    data.keep_slot(slot.index())?;
-    Ok(slot)
+    let deadline = tokio::time::Instant::now() + LAST_PROCESS;
+    loop {
+        match Slot::claim(kept) {
+            Ok(slot) => {
+                data.keep_slot(slot.index())?;
+                return Ok(slot);
+            }
+            Err(error) if kept.is_some() && is_in_use(&error) && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) if kept.is_some() && is_in_use(&error) => bail!(
+                "the data directory {} is in use by another process, or its part of 127.0.0.0/8 by another cluster; stop \
+                 that, or choose another --data-dir",
+                data.path().display()
+            ),
+            Err(error) => return Err(error).context("no part of 127.0.0.0/8 is free for this cluster"),
+        }
+    }
+}
+
+fn is_in_use(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::AddrInUse
 }
 
 /// The signals that end it.
