@@ -22,6 +22,9 @@ use crate::backend::{LogSink, Stream};
 /// Formatted bytes of one container that wait for the disk before its guest waits.
 const BUFFER: usize = 64 * 1024;
 
+/// The writing thread's priority: a flood of lines gives way to whoever answers requests, and its guest waits for it.
+const NICE: i32 = 10;
+
 /// When a log file is rotated, and how many files an instance has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -86,6 +89,10 @@ impl Drop for Writer {
 
 impl Queue {
     fn run(&self, limits: Limits) {
+        // On Linux a priority belongs to the thread, not the process.
+        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            tracing::debug!(%error, "the log writer keeps the priority of the process");
+        }
         loop {
             let log = {
                 let mut dirty = self.dirty.lock();
