@@ -1,3 +1,5 @@
+//! Bodies as clients send them, good and bad: what they decode to and what is said of them.
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use proptest::prelude::*;

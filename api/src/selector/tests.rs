@@ -1,3 +1,5 @@
+//! Selectors parse as Kubernetes parses them and print what they parsed.
+
 use k8s_openapi::api::core::v1::{Node, Pod};
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Strategic merge patches as kubectl makes them, and what they must leave alone.
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The OpenAPI documents are whole: every reference leads somewhere, kubectl finds what it looks for.
+
 use std::collections::BTreeSet;
 
 use super::*;
