@@ -1,0 +1,104 @@
+//! Addresses and ports have one owner, whatever writes do to each other.
+
+use wherry_api::registry::Registry;
+
+use super::service::cluster_ip;
+use super::*;
+
+fn allocators(cidr: &str) -> Allocators {
+    Allocators::new(cidr.parse().unwrap(), 30000..=30003)
+}
+
+fn begin(allocators: &Allocators, name: &str, spec: Value, old: Option<&Value>) -> Result<(Value, Hold), String> {
+    let registry = Registry::builtin();
+    let resource = registry.by_plural("", "v1", "services").unwrap();
+    let mut service = json!({"metadata": {"name": name, "namespace": "a"}, "spec": spec});
+    let key = Key::new(&resource.group_resource(), "a", name);
+    let hold = allocators.begin(resource, &key, &mut service, old).map_err(|e| e.message)?;
+    Ok((service, hold))
+}
+
+#[test]
+fn an_address_has_one_owner_until_it_is_released() {
+    let all = allocators("10.0.0.0/24");
+    let (service, hold) = begin(&all, "one", json!({"clusterIP": "10.0.0.7"}), None).unwrap();
+    assert_eq!(service.pointer("/spec/clusterIPs/0"), Some(&json!("10.0.0.7")));
+    hold.keep();
+    let refused = begin(&all, "two", json!({"clusterIP": "10.0.0.7"}), None).unwrap_err();
+    assert!(refused.contains("failed to allocate IP 10.0.0.7: provided IP is already allocated"), "{refused}");
+    let refused = begin(&all, "two", json!({"clusterIP": "10.0.1.7"}), None).unwrap_err();
+    assert!(refused.contains("is not in the valid range. The range of valid IPs is 10.0.0.0/24"), "{refused}");
+    all.release(&Key::from_stored("core/services/a/one"), "");
+    assert!(begin(&all, "two", json!({"clusterIP": "10.0.0.7"}), None).is_ok());
+}
+
+#[test]
+fn a_write_that_does_not_happen_takes_nothing() {
+    let all = allocators("10.0.0.0/24");
+    drop(begin(&all, "one", json!({"type": "NodePort", "ports": [{"port": 80}]}), None).unwrap());
+    assert!(all.taken.lock().is_empty());
+}
+
+#[test]
+fn a_write_that_fails_leaves_what_another_write_of_the_same_service_took() {
+    let all = allocators("10.0.0.0/24");
+    let spec = json!({"type": "NodePort", "clusterIP": "10.0.0.7", "ports": [{"port": 80, "nodePort": 30001}]});
+    let (_, slower) = begin(&all, "one", spec.clone(), None).unwrap();
+    let (_, faster) = begin(&all, "one", spec.clone(), None).unwrap();
+    faster.keep();
+    drop(slower);
+    assert!(begin(&all, "two", spec, None).unwrap_err().contains("already allocated"));
+    all.release(&Key::from_stored("core/services/a/one"), "");
+    assert!(all.taken.lock().is_empty());
+}
+
+#[test]
+fn the_end_of_a_service_frees_nothing_of_the_next_one_of_its_name() {
+    let all = allocators("10.0.0.0/24");
+    let (_, hold) = begin(&all, "one", json!({"type": "NodePort", "ports": [{"port": 80}]}), None).unwrap();
+    hold.keep();
+    all.release(&Key::from_stored("core/services/a/one"), "an older uid");
+    assert_eq!(all.taken.lock().len(), 2);
+}
+
+#[test]
+fn a_full_range_is_said_and_no_address_is_given_twice() {
+    let all = allocators("10.0.0.0/27");
+    let mut seen = std::collections::BTreeSet::new();
+    for n in 0..29 {
+        let (service, hold) = begin(&all, &format!("s{n}"), json!({}), None).unwrap();
+        assert!(seen.insert(cluster_ip(&service).to_owned()));
+        hold.keep();
+    }
+    assert!(!seen.contains("10.0.0.1"), "the first address is the kubernetes Service's");
+    assert!(begin(&all, "more", json!({}), None).unwrap_err().contains("range is full"));
+}
+
+#[test]
+fn node_ports_are_kept_by_an_update_and_freed_by_a_change_of_type() {
+    let all = allocators("10.0.0.0/24");
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "nodePort": 30001}]});
+    let (first, hold) = begin(&all, "one", spec.clone(), None).unwrap();
+    hold.keep();
+    let (again, hold) = begin(&all, "one", spec, Some(&first)).unwrap();
+    assert_eq!(first, again);
+    hold.keep();
+    let ports = json!([{"port": 80}, {"port": 81, "nodePort": 30001}]);
+    let (plain, hold) = begin(&all, "one", json!({"type": "ClusterIP", "ports": ports}), Some(&first)).unwrap();
+    hold.keep();
+    assert_eq!(plain.pointer("/spec/ports/1/nodePort"), None);
+    assert_eq!(items(&plain).len(), 1);
+    assert_eq!(all.taken.lock().len(), 1);
+    let refused = begin(&all, "two", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 80}]}), None);
+    assert!(refused.unwrap_err().contains("The range of valid ports is 30000-30003"));
+}
+
+#[test]
+fn headless_and_named_services_have_no_address() {
+    let all = allocators("10.0.0.0/24");
+    let (headless, _hold) = begin(&all, "one", json!({"clusterIP": "None"}), None).unwrap();
+    assert_eq!(headless.pointer("/spec/clusterIPs"), Some(&json!(["None"])));
+    let (named, _hold) = begin(&all, "two", json!({"type": "ExternalName", "externalName": "x.y"}), None).unwrap();
+    assert_eq!(named.pointer("/spec/clusterIP"), None);
+    assert!(all.taken.lock().is_empty());
+}
