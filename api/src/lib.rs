@@ -18,3 +18,4 @@ pub mod selector;
 pub mod status;
 pub mod strategy;
 pub mod table;
+pub mod version;

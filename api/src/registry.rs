@@ -1,14 +1,22 @@
-//! The list of served kinds. Built-ins come from [`crate::kinds::all`]; custom resources will be added at run time.
+//! The served kinds at one moment: the built-in ones ([`crate::kinds::all`]) and the custom ones of that time.
+//!
+//! A registry never changes: a change makes a new one, which shares what stayed the same, documents of unaffected groups
+//! included.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::resource::Descriptor;
 use crate::schema::openapi::Documents;
 
-/// Every served kind, cheap to clone; a change makes a new one.
+/// Every served kind, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry {
     descriptors: Arc<[Arc<Descriptor>]>,
+    /// How many of them are built in.
+    builtin: usize,
+    /// Indexes into `descriptors`, sorted by group, plural and version.
+    by_path: Arc<[usize]>,
     documents: Arc<Documents>,
 }
 
@@ -20,7 +28,27 @@ impl Registry {
 
     /// A registry of these kinds.
     pub fn of(kinds: Vec<Descriptor>) -> Self {
-        Self { descriptors: kinds.into_iter().map(Arc::new).collect(), documents: Arc::default() }
+        let descriptors: Arc<[Arc<Descriptor>]> = kinds.into_iter().map(Arc::new).collect();
+        Self { builtin: descriptors.len(), by_path: index(&descriptors), descriptors, documents: Arc::default() }
+    }
+
+    /// The same built-in kinds with these custom ones. Documents of group versions whose descriptors are all the same ones
+    /// as here are taken over.
+    #[must_use]
+    pub fn with_custom(&self, custom: Vec<Arc<Descriptor>>) -> Self {
+        let builtin = self.descriptors.iter().take(self.builtin).cloned();
+        let descriptors: Arc<[Arc<Descriptor>]> = builtin.chain(custom).collect();
+        let mut next =
+            Self { builtin: self.builtin, by_path: index(&descriptors), descriptors, documents: Arc::default() };
+        let documents =
+            self.documents.kept(|group, version| self.of_version(group, version).eq(next.of_version(group, version)));
+        next.documents = Arc::new(documents);
+        next
+    }
+
+    /// The addresses of a group version's descriptors: whether two registries have the same ones.
+    fn of_version(&self, group: &str, version: &str) -> impl Iterator<Item = *const Descriptor> {
+        self.iter().filter(move |d| d.group == group && d.version == version).map(Arc::as_ptr)
     }
 
     /// The OpenAPI documents made so far.
@@ -34,7 +62,12 @@ impl Registry {
 
     /// By the parts of a URL path.
     pub fn by_plural(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Descriptor>> {
-        self.descriptors.iter().find(|d| d.group == group && d.version == version && d.plural == plural)
+        let order = |index: &usize| {
+            let found = self.descriptors.get(*index);
+            found.map_or(Ordering::Less, |d| (&*d.group, &*d.plural, &*d.version).cmp(&(group, plural, version)))
+        };
+        let at = self.by_path.binary_search_by(order).ok()?;
+        self.descriptors.get(*self.by_path.get(at)?)
     }
 
     /// By what an object says of itself.
@@ -43,8 +76,54 @@ impl Registry {
         self.descriptors.iter().find(|d| d.group == group && d.version == version && d.kind == kind)
     }
 
-    /// By group and plural, in the version that is stored.
+    /// By group and plural, in the version that is stored if that is served, else in any.
     pub fn by_group_resource(&self, group: &str, plural: &str) -> Option<&Arc<Descriptor>> {
-        self.descriptors.iter().find(|d| d.group == group && d.plural == plural)
+        let all = || self.descriptors.iter().filter(|d| d.group == group && d.plural == plural);
+        all().find(|d| d.is_storage_version()).or_else(|| all().next())
+    }
+}
+
+fn index(descriptors: &[Arc<Descriptor>]) -> Arc<[usize]> {
+    let mut index: Vec<usize> = (0..descriptors.len()).collect();
+    index.sort_by(|a, b| {
+        let key = |i: &usize| descriptors.get(*i).map(|d| (&d.group, &d.plural, &d.version));
+        key(a).cmp(&key(b))
+    });
+    index.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler as V1;
+    use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler as V2;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+    use crate::schema::{openapi_v2, openapi_v3};
+
+    #[test]
+    fn a_kind_is_found_in_each_version_and_by_default_in_the_stored_one() {
+        let plural = "horizontalpodautoscalers";
+        let v1 = Descriptor::of::<V1>().stored_as(("autoscaling", "v2"), plural, |o| o, |o| o);
+        let registry = Registry::of(vec![v1, Descriptor::of::<V2>(), Descriptor::of::<ConfigMap>()]);
+        for version in ["v1", "v2"] {
+            assert_eq!(registry.by_plural("autoscaling", version, plural).unwrap().version, version);
+        }
+        assert_eq!(registry.by_group_resource("autoscaling", plural).unwrap().version, "v2");
+        assert!(registry.by_plural("", "v1", plural).is_none());
+        let storage: Vec<_> = registry.iter().map(|d| d.storage_resource().to_string()).collect();
+        assert_eq!(storage[0], storage[1]);
+    }
+
+    #[test]
+    fn a_change_keeps_the_documents_of_other_groups() {
+        let registry = Registry::of(vec![Descriptor::of::<ConfigMap>()]);
+        let core = openapi_v3(&registry, "", "v1").unwrap();
+        let all = openapi_v2(&registry);
+        let next = registry.with_custom(vec![Arc::new(Descriptor::of::<V2>())]);
+        assert_eq!(openapi_v3(&next, "", "v1").unwrap().gzip.as_ptr(), core.gzip.as_ptr(), "the same bytes");
+        assert!(openapi_v3(&next, "autoscaling", "v2").is_some());
+        assert_ne!(openapi_v2(&next).etag, all.etag);
+        assert!(openapi_v3(&next.with_custom(Vec::new()), "autoscaling", "v2").is_none());
     }
 }

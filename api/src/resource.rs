@@ -1,6 +1,6 @@
 //! What one served kind is: names, scope, subresources, columns, durability and behaviour, as data.
 //!
-//! Built-in kinds and (later) custom resources are both `Descriptor`s, so nothing downstream may ask "which kind is
+//! Built-in kinds and custom resources are both `Descriptor`s, so nothing downstream may ask "which kind is
 //! this": it reads the descriptor or calls its strategy.
 
 use std::borrow::Cow;
@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use crate::strategy::{Plain, Strategy};
+use crate::version::StoredAs;
 
 /// Whether objects live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,16 +141,39 @@ impl fmt::Display for GroupResource {
 }
 
 /// Where a kind's schema comes from.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum SchemaSource {
     /// A type of `k8s-openapi`: the function adds its definition, and those it needs, to a generator.
     BuiltIn(fn(&mut SchemaGenerator) -> Schema),
+    /// A CustomResourceDefinition's schema.
+    Custom(Arc<dyn CustomSchema>),
+}
+
+/// What a custom resource's schema is asked when an object is decoded and when the API is described. Defaults and
+/// validation are the [`Strategy`]'s.
+pub trait CustomSchema: Send + Sync + fmt::Debug {
+    /// Removes the fields that the schema does not know, and returns their paths (`spec.a[0].b`).
+    fn prune(&self, object: &mut Value) -> Vec<String>;
+
+    /// The definition as OpenAPI v3 publishes it, without `x-kubernetes-group-version-kind`.
+    fn published(&self) -> Value;
+}
+
+/// A field that selectors may name besides `metadata.name` and `metadata.namespace`. An absent one reads as the empty
+/// string. Paths are dotted, without a leading dot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selectable {
+    /// As clients write it.
+    pub path: Cow<'static, str>,
+    /// Where it is in the stored form, which is what the cache reads.
+    pub stored: Cow<'static, str>,
 }
 
 impl fmt::Debug for SchemaSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BuiltIn(_) => f.write_str("BuiltIn(..)"),
+            Self::Custom(schema) => schema.fmt(f),
         }
     }
 }
@@ -172,9 +196,10 @@ pub struct Descriptor {
     pub durability: Durability,
     /// Seconds after its last write at which an object is removed by the store (Events: 3600).
     pub expires_after: Option<u32>,
-    /// Dotted paths, without a leading dot, that field selectors may name besides `metadata.name` and
-    /// `metadata.namespace`. An absent field reads as the empty string.
-    pub selectable: &'static [&'static str],
+    /// Fields for field selectors.
+    pub selectable: Vec<Selectable>,
+    /// Where and how objects are stored; `None`: as they are served. See [`crate::version`].
+    pub stored_as: Option<StoredAs>,
     /// The OpenAPI definition's name, `io.k8s.api.apps.v1.Deployment`.
     pub definition: Cow<'static, str>,
     /// What `definition` is made from.
@@ -215,7 +240,8 @@ impl Descriptor {
             columns: Vec::new(),
             durability: Durability::Synced,
             expires_after: None,
-            selectable: &[],
+            selectable: Vec::new(),
+            stored_as: None,
             definition: T::schema_name(),
             schema: SchemaSource::BuiltIn(SchemaGenerator::subschema_for::<T>),
             verbs: ALL_VERBS,
@@ -299,8 +325,17 @@ impl Descriptor {
 
     /// Fields for field selectors, besides name and namespace.
     #[must_use]
-    pub fn selectable(mut self, paths: &'static [&'static str]) -> Self {
-        self.selectable = paths;
+    pub fn selectable(mut self, paths: &[&'static str]) -> Self {
+        self.selectable = paths.iter().map(|&path| Selectable { path: path.into(), stored: path.into() }).collect();
+        self
+    }
+
+    /// The same for a version that is stored as another: the field as clients write it, and its place in the stored form.
+    #[must_use]
+    pub fn selectable_as(mut self, paths: &[(&'static str, &'static str)]) -> Self {
+        let field =
+            |&(path, stored): &(&'static str, &'static str)| Selectable { path: path.into(), stored: stored.into() };
+        self.selectable = paths.iter().map(field).collect();
         self
     }
 

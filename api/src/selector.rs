@@ -241,6 +241,8 @@ impl fmt::Display for LabelSelector {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Term {
     path: String,
+    /// The path in the stored form.
+    stored: String,
     value: String,
     equal: bool,
 }
@@ -256,10 +258,10 @@ impl FieldSelector {
     pub fn parse(resource: &Descriptor, text: &str) -> Result<Self, ApiError> {
         let mut terms = Vec::new();
         for part in split_terms(text) {
-            let term = parse_term(part).ok_or_else(|| {
+            let mut term = parse_term(part).ok_or_else(|| {
                 ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'"))
             })?;
-            check_field(resource, &term.path)?;
+            term.stored = stored_path(resource, &term.path)?;
             terms.push(term);
         }
         Ok(Self { terms })
@@ -269,14 +271,14 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
-    /// Whether fields match; `get` looks a field up by its dotted path, an absent one is `""`.
+    /// Whether fields match; `get` looks a field up by its dotted path in the stored form, an absent one is `""`.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> &'a str) -> bool {
-        self.terms.iter().all(|term| (get(&term.path) == term.value) == term.equal)
+        self.terms.iter().all(|term| (get(&term.stored) == term.value) == term.equal)
     }
 
-    /// The value that `path` must equal, if the selector demands one (`spec.nodeName=n1`).
+    /// The value that `path` (of the stored form) must equal, if the selector demands one (`spec.nodeName=n1`).
     pub fn required(&self, path: &str) -> Option<&str> {
-        self.terms.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
+        self.terms.iter().find(|term| term.equal && term.stored == path).map(|term| term.value.as_str())
     }
 }
 
@@ -291,10 +293,13 @@ impl fmt::Display for FieldSelector {
     }
 }
 
-fn check_field(resource: &Descriptor, path: &str) -> Result<(), ApiError> {
-    let common = path == "metadata.name" || (path == "metadata.namespace" && resource.namespaced());
-    if common || resource.selectable.contains(&path) {
-        return Ok(());
+/// Where the field is in the stored form. Error: 400 for one that the kind does not index.
+fn stored_path(resource: &Descriptor, path: &str) -> Result<String, ApiError> {
+    if path == "metadata.name" || (path == "metadata.namespace" && resource.namespaced()) {
+        return Ok(path.to_owned());
+    }
+    if let Some(field) = resource.selectable.iter().find(|field| field.path == path) {
+        return Ok(field.stored.to_string());
     }
     Err(ApiError::bad_request(if resource.selectable.is_empty() {
         format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
@@ -322,7 +327,7 @@ fn parse_term(part: &str) -> Option<Term> {
         Some(value) => (false, value),
         None => (true, rest.strip_prefix("==").or_else(|| rest.strip_prefix('='))?),
     };
-    Some(Term { path: path.to_owned(), value: unescape(value)?, equal })
+    Some(Term { path: path.to_owned(), stored: String::new(), value: unescape(value)?, equal })
 }
 
 /// `\\`, `\,` and `\=` are the only escapes; a bare `,` or `=` has no place in a value.

@@ -5,6 +5,7 @@
 //! A watcher has a bounded queue; one that falls behind is dropped and must list again.
 
 mod entry;
+mod fields;
 mod follow;
 mod parse;
 mod state;
@@ -22,13 +23,14 @@ use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
 use parking_lot::RwLock;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use wherry_api::registry::Registry;
 use wherry_api::resource::{Descriptor, GroupResource};
 use wherry_api::selector::{FieldSelector, LabelSelector};
 
 pub use self::entry::{Entry, Meta, deleted_bytes};
+use self::fields::Fields;
 use self::follow::Follower;
 use self::parse::Parser;
 use self::state::{Objects, Past, State, Update};
@@ -52,10 +54,10 @@ pub struct Filter {
 
 impl Filter {
     /// Whether an object is in it.
-    pub fn matches(&self, resource: &Descriptor, meta: &Meta) -> bool {
+    pub fn matches(&self, meta: &Meta) -> bool {
         self.namespace.as_deref().is_none_or(|namespace| *namespace == *meta.namespace)
             && (self.labels.is_empty() || self.labels.matches(|key| meta.label(key)))
-            && (self.fields.is_empty() || self.fields.matches(|path| meta.field(resource, path)))
+            && (self.fields.is_empty() || self.fields.matches(|path| meta.field(path)))
     }
 
     fn selects(&self) -> bool {
@@ -142,11 +144,25 @@ pub struct CacheStats {
     pub revision: Revision,
 }
 
+/// The watchers of every resource, by the name of its shard.
+type Hubs = HashMap<Box<str>, Arc<Hub>>;
+
+/// Changes of what is served that may wait for the follower.
+const ORDERS: usize = 4;
+
+/// What the follower is asked to do between two batches.
+struct Order {
+    fields: HashMap<Box<str>, Arc<Fields>>,
+    /// Told the revision from which the cache shows what was asked for.
+    done: oneshot::Sender<Result<Revision, StoreError>>,
+}
+
 /// What readers, watches and the writer share.
 struct Inner {
     store: Arc<dyn Store>,
     state: RwLock<State>,
-    hubs: HashMap<Box<str>, Arc<Hub>>,
+    /// Changed by the follower only, and never without `state`'s shards.
+    hubs: RwLock<Arc<Hubs>>,
     /// The revision that reads show.
     shown: tokio::sync::watch::Sender<Revision>,
     /// The revision up to which all watchers' queues have their events.
@@ -160,6 +176,7 @@ struct Inner {
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
+    orders: mpsc::Sender<Order>,
     _task: Arc<Task>,
 }
 
@@ -180,15 +197,13 @@ impl fmt::Debug for Cache {
 impl Cache {
     /// Loads every object of the registry's kinds and starts following the store, until that closes.
     pub async fn start(store: Arc<dyn Store>, registry: &Registry) -> Result<Self, CacheError> {
-        let mut hubs = HashMap::new();
-        for resource in registry.iter() {
-            hubs.entry(shard_name(&resource.group_resource())).or_insert_with(|| Arc::new(Hub::new(resource)));
-        }
+        let hub = |(name, fields): (Box<str>, _)| (name.clone(), Arc::new(Hub::new(name, fields)));
+        let hubs: Hubs = fields::of(registry).into_iter().map(hub).collect();
         let (shown, _) = tokio::sync::watch::channel(0);
         let inner = Arc::new(Inner {
             store: Arc::clone(&store),
             state: RwLock::default(),
-            hubs,
+            hubs: RwLock::new(Arc::new(hubs)),
             shown,
             delivered: AtomicU64::new(0),
             events: AtomicU64::new(0),
@@ -197,8 +212,20 @@ impl Cache {
         });
         let mut follower = Follower::new(Arc::clone(&inner), store);
         let changes = follower.load().await?;
-        let task = tokio::spawn(follower.run(changes));
-        Ok(Self { inner, _task: Arc::new(Task(task)) })
+        let (orders, taken) = mpsc::channel(ORDERS);
+        let task = tokio::spawn(follower.run(changes, taken));
+        Ok(Self { inner, orders, _task: Arc::new(Task(task)) })
+    }
+
+    /// Serves what this registry stores from now on: resources that are new are loaded, those that are gone are dropped and
+    /// their watches end, and so do watches of those whose selectable fields changed. The others notice nothing.
+    pub async fn serve(&self, registry: &Registry) -> Result<(), CacheError> {
+        let (done, revision) = oneshot::channel();
+        let order = Order { fields: fields::of(registry), done };
+        self.orders.send(order).await.map_err(|_| StoreError::Closed)?;
+        let revision = revision.await.map_err(|_| StoreError::Closed)??;
+        self.reached(revision).await;
+        Ok(())
     }
 
     /// Returns when the cache shows `revision`, or has stopped.
@@ -232,7 +259,7 @@ impl Cache {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<List, CacheError> {
-        let group_resource = resource.group_resource();
+        let group_resource = resource.storage_resource();
         let shard_name = shard_name(&group_resource);
         if let At::NotOlderThan(revision) | At::Exact(revision) = at {
             self.wait_for(revision).await?;
@@ -245,7 +272,7 @@ impl Cache {
                 (state.revision, shard.objects.clone())
             }
         };
-        let list = page(&objects, &group_resource, resource, filter, revision, after, limit);
+        let list = page(&objects, &group_resource, filter, revision, after, limit);
         if list.next.is_some()
             && let Some(shard) = self.inner.state.write().shards.get_mut(&*shard_name)
         {
@@ -258,7 +285,7 @@ impl Cache {
     /// [`Event::Progress`] with its revision.
     pub async fn watch(
         &self,
-        resource: &Arc<Descriptor>,
+        resource: &Descriptor,
         filter: Filter,
         after: Option<Revision>,
     ) -> Result<Events, CacheError> {
@@ -268,14 +295,14 @@ impl Cache {
     /// [`Cache::watch`] that ends by itself, or tells its progress more often.
     pub async fn watch_with(
         &self,
-        resource: &Arc<Descriptor>,
+        resource: &Descriptor,
         filter: Filter,
         after: Option<Revision>,
         options: WatchOptions,
     ) -> Result<Events, CacheError> {
-        let group_resource = resource.group_resource();
+        let group_resource = resource.storage_resource();
         let shard_name = shard_name(&group_resource);
-        let hub = self.inner.hubs.get(&*shard_name).ok_or(CacheError::Unknown(group_resource.clone()))?;
+        let hub = self.inner.hub(&shard_name).ok_or(CacheError::Unknown(group_resource.clone()))?;
         if let Some(after) = after {
             self.wait_for(after).await?;
         }
@@ -291,19 +318,18 @@ impl Cache {
         })?;
         let ready = match begin {
             Begin::State(objects) => {
-                let list = page(&objects, &group_resource, resource, &filter, start, None, 0);
+                let list = page(&objects, &group_resource, &filter, start, None, 0);
                 list.entries.into_iter().map(Event::Added).chain([Event::Progress(start)]).collect()
             }
-            Begin::Events(updates) => {
-                updates.iter().filter_map(|update| fit(&filter, resource, update, &mut None)).collect()
-            }
-            Begin::History(after) => self.replay(hub, &filter, after, start).await?,
+            Begin::Events(updates) => updates.iter().filter_map(|update| fit(&filter, update, &mut None)).collect(),
+            Begin::History(after) => self.replay(&hub, &filter, after, start).await?,
         };
         Ok(watch::stream(Arc::clone(&self.inner), subscription, start, ready, options))
     }
 
     pub fn stats(&self) -> CacheStats {
-        let hubs = || self.inner.hubs.values();
+        let all = self.inner.hubs();
+        let hubs = || all.values();
         let state = self.inner.state.read();
         CacheStats {
             objects: state.shards.iter().map(|(name, shard)| (name.clone(), shard.objects.len())).collect(),
@@ -340,7 +366,7 @@ impl Cache {
         up_to: Revision,
     ) -> Result<Vec<Event>, CacheError> {
         let _permit = self.inner.replays.acquire().await.map_err(|_| StoreError::Closed)?;
-        let mut prefix = Key::prefix(&hub.resource.group_resource());
+        let mut prefix = format!("{}/", hub.name);
         if let Some(namespace) = &filter.namespace {
             prefix = format!("{prefix}{namespace}/");
         }
@@ -350,7 +376,17 @@ impl Cache {
         })?;
         let mut parser = Parser::default();
         let updates = changes.into_iter().map(|change| update_of(&mut parser, hub, change));
-        Ok(updates.filter_map(|update| fit(filter, &hub.resource, &update, &mut None)).collect())
+        Ok(updates.filter_map(|update| fit(filter, &update, &mut None)).collect())
+    }
+}
+
+impl Inner {
+    fn hubs(&self) -> Arc<Hubs> {
+        Arc::clone(&self.hubs.read())
+    }
+
+    fn hub(&self, name: &str) -> Option<Arc<Hub>> {
+        self.hubs.read().get(name).cloned()
     }
 }
 
@@ -385,7 +421,6 @@ fn update_of(parser: &mut Parser, hub: &Hub, change: Change) -> Update {
 fn page(
     objects: &Objects,
     group_resource: &GroupResource,
-    resource: &Descriptor,
     filter: &Filter,
     revision: Revision,
     after: Option<&Key>,
@@ -402,7 +437,7 @@ fn page(
         .skip_while(|(key, _)| after == Some(key))
         .take_while(|(key, _)| key.as_str().starts_with(&prefix))
         .map(|(_, entry)| entry)
-        .filter(|entry| filter.matches(resource, &entry.meta));
+        .filter(|entry| filter.matches(&entry.meta));
     let limit = if limit == 0 { usize::MAX } else { limit };
     let entries: Vec<Arc<Entry>> = rows.by_ref().take(limit).cloned().collect();
     let more = rows.next().is_some();

@@ -2,6 +2,7 @@
 //! words of Go's JSON decoder, which clients and their tests know.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value};
 use super::{Complaints, Decoded};
 use crate::object::parse_time;
 use crate::quantity::Quantity;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, SchemaSource};
 use crate::schema::{self, Shape, Type};
 use crate::status::ApiError;
 
@@ -52,9 +53,20 @@ pub(super) fn object(resource: &Descriptor, mut decoded: Decoded, octal: bool) -
         return Err(Refusal::Shapeless(word(&decoded.object)));
     };
     check_type(resource, map)?;
-    let shape = schema::of(resource);
     let mut checker = Checker { unknown: Complaints::default(), octal };
-    checker.fields(map, &shape, &Place::Root).map_err(Refusal::Content)?;
+    match &resource.schema {
+        SchemaSource::BuiltIn(_) => checker.fields(map, &schema::of(resource), &Place::Root),
+        SchemaSource::Custom(_) => checker.custom_metadata(map),
+    }
+    .map_err(Refusal::Content)?;
+    if let SchemaSource::Custom(schema) = &resource.schema {
+        for path in schema.prune(&mut decoded.object) {
+            checker.unknown.add(|| format!("unknown field {path:?}"));
+        }
+    }
+    let Value::Object(map) = &mut decoded.object else {
+        return Err(Refusal::Shapeless(word(&decoded.object)));
+    };
     map.insert("apiVersion".into(), resource.api_version().into());
     map.insert("kind".into(), resource.kind.as_ref().into());
     let mut warnings = checker.unknown.list;
@@ -137,6 +149,17 @@ struct Checker {
 }
 
 impl Checker {
+    /// Of a custom resource only the metadata have a shape that is known here.
+    fn custom_metadata(&mut self, map: &mut Map<String, Value>) -> Result<(), String> {
+        let shape = schema::object_meta();
+        let place = Place::Field { parent: &Place::Root, name: "metadata", owner: &shape };
+        match map.get_mut("metadata") {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::Object(meta)) => self.fields(meta, &shape, &place),
+            Some(other) => Err(mismatch(word(other), &Type::Object(Arc::clone(&shape)), &place)),
+        }
+    }
+
     fn fields(&mut self, map: &mut Map<String, Value>, shape: &Shape, place: &Place<'_>) -> Result<(), String> {
         map.retain(|name, value| {
             if shape.field(name).is_none() {

@@ -38,7 +38,7 @@ pub fn all() -> Vec<Descriptor> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
 
     use serde_json::json;
 
@@ -48,10 +48,14 @@ mod tests {
 
     #[test]
     fn names_in_urls_and_on_the_command_line_are_distinct() {
-        let mut seen = HashSet::new();
+        let (mut paths, mut names) = (HashSet::new(), HashMap::new());
         for kind in all() {
-            assert!(seen.insert(format!("{}/{}", kind.group, kind.plural)), "{}", kind.plural);
-            assert!(kind.short_names.iter().all(|short| seen.insert(short.to_string())), "{}", kind.plural);
+            assert!(paths.insert(format!("{}/{}/{}", kind.group, kind.version, kind.plural)), "{}", kind.plural);
+            // Other versions of the same objects have the same names.
+            for short in &kind.short_names {
+                let other = names.insert(short.to_string(), kind.storage_resource());
+                assert!(other.is_none_or(|other| other == kind.storage_resource()), "{}", kind.plural);
+            }
         }
     }
 
@@ -66,6 +70,17 @@ mod tests {
                 assert!(shown.is_string() || shown.is_number(), "{} {}: {shown}", kind.kind, column.name);
                 assert!(!column.description.is_empty(), "{} {}", kind.kind, column.name);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_stored_in_another_version_is_stored_in_one_that_is_served() {
+        for kind in all() {
+            let (group, version, name) = kind.storage_kind();
+            let stored = all().into_iter().find(|d| d.group == group && d.version == version && d.kind == name);
+            let stored = stored.unwrap_or_else(|| panic!("{} is stored as what is not served", kind.kind));
+            assert!(stored.is_storage_version() && stored.plural == kind.storage_resource().resource, "{}", kind.kind);
+            assert_eq!((stored.scope, stored.durability), (kind.scope, kind.durability), "{}", kind.kind);
         }
     }
 

@@ -5,8 +5,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::generate::SchemaSettings;
-use schemars::{Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 use super::facts;
@@ -38,16 +39,29 @@ struct Cache {
 
 static CACHE: LazyLock<RwLock<Cache>> = LazyLock::new(RwLock::default);
 
-/// The shape of a kind.
+/// The shape of a built-in kind. A custom one has none: it is empty.
 pub fn of(resource: &Descriptor) -> Arc<Shape> {
+    let SchemaSource::BuiltIn(source) = resource.schema else {
+        return Arc::new(Shape::empty(resource.definition.as_ref().into()));
+    };
     if let Some(shape) = shape(&resource.definition) {
         return shape;
     }
-    let SchemaSource::BuiltIn(source) = resource.schema;
     let definitions = definitions([source]);
     let mut cache = CACHE.write().unwrap_or_else(PoisonError::into_inner);
     cache.add(&definitions);
     cache.shape(&resource.definition)
+}
+
+/// The shape of every object's metadata.
+pub fn object_meta() -> Arc<Shape> {
+    let name = ObjectMeta::schema_name();
+    shape(&name).unwrap_or_else(|| {
+        let definitions = definitions([SchemaGenerator::subschema_for::<ObjectMeta> as fn(&mut _) -> _]);
+        let mut cache = CACHE.write().unwrap_or_else(PoisonError::into_inner);
+        cache.add(&definitions);
+        cache.shape(&name)
+    })
 }
 
 /// The shape of a definition that a kind used so far needs, by its name.

@@ -6,7 +6,7 @@ pub mod facts;
 pub mod openapi;
 mod shape;
 
-pub use build::{of, shape};
+pub use build::{object_meta, of, shape};
 pub use facts::{Merge, Structure};
 pub use openapi::{Document, openapi_v2, openapi_v3, openapi_v3_index};
 pub use shape::{Field, Shape, Type};

@@ -1,7 +1,7 @@
 //! OpenAPI documents, derived from the registry and from the types' schemas.
 //!
 //! A document is made on first use, then kept as gzip bytes with the hash of its text; the expanded values live only while
-//! it is made. A registry's documents live as long as that registry: a changed registry has its own.
+//! it is made. A changed registry takes over the documents of the group versions that stayed the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -68,6 +68,17 @@ impl Documents {
         }
         let new = Document::new(&make());
         documents().entry(path.to_owned()).or_insert(new).clone()
+    }
+
+    /// Those of the group versions for which `same` holds.
+    pub(crate) fn kept(&self, same: impl Fn(&str, &str) -> bool) -> Self {
+        let documents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = documents.iter().filter(|(path, _)| match path.split('/').collect::<Vec<_>>().as_slice() {
+            ["api", version] => same("", version),
+            ["apis", group, version] => same(group, version),
+            _ => false,
+        });
+        Self(Mutex::new(kept.map(|(path, document)| (path.clone(), document.clone())).collect()))
     }
 }
 

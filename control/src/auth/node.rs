@@ -123,7 +123,7 @@ impl NodeAuthorizer {
     fn own_pod(&self, node: &str, namespace: &str, name: &str) -> bool {
         let Some(pods) = self.registry.by_group_resource("", "pods") else { return false };
         let entry = self.cache.get(&pods.group_resource(), namespace, name);
-        entry.is_some_and(|entry| entry.meta.field(pods, "spec.nodeName") == node)
+        entry.is_some_and(|entry| entry.meta.field("spec.nodeName") == node)
     }
 
     /// Reading by name what one of the node's pods refers to.

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wherry_api::resource::Descriptor;
 
+use super::fields::Fields;
 use super::parse;
 use crate::store::{Key, Revision};
 
@@ -30,8 +30,10 @@ pub struct Meta {
     pub labels: Arc<[(Box<str>, Box<str>)]>,
     /// uids of owner references.
     pub owners: Box<[Box<str>]>,
-    /// Values of the descriptor's `selectable` fields, in its order.
-    pub fields: Box<[Arc<str>]>,
+    /// Which fields the cache reads.
+    pub(super) known: Arc<Fields>,
+    /// Their values, in the same order.
+    pub(super) fields: Box<[Arc<str>]>,
     pub deleting: bool,
 }
 
@@ -40,12 +42,12 @@ impl Meta {
         self.labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v)
     }
 
-    /// A field by the path that field selectors use; `""` if it is absent or not indexed.
-    pub fn field(&self, resource: &Descriptor, path: &str) -> &str {
+    /// A field by its path in the stored form; `""` if it is absent or not indexed.
+    pub fn field(&self, path: &str) -> &str {
         match path {
             "metadata.name" => &self.name,
             "metadata.namespace" => &self.namespace,
-            _ => resource.selectable.iter().position(|p| *p == path).and_then(|i| self.fields.get(i)).map_or("", |v| v),
+            _ => self.known.position(path).and_then(|index| self.fields.get(index)).map_or("", |value| value),
         }
     }
 }

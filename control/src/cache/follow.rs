@@ -3,18 +3,20 @@
 //! Order for each batch: parse (no lock), change the maps (lock), announce the revision, deliver. So a reader never waits
 //! for parsing or for watchers, and a watcher's event is never ahead of what a read shows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use tokio::sync::mpsc;
 
-use super::Inner;
 use super::entry::Entry;
+use super::fields::Fields;
 use super::parse::Parser;
 use super::state::{Shard, Update};
 use super::watchers::Hub;
+use super::{Hubs, Inner, Order};
 use crate::store::{Change, ChangeKind, Changes, Key, Record, Revision, Store, StoreError};
 
 /// How often what is too old is dropped.
@@ -61,7 +63,7 @@ impl Follower {
         let entries: Vec<Arc<Entry>> = page.records.iter().filter_map(|record| self.entry_of(record)).collect();
         let mut state = self.inner.state.write();
         state.revision = page.revision;
-        for prefix in self.inner.hubs.keys() {
+        for prefix in self.inner.hubs().keys() {
             state.shards.insert(prefix.clone(), Shard::new(page.revision));
         }
         for entry in entries {
@@ -76,7 +78,7 @@ impl Follower {
     }
 
     /// Follows until the store closes.
-    pub(super) async fn run(mut self, mut changes: Changes) {
+    pub(super) async fn run(mut self, mut changes: Changes, mut orders: mpsc::Receiver<Order>) {
         let mut aging = tokio::time::interval(AGE_EVERY);
         loop {
             tokio::select! {
@@ -89,6 +91,12 @@ impl Follower {
                     Some(Err(error)) => return self.stop(Some(&error)),
                     None => return self.stop(None),
                 },
+                // The cache, which owns this task, holds the sender.
+                Some(order) = orders.recv() => {
+                    let shown = self.serve(order.fields).await;
+                    // Whoever asked may have gone.
+                    let _ = order.done.send(shown);
+                }
                 _ = aging.tick() => self.age(),
             }
         }
@@ -98,7 +106,7 @@ impl Follower {
         if let Some(error) = error.filter(|e| !matches!(e, StoreError::Closed)) {
             tracing::error!(%error, "the watch cache has lost the store");
         }
-        for hub in self.inner.hubs.values() {
+        for hub in self.inner.hubs().values() {
             hub.end();
         }
         self.inner.closed.store(true, Ordering::Release);
@@ -120,8 +128,9 @@ impl Follower {
     fn follow(&mut self, batch: Vec<Change>) {
         let Some(revision) = batch.last().map(|change| change.revision) else { return };
         let mut parsed = Vec::with_capacity(batch.len());
+        let hubs = self.inner.hubs();
         for change in batch {
-            let Some(hub) = self.inner.hubs.get(resource_of(&change.key)) else { continue };
+            let Some(hub) = hubs.get(resource_of(&change.key)) else { continue };
             let Change { revision, key, kind, value, .. } = change;
             let entry = (kind != ChangeKind::Deleted).then(|| {
                 let meta = self.parser.meta(&key, &value, &hub.fields);
@@ -137,12 +146,15 @@ impl Follower {
     fn apply(&self, parsed: Vec<Parsed>, revision: Revision) -> Vec<(Arc<Hub>, Arc<Update>)> {
         let at = Instant::now();
         let mut updates = Vec::with_capacity(parsed.len());
+        let hubs = self.inner.hubs();
         let mut state = self.inner.state.write();
         for Parsed { revision, key, entry } in parsed {
             let prefix = resource_of(&key);
-            let (Some(hub), Some(shard)) = (self.inner.hubs.get(prefix), state.shards.get_mut(prefix)) else {
+            let (Some(hub), Some(shard)) = (hubs.get(prefix), state.shards.get_mut(prefix)) else { continue };
+            // It was loaded after this change.
+            if revision <= shard.loaded() {
                 continue;
-            };
+            }
             let old = shard.objects.get(&key).cloned();
             if entry.is_none() && old.is_none() {
                 continue;
@@ -164,10 +176,47 @@ impl Follower {
     }
 
     fn entry_of(&mut self, record: &Record) -> Option<Arc<Entry>> {
-        let hub = self.inner.hubs.get(resource_of(&record.key))?;
-        let meta = self.parser.meta(&record.key, &record.value, &hub.fields);
+        let hub = self.inner.hub(resource_of(&record.key))?;
+        Some(self.entry_with(record, &hub.fields))
+    }
+
+    fn entry_with(&mut self, record: &Record, fields: &Arc<Fields>) -> Arc<Entry> {
+        let meta = self.parser.meta(&record.key, &record.value, fields);
         let Record { key, value, revision } = record.clone();
-        Some(Arc::new(Entry { key, bytes: value, revision, meta }))
+        Arc::new(Entry { key, bytes: value, revision, meta })
+    }
+
+    /// Changes what is served; resources whose fields are the same stay as they are. Returns the revision that what is new
+    /// shows.
+    async fn serve(&mut self, wanted: HashMap<Box<str>, Arc<Fields>>) -> Result<Revision, StoreError> {
+        let before = self.inner.hubs();
+        let (mut hubs, mut loaded, mut shown) = (Hubs::new(), Vec::new(), 0);
+        for (name, fields) in wanted {
+            if let Some(hub) = before.get(&name).filter(|hub| hub.fields == fields) {
+                hubs.insert(name, Arc::clone(hub));
+                continue;
+            }
+            let page = self.store.list(&format!("{name}/"), None, 0).await?;
+            let entries: Vec<_> = page.records.iter().map(|record| self.entry_with(record, &fields)).collect();
+            shown = shown.max(page.revision);
+            loaded.push((name.clone(), page.revision, entries));
+            hubs.insert(name.clone(), Arc::new(Hub::new(name, fields)));
+        }
+        let ended: Vec<_> =
+            before.iter().filter(|(name, hub)| hubs.get(*name).is_none_or(|new| !Arc::ptr_eq(new, hub))).collect();
+        let mut state = self.inner.state.write();
+        for (name, _) in &ended {
+            state.shards.remove(*name);
+        }
+        for (name, revision, entries) in loaded {
+            let mut shard = Shard::new(revision);
+            shard.objects.extend(entries.into_iter().map(|entry| (entry.key.clone(), entry)));
+            state.shards.insert(name, shard);
+        }
+        *self.inner.hubs.write() = Arc::new(hubs);
+        drop(state);
+        ended.iter().for_each(|(_, hub)| hub.end());
+        Ok(shown)
     }
 
     /// Takes the store's state as it is, because the changes up to it are gone; watchers must list again.
@@ -193,7 +242,7 @@ impl Follower {
             shard.restart_ring(revision);
         }
         self.announce(revision);
-        for hub in self.inner.hubs.values() {
+        for hub in self.inner.hubs().values() {
             hub.drop_all();
         }
         self.inner.delivered.store(revision, Ordering::Release);

@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde::{Deserialize, de};
 
 use super::entry::Meta;
+use super::fields::Fields;
 use crate::store::Key;
 
 /// Interned values; when their number has doubled, those that nobody else holds are dropped.
@@ -51,9 +52,9 @@ pub(super) struct Parser {
 
 impl Parser {
     /// An object that is not what the API server writes has the names of its key and nothing else.
-    pub(super) fn meta(&mut self, key: &Key, bytes: &[u8], fields: &[Vec<&'static str>]) -> Meta {
+    pub(super) fn meta(&mut self, key: &Key, bytes: &[u8], fields: &Arc<Fields>) -> Meta {
         let mut values = vec![None; fields.len()];
-        let paths: Vec<Path<'_>> = fields.iter().enumerate().map(|(index, path)| (index, path.as_slice())).collect();
+        let paths: Vec<Path<'_>> = fields.segments().enumerate().collect();
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let walk = Root { paths: &paths, values: &mut values };
         let raw = walk.deserialize(&mut json).unwrap_or_else(|error| {
@@ -70,6 +71,7 @@ impl Parser {
             uid: raw.uid.into(),
             labels: self.labels.share(raw.labels.0.into()),
             owners: raw.owners.into_iter().map(|owner| owner.uid.into()).collect(),
+            known: Arc::clone(fields),
             fields: values.into_iter().map(|v| self.strings.share(v.unwrap_or_default().as_str().into())).collect(),
             deleting: raw.deleting.is_some(),
         }
@@ -126,7 +128,7 @@ impl<'de> Deserialize<'de> for Labels {
 }
 
 /// A field's place among the values, and the segments of its path that are still ahead.
-type Path<'p> = (usize, &'p [&'static str]);
+type Path<'p> = (usize, &'p [Box<str>]);
 
 /// The whole object.
 struct Root<'p, 'v> {
@@ -175,7 +177,7 @@ fn descend<'de, A: MapAccess<'de>>(
     let inside: Vec<Path<'_>> = paths
         .iter()
         .filter_map(|(index, path)| {
-            path.split_first().filter(|(first, _)| **first == key).map(|(_, rest)| (*index, rest))
+            path.split_first().filter(|(first, _)| ***first == *key).map(|(_, rest)| (*index, rest))
         })
         .collect();
     if inside.is_empty() {
@@ -276,8 +278,8 @@ mod tests {
 
     use super::*;
 
-    fn parse(value: &serde_json::Value, fields: &[&'static str]) -> Meta {
-        let fields: Vec<Vec<&str>> = fields.iter().map(|f| f.split('.').collect()).collect();
+    fn parse(value: &serde_json::Value, fields: &[&str]) -> Meta {
+        let fields = Arc::new(Fields::new(fields.iter().copied()));
         Parser::default().meta(&Key::from_stored("core/pods/ns/name"), value.to_string().as_bytes(), &fields)
     }
 
@@ -297,8 +299,17 @@ mod tests {
             &object,
             &["spec.nodeName", "spec.hostNetwork", "spec.nested.deep", "status.phase", "type", "no.where"],
         );
-        let fields: Vec<&str> = meta.fields.iter().map(|f| &**f).collect();
-        assert_eq!(fields, ["n1", "true", "7", "Run\"ning", "Opaque", ""]);
+        for (path, value) in [
+            ("spec.nodeName", "n1"),
+            ("spec.hostNetwork", "true"),
+            ("spec.nested.deep", "7"),
+            ("status.phase", "Run\"ning"),
+            ("type", "Opaque"),
+            ("no.where", ""),
+            ("metadata.name", "a"),
+        ] {
+            assert_eq!(meta.field(path), value, "{path}");
+        }
         assert_eq!((&*meta.name, &*meta.namespace, &*meta.uid, meta.deleting), ("a", "b", "u", true));
         assert_eq!(meta.label("app"), Some("x\u{e9}"));
         assert_eq!(meta.owners.iter().map(|o| &**o).collect::<Vec<_>>(), ["o1", "o2"]);
@@ -306,7 +317,8 @@ mod tests {
 
     #[test]
     fn an_object_that_is_no_json_has_the_names_of_its_key() {
-        let meta = Parser::default().meta(&Key::from_stored("core/pods/ns/name"), b"{nope", &[vec!["a"]]);
+        let meta =
+            Parser::default().meta(&Key::from_stored("core/pods/ns/name"), b"{nope", &Arc::new(Fields::new(["a"])));
         assert_eq!((&*meta.namespace, &*meta.name, &*meta.fields[0]), ("ns", "name", ""));
     }
 
@@ -314,8 +326,8 @@ mod tests {
     fn equal_label_sets_are_one() {
         let mut parser = Parser::default();
         let object = json!({"metadata": {"name": "a", "labels": {"app": "x"}}}).to_string();
-        let one = parser.meta(&Key::from_stored("core/pods/n/a"), object.as_bytes(), &[]);
-        let two = parser.meta(&Key::from_stored("core/pods/n/b"), object.as_bytes(), &[]);
+        let one = parser.meta(&Key::from_stored("core/pods/n/a"), object.as_bytes(), &Arc::default());
+        let two = parser.meta(&Key::from_stored("core/pods/n/b"), object.as_bytes(), &Arc::default());
         assert!(Arc::ptr_eq(&one.labels, &two.labels) && Arc::ptr_eq(&one.namespace, &two.namespace));
     }
 

@@ -57,13 +57,20 @@ pub(super) struct Shard {
     pub(super) objects: Objects,
     ring: VecDeque<Arc<Update>>,
     ring_start: Revision,
+    /// The store's revision when the objects were loaded: changes up to it are in them.
+    loaded: Revision,
     ring_bytes: usize,
     pins: VecDeque<Pin>,
 }
 
 impl Shard {
-    pub(super) fn new(ring_start: Revision) -> Self {
-        Self { ring_start, ..Self::default() }
+    /// A shard whose objects are to be those of this revision.
+    pub(super) fn new(loaded: Revision) -> Self {
+        Self { ring_start: loaded, loaded, ..Self::default() }
+    }
+
+    pub(super) fn loaded(&self) -> Revision {
+        self.loaded
     }
 
     pub(super) fn ring_start(&self) -> Revision {

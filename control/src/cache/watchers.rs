@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use wherry_api::resource::Descriptor;
 
 use super::entry::{self, Entry};
+use super::fields::Fields;
 use super::state::Update;
 use super::{Event, Filter};
 use crate::store::Revision;
@@ -22,7 +22,7 @@ pub(super) const QUEUE: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Dimension {
     Name,
-    /// The place in the descriptor's `selectable`.
+    /// The place among the fields that the cache reads.
     Field(usize),
     Namespace,
 }
@@ -40,6 +40,8 @@ struct Watcher {
 #[derive(Debug, Default)]
 struct Watchers {
     next: u64,
+    /// Nothing will be delivered any more.
+    ended: bool,
     by_id: HashMap<u64, Watcher>,
     /// Those with no demand to be found by.
     everything: Vec<u64>,
@@ -49,9 +51,9 @@ struct Watchers {
 /// One resource's watchers.
 #[derive(Debug)]
 pub(super) struct Hub {
-    pub(super) resource: Arc<Descriptor>,
-    /// The descriptor's selectable fields, split.
-    pub(super) fields: Vec<Vec<&'static str>>,
+    /// Of the shard: `core/pods`.
+    pub(super) name: Box<str>,
+    pub(super) fields: Arc<Fields>,
     watchers: Mutex<Watchers>,
     pub(super) dropped: AtomicU64,
 }
@@ -79,9 +81,8 @@ impl Drop for Subscription {
 }
 
 impl Hub {
-    pub(super) fn new(resource: &Arc<Descriptor>) -> Self {
-        let fields = resource.selectable.iter().map(|path| path.split('.').collect()).collect();
-        Self { resource: Arc::clone(resource), fields, watchers: Mutex::default(), dropped: AtomicU64::new(0) }
+    pub(super) fn new(name: Box<str>, fields: Arc<Fields>) -> Self {
+        Self { name, fields, watchers: Mutex::default(), dropped: AtomicU64::new(0) }
     }
 
     /// Adds a watcher; `begin` reads the state that it starts from while no event is handed out.
@@ -96,7 +97,8 @@ impl Hub {
         let mut watchers = self.watchers.lock();
         let (start, first) = begin()?;
         let watcher = Watcher { filter: Arc::clone(filter), start, queue, slow: Arc::clone(&slow), place };
-        let id = watchers.add(watcher);
+        // One that comes too late has an end at once: its sender is dropped here.
+        let id = if watchers.ended { 0 } else { watchers.add(watcher) };
         drop(watchers);
         Ok((Subscription { hub: Arc::clone(self), id, events, slow }, start, first))
     }
@@ -106,7 +108,7 @@ impl Hub {
         if let Some(name) = filter.fields.required("metadata.name") {
             return Some((Dimension::Name, name.into()));
         }
-        let mut field = self.resource.selectable.iter().enumerate();
+        let mut field = self.fields.paths().enumerate();
         if let Some((index, value)) = field.find_map(|(i, path)| Some((i, filter.fields.required(path)?))) {
             return Some((Dimension::Field(index), value.into()));
         }
@@ -123,7 +125,7 @@ impl Hub {
         let mut deleted = None;
         for id in watchers.concerned(update) {
             let Some(watcher) = watchers.by_id.get(&id).filter(|w| w.start < update.revision) else { continue };
-            let Some(event) = fit(&watcher.filter, &self.resource, update, &mut deleted) else { continue };
+            let Some(event) = fit(&watcher.filter, update, &mut deleted) else { continue };
             if let Err(refused) = watcher.queue.try_send(event) {
                 if matches!(refused, mpsc::error::TrySendError::Full(_)) {
                     watcher.slow.store(true, Ordering::Release);
@@ -136,7 +138,7 @@ impl Hub {
 
     /// Ends all watches.
     pub(super) fn end(&self) {
-        *self.watchers.lock() = Watchers::default();
+        *self.watchers.lock() = Watchers { ended: true, ..Watchers::default() };
     }
 
     /// Drops all watchers as too slow: events were missed.
@@ -145,7 +147,7 @@ impl Hub {
         for watcher in watchers.by_id.values() {
             watcher.slow.store(true, Ordering::Release);
         }
-        *watchers = Watchers { next: watchers.next, ..Watchers::default() };
+        *watchers = Watchers { next: watchers.next, ended: watchers.ended, ..Watchers::default() };
     }
 
     pub(super) fn count(&self) -> usize {
@@ -208,13 +210,8 @@ fn value_of(dimension: Dimension, entry: &Entry) -> &str {
 
 /// An update as a watcher with this filter sees it: an object that enters it is added, one that leaves it is deleted.
 /// `deleted` keeps the entry that all who see a deletion share.
-pub(super) fn fit(
-    filter: &Filter,
-    resource: &Descriptor,
-    update: &Update,
-    deleted: &mut Option<Arc<Entry>>,
-) -> Option<Event> {
-    let seen = |entry: &Option<Arc<Entry>>| entry.as_ref().filter(|e| filter.matches(resource, &e.meta)).cloned();
+pub(super) fn fit(filter: &Filter, update: &Update, deleted: &mut Option<Arc<Entry>>) -> Option<Event> {
+    let seen = |entry: &Option<Arc<Entry>>| entry.as_ref().filter(|e| filter.matches(&e.meta)).cloned();
     match (seen(&update.new), seen(&update.old)) {
         (Some(new), None) => Some(Event::Added(new)),
         (Some(new), Some(_)) => Some(Event::Modified(new)),

@@ -41,7 +41,7 @@ impl Call {
 
     pub(crate) fn key_of(&self, name: &str) -> Key {
         let namespace = if self.resource.namespaced() { &self.info.namespace } else { "" };
-        Key::new(&self.resource.group_resource(), namespace, name)
+        Key::new(&self.resource.storage_resource(), namespace, name)
     }
 
     /// Reads the body as one tree, whatever its kind; `None` if there is no body.

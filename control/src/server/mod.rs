@@ -9,7 +9,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::{Stream, StreamExt};
 use http::{Request, Response};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wherry_api::registry::Registry;
@@ -51,6 +54,7 @@ mod subresources;
 #[cfg(test)]
 mod tests;
 mod verbs;
+mod versions;
 mod write;
 
 /// What a server is told.
@@ -81,14 +85,20 @@ impl fmt::Debug for Config {
     }
 }
 
-struct Inner {
+/// What is served at one moment.
+#[derive(Debug)]
+struct Served {
     registry: Registry,
+    discovery: Discovery,
+}
+
+struct Inner {
+    served: watch::Sender<Arc<Served>>,
     store: Arc<dyn Store>,
     cache: Cache,
     authorizer: Arc<dyn Authorizer>,
     admission: admission::Chain,
     allocators: Allocators,
-    discovery: Discovery,
     config: Config,
     stopping: CancellationToken,
     /// Writes in flight; they end even if their client has gone.
@@ -125,8 +135,10 @@ impl Server {
         }
         let inner = Inner {
             admission: admission::Chain::builtin(&cache),
-            discovery: Discovery::new(&registry, &config.advertise.to_string()),
-            registry,
+            served: watch::Sender::new(Arc::new(Served {
+                discovery: Discovery::new(&registry, &config.advertise.to_string()),
+                registry,
+            })),
             store,
             cache,
             authorizer,
@@ -151,8 +163,22 @@ impl Server {
         self.inner.tasks.wait().await;
     }
 
-    pub fn registry(&self) -> &Registry {
-        &self.inner.registry
+    /// The kinds that are served now. A request keeps the one that it began with.
+    pub fn registry(&self) -> Registry {
+        self.inner.served.borrow().registry.clone()
+    }
+
+    /// Notified whenever other kinds are served.
+    pub fn registry_changes(&self) -> impl Stream<Item = ()> + Send + use<> {
+        WatchStream::from_changes(self.inner.served.subscribe()).map(drop)
+    }
+
+    /// Serves other kinds from now on: when it returns, requests, discovery and OpenAPI show them.
+    pub async fn serve(&self, registry: Registry) -> Result<(), ServerError> {
+        self.inner.cache.serve(&registry).await?;
+        let discovery = Discovery::new(&registry, &self.inner.config.advertise.to_string());
+        self.inner.served.send_replace(Arc::new(Served { registry, discovery }));
+        Ok(())
     }
 
     pub fn cache(&self) -> &Cache {
@@ -175,8 +201,8 @@ impl Server {
         &self.inner.allocators
     }
 
-    fn discovery(&self) -> &Discovery {
-        &self.inner.discovery
+    fn served(&self) -> Arc<Served> {
+        Arc::clone(&self.inner.served.borrow())
     }
 
     fn config(&self) -> &Config {

@@ -102,8 +102,8 @@ async fn other(server: &Server, route: &Route, query: &Query, request: &Parts, u
         return Err(ApiError::method_not_allowed().into());
     }
     match route {
-        Route::Discovery => Ok(server.discovery().respond(path, headers)?),
-        Route::OpenApi => openapi::respond(server.registry(), path, query, headers).await,
+        Route::Discovery => Ok(server.served().discovery.respond(path, headers)?),
+        Route::OpenApi => openapi::respond(&server.registry(), path, query, headers).await,
         Route::Health => Ok(server.config().health.respond(path, request.uri.query().unwrap_or_default()).await?),
         Route::Metrics => Ok(server.config().metrics.respond()?),
         Route::Resource(_) | Route::Images | Route::Unknown => Err(ApiError::no_such_path().into()),
@@ -227,8 +227,8 @@ async fn dispatch(call: &mut Call, body: Body) -> Answer {
         },
     };
     match call.info.verb {
-        "get" if view.is_object() => get::get(call),
-        "get" => update::show(call, &view, StatusCode::OK, get::find(call)?),
+        "get" if view.is_object() => get::get(call).await,
+        "get" => update::show(call, &view, StatusCode::OK, get::find(call)?).await,
         "list" => list::list(call).await,
         "watch" => watch::watch(call).await,
         "create" => create::create(call, body).await,

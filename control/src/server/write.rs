@@ -12,29 +12,23 @@ use wherry_api::status::ApiError;
 
 use super::Server;
 use super::alloc::Hold;
-use super::answer;
 use super::body;
 use super::error::ServerError;
+use super::versions;
 use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, StoreError, Txn};
 
 /// How often a write that names no resourceVersion is tried again when another one was faster. Each failure means that
 /// somebody else's write succeeded.
 pub(crate) const ATTEMPTS: usize = 32;
 
-/// An object as it is in the store.
+/// An object as it is in the store, in the stored version.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) bytes: Bytes,
     pub(crate) revision: Revision,
 }
 
-impl Stored {
-    pub(crate) fn tree(&self) -> Result<Value, ServerError> {
-        answer::parse(&self.bytes)
-    }
-}
-
-/// What was written.
+/// What is to be written: an object in the version of `resource`.
 #[derive(Debug)]
 pub(crate) struct Put<'a> {
     pub(crate) resource: &'a Descriptor,
@@ -46,13 +40,13 @@ pub(crate) struct Put<'a> {
 impl Server {
     /// The present state of an object. Sees every acknowledged write.
     pub(crate) fn current(&self, resource: &Descriptor, namespace: &str, name: &str) -> Option<Stored> {
-        let entry = self.cache().get(&resource.group_resource(), namespace, name)?;
+        let entry = self.cache().get(&resource.storage_resource(), namespace, name)?;
         Some(Stored { bytes: entry.bytes.clone(), revision: entry.revision })
     }
 
     /// Writes an object; `hold` is what was allocated for it.
     pub(crate) async fn put(&self, put: Put<'_>, hold: Hold) -> Result<Stored, ServerError> {
-        let (bytes, splice) = object::encode(put.object);
+        let (bytes, splice) = object::encode(&*versions::to_stored(put.resource, put.object).await?);
         if bytes.len() > body::LIMIT {
             return Err(ApiError::too_large(body::LIMIT).into());
         }
@@ -98,13 +92,18 @@ impl Server {
     }
 }
 
-/// What an object would look like without having been written.
-pub(crate) fn unwritten(object: &Value, revision: Option<Revision>) -> Stored {
-    let (bytes, splice) = object::encode(object);
+/// What an object would be in the store without having been written.
+pub(crate) async fn unwritten(
+    resource: &Descriptor,
+    object: &Value,
+    revision: Option<Revision>,
+) -> Result<Stored, ServerError> {
+    let object = versions::to_stored(resource, object).await?;
     if let Some(revision) = revision {
-        return Stored { bytes: Encoded { bytes, splice }.with_revision(revision), revision };
+        let (bytes, splice) = object::encode(&object);
+        return Ok(Stored { bytes: Encoded { bytes, splice }.with_revision(revision), revision });
     }
-    let mut object = object.clone();
+    let mut object = object.into_owned();
     object::remove_meta(&mut object, "resourceVersion");
-    Stored { bytes: object.to_string().into(), revision: 0 }
+    Ok(Stored { bytes: object.to_string().into(), revision: 0 })
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::Binding;
 use k8s_openapi::api::policy::v1::Eviction;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, Status, WatchEvent};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Status, WatchEvent};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -34,7 +34,8 @@ const EXCHANGED: [(&str, &str, &str, &str, Source); 4] = [
 ];
 
 /// Meta kinds of every document.
-const META_SOURCES: [Source; 4] = [
+const META_SOURCES: [Source; 5] = [
+    SchemaGenerator::subschema_for::<ObjectMeta>,
     SchemaGenerator::subschema_for::<DeleteOptions>,
     SchemaGenerator::subschema_for::<ListMeta>,
     SchemaGenerator::subschema_for::<Status>,
@@ -71,8 +72,13 @@ pub(super) fn subresource_kind(resource: &Descriptor, subresource: &Subresource)
 
 /// All component schemas of a document.
 pub(super) fn all(kinds: &[&Descriptor]) -> Map<String, Value> {
-    let roots = kinds.iter().map(|d| match d.schema {
-        SchemaSource::BuiltIn(source) => source,
+    let roots = kinds.iter().filter_map(|d| match &d.schema {
+        SchemaSource::BuiltIn(source) => Some(*source),
+        SchemaSource::Custom(_) => None,
+    });
+    let custom = kinds.iter().filter_map(|d| match &d.schema {
+        SchemaSource::BuiltIn(_) => None,
+        SchemaSource::Custom(schema) => Some((d.definition.to_string(), schema.published())),
     });
     let needed: Vec<String> = kinds
         .iter()
@@ -87,6 +93,7 @@ pub(super) fn all(kinds: &[&Descriptor]) -> Map<String, Value> {
             let schema = component(&name, schema);
             (name, schema)
         })
+        .chain(custom)
         .collect();
     for kind in kinds {
         mark(&mut schemas, &kind.definition, gvk(&kind.group, &kind.version, &kind.kind));

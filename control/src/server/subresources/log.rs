@@ -14,13 +14,14 @@ use crate::server::error::{self, ServerError};
 use crate::server::nodes;
 use crate::server::query::Query;
 use crate::server::verbs::get;
+use crate::server::versions;
 
 /// Parameters that are passed on to the node as they are.
 const PASSED: [&str; 7] = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes"];
 
 pub(crate) async fn log(call: &Call) -> Result<Response<Body>, ServerError> {
     check(&call.query, &call.info.name)?;
-    let pod = get::find(call)?.tree()?;
+    let pod = versions::tree(&call.resource, &get::find(call)?).await?;
     let container = container(&pod, call.query.get("container"))?;
     let node = object::text_at(&pod, "spec.nodeName");
     if node.is_empty() {

@@ -14,7 +14,7 @@ use crate::server::call::Call;
 use crate::server::error::{self, ServerError};
 use crate::server::query::WriteOptions;
 use crate::server::verbs::get;
-use crate::server::{answer, metadata};
+use crate::server::{answer, metadata, versions};
 
 /// What Kubernetes gives if nothing is asked.
 const SECONDS: i64 = 3600;
@@ -33,7 +33,7 @@ pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>,
         object::set_meta(&mut request, "name", call.info.name.as_str());
     }
     metadata::check_name(&request, &call.info.name)?;
-    let account = get::find(call)?.tree()?;
+    let account = versions::tree(&resource, &get::find(call)?).await?;
     let name = call.info.name.clone();
     call.admit(Operation::Create, &name, Some(&request), None, options.dry_run).await?;
     let mut spec = TokenSpec {

@@ -25,6 +25,7 @@ mod deletion;
 mod every_kind;
 mod listing;
 mod subresources;
+mod versions;
 mod watching;
 mod writing;
 

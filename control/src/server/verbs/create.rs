@@ -15,7 +15,7 @@ use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
 use crate::server::write::{self, ATTEMPTS, Put, Stored};
-use crate::server::{answer, metadata, negotiate, reviews};
+use crate::server::{answer, metadata, negotiate, reviews, versions};
 use crate::store::{Key, Precondition, StoreError};
 
 /// How many generated names are tried, as in Kubernetes: with 27^5 suffixes a second try is rare already.
@@ -35,7 +35,8 @@ pub(crate) async fn create(call: &mut Call, body: Body) -> Result<Response<Body>
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created").into());
     }
     let stored = insert(call, decoded.object, &options).await?;
-    answer::object(call.accepted, &call.resource, StatusCode::CREATED, stored.bytes)
+    let bytes = versions::bytes(&call.resource, stored).await?;
+    answer::object(call.accepted, &call.resource, StatusCode::CREATED, bytes)
 }
 
 /// Creates an object that has been decoded.
@@ -99,7 +100,7 @@ async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions
     }
     let hold = call.server.allocators().begin(&resource, &key, &mut object, None)?;
     if options.dry_run {
-        return Ok(write::unwritten(&object, None));
+        return write::unwritten(&resource, &object, None).await;
     }
     commit(call, &key, &object, hold).await
 }

@@ -13,12 +13,12 @@ use wherry_api::status::ApiError;
 
 use crate::admission::Operation;
 use crate::server::alloc::Hold;
-use crate::server::answer;
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::{Query, invalid_options};
 use crate::server::write::{ATTEMPTS, Put, Stored, unwritten};
+use crate::server::{answer, versions};
 use crate::store::{Precondition, StoreError};
 
 const ORPHAN: &str = "orphan";
@@ -196,13 +196,17 @@ pub(crate) async fn delete(call: &mut Call, body: Body) -> Result<Response<Body>
     let (resource, name) = (call.resource.clone(), call.info.name.clone());
     match run(call, &name, &options).await? {
         Outcome::Removed(last) => {
-            let status = answer::success(&resource, &name, object::uid(&last.tree()?));
+            let status = answer::success(&resource, &name, object::uid(&answer::parse(&last.bytes)?));
             if resource.returns_deleted {
-                return answer::object(call.accepted, &resource, StatusCode::OK, last.bytes);
+                let bytes = versions::bytes(&resource, last).await?;
+                return answer::object(call.accepted, &resource, StatusCode::OK, bytes);
             }
             answer::value(call.accepted, StatusCode::OK, &status)
         }
-        Outcome::Waiting(stored) => answer::object(call.accepted, &resource, StatusCode::OK, stored.bytes),
+        Outcome::Waiting(stored) => {
+            let bytes = versions::bytes(&resource, stored).await?;
+            answer::object(call.accepted, &resource, StatusCode::OK, bytes)
+        }
     }
 }
 
@@ -235,7 +239,7 @@ pub(crate) async fn run(call: &Call, name: &str, options: &DeleteOptions) -> Res
 
 async fn attempt(call: &Call, name: &str, options: &DeleteOptions, current: &Stored) -> Result<Outcome, ServerError> {
     let resource = &call.resource;
-    let old = current.tree()?;
+    let old = versions::tree(resource, current).await?;
     options.check_preconditions(resource, &old)?;
     call.admit(Operation::Delete, name, None, Some(&old), options.is_dry_run()).await?;
     let key = call.key_of(name);
@@ -244,9 +248,11 @@ async fn attempt(call: &Call, name: &str, options: &DeleteOptions, current: &Sto
         Decision::Remove if options.is_dry_run() => Ok(Outcome::Removed(current.clone())),
         Decision::Remove => {
             let revision = call.server.remove(resource, key, &old, current.revision).await?;
-            Ok(Outcome::Removed(unwritten(&old, Some(revision))))
+            Ok(Outcome::Removed(unwritten(resource, &old, Some(revision)).await?))
         }
-        Decision::Mark(new) if options.is_dry_run() => Ok(Outcome::Waiting(unwritten(&new, Some(current.revision)))),
+        Decision::Mark(new) if options.is_dry_run() => {
+            Ok(Outcome::Waiting(unwritten(resource, &new, Some(current.revision)).await?))
+        }
         Decision::Mark(new) => {
             let preconditions = vec![(key.clone(), Precondition::At(current.revision))];
             let put = Put { resource, key, object: &new, preconditions };

@@ -11,6 +11,7 @@ use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::ListOptions;
+use crate::server::versions;
 
 /// Deletions in flight at once: enough to share commits, few enough to leave room for others.
 const AT_ONCE: usize = 64;
@@ -31,7 +32,9 @@ pub(crate) async fn delete_collection(call: &mut Call, body: Body) -> Result<Res
 /// Deletes one object; `None`: somebody else was faster.
 async fn one(call: &Call, name: &str, options: &DeleteOptions) -> Result<Option<Bytes>, ServerError> {
     match delete::run(call, name, options).await {
-        Ok(Outcome::Removed(stored) | Outcome::Waiting(stored)) => Ok(Some(stored.bytes)),
+        Ok(Outcome::Removed(stored) | Outcome::Waiting(stored)) => {
+            Ok(Some(versions::bytes(&call.resource, stored).await?))
+        }
         Err(ServerError::Api(error)) if error.code == 404 => Ok(None),
         Err(error) => Err(error),
     }

@@ -4,14 +4,14 @@ use http::{Response, StatusCode};
 use wherry_api::status::ApiError;
 
 use crate::cache::CacheError;
-use crate::server::answer;
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::ListOptions;
 use crate::server::write::Stored;
+use crate::server::{answer, versions};
 
-pub(crate) fn get(call: &Call) -> Result<Response<Body>, ServerError> {
+pub(crate) async fn get(call: &Call) -> Result<Response<Body>, ServerError> {
     // A revision of the future is refused, as for a list; any other one is satisfied by the latest state.
     if let Some(asked) = ListOptions::parse(&call.query, false)?.version {
         let current = call.server.cache().revision();
@@ -20,7 +20,8 @@ pub(crate) fn get(call: &Call) -> Result<Response<Body>, ServerError> {
         }
     }
     let stored = find(call)?;
-    answer::object(call.accepted, &call.resource, StatusCode::OK, stored.bytes)
+    let bytes = versions::bytes(&call.resource, stored).await?;
+    answer::object(call.accepted, &call.resource, StatusCode::OK, bytes)
 }
 
 /// The object that the path names. Error: 404.

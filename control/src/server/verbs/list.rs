@@ -27,6 +27,7 @@ use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::negotiate::Form;
 use crate::server::query::{ListOptions, Match};
+use crate::server::versions;
 use crate::store::{Key, Revision};
 
 /// Bytes that are gathered before they are handed to the connection.
@@ -86,17 +87,19 @@ pub(crate) async fn list(call: &Call) -> Result<Response<Body>, ServerError> {
     let options = ListOptions::parse(&call.query, false)?;
     let filter = filter(call)?;
     let page = page(call, &filter, &options).await?;
+    let metadata = metadata(&page);
+    let items = versions::all(&call.resource, &page.entries).await?;
     match call.accepted.form {
-        Form::Object if call.accepted.pretty => pretty(call, &page),
-        Form::Object => joined(call, &metadata(&page), page.entries.iter().map(|e| e.bytes.clone()).collect()),
-        Form::Table { .. } => table(call, &page),
-        Form::Metadata { version } => partial(call, version, &page),
+        Form::Object if call.accepted.pretty => pretty(call, &metadata, &items),
+        Form::Object => joined(call, &metadata, items),
+        Form::Table { .. } => table(call, metadata, &items),
+        Form::Metadata { version } => partial(call, version, &metadata, &items),
     }
 }
 
 /// One page, as the options ask.
 pub(crate) async fn page(call: &Call, filter: &Filter, options: &ListOptions) -> Result<List, ServerError> {
-    let prefix = Key::prefix(&call.resource.group_resource());
+    let prefix = Key::prefix(&call.resource.storage_resource());
     let token = options.continue_token.as_deref().map(|text| Token::decode(text, &prefix)).transpose()?;
     if token.is_some() && options.version.is_some_and(|v| v != 0) {
         let message = "specifying resource version is not allowed when using continue";
@@ -200,19 +203,19 @@ fn compressed(chunks: Chunks) -> Body {
 }
 
 /// Indented, for people: one item's tree at a time.
-fn pretty(call: &Call, page: &List) -> Result<Response<Body>, ServerError> {
+fn pretty(call: &Call, metadata: &Value, items: &[Bytes]) -> Result<Response<Body>, ServerError> {
     let resource = &call.resource;
     let mut text = format!(
         "{{\n  \"kind\": \"{}List\",\n  \"apiVersion\": \"{}\",\n  \"metadata\": {},\n  \"items\": [",
         resource.kind,
         resource.api_version(),
-        indented(&metadata(page), "  ")?
+        indented(metadata, "  ")?
     );
-    for (index, entry) in page.entries.iter().enumerate() {
+    for (index, item) in items.iter().enumerate() {
         text.push_str(if index == 0 { "\n    " } else { ",\n    " });
-        text.push_str(&indented(&answer::parse(&entry.bytes)?, "    ")?);
+        text.push_str(&indented(&answer::parse(item)?, "    ")?);
     }
-    text.push_str(if page.entries.is_empty() { "]\n}\n" } else { "\n  ]\n}\n" });
+    text.push_str(if items.is_empty() { "]\n}\n" } else { "\n  ]\n}\n" });
     let builder = Response::builder().header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private");
     Ok(builder.body(body::full(text))?)
 }
@@ -222,28 +225,25 @@ fn indented(value: &Value, by: &str) -> Result<String, ServerError> {
     Ok(text.replace('\n', &format!("\n{by}")))
 }
 
-fn table(call: &Call, page: &List) -> Result<Response<Body>, ServerError> {
+/// Each item in the accepted form, one tree at a time.
+fn transformed(call: &Call, items: &[Bytes]) -> Result<Vec<Value>, ServerError> {
     let now = Timestamp::now();
-    let rows = page
-        .entries
-        .iter()
-        .map(|entry| Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(&entry.bytes)?, now)));
-    let rows = rows.collect::<Result<Vec<_>, ServerError>>()?;
+    let show = |item: &Bytes| Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(item)?, now));
+    items.iter().map(show).collect()
+}
+
+fn table(call: &Call, metadata: Value, items: &[Bytes]) -> Result<Response<Body>, ServerError> {
+    let rows = transformed(call, items)?;
     let mut table = answer::whole_table(call.accepted.form, &call.resource, "", &rows, true);
-    object::set_at(&mut table, "metadata", metadata(page));
+    object::set_at(&mut table, "metadata", metadata);
     answer::value(call.accepted, StatusCode::OK, &table)
 }
 
-fn partial(call: &Call, version: &str, page: &List) -> Result<Response<Body>, ServerError> {
-    let now = Timestamp::now();
-    let items = page
-        .entries
-        .iter()
-        .map(|entry| Ok(answer::transform(call.accepted.form, &call.resource, &answer::parse(&entry.bytes)?, now)));
-    let items = items.collect::<Result<Vec<_>, ServerError>>()?;
+fn partial(call: &Call, version: &str, metadata: &Value, items: &[Bytes]) -> Result<Response<Body>, ServerError> {
+    let items = transformed(call, items)?;
     let list = json!({
         "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
-        "metadata": metadata(page), "items": items,
+        "metadata": metadata, "items": items,
     });
     answer::value(call.accepted, StatusCode::OK, &list)
 }

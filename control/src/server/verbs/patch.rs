@@ -4,6 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use wherry_api::decode::{self, Decoded, Format};
 use wherry_api::patch::{self, PatchType};
+use wherry_api::resource::SchemaSource;
 use wherry_api::status::ApiError;
 
 use super::update;
@@ -16,6 +17,9 @@ use crate::server::{metadata, negotiate};
 
 /// Operations that a JSON patch may have, as in Kubernetes.
 const MAX_OPERATIONS: usize = 10_000;
+/// Nobody but a built-in kind says how its lists merge.
+const NOT_STRATEGIC: &str = "the body of the request was in an unknown format - accepted media types include: \
+     application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
     let kind = negotiate::patch_type(&call.headers)?;
@@ -24,6 +28,9 @@ pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Res
             "server-side apply is not supported yet; use kubectl apply without --server-side",
         )
         .into());
+    }
+    if kind == PatchType::Strategic && matches!(call.resource.schema, SchemaSource::Custom(_)) {
+        return Err(ApiError::unsupported_media_type(NOT_STRATEGIC).into());
     }
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     let bytes = call.read(body).await?;
@@ -48,7 +55,7 @@ pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Res
     })
     .await?;
     call.warnings.extend(warnings);
-    update::show(call, &view, StatusCode::OK, stored)
+    update::show(call, &view, StatusCode::OK, stored).await
 }
 
 fn check_size(kind: PatchType, patch: &Value) -> Result<(), ApiError> {

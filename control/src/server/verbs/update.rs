@@ -20,7 +20,7 @@ use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
 use crate::server::subresources::View;
 use crate::server::write::{self, ATTEMPTS, Put, Stored};
-use crate::server::{answer, metadata, negotiate};
+use crate::server::{answer, metadata, negotiate, versions};
 use crate::store::{Precondition, StoreError};
 
 pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
@@ -44,7 +44,7 @@ pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Re
     }
     let resource = call.resource.clone();
     let stored = modify(call, &view, &options, |old| view.write_back(&resource, old, wanted.clone())).await?;
-    show(call, &view, StatusCode::OK, stored)
+    show(call, &view, StatusCode::OK, stored).await
 }
 
 /// Needs the right to create, which the right to update does not include.
@@ -63,15 +63,22 @@ async fn create_instead(
     }
     object::remove_meta(&mut object, "uid");
     let stored = create::insert(call, object, options).await?;
-    answer::object(call.accepted, &call.resource, StatusCode::CREATED, stored.bytes)
+    let bytes = versions::bytes(&call.resource, stored).await?;
+    answer::object(call.accepted, &call.resource, StatusCode::CREATED, bytes)
 }
 
 /// The answer to a write through a view.
-pub(crate) fn show(call: &Call, view: &View, code: StatusCode, stored: Stored) -> Result<Response<Body>, ServerError> {
+pub(crate) async fn show(
+    call: &Call,
+    view: &View,
+    code: StatusCode,
+    stored: Stored,
+) -> Result<Response<Body>, ServerError> {
     if view.is_object() {
-        return answer::object(call.accepted, &call.resource, code, stored.bytes);
+        let bytes = versions::bytes(&call.resource, stored).await?;
+        return answer::object(call.accepted, &call.resource, code, bytes);
     }
-    let shown = view.show(&call.resource, stored.tree()?)?;
+    let shown = view.show(&call.resource, versions::tree(&call.resource, &stored).await?)?;
     answer::value(call.accepted, code, &shown)
 }
 
@@ -114,7 +121,7 @@ async fn retry(
 ) -> Result<Stored, ServerError> {
     let mut current = get::find(call)?;
     for _ in 0..ATTEMPTS {
-        let old = current.tree()?;
+        let old = versions::tree(&call.resource, &current).await?;
         let new = change(&old)?;
         match attempt(call, rules, options, &current, &old, new).await {
             Err(ServerError::Store(StoreError::Precondition { actual: Some(record), .. })) => {
@@ -145,7 +152,7 @@ async fn attempt(
     object::set_type(&mut new, &resource);
     object::set_meta(&mut new, "resourceVersion", object::resource_version(old));
     let hold = call.server.allocators().begin(&resource, &key, &mut new, Some(old))?;
-    if new == *old {
+    if new == *old && versions::is_written_so(&resource, current, &new).await? {
         return Ok(current.clone());
     }
     if let Rules::Of(part) = rules {
@@ -153,11 +160,11 @@ async fn attempt(
     }
     call.admit(Operation::Update, &name, Some(&new), Some(old), options.dry_run).await?;
     if options.dry_run {
-        return Ok(write::unwritten(&new, Some(current.revision)));
+        return write::unwritten(&resource, &new, Some(current.revision)).await;
     }
     if ends(&resource, &new, old) {
         let revision = call.server.remove(&resource, key, old, current.revision).await?;
-        return Ok(write::unwritten(&new, Some(revision)));
+        return write::unwritten(&resource, &new, Some(revision)).await;
     }
     let preconditions = vec![(key.clone(), Precondition::At(current.revision))];
     call.server.put(Put { resource: &resource, key, object: &new, preconditions }, hold).await

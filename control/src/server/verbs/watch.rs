@@ -21,6 +21,7 @@ use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::negotiate::Form;
 use crate::server::query::ListOptions;
+use crate::server::versions;
 use crate::store::Revision;
 
 /// Seconds that a watch lasts if the client does not say: between these two, so that not all end together.
@@ -29,9 +30,16 @@ const INITIAL_END: &str = "k8s.io/initial-events-end";
 
 /// A line of the answer before it is one.
 enum Step {
-    Cache(Result<Event, CacheError>),
+    Event(Event),
+    Failed(ServerError),
     /// The state that was asked for with `sendInitialEvents` has been sent.
     InitialEnd(Revision),
+}
+
+impl From<Result<Event, CacheError>> for Step {
+    fn from(result: Result<Event, CacheError>) -> Self {
+        result.map_or_else(|error| Self::Failed(error.into()), Self::Event)
+    }
 }
 
 pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, ServerError> {
@@ -45,6 +53,8 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, ServerError> {
     };
     let lasts = Duration::from_secs(options.timeout.unwrap_or_else(|| rand::random_range(LASTS)));
     let stopping = call.server.stopping().clone();
+    let resource = call.resource.clone();
+    let steps = steps.then(move |step| served(resource.clone(), step)).boxed();
     let lines = until_error(steps)
         .filter_map(move |step| std::future::ready(writer.line(step)))
         .take_until(Box::pin(async move {
@@ -65,9 +75,9 @@ async fn steps(call: &Call, options: &ListOptions) -> Result<BoxStream<'static, 
         let at = options.version.filter(|v| *v != 0).map_or(At::Latest, At::NotOlderThan);
         let present = cache.list(resource, &filter, at, None, 0).await?;
         let events = cache.watch(resource, filter, Some(present.revision)).await?;
-        let added = stream::iter(present.entries).map(|entry| Step::Cache(Ok(Event::Added(entry))));
+        let added = stream::iter(present.entries).map(|entry| Step::Event(Event::Added(entry)));
         let end = stream::iter([Step::InitialEnd(present.revision)]);
-        return Ok(added.chain(end).chain(events.map(Step::Cache)).boxed());
+        return Ok(added.chain(end).chain(events.map(Step::from)).boxed());
     }
     let after = match (options.version, options.initial_events) {
         (None | Some(0), Some(false)) => Some(cache.revision()),
@@ -75,9 +85,9 @@ async fn steps(call: &Call, options: &ListOptions) -> Result<BoxStream<'static, 
         (version, _) => version,
     };
     match cache.watch(resource, filter, after).await {
-        Ok(events) => Ok(events.map(Step::Cache).boxed()),
+        Ok(events) => Ok(events.map(Step::from).boxed()),
         // Kubernetes begins the stream and says there that the version is too old.
-        Err(error @ CacheError::Expired { .. }) => Ok(stream::iter([Step::Cache(Err(error))]).boxed()),
+        Err(error @ CacheError::Expired { .. }) => Ok(stream::iter([Step::Failed(error.into())]).boxed()),
         Err(error) => Err(error.into()),
     }
 }
@@ -86,9 +96,15 @@ async fn steps(call: &Call, options: &ListOptions) -> Result<BoxStream<'static, 
 fn until_error(steps: BoxStream<'static, Step>) -> impl Stream<Item = Step> {
     steps.scan(false, |failed, step| {
         let go_on = !*failed;
-        *failed = matches!(step, Step::Cache(Err(_)));
+        *failed = matches!(step, Step::Failed(_));
         std::future::ready(go_on.then_some(step))
     })
+}
+
+/// The step with its object in the version that is watched. An object that cannot be converted ends the watch.
+async fn served(resource: Arc<Descriptor>, step: Step) -> Step {
+    let Step::Event(event) = step else { return step };
+    versions::event(&resource, event).await.map_or_else(Step::Failed, Step::Event)
 }
 
 /// Writes events in the form that the client asked for.
@@ -103,15 +119,15 @@ struct Writer {
 impl Writer {
     fn line(&mut self, step: Step) -> Option<Bytes> {
         match step {
-            Step::Cache(Ok(Event::Added(entry))) => Some(self.object("ADDED", &entry, &entry.bytes)),
-            Step::Cache(Ok(Event::Modified(entry))) => Some(self.object("MODIFIED", &entry, &entry.bytes)),
-            Step::Cache(Ok(Event::Deleted { last, revision })) => {
+            Step::Event(Event::Added(entry)) => Some(self.object("ADDED", &entry, &entry.bytes)),
+            Step::Event(Event::Modified(entry)) => Some(self.object("MODIFIED", &entry, &entry.bytes)),
+            Step::Event(Event::Deleted { last, revision }) => {
                 let bytes = deleted_bytes(&last, revision);
                 Some(self.object("DELETED", &last, &bytes))
             }
-            Step::Cache(Ok(Event::Progress(revision))) => self.bookmarks.then(|| self.bookmark(revision, false)),
+            Step::Event(Event::Progress(revision)) => self.bookmarks.then(|| self.bookmark(revision, false)),
             Step::InitialEnd(revision) => Some(self.bookmark(revision, true)),
-            Step::Cache(Err(error)) => Some(line("ERROR", ServerError::from(error).to_status().to_string().as_bytes())),
+            Step::Failed(error) => Some(line("ERROR", error.to_status().to_string().as_bytes())),
         }
     }
 

@@ -1,0 +1,56 @@
+//! Which fields of a resource's objects selectors may name: what the cache reads of an object beside its metadata.
+//!
+//! Paths are those of the stored form; a resource that is served in several versions has the fields of all of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use wherry_api::registry::Registry;
+
+use super::shard_name;
+
+/// One field.
+#[derive(Debug, PartialEq, Eq)]
+struct Field {
+    path: Box<str>,
+    segments: Box<[Box<str>]>,
+}
+
+/// The fields of one resource, sorted by path.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Fields(Box<[Field]>);
+
+impl Fields {
+    pub(super) fn new<'a>(paths: impl IntoIterator<Item = &'a str>) -> Self {
+        let paths: BTreeSet<&str> = paths.into_iter().collect();
+        let field = |path: &str| Field { path: path.into(), segments: path.split('.').map(Into::into).collect() };
+        Self(paths.into_iter().map(field).collect())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn position(&self, path: &str) -> Option<usize> {
+        self.0.iter().position(|field| *field.path == *path)
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|field| &*field.path)
+    }
+
+    /// The parts of each path.
+    pub(super) fn segments(&self) -> impl Iterator<Item = &[Box<str>]> {
+        self.0.iter().map(|field| &*field.segments)
+    }
+}
+
+/// The fields of every stored resource of a registry, by the name of its shard.
+pub(super) fn of(registry: &Registry) -> HashMap<Box<str>, Arc<Fields>> {
+    let mut paths: HashMap<Box<str>, Vec<&str>> = HashMap::new();
+    for resource in registry.iter() {
+        let all = paths.entry(shard_name(&resource.storage_resource())).or_default();
+        all.extend(resource.selectable.iter().map(|field| &*field.stored));
+    }
+    paths.into_iter().map(|(name, paths)| (name, Arc::new(Fields::new(paths)))).collect()
+}

@@ -1,0 +1,124 @@
+//! Between the version of a request and the one that is stored: every read passes here after the cache, every write before
+//! the store.
+//!
+//! What must stay true: an object that is served as it is stored is never parsed here; of a list, all objects that need it
+//! are converted in one call, because that may be a request to a webhook.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use wherry_api::object;
+use wherry_api::resource::Descriptor;
+use wherry_api::status::ApiError;
+use wherry_api::version::{Conversion, StoredAs};
+
+use super::answer;
+use super::error::ServerError;
+use super::write::Stored;
+use crate::cache::{Entry, Event};
+
+/// A stored object's tree in the version of `resource`.
+pub(crate) async fn tree(resource: &Descriptor, stored: &Stored) -> Result<Value, ServerError> {
+    let tree = answer::parse(&stored.bytes)?;
+    if resource.serves_as_stored(stored.revision) { Ok(tree) } else { convert_one(resource, tree).await }
+}
+
+/// A stored object's bytes in the version of `resource`.
+pub(crate) async fn bytes(resource: &Descriptor, stored: Stored) -> Result<Bytes, ServerError> {
+    if resource.serves_as_stored(stored.revision) {
+        return Ok(stored.bytes);
+    }
+    Ok(encode(&convert_one(resource, answer::parse(&stored.bytes)?).await?))
+}
+
+/// The bytes of a list's objects in the version of `resource`.
+pub(crate) async fn all(resource: &Descriptor, entries: &[Arc<Entry>]) -> Result<Vec<Bytes>, ServerError> {
+    let mut shown: Vec<Bytes> = entries.iter().map(|entry| entry.bytes.clone()).collect();
+    let stale = || entries.iter().enumerate().filter(|(_, entry)| !resource.serves_as_stored(entry.revision));
+    let trees = stale().map(|(_, entry)| answer::parse(&entry.bytes)).collect::<Result<Vec<_>, _>>()?;
+    if trees.is_empty() {
+        return Ok(shown);
+    }
+    let converted = from_stored(resource, trees).await?;
+    for ((index, _), tree) in stale().zip(&converted) {
+        if let Some(bytes) = shown.get_mut(index) {
+            *bytes = encode(tree);
+        }
+    }
+    Ok(shown)
+}
+
+/// A watch's event with its object in the version of `resource`.
+pub(crate) async fn event(resource: &Descriptor, event: Event) -> Result<Event, ServerError> {
+    if resource.stored_as.is_none() {
+        return Ok(event);
+    }
+    Ok(match event {
+        Event::Added(entry) => Event::Added(self::entry(resource, entry).await?),
+        Event::Modified(entry) => Event::Modified(self::entry(resource, entry).await?),
+        // Its revision is that of its end, which does not say when it was written.
+        Event::Deleted { last, revision } => Event::Deleted { last: converted(resource, &last).await?, revision },
+        Event::Progress(revision) => Event::Progress(revision),
+    })
+}
+
+async fn entry(resource: &Descriptor, entry: Arc<Entry>) -> Result<Arc<Entry>, ServerError> {
+    if resource.serves_as_stored(entry.revision) { Ok(entry) } else { converted(resource, &entry).await }
+}
+
+async fn converted(resource: &Descriptor, entry: &Entry) -> Result<Arc<Entry>, ServerError> {
+    let bytes = encode(&convert_one(resource, answer::parse(&entry.bytes)?).await?);
+    Ok(Arc::new(Entry { key: entry.key.clone(), bytes, revision: entry.revision, meta: entry.meta.clone() }))
+}
+
+/// An object of `resource`'s version as it is stored.
+pub(crate) async fn to_stored<'a>(resource: &Descriptor, object: &'a Value) -> Result<Cow<'a, Value>, ServerError> {
+    let Some(StoredAs { resource: storage, version, kind, conversion }) = &resource.stored_as else {
+        return Ok(Cow::Borrowed(object));
+    };
+    let mut stored = match conversion {
+        Conversion::Pure { to_stored, .. } => to_stored(object.clone()),
+        Conversion::Custom(_) if resource.is_storage_version() => return Ok(Cow::Borrowed(object)),
+        Conversion::Custom(convert) => convert.to_stored(object.clone()).await?,
+    };
+    let api_version =
+        if storage.group.is_empty() { version.to_string() } else { format!("{}/{version}", storage.group) };
+    object::set_at(&mut stored, "apiVersion", api_version);
+    object::set_at(&mut stored, "kind", kind.as_ref());
+    Ok(Cow::Owned(stored))
+}
+
+/// Whether the store has exactly what a write of `object` would put there: what was written in an older version or by an
+/// older schema is written again by an update that changes nothing.
+pub(crate) async fn is_written_so(
+    resource: &Descriptor,
+    current: &Stored,
+    object: &Value,
+) -> Result<bool, ServerError> {
+    match resource.stored_as.as_ref().map(|stored| &stored.conversion) {
+        None | Some(Conversion::Pure { .. }) => Ok(true),
+        Some(Conversion::Custom(convert)) if convert.is_current(current.revision) => Ok(true),
+        Some(Conversion::Custom(_)) => Ok(*to_stored(resource, object).await? == answer::parse(&current.bytes)?),
+    }
+}
+
+async fn convert_one(resource: &Descriptor, tree: Value) -> Result<Value, ServerError> {
+    let converted = from_stored(resource, vec![tree]).await?;
+    Ok(converted.into_iter().next().ok_or_else(|| ApiError::internal("a conversion returned no object"))?)
+}
+
+async fn from_stored(resource: &Descriptor, trees: Vec<Value>) -> Result<Vec<Value>, ServerError> {
+    let Some(stored) = &resource.stored_as else { return Ok(trees) };
+    let mut converted = match &stored.conversion {
+        Conversion::Pure { from_stored, .. } => trees.into_iter().map(from_stored).collect(),
+        Conversion::Custom(convert) => convert.from_stored(trees).await?,
+    };
+    converted.iter_mut().for_each(|tree| object::set_type(tree, resource));
+    Ok(converted)
+}
+
+fn encode(tree: &Value) -> Bytes {
+    tree.to_string().into()
+}
