@@ -5,6 +5,7 @@ mod build;
 pub mod facts;
 pub mod openapi;
 mod shape;
+pub mod structural;
 
 pub use build::{object_meta, of, shape};
 pub use facts::{Merge, Structure};

@@ -1,0 +1,42 @@
+//! How numbers become text, as Go prints them.
+
+/// A floating-point number in its shortest form: `0.5`, `2`, `1e+06`, `NaN`, `+Inf`.
+pub fn double(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    let scientific = format!("{value:e}");
+    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    let most = i32::try_from(digits).unwrap_or(i32::MAX).max(21);
+    if (-4..most.min(21)).contains(&exponent) {
+        return value.to_string();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::double;
+
+    #[test]
+    fn numbers_read_as_in_go() {
+        for (value, text) in [
+            (0.5, "0.5"),
+            (2.0, "2"),
+            (1e21, "1e+21"),
+            (1e-7, "1e-07"),
+            (-1.25, "-1.25"),
+            (123_456.5, "123456.5"),
+            (0.0, "0"),
+        ] {
+            assert_eq!(double(value), text);
+        }
+        assert_eq!((double(f64::NAN), double(f64::INFINITY)), ("NaN".into(), "+Inf".into()));
+    }
+}

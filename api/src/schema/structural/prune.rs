@@ -1,0 +1,95 @@
+//! Dropping what a schema does not know.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use super::{Additional, META_FIELDS, Structural};
+
+impl Structural {
+    /// Drops the fields of a whole object that this schema (its root) does not know. `apiVersion`, `kind` and `metadata`
+    /// are kept, here and in embedded resources. Returns the paths of what was dropped, sorted (`spec.x`,
+    /// `spec.list[0].y`).
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        let mut unknown = Vec::new();
+        prune(object, Some(self), true, &mut String::new(), &mut unknown);
+        unknown.sort();
+        unknown
+    }
+
+    /// Like [`Structural::prune`], for a value that is not an object of its own.
+    pub(super) fn prune_value(&self, value: &mut Value) -> Vec<String> {
+        let mut unknown = Vec::new();
+        prune(value, Some(self), self.embedded_resource, &mut String::new(), &mut unknown);
+        unknown
+    }
+}
+
+/// `None` knows nothing.
+fn prune(value: &mut Value, schema: Option<&Structural>, whole: bool, path: &mut String, unknown: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => fields(map, schema, whole, path, unknown),
+        Value::Array(list) => {
+            let items = schema.and_then(Structural::items);
+            // Below a list whose items are kept whatever they are, only described fields are looked at.
+            let keep = schema.is_some_and(|s| s.preserve_unknown_fields);
+            if keep && items.is_none() {
+                return;
+            }
+            for (index, item) in list.iter_mut().enumerate() {
+                // What nobody describes is not followed through lists in lists: the walk is as deep as the schema.
+                if items.is_none() && item.is_array() {
+                    continue;
+                }
+                let length = path.len();
+                // Writing to a String cannot fail.
+                let _ = write!(path, "[{index}]");
+                prune(item, items, items.is_some_and(|i| i.embedded_resource), path, unknown);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn fields(
+    map: &mut Map<String, Value>,
+    schema: Option<&Structural>,
+    whole: bool,
+    path: &mut String,
+    unknown: &mut Vec<String>,
+) {
+    let length = path.len();
+    map.retain(|key, value| {
+        if whole && META_FIELDS.contains(&key.as_str()) {
+            return true;
+        }
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(key);
+        let known = match schema {
+            None => false,
+            Some(schema) => match (schema.properties.get(key), &schema.additional) {
+                (Some(property), _) => {
+                    prune(value, Some(property), property.embedded_resource, path, unknown);
+                    true
+                }
+                (None, Additional::Schema(values)) => {
+                    prune(value, Some(values), values.embedded_resource, path, unknown);
+                    true
+                }
+                (None, Additional::Allowed | Additional::Denied) if !schema.preserve_unknown_fields => {
+                    prune(value, None, false, path, unknown);
+                    true
+                }
+                _ => schema.preserve_unknown_fields,
+            },
+        };
+        if !known {
+            unknown.push(path.clone());
+        }
+        path.truncate(length);
+        known
+    });
+}
