@@ -9,6 +9,7 @@ pub mod cache;
 pub mod client;
 pub mod controllers;
 mod hex;
+pub mod outbound;
 pub mod plane;
 pub mod reconcile;
 pub mod registry;

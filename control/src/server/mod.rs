@@ -27,6 +27,7 @@ use crate::admission;
 use crate::auth::tokens::Tokens;
 use crate::auth::{Authorizer, UserInfo};
 use crate::cache::{At, Cache, Filter};
+use crate::outbound::Outbound;
 use crate::registry::Images;
 use crate::store::Store;
 
@@ -98,6 +99,7 @@ struct Inner {
     cache: Cache,
     authorizer: Arc<dyn Authorizer>,
     admission: admission::Chain,
+    outbound: Outbound,
     allocators: Allocators,
     config: Config,
     stopping: CancellationToken,
@@ -134,6 +136,7 @@ impl Server {
             }
         }
         let inner = Inner {
+            outbound: Outbound::new(cache.clone(), &registry, None),
             admission: admission::Chain::builtin(&cache),
             served: watch::Sender::new(Arc::new(Served {
                 discovery: Discovery::new(&registry, &config.advertise.to_string()),
@@ -195,6 +198,11 @@ impl Server {
 
     fn admission(&self) -> &admission::Chain {
         &self.inner.admission
+    }
+
+    /// For requests to webhooks and aggregated servers.
+    pub fn outbound(&self) -> &Outbound {
+        &self.inner.outbound
     }
 
     fn allocators(&self) -> &Allocators {
