@@ -48,9 +48,25 @@ fn minimal(kind: &str) -> Value {
     match kind {
         "Pod" => json!({"spec": pod}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
-        "ReplicaSet" | "Deployment" => {
+        "ReplicaSet" | "Deployment" | "StatefulSet" | "DaemonSet" => {
             let template = json!({"metadata": {"labels": labels}, "spec": pod});
             json!({"spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}})
+        }
+        "ReplicationController" => {
+            json!({"spec": {"replicas": 0, "template": {"metadata": {"labels": labels}, "spec": pod}}})
+        }
+        "PodTemplate" => json!({"template": {"metadata": {"labels": labels}, "spec": pod}}),
+        "Job" => json!({"spec": job(&pod)}),
+        "CronJob" => json!({"spec": {"schedule": "@yearly", "jobTemplate": {"spec": job(&pod)}}}),
+        "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": {"matchLabels": labels}}}),
+        "LimitRange" => json!({"spec": {"limits": [{"type": "Pod", "max": {"cpu": "64"}}]}}),
+        "ResourceQuota" => json!({"spec": {"hard": {"pods": "100"}}}),
+        "PersistentVolume" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+                "csi": {"driver": "d.example.com", "volumeHandle": "v"}}})
+        }
+        "PersistentVolumeClaim" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
         }
         "ControllerRevision" => json!({"revision": 1, "data": {"some": "state"}}),
         "TokenReview" => json!({"spec": {"token": "unknown"}}),
@@ -65,6 +81,13 @@ fn minimal(kind: &str) -> Value {
         }
         _ => json!({}),
     }
+}
+
+/// A Job that does nothing.
+fn job(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    pod["restartPolicy"] = json!("Never");
+    json!({"suspend": true, "template": {"spec": pod}})
 }
 
 fn object(kind: &Descriptor, name: &str) -> Value {

@@ -5,6 +5,7 @@
 //! list of them, and routes, discovery, OpenAPI, tables and tests are derived from it.
 
 pub mod cel;
+pub mod cron;
 pub mod decode;
 pub mod field;
 pub mod kinds;

@@ -57,6 +57,11 @@ pub trait Strategy: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether a deletion that names no policy leaves the dependents alone (Job, ReplicationController).
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
     /// Which names are good.
     fn name_rule(&self) -> NameRule {
         NameRule::DnsSubdomain

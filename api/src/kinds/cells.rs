@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::tree::{list, map, text};
+use super::tree::{int, list, map, text};
 use crate::object::parse_time;
 use crate::resource::Column;
 use crate::table;
@@ -39,19 +39,37 @@ pub(crate) fn age() -> Column {
     column("Age", "string", description, table::age)
 }
 
+/// When it was created.
+pub(crate) fn created_at() -> Column {
+    let description = "CreationTimestamp is a timestamp representing the server time when this object was created.";
+    column("Created At", "date", description, |o, _| json!(text(o, "/metadata/creationTimestamp")))
+}
+
 /// Names, images and selector of a workload whose pods come from `spec.template`.
 pub(crate) fn workload() -> [Column; 3] {
+    let [containers, images] = containers();
+    [containers, images, wide("Selector", "A label query over pods.", |o, _| json!(selector(o, "/spec/selector")))]
+}
+
+/// Names and images of a workload whose pods come from `spec.template`.
+pub(crate) fn containers() -> [Column; 2] {
+    const POD: &str = "/spec/template/spec/containers";
     [
-        wide("Containers", "Names of each container in the template.", |o, _| json!(joined(o, "name"))),
-        wide("Images", "Images referenced by each container in the template.", |o, _| json!(joined(o, "image"))),
-        wide("Selector", "A label query over pods.", |o, _| json!(selector(o, "/spec/selector"))),
+        wide("Containers", "Names of each container in the template.", |o, _| json!(joined(o, POD, "name"))),
+        wide("Images", "Images referenced by each container in the template.", |o, _| json!(joined(o, POD, "image"))),
     ]
 }
 
-fn joined(object: &Value, field: &str) -> String {
-    let values = list(object, "/spec/template/spec/containers").iter();
+/// One field of each container in the list at `pointer`.
+pub(crate) fn joined(object: &Value, pointer: &str, field: &str) -> String {
+    let values = list(object, pointer).iter();
     let values: Vec<&str> = values.map(|c| c.get(field).and_then(Value::as_str).unwrap_or_default()).collect();
     values.join(",")
+}
+
+/// A number that is absent at zero.
+pub(crate) fn count(object: &Value, pointer: &str) -> Value {
+    json!(int(object, pointer).unwrap_or_default())
 }
 
 /// Time since the timestamp at `pointer`; `<unknown>` if there is none.

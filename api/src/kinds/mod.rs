@@ -3,10 +3,12 @@
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod batch;
 mod cells;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod policy;
 mod tree;
 
 use crate::resource::Descriptor;
@@ -23,11 +25,22 @@ pub fn all() -> Vec<Descriptor> {
         core::service::descriptor(),
         core::endpoints::descriptor(),
         core::event::descriptor(),
+        core::podtemplate::descriptor(),
+        core::replicationcontroller::descriptor(),
+        core::limitrange::descriptor(),
+        core::resourcequota::descriptor(),
+        core::persistentvolume::descriptor(),
+        core::persistentvolumeclaim::descriptor(),
         discovery::endpointslice::descriptor(),
         coordination::lease::descriptor(),
         apps::replicaset::descriptor(),
         apps::deployment::descriptor(),
         apps::controllerrevision::descriptor(),
+        apps::statefulset::descriptor(),
+        apps::daemonset::descriptor(),
+        batch::job::descriptor(),
+        batch::cronjob::descriptor(),
+        policy::poddisruptionbudget::descriptor(),
         authentication::selfsubjectreview::descriptor(),
         authentication::tokenreview::descriptor(),
         authorization::localsubjectaccessreview::descriptor(),

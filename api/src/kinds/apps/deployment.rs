@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use super::template;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
-use crate::kinds::tree::{carry_labels, fill, int, object, set, some, split_status, text};
-use crate::meta;
+use crate::kinds::tree::{fill, int, object, set, some, text};
 use crate::resource::Descriptor;
 use crate::strategy::{Part, Strategy};
 
@@ -72,20 +71,15 @@ impl Strategy for DeploymentStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status(new, old, part);
-        if part == Part::Status {
-            carry_labels(new, old);
-        }
+        template::prepare_update(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
         if part == Part::Status {
             return validate_status(new, old, errors);
         }
-        template::validate_workload(new, errors);
+        template::validate_workload_update(new, old, errors);
         validate_rollout(new, errors);
-        let path = Path::new("spec").child("selector");
-        meta::immutable(new.pointer("/spec/selector"), old.pointer("/spec/selector"), &path, errors);
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
@@ -126,39 +120,18 @@ fn validate_strategy(object: &Value, path: &Path, errors: &mut ErrorList) {
                 let path = rolling_path.child("maxUnavailable");
                 errors.invalid(&path, &value, "may not be 0 when `maxSurge` is 0");
             }
-            if unavailable.is_some_and(|u| u > 100) && rolling.get("maxUnavailable").is_some_and(Value::is_string) {
-                let value = some(rolling, "/maxUnavailable").cloned().unwrap_or_default();
-                errors.invalid(&rolling_path.child("maxUnavailable"), &value, "must not be greater than 100%");
-            }
+            template::at_most_all(rolling, "maxUnavailable", &rolling_path, errors);
         }
         (other, _) => errors.not_supported(path, other, &["Recreate", "RollingUpdate"]),
     }
 }
 
 fn validate_status(new: &Value, old: &Value, errors: &mut ErrorList) {
-    let path = Path::new("status");
-    let total = template::non_negative(new, &path, "replicas", errors);
-    let mut counts = Vec::new();
-    for field in ["updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"] {
-        let value = template::non_negative(new, &path, field, errors);
-        counts.push(value);
-        if field != "unavailableReplicas" && value > total {
-            errors.invalid(&path.child(field), &json!(value), "cannot be greater than status.replicas");
-        }
-    }
-    if let [_, ready, available, _] = counts.as_slice()
-        && available > ready
-    {
-        errors.invalid(&path.child("availableReplicas"), &json!(available), "cannot be greater than readyReplicas");
-    }
-    template::non_negative(new, &path, "observedGeneration", errors);
-    let collisions = |o: &Value| int(o, "/status/collisionCount");
-    if let (Some(before), now) = (collisions(old), collisions(new))
-        && now.is_none_or(|now| now < before)
-    {
-        let now = json!(now.unwrap_or_default());
-        errors.invalid(&path.child("collisionCount"), &now, "cannot be decremented");
-    }
+    let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+    template::validate_counts(new, "replicas", &parts, errors);
+    template::non_negative(new, &Path::new("status"), "unavailableReplicas", errors);
+    template::validate_available(new, "cannot be greater than readyReplicas", errors);
+    template::validate_collisions(new, old, errors);
 }
 
 #[cfg(test)]

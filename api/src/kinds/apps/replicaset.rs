@@ -4,28 +4,14 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::{Value, json};
 
 use super::template;
-use crate::field::{ErrorList, Path};
-use crate::kinds::cells::{self, column};
-use crate::kinds::tree::{carry_labels, fill, int, object, set, split_status};
-use crate::meta;
+use crate::field::ErrorList;
+use crate::kinds::cells;
+use crate::kinds::tree::{fill, object, set};
 use crate::resource::Descriptor;
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
-    let mut columns = vec![
-        cells::name(),
-        column("Desired", "integer", "Replicas is the number of desired pods.", |o, _| number(o, "/spec/replicas")),
-        column(
-            "Current",
-            "integer",
-            "Replicas is the most recently observed number of non-terminating pods.",
-            |o, _| number(o, "/status/replicas"),
-        ),
-        column("Ready", "integer", "The number of non-terminating pods with a Ready condition.", |o, _| {
-            number(o, "/status/readyReplicas")
-        }),
-        cells::age(),
-    ];
+    let mut columns = template::replica_columns();
     columns.extend(cells::workload());
     Descriptor::of::<ReplicaSet>()
         .short(&["rs"])
@@ -35,10 +21,6 @@ pub fn descriptor() -> Descriptor {
         .columns(columns)
         .selectable(&["status.replicas"])
         .strategy(ReplicaSetStrategy)
-}
-
-fn number(replicaset: &Value, pointer: &str) -> Value {
-    json!(int(replicaset, pointer).unwrap_or_default())
 }
 
 #[derive(Debug)]
@@ -61,39 +43,18 @@ impl Strategy for ReplicaSetStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status(new, old, part);
-        if part == Part::Status {
-            carry_labels(new, old);
-        }
+        template::prepare_update(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
         if part == Part::Status {
-            return validate_status(new, errors);
+            return template::validate_replica_status(new, errors);
         }
-        template::validate_workload(new, errors);
-        let path = Path::new("spec").child("selector");
-        meta::immutable(new.pointer("/spec/selector"), old.pointer("/spec/selector"), &path, errors);
+        template::validate_workload_update(new, old, errors);
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
         template::warnings(object)
-    }
-}
-
-fn validate_status(object: &Value, errors: &mut ErrorList) {
-    let path = Path::new("status");
-    let total = template::non_negative(object, &path, "replicas", errors);
-    for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
-        let value = template::non_negative(object, &path, field, errors);
-        if value > total {
-            errors.invalid(&path.child(field), &json!(value), "cannot be greater than status.replicas");
-        }
-    }
-    template::non_negative(object, &path, "observedGeneration", errors);
-    let (available, ready) = (number(object, "/status/availableReplicas"), number(object, "/status/readyReplicas"));
-    if available.as_i64() > ready.as_i64() {
-        errors.invalid(&path.child("availableReplicas"), &available, "cannot be greater than readyReplicas");
     }
 }
 
@@ -115,7 +76,8 @@ mod tests {
     #[test]
     fn a_status_adds_up() {
         let mut errors = ErrorList::default();
-        validate_status(&json!({"status": {"replicas": 1, "readyReplicas": 2, "availableReplicas": 1}}), &mut errors);
+        let new = json!({"status": {"replicas": 1, "readyReplicas": 2, "availableReplicas": 1}});
+        ReplicaSetStrategy.validate_update(&new, &json!({}), Part::Status, &mut errors);
         assert_eq!(
             errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas"]

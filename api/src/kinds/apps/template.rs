@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
+use crate::kinds::cells::{self, column};
 use crate::kinds::core::podspec;
-use crate::kinds::tree::{int, list, map, object, some, text};
+use crate::kinds::tree::{carry_labels, int, list, map, object, some, split_status, text};
 use crate::meta;
+use crate::resource::Column;
+use crate::strategy::Part;
 
 /// Defaults of `spec.template`.
 pub(crate) fn default(workload_spec: &mut Value) {
@@ -14,62 +17,106 @@ pub(crate) fn default(workload_spec: &mut Value) {
     }
 }
 
-/// Judges replicas, selector and template.
+/// What an update through the main path or `/status` may not change: the other's part, and, for `/status`, labels.
+pub(crate) fn prepare_update(new: &mut Value, old: &Value, part: Part) {
+    split_status(new, old, part);
+    if part == Part::Status {
+        carry_labels(new, old);
+    }
+}
+
+/// Judges replicas, selector and template of what keeps replicas by a label selector.
 pub(crate) fn validate_workload(workload: &Value, errors: &mut ErrorList) {
     let spec = Path::new("spec");
     non_negative(workload, &spec, "replicas", errors);
     non_negative(workload, &spec, "minReadySeconds", errors);
-    let path = spec.child("selector");
-    match some(workload, "/spec/selector") {
-        None => errors.required(&path, ""),
-        Some(selector) => {
-            let before = errors.iter().count();
-            validate_selector(selector, &path, errors);
-            let good = errors.iter().count() == before;
-            if is_empty(selector) {
-                errors.invalid(&path, selector, "empty selector is invalid for deployment");
-            }
-            if !good {
-                return errors.invalid(&path, selector, "invalid label selector");
-            }
-        }
+    if !validate_own_selector(workload, "empty selector is invalid for deployment", errors) {
+        let selector = some(workload, "/spec/selector").unwrap_or(&Value::Null);
+        return errors.invalid(&spec.child("selector"), selector, "invalid label selector");
     }
-    validate_template(workload, &spec.child("template"), errors);
+    let path = spec.child("template");
+    let Some(template) = some(workload, "/spec/template") else {
+        return errors.required(&path, "");
+    };
+    validate_selected(workload, errors);
+    validate_template(template, &path, errors);
+    validate_endless(template, "ReplicaSet", &path, errors);
+}
+
+/// [`validate_workload`] for an update, which keeps the selector.
+pub(crate) fn validate_workload_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    validate_workload(new, errors);
+    validate_same_selector(new, old, errors);
+}
+
+/// A workload finds its pods by its selector for as long as it lives.
+pub(crate) fn validate_same_selector(new: &Value, old: &Value, errors: &mut ErrorList) {
+    let path = Path::new("spec").child("selector");
+    meta::immutable(new.pointer("/spec/selector"), old.pointer("/spec/selector"), &path, errors);
+}
+
+/// Judges `spec.selector`, which must be there and select something; `empty` is said if it does not. Returns whether it is
+/// well formed.
+pub(crate) fn validate_own_selector(workload: &Value, empty: &str, errors: &mut ErrorList) -> bool {
+    let path = Path::new("spec").child("selector");
+    let Some(selector) = some(workload, "/spec/selector") else {
+        errors.required(&path, "");
+        return true;
+    };
+    let before = errors.iter().count();
+    validate_selector(selector, &path, errors);
+    let good = errors.iter().count() == before;
+    if is_empty(selector) {
+        errors.invalid(&path, selector, empty);
+    }
+    good
 }
 
 fn is_empty(selector: &Value) -> bool {
     map(selector, "/matchLabels").next().is_none() && list(selector, "/matchExpressions").is_empty()
 }
 
-fn validate_template(workload: &Value, path: &Path, errors: &mut ErrorList) {
-    let Some(template) = some(workload, "/spec/template") else {
-        return errors.required(path, "");
-    };
-    let labels = template.pointer("/metadata/labels");
-    let labels_path = path.child("metadata").child("labels");
-    // No selector at all selects nothing.
+/// `spec.selector` must match the labels of `spec.template`; no selector at all selects nothing.
+pub(crate) fn validate_selected(workload: &Value, errors: &mut ErrorList) {
+    let labels = workload.pointer("/spec/template/metadata/labels");
     if !some(workload, "/spec/selector").is_some_and(|selector| selects(selector, labels)) {
-        errors.invalid(&labels_path, labels.unwrap_or(&Value::Null), "`selector` does not match template `labels`");
+        mismatch(labels, errors);
     }
-    meta::labels(labels, &path.child("labels"), errors);
+}
+
+/// Says that the selector does not match the labels of `spec.template`.
+pub(crate) fn mismatch(labels: Option<&Value>, errors: &mut ErrorList) {
+    let path = Path::new("spec").child("template").child("metadata").child("labels");
+    errors.invalid(&path, labels.unwrap_or(&Value::Null), "`selector` does not match template `labels`");
+}
+
+/// Judges a pod template: labels, annotations and the pod.
+pub(crate) fn validate_template(template: &Value, path: &Path, errors: &mut ErrorList) {
+    validate_template_meta(template, path, errors);
+    podspec::validate(template.get("spec").unwrap_or(&Value::Null), &path.child("spec"), errors);
+}
+
+/// Judges a pod template's labels and annotations.
+pub(crate) fn validate_template_meta(template: &Value, path: &Path, errors: &mut ErrorList) {
+    meta::labels(template.pointer("/metadata/labels"), &path.child("labels"), errors);
     meta::annotations(template.pointer("/metadata/annotations"), &path.child("annotations"), errors);
-    let pod = template.get("spec").unwrap_or(&Value::Null);
-    let spec_path = path.child("spec");
-    podspec::validate(pod, &spec_path, errors);
-    let policy = text(pod, "/restartPolicy");
+}
+
+/// The pods of what replaces them (`kind`) never end by themselves.
+pub(crate) fn validate_endless(template: &Value, kind: &str, path: &Path, errors: &mut ErrorList) {
+    let path = path.child("spec");
+    let policy = text(template, "/spec/restartPolicy");
     if !policy.is_empty() && policy != "Always" {
-        errors.not_supported(&spec_path.child("restartPolicy"), policy, &["Always"]);
+        errors.not_supported(&path.child("restartPolicy"), policy, &["Always"]);
     }
-    if some(pod, "/activeDeadlineSeconds").is_some() {
-        errors.forbidden(
-            &spec_path.child("activeDeadlineSeconds"),
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
-        );
+    if some(template, "/spec/activeDeadlineSeconds").is_some() {
+        let why = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(&path.child("activeDeadlineSeconds"), &why);
     }
 }
 
 /// Whether a `metav1.LabelSelector` matches labels.
-fn selects(selector: &Value, labels: Option<&Value>) -> bool {
+pub(crate) fn selects(selector: &Value, labels: Option<&Value>) -> bool {
     let label = |key: &str| labels.and_then(|l| l.get(key)).and_then(Value::as_str);
     map(selector, "/matchLabels").all(|(key, value)| label(key) == value.as_str())
         && list(selector, "/matchExpressions").iter().all(|expression| {
@@ -115,6 +162,75 @@ pub(crate) fn non_negative(object: &Value, path: &Path, field: &str, errors: &mu
         errors.invalid(&path.child(field), &json!(value), "must be greater than or equal to 0");
     }
     value
+}
+
+/// Judges the counts of a status: none is negative, none of `parts` is more than `total`.
+pub(crate) fn validate_counts(object: &Value, total: &str, parts: &[&str], errors: &mut ErrorList) {
+    let path = Path::new("status");
+    let whole = non_negative(object, &path, total, errors);
+    for part in parts {
+        let value = non_negative(object, &path, part, errors);
+        if value > whole {
+            errors.invalid(&path.child(part), &json!(value), &format!("cannot be greater than status.{total}"));
+        }
+    }
+    non_negative(object, &path, "observedGeneration", errors);
+}
+
+/// Judges the status of what keeps replicas of one template.
+pub(crate) fn validate_replica_status(object: &Value, errors: &mut ErrorList) {
+    let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    validate_counts(object, "replicas", &parts, errors);
+    validate_available(object, "cannot be greater than readyReplicas", errors);
+}
+
+/// The columns of what keeps replicas of one template, up to its age.
+pub(crate) fn replica_columns() -> Vec<Column> {
+    vec![
+        cells::name(),
+        column("Desired", "integer", "Replicas is the number of desired pods.", |o, _| {
+            cells::count(o, "/spec/replicas")
+        }),
+        column(
+            "Current",
+            "integer",
+            "Replicas is the most recently observed number of non-terminating pods.",
+            |o, _| cells::count(o, "/status/replicas"),
+        ),
+        column("Ready", "integer", "The number of non-terminating pods with a Ready condition.", |o, _| {
+            cells::count(o, "/status/readyReplicas")
+        }),
+        cells::age(),
+    ]
+}
+
+/// What is available is ready; `why` is said otherwise.
+pub(crate) fn validate_available(object: &Value, why: &str, errors: &mut ErrorList) {
+    let count = |field: &str| int(object, &format!("/status/{field}")).unwrap_or_default();
+    let available = count("availableReplicas");
+    if available > count("readyReplicas") {
+        errors.invalid(&Path::new("status").child("availableReplicas"), &json!(available), why);
+    }
+}
+
+/// Collisions of a hash are only ever added to.
+pub(crate) fn validate_collisions(new: &Value, old: &Value, errors: &mut ErrorList) {
+    let collisions = |o: &Value| int(o, "/status/collisionCount");
+    if let (Some(before), now) = (collisions(old), collisions(new))
+        && now.is_none_or(|now| now < before)
+    {
+        let path = Path::new("status").child("collisionCount");
+        errors.invalid(&path, &json!(now.unwrap_or_default()), "cannot be decremented");
+    }
+}
+
+/// Reports a percentage of more than everything.
+pub(crate) fn at_most_all(parent: &Value, field: &str, path: &Path, errors: &mut ErrorList) {
+    let value = parent.get(field).unwrap_or(&Value::Null);
+    let percent = value.as_str().and_then(|text| text.strip_suffix('%')).and_then(|digits| digits.parse::<i64>().ok());
+    if percent.is_some_and(|percent| percent > 100) {
+        errors.invalid(&path.child(field), value, "must not be greater than 100%");
+    }
 }
 
 /// Judges `3` or `25%`, and reads its number.

@@ -30,10 +30,13 @@ pub(crate) fn show(_resource: &Descriptor, paths: &ScalePaths, whole: &Value) ->
     Ok(scale)
 }
 
-/// A selector in its string form.
+/// A selector in its string form; a map of texts is one of labels, as a ReplicationController's.
 fn selector_text(selector: &Value) -> Result<String, ApiError> {
     match selector {
         Value::String(text) => Ok(text.clone()),
+        Value::Object(labels) if labels.values().all(Value::is_string) => {
+            Ok(LabelSelector::from_object(&json!({ "matchLabels": labels }))?.to_string())
+        }
         other => Ok(LabelSelector::from_object(other)?.to_string()),
     }
 }

@@ -78,7 +78,8 @@ async fn end(api: &Api, kind: &str, one: &str, all: &str) {
         let left = api.delete(one).await.expect(200);
         assert_eq!(left["status"]["phase"], "Terminating");
     } else {
-        let deleted = api.delete(&format!("{all}?labelSelector=x%3Djson")).await.expect(200);
+        let deleted =
+            api.delete(&format!("{all}?labelSelector=x%3Djson&propagationPolicy=Background")).await.expect(200);
         assert_eq!(deleted["items"].as_array().unwrap().len(), 1, "{kind}");
     }
 }

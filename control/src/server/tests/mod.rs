@@ -164,12 +164,28 @@ fn pod(name: &str) -> Value {
 fn sample(resource: &Descriptor, name: &str) -> Value {
     let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": pod(name)["spec"]});
     let workload = json!({"spec": {"replicas": 0, "selector": {"matchLabels": {"app": "x"}}, "template": template}});
+    let mut job = json!({"template": {"spec": pod(name)["spec"]}, "suspend": true});
+    job["template"]["spec"]["restartPolicy"] = "Never".into();
     let rest = match resource.kind.as_ref() {
         "Pod" => json!({"spec": pod(name)["spec"]}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Event" => json!({"involvedObject": {"namespace": "default"}, "reason": "Testing"}),
         "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
-        "ReplicaSet" | "Deployment" => workload,
+        "ReplicaSet" | "Deployment" | "StatefulSet" | "DaemonSet" => workload,
+        "ReplicationController" => json!({"spec": {"replicas": 0, "template": template}}),
+        "PodTemplate" => json!({ "template": template }),
+        "Job" => json!({"spec": job}),
+        "CronJob" => json!({"spec": {"schedule": "@daily", "jobTemplate": {"spec": job}}}),
+        "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}}),
+        "LimitRange" => json!({"spec": {"limits": [{"type": "Pod", "max": {"cpu": "1"}}]}}),
+        "ResourceQuota" => json!({"spec": {"hard": {"pods": "9"}}}),
+        "PersistentVolume" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+                "csi": {"driver": "d.example.com", "volumeHandle": "v"}}})
+        }
+        "PersistentVolumeClaim" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+        }
         "ControllerRevision" => json!({"revision": 1, "data": {}}),
         "Lease" => json!({"spec": {"holderIdentity": "me"}}),
         "SelfSubjectAccessReview" => {

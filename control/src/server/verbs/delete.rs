@@ -116,12 +116,15 @@ impl DeleteOptions {
         }
     }
 
-    /// The finalizers that the garbage collector acts on, by the policy; `None`: as they are.
-    fn finalizers(&self, old: &Value) -> Option<Vec<String>> {
+    /// The finalizers that the garbage collector acts on, by the policy; `None`: as they are. Without a policy, the kind
+    /// decides, unless an earlier request has.
+    fn finalizers(&self, resource: &Descriptor, old: &Value) -> Option<Vec<String>> {
+        let decided = || object::finalizers(old).iter().any(|f| matches!(*f, ORPHAN | FOREGROUND));
         let policy = match (self.propagation_policy.as_deref(), self.orphan_dependents) {
             (Some(policy), _) => policy,
             (None, Some(true)) => "Orphan",
             (None, Some(false)) => "Background",
+            (None, None) if resource.strategy.orphans_by_default() && !decided() => "Orphan",
             (None, None) => return None,
         };
         let mut kept: Vec<String> = object::finalizers(old)
@@ -150,7 +153,7 @@ pub(crate) enum Decision {
 
 pub(crate) fn decide(resource: &Descriptor, old: &Value, options: &DeleteOptions, now: Timestamp) -> Decision {
     let mut new = old.clone();
-    if let Some(finalizers) = options.finalizers(old) {
+    if let Some(finalizers) = options.finalizers(resource, old) {
         object::set_finalizers(&mut new, finalizers);
     }
     let strategy = &resource.strategy;

@@ -39,7 +39,7 @@ fn canonical(amounts: &mut Map<String, Value>) {
     }
 }
 
-fn parse(amount: &Value) -> Result<Quantity, &'static str> {
+pub(crate) fn parse(amount: &Value) -> Result<Quantity, &'static str> {
     match amount {
         Value::String(text) => text.parse(),
         other => other.to_string().parse(),
@@ -103,7 +103,8 @@ pub fn validate_list(amounts: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn validate_name(name: &str, path: &Path, errors: &mut ErrorList) {
+/// Judges the name of something that a container may ask for.
+pub(crate) fn validate_name(name: &str, path: &Path, errors: &mut ErrorList) {
     push_all(errors, path, name, names::qualified_name(name));
     let known = STANDARD.contains(&name) || name.starts_with("hugepages-");
     if !name.contains('/') && !known {
@@ -112,6 +113,26 @@ fn validate_name(name: &str, path: &Path, errors: &mut ErrorList) {
     } else if name.contains('/') && (name.starts_with("kubernetes.io/") || name.starts_with("requests.")) {
         errors.invalid(path, &json!(name), "doesn't follow extended resource name standard");
     }
+}
+
+/// Judges the name of any resource.
+pub(crate) fn validate_any_name(name: &str, path: &Path, errors: &mut ErrorList) {
+    push_all(errors, path, name, names::qualified_name(name));
+    let known = STANDARD.contains(&name) || name.starts_with("hugepages-") || name == "storage" || name == "pods";
+    if !name.contains('/') && !known {
+        errors.invalid(path, &json!(name), "must be a standard resource type or fully qualified");
+    }
+}
+
+/// Whether a resource is of somebody else than Kubernetes (`example.com/gpu`).
+pub fn is_extended(name: &str) -> bool {
+    let domain = name.split_once('/').map(|(domain, _)| domain);
+    domain.is_some_and(|domain| !domain.ends_with("kubernetes.io") && !name.starts_with("requests."))
+}
+
+/// Whether a container may request less of a resource than its limit.
+pub fn may_overcommit(name: &str) -> bool {
+    !name.starts_with("hugepages-") && (!name.contains('/') || name.starts_with("kubernetes.io/"))
 }
 
 /// Judges the divisor of a `resourceFieldRef`.

@@ -109,14 +109,7 @@ fn validate_affinity(spec: &Value, path: &Path, errors: &mut ErrorList) {
     if let Some(node) = some(spec, "/affinity/nodeAffinity") {
         let path = path.child("nodeAffinity");
         if let Some(required) = node.get(REQUIRED).filter(|r| !r.is_null()) {
-            let path = path.child(REQUIRED).child("nodeSelectorTerms");
-            let terms = list(required, "/nodeSelectorTerms");
-            if terms.is_empty() {
-                errors.required(&path, "must have at least one node selector term");
-            }
-            for (index, term) in terms.iter().enumerate() {
-                validate_node_term(term, &path.index(index), errors);
-            }
+            validate_node_selector(required, &path.child(REQUIRED), errors);
         }
         for (index, preferred) in list(node, &format!("/{PREFERRED}")).iter().enumerate() {
             let path = path.child(PREFERRED).index(index);
@@ -144,6 +137,18 @@ fn validate_weight(preferred: &Value, path: &Path, errors: &mut ErrorList) {
     let weight = int(preferred, "/weight").unwrap_or_default();
     if !(1..=100).contains(&weight) {
         errors.invalid(&path.child("weight"), &json!(weight), "must be in the range 1-100");
+    }
+}
+
+/// Judges a node selector: terms of which one must match.
+pub(crate) fn validate_node_selector(selector: &Value, path: &Path, errors: &mut ErrorList) {
+    let path = path.child("nodeSelectorTerms");
+    let terms = list(selector, "/nodeSelectorTerms");
+    if terms.is_empty() {
+        errors.required(&path, "must have at least one node selector term");
+    }
+    for (index, term) in terms.iter().enumerate() {
+        validate_node_term(term, &path.index(index), errors);
     }
 }
 

@@ -1,0 +1,4 @@
+//! `batch/v1`: pods that end.
+
+pub mod cronjob;
+pub mod job;
