@@ -45,6 +45,9 @@ type Start = fn(&Context) -> BoxFuture<'static, ()>;
 pub const CONTROLLERS: &[(&str, Start)] = &[
     (deployment::Deployments::NAME, |context| boxed(deployment::Deployments::new(context), context)),
     (replica_set::ReplicaSets::NAME, |context| boxed(replica_set::ReplicaSets::new(context), context)),
+    (replica_set::ReplicationControllers::NAME, |context| {
+        boxed(replica_set::ReplicationControllers::new(context), context)
+    }),
     (endpoints::Endpoints::NAME, |context| boxed(endpoints::Endpoints::new(context), context)),
     (gc::NAME, gc::start),
     (namespace::Namespaces::NAME, |context| boxed(namespace::Namespaces::new(context), context)),

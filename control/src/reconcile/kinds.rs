@@ -7,7 +7,9 @@ use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
 use serde::de::DeserializeOwned;
@@ -82,5 +84,7 @@ impl Kind for Lease {}
 impl Kind for Namespace {}
 impl Kind for Node {}
 impl Kind for ReplicaSet {}
+impl Kind for ReplicationController {}
+impl Kind for ResourceQuota {}
 impl Kind for Service {}
 impl Kind for ServiceAccount {}

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -33,7 +35,9 @@ pub struct Shared {
     pub endpoints: Store<Endpoints>,
     pub endpoint_slices: Store<EndpointSlice>,
     pub replica_sets: Store<ReplicaSet>,
+    pub replication_controllers: Store<ReplicationController>,
     pub deployments: Store<Deployment>,
+    pub resource_quotas: Store<ResourceQuota>,
     pub service_accounts: Store<ServiceAccount>,
     /// Only those named [`ROOT_CA`].
     pub root_cas: Store<ConfigMap>,
@@ -70,6 +74,8 @@ impl Shared {
             endpoints: follow(&mut tasks, Api::all(c.clone()), all()),
             endpoint_slices: follow(&mut tasks, Api::all(c.clone()), all()),
             replica_sets: follow(&mut tasks, Api::all(c.clone()), all()),
+            replication_controllers: follow(&mut tasks, Api::all(c.clone()), all()),
+            resource_quotas: follow(&mut tasks, Api::all(c.clone()), all()),
             deployments: follow(&mut tasks, Api::all(c.clone()), all()),
             service_accounts: follow(&mut tasks, Api::all(c.clone()), all()),
             root_cas: follow(&mut tasks, Api::all(c.clone()), all().fields(&format!("metadata.name={ROOT_CA}"))),
@@ -89,6 +95,8 @@ impl Shared {
         self.endpoints.synced().await;
         self.endpoint_slices.synced().await;
         self.replica_sets.synced().await;
+        self.replication_controllers.synced().await;
+        self.resource_quotas.synced().await;
         self.deployments.synced().await;
         self.service_accounts.synced().await;
         self.root_cas.synced().await;

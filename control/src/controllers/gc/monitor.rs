@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
@@ -57,6 +57,7 @@ fn follow_shared(gc: &Arc<Gc>) -> HashSet<(String, String)> {
     let kinds = [
         follow::<Pod>(gc, &shared.pods),
         follow::<ReplicaSet>(gc, &shared.replica_sets),
+        follow::<ReplicationController>(gc, &shared.replication_controllers),
         follow::<Deployment>(gc, &shared.deployments),
         follow::<Service>(gc, &shared.services),
         follow::<Endpoints>(gc, &shared.endpoints),

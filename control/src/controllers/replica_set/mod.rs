@@ -1,21 +1,24 @@
-//! Keeps as many pods of a template alive as a ReplicaSet asks for.
+//! Keeps as many pods of a template alive as a ReplicaSet or a ReplicationController asks for.
 //!
 //! Pods are made in batches of 1, 2, 4, … so that a template that is refused costs few requests, and hundreds are in flight
 //! when it is accepted. What a pass wrote is in the shared cache when it ends, so the next pass counts it.
 
+pub mod owner;
 pub mod plan;
 pub mod rank;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::core::SelectorExt;
 use kube::{Api, ResourceExt};
 
+use self::owner::Owner;
 use self::plan::Failure;
 use super::{claim, pods, write};
 use crate::reconcile::events::Type;
@@ -27,53 +30,57 @@ use crate::reconcile::{
 /// Changes of a set's pods within this time are looked at together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
+/// The controller of one kind of owner.
 #[derive(Debug)]
-pub struct ReplicaSets {
+pub struct Replicas<O> {
     shared: Arc<Shared>,
     events: EventRecorder,
+    owner: PhantomData<fn() -> O>,
 }
 
-impl ReplicaSets {
+pub type ReplicaSets = Replicas<ReplicaSet>;
+pub type ReplicationControllers = Replicas<ReplicationController>;
+
+impl<O: Owner> Replicas<O> {
     pub fn new(context: &Context) -> Self {
-        Self { shared: context.shared.clone(), events: context.events("replicaset-controller") }
+        Self { shared: context.shared.clone(), events: context.events(O::COMPONENT), owner: PhantomData }
     }
 }
 
-impl Controller for ReplicaSets {
+impl<O: Owner> Controller for Replicas<O> {
     type Key = Key;
-    const NAME: &'static str = "replicaset";
+    const NAME: &'static str = O::CONTROLLER;
     const WORKERS: usize = 32;
 
     fn watch(self: &Arc<Self>, queue: &Queue<Key>) {
-        self.shared.replica_sets.subscribe(crate::reconcile::driver::itself(queue));
+        O::store(&self.shared).subscribe(crate::reconcile::driver::itself(queue));
         let (queue, controller) = (queue.clone(), self.clone());
         self.shared.pods.subscribe(move |change| controller.pod_changed(change, &queue));
     }
 
     fn keys(&self) -> Vec<Key> {
-        self.shared.replica_sets.keys()
+        O::store(&self.shared).keys()
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let Some(set) = self.shared.replica_sets.get(key) else { return Ok(None) };
-        let Some(spec) = &set.spec else { return Ok(None) };
-        let Some(selector) = claim::selector(&spec.selector)? else { return Ok(None) };
+        let Some(set) = O::store(&self.shared).get(key) else { return Ok(None) };
+        let Some(selector) = set.selector()? else { return Ok(None) };
         let client = &self.shared.client;
         let own = claim::claim(client, &*set, &selector, &self.shared.pods).await?;
-        let failure = if set.metadata.deletion_timestamp.is_none() { self.scale(&set, &own).await } else { None };
+        let failure = if set.meta().deletion_timestamp.is_none() { self.scale(&set, &own).await } else { None };
         let outcome = failure.as_ref().map_or(Ok(()), |f| Err(Error::Unfinished(f.message.clone())));
         self.show(&set, failure.as_ref()).await?;
         outcome?;
-        Ok(plan::until_available(&set, &own, Timestamp::now()))
+        Ok(plan::until_available(&*set, &own, Timestamp::now()))
     }
 }
 
-impl ReplicaSets {
+impl<O: Owner> Replicas<O> {
     fn pod_changed(&self, change: &Change<'_, Pod>, queue: &Queue<Key>) {
         let gone = change.new.is_none_or(|new| !pods::is_active(new));
         for pod in change.sides() {
             match controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == "ReplicaSet" => {
+                Some(owner) if owner.kind == O::kind(&()) => {
                     let key = Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &owner.name);
                     queue.add_after(key, if gone { Duration::ZERO } else { TOGETHER });
                 }
@@ -88,16 +95,13 @@ impl ReplicaSets {
         if pod.labels().is_empty() {
             return Vec::new();
         }
-        let matches = |set: &ReplicaSet| {
-            let selector = set.spec.as_ref().and_then(|s| claim::selector(&s.selector).ok().flatten());
-            selector.is_some_and(|s| s.matches(pod.labels()))
-        };
+        let matches = |set: &O| set.selector().ok().flatten().is_some_and(|s| s.matches(pod.labels()));
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        self.shared.replica_sets.namespace(namespace, matches).iter().map(|set| Key::of(&**set)).collect()
+        O::store(&self.shared).namespace(namespace, matches).iter().map(|set| Key::of(&**set)).collect()
     }
 
     /// Makes or deletes pods.
-    async fn scale(&self, set: &ReplicaSet, own: &[Arc<Pod>]) -> Option<Failure> {
+    async fn scale(&self, set: &O, own: &[Arc<Pod>]) -> Option<Failure> {
         let plan = plan::plan(set, own, &self.related(set), Timestamp::now());
         if plan.create > 0 {
             return self.create(set, plan.create).await;
@@ -106,13 +110,13 @@ impl ReplicaSets {
     }
 
     /// The pods of every ReplicaSet that has the same controller.
-    fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
-        let Some(owner) = controller_of(&set.metadata) else { return self.shared.pods.owned_by(uid(set)) };
-        let siblings = self.shared.replica_sets.owned_by(&owner.uid);
+    fn related(&self, set: &O) -> Vec<Arc<Pod>> {
+        let Some(owner) = controller_of(set.meta()) else { return self.shared.pods.owned_by(uid(set)) };
+        let siblings = O::store(&self.shared).owned_by(&owner.uid);
         siblings.iter().flat_map(|sibling| self.shared.pods.owned_by(uid(&**sibling))).collect()
     }
 
-    async fn create(&self, set: &ReplicaSet, count: usize) -> Option<Failure> {
+    async fn create(&self, set: &O, count: usize) -> Option<Failure> {
         let pod = plan::pod(set)?;
         let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &set.namespace().unwrap_or_default());
         let mut left = count;
@@ -131,7 +135,7 @@ impl ReplicaSets {
         None
     }
 
-    async fn create_one(&self, set: &ReplicaSet, api: &Api<Pod>, pod: &Pod) -> Option<kube::Error> {
+    async fn create_one(&self, set: &O, api: &Api<Pod>, pod: &Pod) -> Option<kube::Error> {
         match api.create(&write::post(), pod).await {
             Ok(created) => {
                 let message = format!("Created pod: {}", created.name_any());
@@ -149,14 +153,14 @@ impl ReplicaSets {
         }
     }
 
-    async fn delete(&self, set: &ReplicaSet, victims: Vec<Arc<Pod>>) -> Option<Failure> {
+    async fn delete(&self, set: &O, victims: Vec<Arc<Pod>>) -> Option<Failure> {
         let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &set.namespace().unwrap_or_default());
         let deletes = victims.iter().map(|pod| self.delete_one(set, &api, pod));
         let error = join_all(deletes).await.into_iter().find_map(Result::err)?;
         Some(Failure { reason: "FailedDelete", message: error.message() })
     }
 
-    async fn delete_one(&self, set: &ReplicaSet, api: &Api<Pod>, pod: &Pod) -> Result<(), Error> {
+    async fn delete_one(&self, set: &O, api: &Api<Pod>, pod: &Pod) -> Result<(), Error> {
         let answer = absent_is_fine(api.delete(&pod.name_any(), &write::delete_exactly(pod)).await);
         match answer {
             Ok(Some(answer)) => {
@@ -175,14 +179,14 @@ impl ReplicaSets {
     }
 
     /// Writes the status if it changed.
-    async fn show(&self, set: &ReplicaSet, failure: Option<&Failure>) -> Result<(), Error> {
+    async fn show(&self, set: &O, failure: Option<&Failure>) -> Result<(), Error> {
         let own = self.shared.pods.owned_by(uid(set));
         let status = plan::status(set, &own, failure, Timestamp::now());
-        let shown = set.status.clone().unwrap_or_default();
+        let shown = set.shown();
         if shown == status {
             return Ok(());
         }
-        let api = Api::namespaced(self.shared.client.clone(), &set.namespace().unwrap_or_default());
-        write::status(&api, &self.shared.replica_sets, set, &shown, &status).await
+        let api: Api<O> = Api::namespaced(self.shared.client.clone(), &set.namespace().unwrap_or_default());
+        write::status(&api, O::store(&self.shared), set, &shown, &status).await
     }
 }

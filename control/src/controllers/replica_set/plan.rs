@@ -1,15 +1,16 @@
-//! What a ReplicaSet needs, decided from what is there: pods to make, pods to delete, the status to show. No I/O.
+//! What an owner of replicas needs, decided from what is there: pods to make, pods to delete, the status to show. No I/O.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
+use super::owner::Owner;
 use super::rank;
 use crate::controllers::claim::reference;
 use crate::controllers::pods;
@@ -24,18 +25,10 @@ pub struct Plan {
     pub delete: Vec<Arc<Pod>>,
 }
 
-pub fn replicas(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
-}
-
-fn min_ready_seconds(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or_default()
-}
-
 /// `own`: the claimed pods. `related`: the pods of all ReplicaSets with the same owner.
-pub fn plan(set: &ReplicaSet, own: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Plan {
+pub fn plan(set: &impl Owner, own: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Plan {
     let active: Vec<Arc<Pod>> = own.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
-    let wanted = usize::try_from(replicas(set)).unwrap_or_default();
+    let wanted = usize::try_from(set.replicas()).unwrap_or_default();
     if active.len() < wanted {
         return Plan { create: (wanted - active.len()).min(BURST), delete: Vec::new() };
     }
@@ -47,8 +40,8 @@ pub fn plan(set: &ReplicaSet, own: &[Arc<Pod>], related: &[Arc<Pod>], now: Times
 }
 
 /// The pod that the set's template describes.
-pub fn pod(set: &ReplicaSet) -> Option<Pod> {
-    let template = set.spec.as_ref()?.template.as_ref()?;
+pub fn pod(set: &impl Owner) -> Option<Pod> {
+    let template = set.template()?;
     let meta = template.metadata.clone().unwrap_or_default();
     Some(Pod {
         metadata: ObjectMeta {
@@ -73,34 +66,38 @@ pub struct Failure {
 }
 
 /// The status that the set should show.
-pub fn status(set: &ReplicaSet, own: &[Arc<Pod>], failure: Option<&Failure>, now: Timestamp) -> ReplicaSetStatus {
-    let template = set.spec.as_ref().and_then(|s| s.template.as_ref()).and_then(|t| t.metadata.as_ref());
+pub fn status(set: &impl Owner, own: &[Arc<Pod>], failure: Option<&Failure>, now: Timestamp) -> ReplicaSetStatus {
+    let template = set.template().and_then(|t| t.metadata.as_ref());
     let wanted = template.and_then(|m| m.labels.clone()).unwrap_or_default();
     let labelled = |pod: &Pod| wanted.iter().all(|(key, value)| pod.labels().get(key) == Some(value));
     let active: Vec<&Pod> = own.iter().map(|pod| &**pod).filter(|pod| pods::is_active(pod)).collect();
     let count = |keep: &dyn Fn(&Pod) -> bool| active.iter().filter(|pod| keep(pod)).count();
-    let min_ready = min_ready_seconds(set);
+    let min_ready = set.min_ready_seconds();
     let terminating = own.iter().filter(|pod| pods::is_deleting(pod) && !pods::is_ended(pod)).count();
     ReplicaSetStatus {
         replicas: int(active.len()),
         fully_labeled_replicas: some(count(&labelled)),
         ready_replicas: some(count(&pods::is_ready)),
         available_replicas: some(count(&|pod| pods::is_available(pod, min_ready, now))),
-        terminating_replicas: Some(int(terminating)),
-        observed_generation: set.metadata.generation,
+        terminating_replicas: told(set, int(terminating)),
+        observed_generation: set.meta().generation,
         conditions: conditions(set, failure, now),
     }
 }
 
+fn told<O: Owner>(_: &O, terminating: i32) -> Option<i32> {
+    O::COUNTS_TERMINATING.then_some(terminating)
+}
+
 /// How long until a ready pod becomes available, the soonest.
-pub fn until_available(set: &ReplicaSet, own: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
-    let min_ready = min_ready_seconds(set);
+pub fn until_available(set: &impl Owner, own: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
+    let min_ready = set.min_ready_seconds();
     own.iter().filter(|pod| pods::is_active(pod)).filter_map(|pod| pods::until_available(pod, min_ready, now)).min()
 }
 
-fn conditions(set: &ReplicaSet, failure: Option<&Failure>, now: Timestamp) -> Option<Vec<ReplicaSetCondition>> {
+fn conditions(set: &impl Owner, failure: Option<&Failure>, now: Timestamp) -> Option<Vec<ReplicaSetCondition>> {
     const KIND: &str = "ReplicaFailure";
-    let present = set.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let present = set.shown().conditions.unwrap_or_default();
     let known = present.iter().any(|c| c.type_ == KIND);
     let mut conditions = present;
     match failure {
@@ -128,6 +125,8 @@ fn some(count: usize) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use k8s_openapi::api::core::v1::ReplicationController;
     use serde_json::json;
 
     use super::*;
@@ -210,5 +209,20 @@ mod tests {
         let shown = set.status.as_ref().and_then(|s| s.conditions.clone()).expect("a condition");
         assert_eq!((shown[0].type_.as_str(), shown[0].reason.as_deref()), ("ReplicaFailure", Some("FailedCreate")));
         assert_eq!(status(&set, &[], None, now()).conditions, None);
+    }
+
+    #[test]
+    fn a_replication_controller_is_planned_alike() {
+        let controller: ReplicationController = serde_json::from_value(json!({
+            "metadata": {"name": "rc", "namespace": "n", "uid": "u"},
+            "spec": {"replicas": 2, "selector": {"app": "a"}, "template": {"metadata": {"labels": {"app": "a"}}}},
+            "status": {"replicas": 0, "conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}]},
+        }))
+        .expect("a controller");
+        assert_eq!(plan(&controller, &[], &[], now()).create, 2);
+        assert_eq!(pod(&controller).expect("a pod").owner_references()[0].kind, "ReplicationController");
+        let status = status(&controller, &[pod_with("a", "Running", None, true)], None, now());
+        assert_eq!((status.conditions, status.terminating_replicas), (None, None));
+        assert!(controller.selector().expect("a selector").is_some());
     }
 }
