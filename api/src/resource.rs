@@ -56,6 +56,9 @@ pub enum Subresource {
     Status,
     /// `/scale` as `autoscaling/v1` Scale.
     Scale(ScalePaths),
+    /// The object itself, of which a write through this path changes only what the kind's strategy carries over from it
+    /// (`approval`): [`crate::strategy::Part::Named`].
+    Part(&'static str),
     /// Anything with a handler of its own in the API server: `log`, `binding`, `eviction`, `token`, `finalize`, …
     Named(NamedSubresource),
 }
@@ -85,6 +88,7 @@ impl Subresource {
         match self {
             Self::Status => "status",
             Self::Scale(_) => "scale",
+            Self::Part(name) => name,
             Self::Named(named) => &named.name,
         }
     }
@@ -284,6 +288,13 @@ impl Descriptor {
             status_replicas: status_replicas.into(),
             selector: selector.map(Into::into),
         }));
+        self
+    }
+
+    /// Adds a path that shows the object and writes a part of it that the strategy knows by `name`.
+    #[must_use]
+    pub fn part(mut self, name: &'static str) -> Self {
+        self.subresources.push(Subresource::Part(name));
         self
     }
 

@@ -17,6 +17,8 @@ pub enum Part {
     /// Everything but status (for a kind with a status subresource; else everything).
     Main,
     Status,
+    /// What is written through a path of this name: [`Strategy::prepare_update`] undoes every other change.
+    Named(&'static str),
 }
 
 /// Behaviour of one kind.

@@ -459,6 +459,23 @@ mod tests {
     }
 
     #[test]
+    fn embedded_messages_are_fields_of_their_parent() {
+        let check = [vec![2 << 3, 5], field(1, &field(2, &field(1, b"/healthz")))].concat();
+        let volume = [field(1, b"v"), field(2, &field(2, b""))].concat();
+        let container = [field(1, b"c"), field(7, &field(1, b"E")), field(10, &check)].concat();
+        let pod = tree(&body("v1", "Pod", &field(2, &[field(1, &volume), field(2, &container)].concat()))).unwrap();
+        assert_eq!(pod["spec"]["volumes"], json!([{"name": "v", "emptyDir": {}}]));
+        let probe = &pod["spec"]["containers"][0]["livenessProbe"];
+        assert_eq!(*probe, json!({"httpGet": {"path": "/healthz"}, "initialDelaySeconds": 5}));
+        let rule = [field(1, b"CREATE"), field(2, &field(3, b"pods"))].concat();
+        let webhook = field(2, &field(3, &rule));
+        let version = "admissionregistration.k8s.io/v1";
+        let read = tree(&body(version, "ValidatingWebhookConfiguration", &webhook)).unwrap();
+        let rules = &read["webhooks"][0]["rules"];
+        assert_eq!(*rules, json!([{"operations": ["CREATE"], "resources": ["pods"]}]));
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named() {
         assert_eq!(tree(b"{}"), Err(ProtobufError::Prefix));
         assert_eq!(tree(b"k8s\0\x0a\x7f"), Err(ProtobufError::Short));

@@ -1,14 +1,19 @@
 //! THE list of built-in kinds: adding one is one file in its group's folder and one line here.
 
+pub mod admissionregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
 pub mod batch;
 mod cells;
+pub mod certificates;
+mod check;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
 pub mod policy;
+pub mod rbac;
+pub mod scheduling;
 mod tree;
 
 use crate::resource::Descriptor;
@@ -45,7 +50,20 @@ pub fn all() -> Vec<Descriptor> {
         authentication::tokenreview::descriptor(),
         authorization::localsubjectaccessreview::descriptor(),
         authorization::selfsubjectaccessreview::descriptor(),
+        authorization::selfsubjectrulesreview::descriptor(),
         authorization::subjectaccessreview::descriptor(),
+        rbac::role::descriptor(),
+        rbac::rolebinding::descriptor(),
+        rbac::clusterrole::descriptor(),
+        rbac::clusterrolebinding::descriptor(),
+        scheduling::priorityclass::descriptor(),
+        certificates::certificatesigningrequest::descriptor(),
+        admissionregistration::mutatingwebhookconfiguration::descriptor(),
+        admissionregistration::validatingwebhookconfiguration::descriptor(),
+        admissionregistration::mutatingadmissionpolicy::descriptor(),
+        admissionregistration::mutatingadmissionpolicybinding::descriptor(),
+        admissionregistration::validatingadmissionpolicy::descriptor(),
+        admissionregistration::validatingadmissionpolicybinding::descriptor(),
     ]
 }
 
@@ -80,7 +98,12 @@ mod tests {
             for column in &kind.columns {
                 let crate::resource::Cell::Of(cell) = column.cell else { continue };
                 let shown = cell(&json!({"metadata": {"name": "x"}}), now);
-                assert!(shown.is_string() || shown.is_number(), "{} {}: {shown}", kind.kind, column.name);
+                assert!(
+                    shown.is_string() || shown.is_number() || shown.is_boolean(),
+                    "{} {}: {shown}",
+                    kind.kind,
+                    column.name
+                );
                 assert!(!column.description.is_empty(), "{} {}", kind.kind, column.name);
             }
         }

@@ -90,6 +90,7 @@ pub(crate) fn split_status(new: &mut Value, old: &Value, part: crate::strategy::
     match part {
         crate::strategy::Part::Main => carry(new, old, "status"),
         crate::strategy::Part::Status => carry(new, old, "spec"),
+        crate::strategy::Part::Named(_) => {}
     }
 }
 

@@ -15,10 +15,12 @@ use crate::auth::UserInfo;
 use crate::cache::Cache;
 
 mod namespace_lifecycle;
+mod requester;
 mod service_account;
 mod tolerations;
 
 pub use namespace_lifecycle::NamespaceLifecycle;
+pub use requester::Requester;
 pub use service_account::ServiceAccount;
 pub use tolerations::DefaultTolerations;
 
@@ -86,6 +88,7 @@ impl Chain {
             Box::new(NamespaceLifecycle::new(cache.clone())),
             Box::new(ServiceAccount::new(cache.clone())),
             Box::new(DefaultTolerations),
+            Box::new(Requester),
         ])
     }
 

@@ -242,7 +242,7 @@ const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 /// Group, version, kind and verbs of a subresource.
 fn subresource<'a>(of: &'a Descriptor, sub: &'a Subresource) -> (&'a str, &'a str, &'a str, &'a [&'static str]) {
     match sub {
-        Subresource::Status => (&of.group, &of.version, &of.kind, STATUS_VERBS),
+        Subresource::Status | Subresource::Part(_) => (&of.group, &of.version, &of.kind, STATUS_VERBS),
         Subresource::Scale(_) => ("autoscaling", "v1", "Scale", STATUS_VERBS),
         Subresource::Named(named) => match &named.group_version {
             Some((group, version)) => (group, version, &named.kind, named.verbs),

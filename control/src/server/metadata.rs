@@ -106,7 +106,8 @@ pub(crate) fn prepare_update(resource: &Descriptor, new: &mut Value, old: &Value
     drop_empty(new);
     match part {
         Part::Main if resource.has_status() => copy_field(new, old, "status"),
-        Part::Main => {}
+        // What else such a path may not change is the strategy's to know.
+        Part::Main | Part::Named(_) => {}
         Part::Status => keep_all_but_status(new, old),
     }
 }

@@ -137,6 +137,9 @@ pub(crate) fn validate_selector(selector: &Value, path: &Path, errors: &mut Erro
     for (index, expression) in list(selector, "/matchExpressions").iter().enumerate() {
         let path = path.child("matchExpressions").index(index);
         let values = list(expression, "/values");
+        for (index, value) in values.iter().filter_map(Value::as_str).enumerate() {
+            meta::push_all(errors, &path.child("values").index(index), value, meta::names::label_value(value));
+        }
         match text(expression, "/operator") {
             "In" | "NotIn" if values.is_empty() => {
                 errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");

@@ -3,4 +3,5 @@
 
 pub mod localsubjectaccessreview;
 pub mod selfsubjectaccessreview;
+pub mod selfsubjectrulesreview;
 pub mod subjectaccessreview;

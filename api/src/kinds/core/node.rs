@@ -109,6 +109,7 @@ impl Strategy for NodeStrategy {
         match part {
             Part::Main => carry(new, old, "status"),
             Part::Status => carry(new, old, "spec"),
+            Part::Named(_) => {}
         }
         if let Some(spec) = new.get_mut("spec") {
             remove(spec, "configSource");

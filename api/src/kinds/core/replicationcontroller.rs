@@ -78,6 +78,7 @@ impl Strategy for ReplicationControllerStrategy {
         match part {
             Part::Main => self.validate(new, errors),
             Part::Status => template::validate_replica_status(new, errors),
+            Part::Named(_) => {}
         }
     }
 

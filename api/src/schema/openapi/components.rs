@@ -57,7 +57,7 @@ pub(super) fn exchanged(resource: &Descriptor, subresource: &Subresource) -> Opt
 pub(super) fn subresource_kind(resource: &Descriptor, subresource: &Subresource) -> (String, String, String) {
     let own = || (resource.group.to_string(), resource.version.to_string());
     match subresource {
-        Subresource::Status => {
+        Subresource::Status | Subresource::Part(_) => {
             let (group, version) = own();
             (group, version, resource.kind.to_string())
         }

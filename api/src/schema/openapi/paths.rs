@@ -91,7 +91,7 @@ impl<'a> Kind<'a> {
         let id = format!("{}{}{}", self.scope, self.resource.kind, capital(subresource.name()));
         let whole = &[Verb::Read, Verb::Replace, Verb::Patch];
         match (subresource, components::exchanged(self.resource, subresource)) {
-            (Subresource::Status | Subresource::Scale(_), Some((gvk, definition))) => {
+            (Subresource::Status | Subresource::Scale(_) | Subresource::Part(_), Some((gvk, definition))) => {
                 self.item(&id, &gvk, Some(&definition), whole, &["get", "update", "patch"])
             }
             (Subresource::Named(named), Some((gvk, definition))) => {

@@ -76,6 +76,7 @@ fn with_preconditions(old: &Value, document: &Value) -> Value {
 pub(crate) fn view(subresource: &Subresource) -> Option<View> {
     match subresource {
         Subresource::Status => Some(View::Object(Part::Status)),
+        Subresource::Part(name) => Some(View::Object(Part::Named(name))),
         Subresource::Scale(paths) => Some(View::Scale(paths.clone())),
         Subresource::Named(named) if named.name == "finalize" => Some(View::Finalize),
         Subresource::Named(_) => None,
@@ -85,7 +86,7 @@ pub(crate) fn view(subresource: &Subresource) -> Option<View> {
 /// Verbs that a subresource has.
 pub(crate) fn verbs(subresource: &Subresource) -> &'static [&'static str] {
     match subresource {
-        Subresource::Status | Subresource::Scale(_) => &["get", "patch", "update"],
+        Subresource::Status | Subresource::Part(_) | Subresource::Scale(_) => &["get", "patch", "update"],
         Subresource::Named(named) => named.verbs,
     }
 }

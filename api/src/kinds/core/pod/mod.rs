@@ -86,6 +86,7 @@ impl Strategy for PodStrategy {
                     fill(status, "qosClass", class.clone());
                 }
             }
+            Part::Named(_) => {}
         }
     }
 
@@ -96,6 +97,7 @@ impl Strategy for PodStrategy {
                 update::validate(new, old, errors);
             }
             Part::Status => status::validate(new, old, errors),
+            Part::Named(_) => {}
         }
     }
 

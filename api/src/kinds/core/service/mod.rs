@@ -70,6 +70,7 @@ impl Strategy for ServiceStrategy {
                 update::validate(new, old, errors);
             }
             Part::Status => rules::validate_load_balancer(new, errors),
+            Part::Named(_) => {}
         }
     }
 
