@@ -171,6 +171,8 @@ pub struct Selectable {
     pub path: Cow<'static, str>,
     /// Where it is in the stored form, which is what the cache reads.
     pub stored: Cow<'static, str>,
+    /// What it reads as where it is absent: the zero value of its type (`false`, `0`), else the empty string.
+    pub absent: &'static str,
 }
 
 impl fmt::Debug for SchemaSource {
@@ -334,18 +336,25 @@ impl Descriptor {
         self
     }
 
-    /// Fields for field selectors, besides name and namespace.
+    /// Fields for field selectors, besides name and namespace; `path=value` says what an absent one reads as.
     #[must_use]
     pub fn selectable(mut self, paths: &[&'static str]) -> Self {
-        self.selectable = paths.iter().map(|&path| Selectable { path: path.into(), stored: path.into() }).collect();
+        let field = |path: &&'static str| {
+            let (path, absent) = path.split_once('=').unwrap_or((path, ""));
+            Selectable { path: path.into(), stored: path.into(), absent }
+        };
+        self.selectable = paths.iter().map(field).collect();
         self
     }
 
     /// The same for a version that is stored as another: the field as clients write it, and its place in the stored form.
     #[must_use]
     pub fn selectable_as(mut self, paths: &[(&'static str, &'static str)]) -> Self {
-        let field =
-            |&(path, stored): &(&'static str, &'static str)| Selectable { path: path.into(), stored: stored.into() };
+        let field = |&(path, stored): &(&'static str, &'static str)| Selectable {
+            path: path.into(),
+            stored: stored.into(),
+            absent: "",
+        };
         self.selectable = paths.iter().map(field).collect();
         self
     }

@@ -2,7 +2,7 @@
 //!
 //! Paths are those of the stored form; a resource that is served in several versions has the fields of all of them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use wherry_api::registry::Registry;
@@ -14,6 +14,8 @@ use super::shard_name;
 struct Field {
     path: Box<str>,
     segments: Box<[Box<str>]>,
+    /// What it reads as where it is absent.
+    absent: &'static str,
 }
 
 /// The fields of one resource, sorted by path.
@@ -21,9 +23,14 @@ struct Field {
 pub(super) struct Fields(Box<[Field]>);
 
 impl Fields {
-    pub(super) fn new<'a>(paths: impl IntoIterator<Item = &'a str>) -> Self {
-        let paths: BTreeSet<&str> = paths.into_iter().collect();
-        let field = |path: &str| Field { path: path.into(), segments: path.split('.').map(Into::into).collect() };
+    /// Of paths, each with what it reads as where it is absent.
+    pub(super) fn new<'a>(paths: impl IntoIterator<Item = (&'a str, &'static str)>) -> Self {
+        let paths: BTreeMap<&str, &'static str> = paths.into_iter().collect();
+        let field = |(path, absent): (&str, &'static str)| Field {
+            path: path.into(),
+            segments: path.split('.').map(Into::into).collect(),
+            absent,
+        };
         Self(paths.into_iter().map(field).collect())
     }
 
@@ -39,6 +46,11 @@ impl Fields {
         self.0.iter().map(|field| &*field.path)
     }
 
+    /// What each reads as where it is absent.
+    pub(super) fn absent(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|field| field.absent)
+    }
+
     /// The parts of each path.
     pub(super) fn segments(&self) -> impl Iterator<Item = &[Box<str>]> {
         self.0.iter().map(|field| &*field.segments)
@@ -47,10 +59,10 @@ impl Fields {
 
 /// The fields of every stored resource of a registry, by the name of its shard.
 pub(super) fn of(registry: &Registry) -> HashMap<Box<str>, Arc<Fields>> {
-    let mut paths: HashMap<Box<str>, Vec<&str>> = HashMap::new();
+    let mut paths: HashMap<Box<str>, Vec<(&str, &'static str)>> = HashMap::new();
     for resource in registry.iter() {
         let all = paths.entry(shard_name(&resource.storage_resource())).or_default();
-        all.extend(resource.selectable.iter().map(|field| &*field.stored));
+        all.extend(resource.selectable.iter().map(|field| (&*field.stored, field.absent)));
     }
     paths.into_iter().map(|(name, paths)| (name, Arc::new(Fields::new(paths)))).collect()
 }

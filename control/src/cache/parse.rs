@@ -72,7 +72,11 @@ impl Parser {
             labels: self.labels.share(raw.labels.0.into()),
             owners: raw.owners.into_iter().map(|owner| owner.uid.into()).collect(),
             known: Arc::clone(fields),
-            fields: values.into_iter().map(|v| self.strings.share(v.unwrap_or_default().as_str().into())).collect(),
+            fields: values
+                .into_iter()
+                .zip(fields.absent())
+                .map(|(value, absent)| self.strings.share(value.as_deref().unwrap_or(absent).into()))
+                .collect(),
             deleting: raw.deleting.is_some(),
         }
     }
@@ -279,7 +283,7 @@ mod tests {
     use super::*;
 
     fn parse(value: &serde_json::Value, fields: &[&str]) -> Meta {
-        let fields = Arc::new(Fields::new(fields.iter().copied()));
+        let fields = Arc::new(Fields::new(fields.iter().map(|path| (*path, ""))));
         Parser::default().meta(&Key::from_stored("core/pods/ns/name"), value.to_string().as_bytes(), &fields)
     }
 
@@ -317,9 +321,12 @@ mod tests {
 
     #[test]
     fn an_object_that_is_no_json_has_the_names_of_its_key() {
-        let meta =
-            Parser::default().meta(&Key::from_stored("core/pods/ns/name"), b"{nope", &Arc::new(Fields::new(["a"])));
-        assert_eq!((&*meta.namespace, &*meta.name, &*meta.fields[0]), ("ns", "name", ""));
+        let meta = Parser::default().meta(
+            &Key::from_stored("core/pods/ns/name"),
+            b"{nope",
+            &Arc::new(Fields::new([("a", "false")])),
+        );
+        assert_eq!((&*meta.namespace, &*meta.name, &*meta.fields[0]), ("ns", "name", "false"));
     }
 
     #[test]

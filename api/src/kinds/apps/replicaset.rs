@@ -19,7 +19,7 @@ pub fn descriptor() -> Descriptor {
         .status()
         .scale(".spec.replicas", ".status.replicas", Some(".spec.selector"))
         .columns(columns)
-        .selectable(&["status.replicas"])
+        .selectable(&["status.replicas=0"])
         .strategy(ReplicaSetStrategy)
 }
 

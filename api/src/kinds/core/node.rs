@@ -16,7 +16,7 @@ pub fn descriptor() -> Descriptor {
         .short(&["no"])
         .status()
         .columns(columns())
-        .selectable(&["spec.unschedulable"])
+        .selectable(&["spec.unschedulable=false"])
         .no_generation()
         .strategy(NodeStrategy)
 }

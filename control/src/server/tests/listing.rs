@@ -56,6 +56,18 @@ async fn selectors_choose_and_bad_ones_are_400() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_absent_is_selected_by_its_types_zero_value() {
+    let api = Api::new().await;
+    api.post("/api/v1/nodes", &json!({"metadata": {"name": "open"}})).await.expect(201);
+    let closed = json!({"metadata": {"name": "closed"}, "spec": {"unschedulable": true}});
+    api.post("/api/v1/nodes", &closed).await.expect(201);
+    for (value, expected) in [("false", "open"), ("true", "closed")] {
+        let list = api.get(&format!("/api/v1/nodes?fieldSelector=spec.unschedulable%3D{value}")).await.expect(200);
+        assert_eq!(names(&list), [expected]);
+    }
+}
+
+#[tokio::test]
 async fn a_revision_of_the_future_is_504_and_an_exact_one_is_exact() {
     let api = filled(2).await;
     let now = api.get(CONFIG_MAPS).await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();

@@ -28,7 +28,7 @@ pub fn descriptor() -> Descriptor {
             "spec.restartPolicy",
             "spec.schedulerName",
             "spec.serviceAccountName",
-            "spec.hostNetwork",
+            "spec.hostNetwork=false",
             "status.phase",
             "status.podIP",
             "status.nominatedNodeName",
