@@ -99,15 +99,17 @@ fn object(kind: &Descriptor, name: &str) -> Value {
     let mut object = minimal(kind);
     object["apiVersion"] = json!(kind.api_version());
     object["kind"] = json!(kind.kind);
-    object["metadata"] = json!({"name": name, "labels": {"round": "trip"}});
+    // Some kinds' names are not free.
+    let fixed = object["metadata"]["name"].as_str().map(str::to_owned);
+    object["metadata"] = json!({"name": fixed.as_deref().unwrap_or(name), "labels": {"round": "trip"}});
     object
 }
 
 fn round(subject: &Subject<'_>) {
     let (api, path, kind) = (&subject.api, &subject.path, subject.kind);
-    let name = format!("round-{}", kind.singular);
+    let wanted = object(kind, &format!("round-{}", kind.singular));
+    let name = wanted["metadata"]["name"].as_str().unwrap().to_owned();
     let one = format!("{path}/{name}");
-    let wanted = object(kind, &name);
 
     if !kind.verbs.contains(&"get") {
         let answer = api.post(path, &wanted).ok();

@@ -86,6 +86,8 @@ pub enum NameRule {
     Dns1035Label,
     /// Anything that is one path segment (RBAC).
     PathSegment,
+    /// An IP address in canonical form (IPAddress).
+    IpAddress,
 }
 
 /// A kind with no behaviour of its own.

@@ -1,6 +1,7 @@
 //! THE list of built-in kinds: adding one is one file in its group's folder and one line here.
 
 pub mod admissionregistration;
+pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
@@ -11,9 +12,15 @@ mod check;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod events;
+pub mod flowcontrol;
+pub mod networking;
+pub mod node;
 pub mod policy;
 pub mod rbac;
+pub mod resource;
 pub mod scheduling;
+pub mod storage;
 mod tree;
 
 use crate::resource::Descriptor;
@@ -64,6 +71,26 @@ pub fn all() -> Vec<Descriptor> {
         admissionregistration::mutatingadmissionpolicybinding::descriptor(),
         admissionregistration::validatingadmissionpolicy::descriptor(),
         admissionregistration::validatingadmissionpolicybinding::descriptor(),
+        apiregistration::apiservice::descriptor(),
+        events::event::descriptor(),
+        flowcontrol::flowschema::descriptor(),
+        flowcontrol::prioritylevelconfiguration::descriptor(),
+        networking::ingress::descriptor(),
+        networking::ingressclass::descriptor(),
+        networking::ipaddress::descriptor(),
+        networking::networkpolicy::descriptor(),
+        networking::servicecidr::descriptor(),
+        node::runtimeclass::descriptor(),
+        resource::deviceclass::descriptor(),
+        resource::resourceclaim::descriptor(),
+        resource::resourceclaimtemplate::descriptor(),
+        resource::resourceslice::descriptor(),
+        storage::csidriver::descriptor(),
+        storage::csinode::descriptor(),
+        storage::csistoragecapacity::descriptor(),
+        storage::storageclass::descriptor(),
+        storage::volumeattachment::descriptor(),
+        storage::volumeattributesclass::descriptor(),
     ]
 }
 

@@ -14,6 +14,10 @@ const DNS1123_LABEL: &str = "a lowercase RFC 1123 label must consist of lower ca
 const DNS1123_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, \
      '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation \
      is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const WILDCARD_SUBDOMAIN: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, \
+     which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. \
+     '*.example.com', regex used for validation is \
+     '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const DNS1035_LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
      alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
      validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
@@ -71,6 +75,21 @@ pub fn dns1123_label(text: &str) -> Vec<String> {
 /// An RFC 1123 subdomain: labels joined by dots, at most 253 bytes.
 pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     check(text, SUBDOMAIN_MAX, text.split('.').all(label_shape), DNS1123_SUBDOMAIN)
+}
+
+/// `*.` and an RFC 1123 subdomain, as an Ingress's host may be.
+pub fn wildcard_subdomain(text: &str) -> Vec<String> {
+    let good = text.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(label_shape));
+    check(text, SUBDOMAIN_MAX, good, WILDCARD_SUBDOMAIN)
+}
+
+/// An address in its canonical text.
+pub fn ip_address(text: &str) -> Vec<String> {
+    match text.parse::<std::net::IpAddr>() {
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+        Ok(ip) if ip.to_string() != text => vec![format!("must be in canonical form ({:?})", ip.to_string())],
+        Ok(_) => Vec::new(),
+    }
 }
 
 /// An RFC 1035 label: begins with a letter, at most 63 bytes.
@@ -186,6 +205,7 @@ pub fn by_rule(rule: NameRule, name: &str, is_prefix: bool) -> Vec<String> {
         NameRule::DnsLabel => dns1123_label(name),
         NameRule::Dns1035Label => dns1035_label(name),
         NameRule::PathSegment => path_segment(name),
+        NameRule::IpAddress => ip_address(name),
     }
 }
 
@@ -212,6 +232,21 @@ mod tests {
         for bad in ["a..b", ".a", "a.", "-a", "a_b", "A.b", ""] {
             assert_eq!(dns1123_subdomain(bad).len(), 1, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_wildcard_is_the_first_label() {
+        assert!(wildcard_subdomain("*.example.com").is_empty());
+        for bad in ["*", "*.", "a.*", "*a.b", "*.A"] {
+            assert_eq!(wildcard_subdomain(bad).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_one_text() {
+        assert!(ip_address("10.0.0.1").is_empty() && ip_address("2001:db8::1").is_empty());
+        assert_eq!(ip_address("2001:DB8::1"), ["must be in canonical form (\"2001:db8::1\")"]);
+        assert_eq!(ip_address("x").len(), 1);
     }
 
     #[test]

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{column, since, wide};
 use crate::kinds::tree::{fill, int, object, some, text};
+use crate::meta::{names, push_all};
 use crate::resource::{Column, Descriptor};
 use crate::strategy::{Part, Strategy};
 
-const SECONDS_KEPT: u32 = 3600;
+pub(crate) const SECONDS_KEPT: u32 = 3600;
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<Event>()
@@ -36,7 +37,8 @@ pub fn descriptor() -> Descriptor {
         .strategy(EventStrategy)
 }
 
-fn columns() -> Vec<Column> {
+/// Of both versions: a cell reads whichever names the event has.
+pub(crate) fn columns() -> Vec<Column> {
     vec![
         column(
             "Last Seen",
@@ -55,11 +57,11 @@ fn columns() -> Vec<Column> {
         }),
         column("Object", "string", "The object that this event is about.", |o, _| json!(target(o))),
         wide("Subobject", "The part of the object that this event is about.", |o, _| {
-            json!(text(o, "/involvedObject/fieldPath"))
+            json!(text(involved(o), "/fieldPath"))
         }),
         wide("Source", "The component reporting this event.", |o, _| json!(source(o))),
         column("Message", "string", "A human-readable description of the status of this operation.", |o, _| {
-            json!(text(o, "/message").trim())
+            json!(either(o, "message", "note").and_then(Value::as_str).unwrap_or_default().trim())
         }),
         wide("First Seen", "The time at which the event was first recorded.", |o, now| json!(first_seen(o, now))),
         wide("Count", "The number of times this event has occurred.", |o, _| json!(count(o))),
@@ -67,16 +69,27 @@ fn columns() -> Vec<Column> {
     ]
 }
 
+/// A field by its name in `v1` or in `events.k8s.io/v1`.
+fn either<'a>(event: &'a Value, core: &str, other: &str) -> Option<&'a Value> {
+    event.get(core).or_else(|| event.get(other)).filter(|v| !v.is_null())
+}
+
+fn involved(event: &Value) -> &Value {
+    either(event, "involvedObject", "regarding").unwrap_or(&Value::Null)
+}
+
 fn first_seen(event: &Value, now: Timestamp) -> String {
-    let pointer = if some(event, "/firstTimestamp").is_some() { "/firstTimestamp" } else { "/eventTime" };
-    since(event, pointer, now)
+    match either(event, "firstTimestamp", "deprecatedFirstTimestamp") {
+        Some(first) => since(first, "", now),
+        None => since(event, "/eventTime", now),
+    }
 }
 
 fn last_seen(event: &Value, now: Timestamp) -> String {
     if some(event, "/series").is_some() {
         since(event, "/series/lastObservedTime", now)
-    } else if some(event, "/lastTimestamp").is_some() {
-        since(event, "/lastTimestamp", now)
+    } else if let Some(last) = either(event, "lastTimestamp", "deprecatedLastTimestamp") {
+        since(last, "", now)
     } else {
         first_seen(event, now)
     }
@@ -85,20 +98,22 @@ fn last_seen(event: &Value, now: Timestamp) -> String {
 fn count(event: &Value) -> i64 {
     match some(event, "/series") {
         Some(series) => int(series, "/count").unwrap_or_default(),
-        None => int(event, "/count").filter(|c| *c != 0).unwrap_or(1),
+        None => either(event, "count", "deprecatedCount").and_then(Value::as_i64).filter(|c| *c != 0).unwrap_or(1),
     }
 }
 
 fn target(event: &Value) -> String {
-    let (kind, name) = (text(event, "/involvedObject/kind").to_lowercase(), text(event, "/involvedObject/name"));
+    let (kind, name) = (text(involved(event), "/kind").to_lowercase(), text(involved(event), "/name"));
     if name.is_empty() { kind } else { format!("{kind}/{name}") }
 }
 
 fn source(event: &Value) -> String {
-    let first = |a, b| Some(text(event, a)).filter(|t| !t.is_empty()).unwrap_or_else(|| text(event, b));
-    let component = first("/source/component", "/reportingComponent");
-    let instance = first("/source/host", "/reportingInstance");
-    if instance.is_empty() { component.to_owned() } else { format!("{component}, {instance}") }
+    let source = either(event, "source", "deprecatedSource").unwrap_or(&Value::Null);
+    let controller = either(event, "reportingComponent", "reportingController").and_then(Value::as_str);
+    let first = |own: &'_ str, other: &'_ str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
+    let component = first(text(source, "/component"), controller.unwrap_or_default());
+    let instance = first(text(source, "/host"), text(event, "/reportingInstance"));
+    if instance.is_empty() { component } else { format!("{component}, {instance}") }
 }
 
 #[derive(Debug)]
@@ -113,25 +128,44 @@ impl Strategy for EventStrategy {
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
-        let involved = text(object, "/involvedObject/namespace");
-        let namespace = text(object, "/metadata/namespace");
-        let expected = if involved.is_empty() { "default" } else { involved };
-        if namespace != expected && !(involved.is_empty() && namespace == "kube-system") {
-            let path = Path::new("involvedObject").child("namespace");
-            errors.invalid(&path, &json!(involved), "does not match event.namespace");
-        }
-        for (field, max) in
-            [("reportingComponent", 128), ("reportingInstance", 128), ("reason", 128), ("message", 1024)]
-        {
-            let value = text(object, &format!("/{field}"));
-            if value.len() > max && some(object, "/eventTime").is_some() {
-                errors.invalid(&Path::new(field), &json!(""), &format!("can have at most {max} characters"));
-            }
-        }
+        validate(object, errors);
     }
 
     fn validate_update(&self, new: &Value, _old: &Value, _part: Part, errors: &mut ErrorList) {
         self.validate(new, errors);
+    }
+}
+
+/// Judges what an Event of any version must be, by the names of `v1`. One with an `eventTime` is of the new style.
+pub(crate) fn validate(event: &Value, errors: &mut ErrorList) {
+    let new_style = some(event, "/eventTime").is_some();
+    let (involved, namespace) = (text(event, "/involvedObject/namespace"), text(event, "/metadata/namespace"));
+    let fits = match (new_style, involved) {
+        (false, "") => matches!(namespace, "" | "default"),
+        (false, involved) => involved == namespace,
+        (true, "") => matches!(namespace, "default" | "kube-system"),
+        (true, _) => true,
+    };
+    if !fits {
+        let path = Path::new("involvedObject").child("namespace");
+        errors.invalid(&path, &json!(involved), "does not match event.namespace");
+    }
+    if !new_style {
+        return;
+    }
+    let controller = text(event, "/reportingComponent");
+    if controller.is_empty() {
+        errors.required(&Path::new("reportingController"), "");
+    }
+    push_all(errors, &Path::new("reportingController"), controller, names::qualified_name(controller));
+    for (field, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128), ("message", 1024)] {
+        let value = text(event, &format!("/{field}"));
+        if value.is_empty() && field != "message" {
+            errors.required(&Path::new(field), "");
+        }
+        if value.len() > max {
+            errors.invalid(&Path::new(field), &json!(""), &format!("can have at most {max} characters"));
+        }
     }
 }
 

@@ -15,9 +15,11 @@ async fn every_stored_kind_is_created_read_listed_changed_and_deleted() {
     let kinds: Vec<_> = api.server.registry().iter().filter(|r| r.stored()).cloned().collect();
     for resource in kinds {
         let all = collection(&resource);
-        let one = format!("{all}/test-one");
-        let kind = resource.kind.as_ref();
         let object = sample(&resource, "test-one");
+        // Some kinds' names are not free.
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let one = format!("{all}/{name}");
+        let kind = resource.kind.as_ref();
 
         let dry = api.post(&format!("{all}?dryRun=All"), &object).await.expect(201);
         assert_eq!(dry.pointer("/metadata/resourceVersion"), None, "{kind}: a dry run has no revision");
@@ -52,9 +54,9 @@ async fn every_stored_kind_is_created_read_listed_changed_and_deleted() {
             assert_eq!(patched["metadata"]["labels"]["x"], wanted, "{kind}: {kind_of_patch}");
         }
 
-        let mut watch = api.watch(&format!("{all}?watch=true&fieldSelector=metadata.name%3Dtest-one")).await;
+        let mut watch = api.watch(&format!("{all}?watch=true&fieldSelector=metadata.name%3D{name}")).await;
         let (event, seen) = watch.next().await.unwrap();
-        assert_eq!((event.as_str(), seen["metadata"]["name"].as_str()), ("ADDED", Some("test-one")), "{kind}");
+        assert_eq!((event.as_str(), seen["metadata"]["name"].as_str()), ("ADDED", Some(name)), "{kind}");
 
         let table = api.get_as(&all, "application/json;as=Table;v=v1;g=meta.k8s.io").await.expect(200);
         let columns = table["columnDefinitions"].as_array().unwrap().len();
@@ -64,7 +66,7 @@ async fn every_stored_kind_is_created_read_listed_changed_and_deleted() {
 
         end(&api, kind, &one, &all).await;
         if kind != "Namespace" {
-            assert_eq!(watch_until_deleted(&mut watch).await["metadata"]["name"], "test-one", "{kind}");
+            assert_eq!(watch_until_deleted(&mut watch).await["metadata"]["name"], name, "{kind}");
             api.get(&one).await.expect(404);
         }
     }

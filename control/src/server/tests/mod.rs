@@ -160,19 +160,21 @@ fn pod(name: &str) -> Value {
         "spec": {"containers": [{"name": "c", "image": "example.com/c:1"}]}})
 }
 
-/// A valid object of a kind.
 /// What the black-box tests create, too.
 fn minimal(resource: &Descriptor) -> Option<Value> {
     let all: Value = serde_json::from_str(include_str!("../../../../tests/support/minimal.json")).unwrap();
     all.get(format!("{}/{}", resource.group, resource.kind)).cloned()
 }
 
+/// A valid object of a kind. Its name is `name`, unless the kind's names are not free.
 fn sample(resource: &Descriptor, name: &str) -> Value {
+    let listed = minimal(resource);
     let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": pod(name)["spec"]});
     let workload = json!({"spec": {"replicas": 0, "selector": {"matchLabels": {"app": "x"}}, "template": template}});
     let mut job = json!({"template": {"spec": pod(name)["spec"]}, "suspend": true});
     job["template"]["spec"]["restartPolicy"] = "Never".into();
     let rest = match resource.kind.as_ref() {
+        _ if listed.is_some() => listed.unwrap(),
         "Pod" => json!({"spec": pod(name)["spec"]}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Event" => json!({"involvedObject": {"namespace": "default"}, "reason": "Testing"}),
@@ -205,11 +207,12 @@ fn sample(resource: &Descriptor, name: &str) -> Value {
         "Namespace" | "Node" | "ConfigMap" | "Secret" | "ServiceAccount" | "Endpoints" | "SelfSubjectReview" => {
             json!({})
         }
-        other => minimal(resource).unwrap_or_else(|| panic!("write a sample of {other} into minimal.json")),
+        other => panic!("write a sample of {other} into minimal.json"),
     };
     let mut object = rest;
     object["apiVersion"] = resource.api_version().into();
     object["kind"] = resource.kind.as_ref().into();
-    object["metadata"] = json!({"name": name});
+    let fixed = object["metadata"]["name"].as_str().map(str::to_owned);
+    object["metadata"] = json!({"name": fixed.as_deref().unwrap_or(name)});
     object
 }

@@ -71,7 +71,7 @@ fn validate_effect(effect: &str, may_be_empty: bool, path: &Path, errors: &mut E
     }
 }
 
-fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut ErrorList) {
+pub(crate) fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut ErrorList) {
     for (index, toleration) in tolerations.iter().enumerate() {
         let path = path.index(index);
         let (key, value) = (text(toleration, "/key"), text(toleration, "/value"));

@@ -1,0 +1,6 @@
+//! `flowcontrol.apiserver.k8s.io/v1`: whose requests wait for whose.
+
+pub mod flowschema;
+pub mod prioritylevelconfiguration;
+mod rules;
+mod status;

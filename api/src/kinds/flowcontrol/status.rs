@@ -1,0 +1,20 @@
+//! Conditions of both kinds: each type once.
+
+use serde_json::{Value, json};
+
+use crate::field::{ErrorList, Path};
+use crate::kinds::tree::{list, text};
+
+pub(super) fn validate(object: &Value, errors: &mut ErrorList) {
+    let conditions = list(object, "/status/conditions");
+    for (index, condition) in conditions.iter().enumerate() {
+        let path = Path::new("status").child("conditions").index(index).child("type");
+        let kind = text(condition, "/type");
+        if conditions.iter().take(index).any(|earlier| text(earlier, "/type") == kind) {
+            errors.duplicate(&path, &json!(kind));
+        }
+        if kind.is_empty() {
+            errors.required(&path, "must not be empty");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! `networking.k8s.io/v1`.
+
+mod cidr;
+pub mod ingress;
+pub mod ingressclass;
+pub mod ipaddress;
+pub mod networkpolicy;
+pub mod servicecidr;

@@ -1,0 +1,145 @@
+//! CSIDriver: what a volume driver of this cluster can do.
+
+use k8s_openapi::api::storage::v1::CSIDriver;
+use serde_json::{Value, json};
+
+use super::names;
+use crate::field::{ErrorList, Path};
+use crate::kinds::cells::{self, NONE, column};
+use crate::kinds::check::{one_of, strings};
+use crate::kinds::tree::{fill, int, is_true, list, object, set, text};
+use crate::meta::{self, same};
+use crate::resource::{Column, Descriptor};
+use crate::strategy::{Part, Strategy};
+
+const FS_GROUP_POLICIES: &[&str] = &["File", "None", "ReadWriteOnceWithFSType"];
+const MODES: &[&str] = &["Ephemeral", "Persistent"];
+/// Seconds that a token may be good for.
+const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=1 << 32;
+
+pub fn descriptor() -> Descriptor {
+    Descriptor::of::<CSIDriver>().columns(columns()).no_generation().strategy(CsiDriverStrategy)
+}
+
+fn columns() -> Vec<Column> {
+    vec![
+        cells::name(),
+        column("AttachRequired", "boolean", "Whether volumes need an attach operation.", |o, _| {
+            json!(is_true(o, "/spec/attachRequired"))
+        }),
+        column("PodInfoOnMount", "boolean", "Whether the driver needs to know the pod.", |o, _| {
+            json!(is_true(o, "/spec/podInfoOnMount"))
+        }),
+        column("StorageCapacity", "boolean", "Whether the driver publishes its capacity.", |o, _| {
+            json!(is_true(o, "/spec/storageCapacity"))
+        }),
+        column("TokenRequests", "string", "Audiences of the tokens that the driver needs.", |o, _| {
+            let audiences: Vec<&str> = list(o, "/spec/tokenRequests").iter().map(|t| text(t, "/audience")).collect();
+            json!(if audiences.is_empty() { "<unset>".to_owned() } else { audiences.join(",") })
+        }),
+        column("RequiresRepublish", "boolean", "Whether mounted volumes are published again and again.", |o, _| {
+            json!(is_true(o, "/spec/requiresRepublish"))
+        }),
+        column("Modes", "string", "Kinds of volumes that the driver serves.", |o, _| {
+            let modes = strings(o, "/spec/volumeLifecycleModes");
+            json!(if modes.is_empty() { NONE.to_owned() } else { modes.join(",") })
+        }),
+        cells::age(),
+    ]
+}
+
+#[derive(Debug)]
+struct CsiDriverStrategy;
+
+impl Strategy for CsiDriverStrategy {
+    fn default(&self, driver: &mut Value) {
+        let Some(spec) = object(driver, "spec") else { return };
+        fill(spec, "attachRequired", true);
+        for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+            fill(spec, field, false);
+        }
+        fill(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        if list(spec, "/volumeLifecycleModes").is_empty() {
+            set(spec, "volumeLifecycleModes", json!(["Persistent"]));
+        }
+    }
+
+    fn validate(&self, driver: &Value, errors: &mut ErrorList) {
+        names::driver(text(driver, "/metadata/name"), &Path::new("name"), errors);
+        let (spec, path) = (driver.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
+        one_of(spec, "fsGroupPolicy", &path, FS_GROUP_POLICIES, errors);
+        tokens(list(spec, "/tokenRequests"), &path.child("tokenRequests"), errors);
+        for mode in strings(spec, "/volumeLifecycleModes") {
+            if !MODES.contains(&mode) {
+                errors.not_supported(&path.child("volumeLifecycleModes"), mode, MODES);
+            }
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, _part: Part) {
+        let counted = ["tokenRequests", "requiresRepublish", "seLinuxMount"];
+        let changed =
+            counted.iter().any(|f| !same(new.pointer(&format!("/spec/{f}")), old.pointer(&format!("/spec/{f}"))));
+        if changed && let Some(metadata) = object(new, "metadata") {
+            set(metadata, "generation", int(old, "/metadata/generation").unwrap_or_default().saturating_add(1));
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _part: Part, errors: &mut ErrorList) {
+        self.validate(new, errors);
+        for field in ["attachRequired", "volumeLifecycleModes"] {
+            let pointer = format!("/spec/{field}");
+            meta::immutable(new.pointer(&pointer), old.pointer(&pointer), &Path::new("spec").child(field), errors);
+        }
+    }
+}
+
+fn tokens(requests: &[Value], path: &Path, errors: &mut ErrorList) {
+    for (index, request) in requests.iter().enumerate() {
+        let (path, audience) = (path.index(index), text(request, "/audience"));
+        if requests.iter().take(index).any(|earlier| text(earlier, "/audience") == audience) {
+            errors.duplicate(&path.child("audience"), &json!(audience));
+        }
+        let Some(seconds) = int(request, "/expirationSeconds") else { continue };
+        let path = path.child("expirationSeconds");
+        if seconds < *TOKEN_SECONDS.start() {
+            errors.invalid(&path, &json!(seconds), "may not specify a duration less than 10 minutes");
+        } else if seconds > *TOKEN_SECONDS.end() {
+            errors.invalid(&path, &json!(seconds), "may not specify a duration larger than 2^32 seconds");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::check::complaints;
+
+    fn driver(spec: &Value) -> Value {
+        let mut driver = json!({"metadata": {"name": "csi.example.com"}, "spec": spec});
+        CsiDriverStrategy.default(&mut driver);
+        driver
+    }
+
+    #[test]
+    fn tokens_have_audiences_of_their_own_and_last() {
+        let judge = |tokens: Value| {
+            let driver = driver(&json!({ "tokenRequests": tokens }));
+            complaints(|errors| CsiDriverStrategy.validate(&driver, errors)).len()
+        };
+        assert_eq!(judge(json!([{"audience": "a"}, {"audience": "b", "expirationSeconds": 600}])), 0);
+        assert_eq!(judge(json!([{"audience": "a"}, {"audience": "a", "expirationSeconds": 599}])), 2);
+    }
+
+    #[test]
+    fn how_volumes_are_attached_never_changes_and_what_nodes_follow_is_counted() {
+        let old = driver(&json!({}));
+        let mut new = driver(&json!({"attachRequired": false, "requiresRepublish": true}));
+        CsiDriverStrategy.prepare_update(&mut new, &old, Part::Main);
+        assert_eq!(new["metadata"]["generation"], 1);
+        assert_eq!(
+            complaints(|e| CsiDriverStrategy.validate_update(&new, &old, Part::Main, e)),
+            ["spec.attachRequired: Invalid value: false: field is immutable"]
+        );
+    }
+}
