@@ -132,6 +132,33 @@ async fn a_deleted_deployment_takes_its_pods_along_unless_they_are_orphaned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn owners_in_a_circle_do_not_wait_for_each_other() {
+    let cluster = Cluster::start(&["a"]).await;
+    let maps = cluster.api::<ConfigMap>("default");
+    let names = ["one", "two", "three"];
+    let mut uids = Vec::new();
+    for name in names {
+        uids.push(
+            cluster.create::<ConfigMap>("default", json!({"metadata": {"name": name}})).await.uid().expect("a uid"),
+        );
+    }
+    // Each is owned by the one before it, and the first by the last.
+    for (index, name) in names.into_iter().enumerate() {
+        let owner = (index + names.len() - 1) % names.len();
+        let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": names[owner], "uid": uids[owner],
+            "controller": true, "blockOwnerDeletion": true});
+        cluster.patch::<ConfigMap>("default", name, json!({"metadata": {"ownerReferences": [reference]}})).await;
+    }
+    maps.delete("one", &DeleteParams::foreground()).await.expect("a delete");
+    eventually("the circle is gone", || async {
+        let left = maps.list(&ListParams::default()).await.expect("maps").items;
+        left.iter().all(|map| !names.contains(&map.name_any().as_str()))
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_gets_its_defaults_and_goes_with_all_its_content() {
     let cluster = Cluster::start(&["a"]).await;
     cluster.namespace("team").await;

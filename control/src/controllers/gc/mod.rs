@@ -162,7 +162,10 @@ impl Gc {
         match fate(&node, parent, &standings) {
             Fate::Stays => Ok(()),
             Fate::Unlink(lost) => self.unlink(&node, &meta, &lost).await,
-            Fate::Foreground => self.delete(uid, &node, PropagationPolicy::Foreground).await,
+            Fate::Foreground => {
+                self.break_circle(uid, &node, &meta).await?;
+                self.delete(uid, &node, PropagationPolicy::Foreground).await
+            }
             Fate::Background => self.delete(uid, &node, PropagationPolicy::Background).await,
             Fate::Orphan => self.delete(uid, &node, PropagationPolicy::Orphan).await,
         }
@@ -215,6 +218,19 @@ impl Gc {
         };
         absent_is_fine(self.api(node).delete(&node.key.name, &params).await).step("delete a dependent")?;
         Ok(())
+    }
+
+    /// If one of an object's dependents waits already, its owners may wait for it in a circle: it blocks them no more.
+    async fn break_circle(&self, uid: &str, node: &Node, meta: &ObjectMeta) -> Result<(), Error> {
+        let blocks = node.owners.iter().any(|owner| owner.blocks);
+        if !blocks || !self.graph.read().dependents(uid).iter().any(|(_, dependent)| dependent.waits()) {
+            return Ok(());
+        }
+        let mut owners = meta.owner_references.clone().unwrap_or_default();
+        for owner in &mut owners {
+            owner.block_owner_deletion = Some(false);
+        }
+        self.patch(node, meta, json!({"ownerReferences": owners})).await
     }
 
     /// An owner in foreground deletion goes when nothing blocks it.
