@@ -250,6 +250,16 @@ impl Cache {
         shard.objects.get(&Key::new(resource, namespace, name)).cloned()
     }
 
+    /// All objects of a resource in a namespace (`""`: those in none), as they are now.
+    pub fn all(&self, resource: &GroupResource, namespace: &str) -> Vec<Arc<Entry>> {
+        let state = self.inner.state.read();
+        let Some(shard) = state.shards.get(&*shard_name(resource)) else { return Vec::new() };
+        let objects = shard.objects.clone();
+        drop(state);
+        let filter = Filter { namespace: Some(namespace.to_owned()), ..Filter::default() };
+        page(&objects, resource, &filter, 0, None, 0).entries
+    }
+
     /// Matching entries in key order after `after`, at most `limit` (0: all).
     pub async fn list(
         &self,

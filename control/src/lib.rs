@@ -11,6 +11,7 @@ pub mod controllers;
 mod hex;
 pub mod outbound;
 pub mod plane;
+mod quota;
 pub mod reconcile;
 pub mod registry;
 pub mod scheduler;

@@ -14,13 +14,23 @@ use wherry_api::status::ApiError;
 use crate::auth::UserInfo;
 use crate::cache::Cache;
 
+mod default_storage_class;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod priority;
 mod requester;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
 mod tolerations;
 
+pub use default_storage_class::DefaultStorageClass;
+pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
+pub use priority::Priority;
 pub use requester::Requester;
+pub use resource_quota::{Charge, ResourceQuota};
+pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
 pub use tolerations::DefaultTolerations;
 
@@ -86,9 +96,13 @@ impl Chain {
     pub fn builtin(cache: &Cache) -> Self {
         Self::new(vec![
             Box::new(NamespaceLifecycle::new(cache.clone())),
+            Box::new(LimitRanger::new(cache.clone())),
             Box::new(ServiceAccount::new(cache.clone())),
+            Box::new(Priority::new(cache.clone())),
             Box::new(DefaultTolerations),
             Box::new(Requester),
+            Box::new(RuntimeClass::new(cache.clone())),
+            Box::new(DefaultStorageClass::new(cache.clone())),
         ])
     }
 

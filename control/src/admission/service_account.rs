@@ -1,8 +1,10 @@
 //! A pod runs as a service account: `default` unless it names one, and that one must exist. Pull secrets of the account
-//! are the pod's, unless it has its own.
+//! are the pod's, unless it has its own; the account's token is mounted into its containers, unless it or the account does
+//! not want that.
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
+use wherry_api::kinds::core::podspec::access;
 use wherry_api::object;
 use wherry_api::resource::GroupResource;
 use wherry_api::status::ApiError;
@@ -11,8 +13,10 @@ use super::{Plugin, Request};
 use crate::cache::Cache;
 
 const DEFAULT: &str = "default";
+/// On a pod that a node runs by itself.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Kubernetes' plugin of that name, as far as names and pull secrets go.
+/// Kubernetes' plugin of that name.
 #[derive(Debug)]
 pub struct ServiceAccount {
     cache: Cache,
@@ -23,22 +27,12 @@ impl ServiceAccount {
     pub fn new(cache: Cache) -> Self {
         Self { cache, accounts: GroupResource { group: "".into(), resource: "serviceaccounts".into() } }
     }
-}
 
-#[async_trait]
-impl Plugin for ServiceAccount {
-    async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
-        if !request.creates("", "pods") {
-            return Ok(());
-        }
-        let named = match object::text_at(pod, "spec.serviceAccountName") {
-            name if name.is_empty() => object::text_at(pod, "spec.serviceAccount"),
-            name => name,
-        };
-        let name = if named.is_empty() { DEFAULT } else { &named };
-        let account = self.cache.get(&self.accounts, request.namespace, name);
+    /// The account, if it is there; the default one need not be. Error: 403.
+    fn account(&self, request: &Request<'_>, name: &str) -> Result<Option<Value>, ApiError> {
+        let found = self.cache.get(&self.accounts, request.namespace, name);
         // The default account is made shortly after its namespace; a pod need not wait for it.
-        if account.is_none() && name != DEFAULT {
+        if found.is_none() && name != DEFAULT {
             let place = format!("{}/{name}", request.namespace);
             return Err(ApiError::forbidden(
                 Some(request.resource),
@@ -46,14 +40,81 @@ impl Plugin for ServiceAccount {
                 format!("error looking up service account {place}: serviceaccount {name:?} not found"),
             ));
         }
+        Ok(found.and_then(|entry| serde_json::from_slice(&entry.bytes).ok()))
+    }
+}
+
+#[async_trait]
+impl Plugin for ServiceAccount {
+    async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
+        if !request.creates("", "pods") || object::annotation(pod, MIRROR).is_some() {
+            return Ok(());
+        }
+        let named = match object::text_at(pod, "spec.serviceAccountName") {
+            name if name.is_empty() => object::text_at(pod, "spec.serviceAccount"),
+            name => name,
+        };
+        let name = if named.is_empty() { DEFAULT } else { &named };
+        let account = self.account(request, name)?;
         object::set_at(pod, "spec.serviceAccountName", name);
         let own = object::at(pod, "spec.imagePullSecrets").and_then(Value::as_array).is_some_and(|l| !l.is_empty());
-        if let (Some(account), false) = (account, own)
-            && let Ok(account) = serde_json::from_slice::<Value>(&account.bytes)
+        if let (Some(account), false) = (&account, own)
             && let Some(secrets) = account.get("imagePullSecrets").filter(|s| !s.is_null())
         {
             object::set_at(pod, "spec.imagePullSecrets", secrets.clone());
         }
+        let wish = |of: Option<&Value>| of.and_then(Value::as_bool);
+        let of_account = || wish(account.as_ref().and_then(|a| a.get("automountServiceAccountToken")));
+        let mounts = wish(object::at(pod, "spec.automountServiceAccountToken")).or_else(of_account).unwrap_or(true);
+        if let (true, Some(spec)) = (mounts, pod.get_mut("spec")) {
+            mount(spec, |below| rand::random_range(0..below.max(1)));
+        }
         Ok(())
+    }
+}
+
+/// Mounts the account's token, with the authority's certificate and the namespace beside it, where clients look for it, in
+/// each container that has not mounted something else there.
+fn mount(spec: &mut Value, random: impl FnMut(usize) -> usize) {
+    let present = access::volume(spec).map(str::to_owned);
+    let name = present.clone().unwrap_or_else(|| wherry_api::meta::generate_name(access::VOLUME_PREFIX, random));
+    let mut mounted = false;
+    for list in ["containers", "initContainers"] {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten().filter(|container| container.is_object()) {
+            let mut mounts = container.get("volumeMounts").and_then(Value::as_array).cloned().unwrap_or_default();
+            if !mounts.iter().any(|mount| mount.get("mountPath").and_then(Value::as_str) == Some(access::MOUNT_PATH)) {
+                mounts.push(json!({"name": name, "readOnly": true, "mountPath": access::MOUNT_PATH}));
+                object::set_at(container, "volumeMounts", mounts);
+                mounted = true;
+            }
+        }
+    }
+    if mounted && present.is_none() {
+        let mut volumes = spec.get("volumes").and_then(Value::as_array).cloned().unwrap_or_default();
+        volumes.push(access::new_volume(&name));
+        object::set_at(spec, "volumes", volumes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_mounted_where_nothing_else_is() {
+        let other = json!({"name": "own", "mountPath": access::MOUNT_PATH});
+        let mut spec = json!({"containers": [{"name": "a"}, {"name": "b", "volumeMounts": [other]}]});
+        mount(&mut spec, |_| 0);
+        assert_eq!(spec["volumes"].as_array().map(Vec::len), Some(1));
+        assert_eq!(access::volume(&spec), Some("kube-api-access-bbbbb"));
+        assert_eq!(
+            spec["containers"][0]["volumeMounts"],
+            json!([{"name": "kube-api-access-bbbbb", "readOnly": true, "mountPath": access::MOUNT_PATH}])
+        );
+        assert_eq!(spec["containers"][1]["volumeMounts"], json!([other]));
+        let once = spec.clone();
+        mount(&mut spec, |_| 1);
+        assert_eq!(spec, once, "what is mounted is not mounted again");
     }
 }

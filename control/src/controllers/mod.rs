@@ -12,6 +12,7 @@ pub mod node;
 pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;
+pub mod resource_quota;
 pub mod service_account;
 pub mod write;
 
@@ -50,6 +51,7 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     }),
     (endpoints::Endpoints::NAME, |context| boxed(endpoints::Endpoints::new(context), context)),
     (gc::NAME, gc::start),
+    (resource_quota::ResourceQuotas::NAME, |context| boxed(resource_quota::ResourceQuotas::new(context), context)),
     (namespace::Namespaces::NAME, |context| boxed(namespace::Namespaces::new(context), context)),
     (service_account::ServiceAccounts::NAME, |context| boxed(service_account::ServiceAccounts::new(context), context)),
     (node::Nodes::NAME, |context| boxed(node::Nodes::new(context), context)),

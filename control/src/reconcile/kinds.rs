@@ -8,11 +8,12 @@ use std::fmt::Debug;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, Pod, PodSpec, ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
 use serde::de::DeserializeOwned;
+use wherry_api::kinds::core::podspec::access::{MOUNT_PATH, VOLUME_PREFIX};
 
 /// Set by `kubectl apply`: the manifest as text.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -45,10 +46,12 @@ impl Kind for Pod {
         self.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
     }
 
-    /// Vectors that grew while they were parsed give their slack back: it is kilobytes per pod.
+    /// Vectors that grew while they were parsed give their slack back, and the volume that admission adds to every pod goes:
+    /// it is kilobytes per pod.
     fn trim(&mut self) {
         trim_metadata(self);
         if let Some(spec) = &mut self.spec {
+            drop_access(spec);
             spec.containers.shrink_to_fit();
             for container in &mut spec.containers {
                 shrink(&mut container.env);
@@ -61,6 +64,19 @@ impl Kind for Pod {
         if let Some(status) = &mut self.status {
             shrink(&mut status.conditions);
             shrink(&mut status.container_statuses);
+        }
+    }
+}
+
+/// Drops the projected volume with the account's token; no node mounts it yet.
+fn drop_access(spec: &mut PodSpec) {
+    let is_access = |name: &str| name.starts_with(VOLUME_PREFIX);
+    if let Some(volumes) = &mut spec.volumes {
+        volumes.retain(|volume| !is_access(&volume.name) || volume.projected.is_none());
+    }
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        if let Some(mounts) = &mut container.volume_mounts {
+            mounts.retain(|mount| !is_access(&mount.name) || mount.mount_path != MOUNT_PATH);
         }
     }
 }

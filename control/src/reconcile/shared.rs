@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tracing::warn;
 
@@ -43,6 +43,8 @@ pub struct Shared {
     pub root_cas: Store<ConfigMap>,
     /// Only those of nodes.
     pub leases: Store<Lease>,
+    /// Of any kind; told by the garbage collector, which follows them all.
+    pub departures: Departures,
     /// Aborted with the last reference, or by [`Shared::shutdown`].
     tasks: Mutex<JoinSet<()>>,
 }
@@ -80,6 +82,7 @@ impl Shared {
             service_accounts: follow(&mut tasks, Api::all(c.clone()), all()),
             root_cas: follow(&mut tasks, Api::all(c.clone()), all().fields(&format!("metadata.name={ROOT_CA}"))),
             leases: follow(&mut tasks, Api::namespaced(c.clone(), NODE_LEASES), all()),
+            departures: Departures::default(),
             tasks: Mutex::new(tasks),
             events,
             client,
@@ -107,6 +110,28 @@ impl Shared {
     pub async fn shutdown(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
+    }
+}
+
+type Heard = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Tells in which namespace an object, of whatever kind, has gone. Subscribers are few, and made at start.
+#[derive(Default)]
+pub struct Departures(RwLock<Vec<Heard>>);
+
+impl fmt::Debug for Departures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Departures").field("subscribers", &self.0.read().len()).finish()
+    }
+}
+
+impl Departures {
+    pub fn subscribe(&self, heard: impl Fn(&str) + Send + Sync + 'static) {
+        self.0.write().push(Box::new(heard));
+    }
+
+    pub fn tell(&self, namespace: &str) {
+        self.0.read().iter().for_each(|heard| heard(namespace));
     }
 }
 

@@ -17,6 +17,20 @@ use super::error::ServerError;
 use crate::auth::{MASTERS, UserInfo};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const PRIORITY_CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
+/// What the system's own pods may name, as in Kubernetes.
+const SYSTEM_CLASSES: [(&str, i64, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+];
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
@@ -40,6 +54,11 @@ impl Server {
                     "targetPort": self.config().advertise.port()}]},
         });
         self.ensure(SERVICES, "kubernetes", &service).await?;
+        for (name, value, description) in SYSTEM_CLASSES {
+            let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+                "value": value, "description": description});
+            self.ensure(PRIORITY_CLASSES, name, &class).await?;
+        }
         self.publish().await
     }
 

@@ -99,6 +99,7 @@ struct Inner {
     cache: Cache,
     authorizer: Arc<dyn Authorizer>,
     admission: admission::Chain,
+    quota: admission::ResourceQuota,
     outbound: Outbound,
     allocators: Allocators,
     config: Config,
@@ -138,6 +139,7 @@ impl Server {
         let inner = Inner {
             outbound: Outbound::new(cache.clone(), &registry, None),
             admission: admission::Chain::builtin(&cache),
+            quota: admission::ResourceQuota::new(cache.clone()),
             served: watch::Sender::new(Arc::new(Served {
                 discovery: Discovery::new(&registry, &config.advertise.to_string()),
                 registry,
@@ -198,6 +200,11 @@ impl Server {
 
     fn admission(&self) -> &admission::Chain {
         &self.inner.admission
+    }
+
+    /// Asked after everything else, because its yes is a charge.
+    fn quota(&self) -> &admission::ResourceQuota {
+        &self.inner.quota
     }
 
     /// For requests to webhooks and aggregated servers.

@@ -15,6 +15,7 @@ use super::alloc::Hold;
 use super::body;
 use super::error::ServerError;
 use super::versions;
+use crate::admission::Charge;
 use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, StoreError, Txn};
 
 /// How often a write that names no resourceVersion is tried again when another one was faster. Each failure means that
@@ -35,6 +36,8 @@ pub(crate) struct Put<'a> {
     pub(crate) key: Key,
     pub(crate) object: &'a Value,
     pub(crate) preconditions: Vec<(Key, Precondition)>,
+    /// What is charged for it in the same transaction.
+    pub(crate) charge: Charge,
 }
 
 impl Server {
@@ -50,13 +53,16 @@ impl Server {
         if bytes.len() > body::LIMIT {
             return Err(ApiError::too_large(body::LIMIT).into());
         }
+        let Charge { preconditions: charged, ops: charges, turn } = put.charge;
         let txn = Txn {
-            preconditions: put.preconditions,
-            ops: vec![Op::Put { key: put.key, value: Encoded { bytes, splice } }],
+            preconditions: put.preconditions.into_iter().chain(charged).collect(),
+            ops: [Op::Put { key: put.key, value: Encoded { bytes, splice } }].into_iter().chain(charges).collect(),
             durability: put.resource.durability,
             expires_after: put.resource.expires_after,
         };
         let committed = self.commit(txn, move || hold.keep()).await?;
+        // The next writer may be charged now: the cache shows this one.
+        drop(turn);
         let bytes = committed.values.into_iter().next().unwrap_or_default();
         Ok(Stored { bytes, revision: committed.revision })
     }

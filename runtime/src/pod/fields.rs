@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
 use super::Allocatable;
-use super::quantity::Quantity;
+use wherry_api::quantity::Quantity;
 use super::setup::{containers, identity};
 
 /// Why a field could not be given to a container.

@@ -218,7 +218,7 @@ impl Launch {
     }
 }
 
-fn limit(spec: &Spec, name: &str) -> Result<Option<super::quantity::Quantity>, fields::FieldError> {
+fn limit(spec: &Spec, name: &str) -> Result<Option<wherry_api::quantity::Quantity>, fields::FieldError> {
     let limits = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     limits.and_then(|limits| limits.get(name)).map(|q| fields::quantity(&q.0)).transpose()
 }

@@ -13,7 +13,6 @@ pub mod expand;
 pub mod fields;
 pub mod launch;
 pub mod manager;
-pub mod quantity;
 mod react;
 pub mod recover;
 pub mod reference;

@@ -112,7 +112,13 @@ impl Gc {
     }
 
     fn remove(&self, uid: &str) {
-        let tasks = self.graph.write().remove(uid);
+        let mut graph = self.graph.write();
+        let namespace = graph.get(uid).map(|node| node.key.namespace.clone());
+        let tasks = graph.remove(uid);
+        drop(graph);
+        if let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) {
+            self.shared.departures.tell(&namespace);
+        }
         self.enqueue(tasks);
     }
 

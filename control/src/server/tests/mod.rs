@@ -19,11 +19,13 @@ use crate::cache::Cache;
 use crate::store::Store;
 use crate::store::redb::RedbStore;
 
+mod admission;
 mod allocation;
 mod bad_input;
 mod deletion;
 mod every_kind;
 mod listing;
+mod quota;
 mod subresources;
 mod versions;
 mod watching;

@@ -8,7 +8,7 @@ use wherry_api::resource::GroupResource;
 use wherry_api::status::ApiError;
 use wherry_api::{decode, meta, object};
 
-use crate::admission::Operation;
+use crate::admission::{Charge, Operation};
 use crate::server::alloc::Hold;
 use crate::server::body::Body;
 use crate::server::call::Call;
@@ -60,7 +60,7 @@ pub(crate) async fn insert(call: &mut Call, mut object: Value, options: &WriteOp
                     return Err(exhausted(error).into());
                 }
             }
-            // The namespace changed between admission and the write: admission is asked again.
+            // The namespace or its quota changed between admission and the write: admission is asked again.
             Err(ServerError::Store(StoreError::Precondition { .. })) => {
                 call.server.cache().reached(call.server.store().revision()).await;
             }
@@ -99,14 +99,16 @@ async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions
         return Err(ApiError::already_exists(&resource, &name).into());
     }
     let hold = call.server.allocators().begin(&resource, &key, &mut object, None)?;
+    let request = call.admission(Operation::Create, &name, options.dry_run);
+    let charge = call.server.quota().charge(&request, &object, None).await?;
     if options.dry_run {
         return write::unwritten(&resource, &object, None).await;
     }
-    commit(call, &key, &object, hold).await
+    commit(call, &key, &object, hold, charge).await
 }
 
 /// Writes the object if its name is free and its namespace still is what admission saw.
-async fn commit(call: &Call, key: &Key, object: &Value, hold: Hold) -> Result<Stored, ServerError> {
+async fn commit(call: &Call, key: &Key, object: &Value, hold: Hold, charge: Charge) -> Result<Stored, ServerError> {
     let resource = &call.resource;
     let mut preconditions = vec![(key.clone(), Precondition::Absent)];
     if resource.namespaced() {
@@ -118,7 +120,7 @@ async fn commit(call: &Call, key: &Key, object: &Value, hold: Hold) -> Result<St
         };
         preconditions.push((key, Precondition::At(namespace.revision)));
     }
-    let put = Put { resource, key: key.clone(), object, preconditions };
+    let put = Put { resource, key: key.clone(), object, preconditions, charge };
     match call.server.put(put, hold).await {
         Err(ServerError::Store(StoreError::Precondition { key: failed, .. })) if failed == *key => {
             Err(ApiError::already_exists(resource, object::name(object)).into())

@@ -11,7 +11,7 @@ use wherry_api::object;
 use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
-use crate::admission::Operation;
+use crate::admission::{Charge, Operation};
 use crate::server::alloc::Hold;
 use crate::server::body::Body;
 use crate::server::call::Call;
@@ -258,7 +258,7 @@ async fn attempt(call: &Call, name: &str, options: &DeleteOptions, current: &Sto
         }
         Decision::Mark(new) => {
             let preconditions = vec![(key.clone(), Precondition::At(current.revision))];
-            let put = Put { resource, key, object: &new, preconditions };
+            let put = Put { resource, key, object: &new, preconditions, charge: Charge::default() };
             Ok(Outcome::Waiting(call.server.put(put, Hold::default()).await?))
         }
     }

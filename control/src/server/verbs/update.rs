@@ -124,6 +124,10 @@ async fn retry(
         let old = versions::tree(&call.resource, &current).await?;
         let new = change(&old)?;
         match attempt(call, rules, options, &current, &old, new).await {
+            // A quota changed between admission and the write: admission is asked again.
+            Err(ServerError::Store(StoreError::Precondition { key, .. })) if key != call.key() => {
+                call.server.cache().reached(call.server.store().revision()).await;
+            }
             Err(ServerError::Store(StoreError::Precondition { actual: Some(record), .. })) => {
                 current = Stored { bytes: record.value, revision: record.revision };
             }
@@ -159,6 +163,8 @@ async fn attempt(
         validate(call, part, &new, old)?;
     }
     call.admit(Operation::Update, &name, Some(&new), Some(old), options.dry_run).await?;
+    let request = call.admission(Operation::Update, &name, options.dry_run);
+    let charge = call.server.quota().charge(&request, &new, Some(old)).await?;
     if options.dry_run {
         return write::unwritten(&resource, &new, Some(current.revision)).await;
     }
@@ -167,7 +173,7 @@ async fn attempt(
         return write::unwritten(&resource, &new, Some(revision)).await;
     }
     let preconditions = vec![(key.clone(), Precondition::At(current.revision))];
-    call.server.put(Put { resource: &resource, key, object: &new, preconditions }, hold).await
+    call.server.put(Put { resource: &resource, key, object: &new, preconditions, charge }, hold).await
 }
 
 async fn prepare(

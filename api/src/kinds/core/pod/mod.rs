@@ -50,7 +50,6 @@ impl Strategy for PodStrategy {
             fill(spec, "serviceAccountName", "default");
         }
         scheduling::default_tolerations(spec);
-        scheduling::default_priority(spec);
     }
 
     fn default(&self, pod: &mut Value) {
@@ -140,7 +139,6 @@ mod tests {
         let spec = &pod["spec"];
         assert_eq!((&spec["serviceAccountName"], &spec["serviceAccount"]), (&json!("default"), &json!("default")));
         assert_eq!(spec["tolerations"].as_array().map(Vec::len), Some(2));
-        assert_eq!(spec["priority"], json!(0));
         let mut errors = ErrorList::default();
         PodStrategy.validate(&pod, &mut errors);
         assert!(errors.is_empty(), "{errors:?}");

@@ -2,6 +2,7 @@
 //!
 //! Defaults are idempotent. Rules judge a defaulted spec and speak with Kubernetes' paths and texts.
 
+pub mod access;
 mod containers;
 mod env;
 mod handlers;

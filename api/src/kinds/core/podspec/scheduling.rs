@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::field::{ErrorKind, ErrorList, FieldError, Path};
 use crate::kinds::apps::template::validate_selector;
-use crate::kinds::tree::{fill, int, list, object, set, some, text};
+use crate::kinds::tree::{int, list, object, set, some, text};
 use crate::meta::{names, push_all};
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
@@ -219,17 +219,6 @@ fn validate_spread(constraint: &Value, path: &Path, errors: &mut ErrorList) {
     if let Some(selector) = some(constraint, "/labelSelector") {
         validate_selector(selector, &path.child("labelSelector"), errors);
     }
-}
-
-/// The priority of a pod on creation: that of its class, of which there are the two built-in ones.
-pub fn default_priority(spec: &mut Value) {
-    let priority = match text(spec, "/priorityClassName") {
-        "system-node-critical" => 2_000_001_000,
-        "system-cluster-critical" => 2_000_000_000,
-        _ => 0,
-    };
-    set(spec, "priority", priority);
-    fill(spec, "preemptionPolicy", "PreemptLowerPriority");
 }
 
 /// A pod with gates is shown as such from its creation.

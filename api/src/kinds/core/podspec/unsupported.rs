@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::CONTAINER_LISTS;
+use super::{CONTAINER_LISTS, access};
 use crate::field::Path;
 use crate::kinds::tree::{is_true, list, map, some, text};
 
@@ -25,16 +25,17 @@ const PROBES: &str = "probes are not run yet: the container counts as healthy an
 pub fn unsupported(spec: &Value) -> Vec<Unsupported> {
     let mut found = Found(Vec::new());
     found.of_pod(spec);
-    for (index, _) in list(spec, "/volumes").iter().enumerate() {
+    // Nobody asked for the account's token, which admission mounts: the pod runs without.
+    let volumes = list(spec, "/volumes").iter().enumerate().filter(|(_, volume)| !access::is_access(volume));
+    for (index, _) in volumes {
         found.blocking(Path::new("volumes").index(index), "volumes are not supported yet");
     }
-    for (field, why) in [
-        ("initContainers", "init containers are not supported yet"),
-        ("ephemeralContainers", "ephemeral containers are not supported yet"),
-    ] {
-        if !list(spec, &format!("/{field}")).is_empty() {
-            found.blocking(Path::new(field), why);
-        }
+    if given(spec, "initContainers") {
+        found.blocking(Path::new("initContainers"), "init containers are not supported yet");
+    }
+    // They come to a pod that runs, and it goes on without.
+    if given(spec, "ephemeralContainers") {
+        found.ignored(Path::new("ephemeralContainers"), "ephemeral containers are not supported yet");
     }
     for field in CONTAINER_LISTS {
         for (index, container) in list(spec, &format!("/{field}")).iter().enumerate() {
@@ -202,5 +203,13 @@ mod tests {
                 ("containers[0].securityContext.privileged".to_owned(), true),
             ]
         );
+    }
+
+    #[test]
+    fn the_token_that_admission_mounts_stops_no_pod_and_a_volume_like_it_does() {
+        let mut spec = json!({"containers": [{"name": "a"}], "volumes": [access::new_volume("kube-api-access-x")]});
+        assert_eq!(fields(&spec), []);
+        spec["volumes"][0]["name"] = json!("mine");
+        assert_eq!(fields(&spec), [("volumes[0]".to_owned(), true)]);
     }
 }
