@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
 use super::Allocatable;
-use wherry_api::quantity::Quantity;
 use super::setup::{containers, identity};
+use wherry_api::quantity::Quantity;
 
 /// Why a field could not be given to a container.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,5 +96,5 @@ pub fn resource(
 
 /// Parses a quantity of the spec.
 pub fn quantity(text: &str) -> Result<Quantity, FieldError> {
-    text.parse().map_err(|()| FieldError::Quantity(text.to_owned()))
+    text.parse().map_err(|_| FieldError::Quantity(text.to_owned()))
 }
