@@ -74,11 +74,12 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Reads `Accept`, `Accept-Encoding`, `pretty` and `includeObject`. Error: 406.
-pub(crate) fn accepted(headers: &HeaderMap, query: &Query) -> Result<Accepted, ApiError> {
+/// Reads `Accept`, `Accept-Encoding`, `pretty` and `includeObject`; `transforms`: whether there is more than the object
+/// itself (not for a review, which has no metadata). Error: 406.
+pub(crate) fn accepted(headers: &HeaderMap, query: &Query, transforms: bool) -> Result<Accepted, ApiError> {
     let include = include_object(query)?;
     let header = joined(headers, &ACCEPT);
-    let form = if header.trim().is_empty() { Form::Object } else { best(&header, include)? };
+    let form = if header.trim().is_empty() { Form::Object } else { best(&header, include, transforms)? };
     let pretty = match query.flag("pretty").unwrap_or(Some(true)) {
         Some(asked) => asked,
         None => browser(headers),
@@ -95,15 +96,15 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
 /// Whether JSON, without a transformation, is among what the client accepts.
 pub(crate) fn accepts_json(headers: &HeaderMap) -> bool {
     let header = joined(headers, &ACCEPT);
-    header.trim().is_empty() || best(&header, IncludeObject::default()).is_ok()
+    header.trim().is_empty() || best(&header, IncludeObject::default(), true).is_ok()
 }
 
-fn best(header: &str, include: IncludeObject) -> Result<Form, ApiError> {
+fn best(header: &str, include: IncludeObject, transforms: bool) -> Result<Form, ApiError> {
     let mut ranges: Vec<Range<'_>> = header.split(',').map(Range::parse).filter(|r| r.quality > 0.0).collect();
     ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
     ranges
         .iter()
-        .find_map(|r| r.form(include))
+        .find_map(|r| r.form(include).filter(|form| transforms || *form == Form::Object))
         .ok_or_else(|| ApiError::not_acceptable("only the following media types are accepted: application/json"))
 }
 
@@ -165,7 +166,7 @@ mod tests {
     fn form(accept: &'static str) -> Result<Form, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        accepted(&headers, &Query::default()).map(|a| a.form).map_err(|e| e.code)
+        accepted(&headers, &Query::default(), true).map(|a| a.form).map_err(|e| e.code)
     }
 
     const TABLE: Form = Form::Table { version: "v1", include: IncludeObject::Metadata };
@@ -186,6 +187,16 @@ mod tests {
         ] {
             assert_eq!(form(accept), wanted, "{accept}");
         }
+    }
+
+    #[test]
+    fn what_has_no_metadata_is_no_table() {
+        let asked = |accept: &'static str| {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            accepted(&headers, &Query::default(), false).map(|a| a.form).map_err(|e| e.code)
+        };
+        assert_eq!(asked("application/json;as=Table;v=v1;g=meta.k8s.io"), Err(406));
+        assert_eq!(asked("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), Ok(Form::Object));
     }
 
     #[test]

@@ -132,8 +132,8 @@ async fn resource(
     let (parts, body) = request.into_parts();
     let accepted = match info.subresource.as_str() {
         // A log is text, whatever is accepted.
-        "log" => negotiate::accepted(&http::HeaderMap::new(), &query)?,
-        _ => negotiate::accepted(&parts.headers, &query)?,
+        "log" => negotiate::accepted(&http::HeaderMap::new(), &query, true)?,
+        _ => negotiate::accepted(&parts.headers, &query, resource.stored())?,
     };
     let mut call = Call {
         server: server.clone(),
