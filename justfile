@@ -26,11 +26,15 @@ deny:
 
 # Shell scripts parse
 scripts:
-    bash -n .ci/run examples-wasm/build.sh
+    bash -n .ci/run examples-wasm/build.sh fuzz/run
 
 # The tests
 test:
     cargo test --workspace --locked
+
+# Each fuzz target for some seconds; needs cargo-fuzz
+fuzz SECONDS="60":
+    fuzz/run {{SECONDS}}
 
 # The promises, each against its peer in the same run; slow, needs wrk and, for the peers, wasmtime and docker.io
 bench *ARGS:

@@ -104,6 +104,31 @@ proptest! {
     }
 
     #[test]
+    fn both_forms_of_a_selector_match_the_same(
+        want in proptest::collection::vec(("[a-c]", 0..4_usize, proptest::collection::vec("[x-z]{1,2}", 1..3)), 0..4),
+        have in proptest::collection::btree_map("[a-c]", "[x-z]{1,2}", 0..4),
+    ) {
+        let operators = ["In", "NotIn", "Exists", "DoesNotExist"];
+        let expressions: Vec<serde_json::Value> = want
+            .iter()
+            .map(|(key, operator, values)| {
+                let values: &[String] = if *operator < 2 { values } else { &[] };
+                serde_json::json!({"key": key, "operator": operators[*operator], "values": values})
+            })
+            .collect();
+        let selector = LabelSelector::from_object(&serde_json::json!({ "matchExpressions": expressions })).unwrap();
+        let parsed = LabelSelector::parse(&selector.to_string()).unwrap();
+        let matches = |selector: &LabelSelector| selector.matches(|key| have.get(key).map(String::as_str));
+        let wanted = want.iter().all(|(key, operator, values)| match (operator, have.get(key)) {
+            (0, label) => label.is_some_and(|label| values.contains(label)),
+            (1, label) => label.is_none_or(|label| !values.contains(label)),
+            (2, label) => label.is_some(),
+            (_, label) => label.is_none(),
+        });
+        prop_assert_eq!((matches(&selector), matches(&parsed)), (wanted, wanted));
+    }
+
+    #[test]
     fn any_field_value_survives_escaping(value in "\\PC{0,12}") {
         let pods = Descriptor::of::<Pod>();
         let text = format!("metadata.name={}", escape(&value));

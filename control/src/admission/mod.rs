@@ -17,6 +17,8 @@ use crate::cache::Cache;
 mod default_storage_class;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod notes;
+mod pod_security;
 mod priority;
 mod requester;
 mod resource_quota;
@@ -27,6 +29,8 @@ mod tolerations;
 pub use default_storage_class::DefaultStorageClass;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
+pub use notes::Notes;
+pub use pod_security::PodSecurity;
 pub use priority::Priority;
 pub use requester::Requester;
 pub use resource_quota::{Charge, ResourceQuota};
@@ -54,6 +58,8 @@ pub struct Request<'a> {
     pub user: &'a UserInfo,
     pub operation: Operation,
     pub dry_run: bool,
+    /// For what a plugin tells besides its verdict.
+    pub notes: &'a Notes,
 }
 
 impl Request<'_> {
@@ -103,6 +109,7 @@ impl Chain {
             Box::new(Requester),
             Box::new(RuntimeClass::new(cache.clone())),
             Box::new(DefaultStorageClass::new(cache.clone())),
+            Box::new(PodSecurity::new(cache.clone())),
         ])
     }
 

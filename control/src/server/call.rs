@@ -15,7 +15,7 @@ use super::error::ServerError;
 use super::negotiate::{self, Accepted};
 use super::query::Query;
 use super::request::RequestInfo;
-use crate::admission::{Operation, Request};
+use crate::admission::{Notes, Operation, Request};
 use crate::auth::{Attributes, Decision, UserInfo};
 use crate::store::Key;
 
@@ -32,6 +32,8 @@ pub(crate) struct Call {
     pub(crate) attributes: Attributes,
     /// Sent to the client as `Warning` headers.
     pub(crate) warnings: Vec<String>,
+    /// What admission has to tell.
+    pub(crate) notes: Notes,
 }
 
 impl Call {
@@ -84,6 +86,7 @@ impl Call {
             user: &self.user,
             operation,
             dry_run,
+            notes: &self.notes,
         }
     }
 }

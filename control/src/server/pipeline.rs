@@ -27,6 +27,7 @@ use super::request::RequestInfo;
 use super::route::Route;
 use super::subresources::{self, View};
 use super::verbs::{create, delete, deletecollection, get, list, patch, update, watch};
+use crate::admission::Notes;
 use crate::auth::{Attributes, Decision, UserInfo};
 
 /// Names a request in the log and in its answer, as Kubernetes does.
@@ -145,9 +146,11 @@ async fn resource(
         user,
         attributes,
         warnings: Vec::new(),
+        notes: Notes::default(),
     };
     // Boxed: the verbs' futures are large, and few of them are polled at a time.
     let answer = dispatch(&mut call, body).boxed().await;
+    call.warnings.extend(call.notes.take_warnings());
     let mut response = answer.or_else(|failure| match failure {
         // Warnings are as useful beside an error.
         ServerError::Api(error) if !call.warnings.is_empty() => Ok(error::respond(&error.into())),

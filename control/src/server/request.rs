@@ -149,6 +149,36 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_path_that_is_built_is_read_back(
+            group in "[a-z]{0,3}", resource in "[a-z]{1,6}", namespace in "[^/]{0,4}", name in "[^/]{0,4}",
+            subresource in "[a-z]{0,4}",
+        ) {
+            prop_assume!(resource != "watch" && resource != "namespaces");
+            let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+            let mut path = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
+            if !namespace.is_empty() {
+                path += &format!("/namespaces/{}", encode(&namespace));
+            }
+            path += &format!("/{resource}");
+            let named = !name.is_empty();
+            if named {
+                path += &format!("/{}", encode(&name));
+            }
+            let subresource = if named { subresource } else { String::new() };
+            if !subresource.is_empty() {
+                path += &format!("/{subresource}");
+            }
+            // After a namespace's name these are its own paths, not collections in it.
+            prop_assume!(!matches!(resource.as_str(), "status" | "finalize"));
+            let info = RequestInfo::parse(&Method::GET, &path, false).unwrap();
+            prop_assert_eq!(info.verb, if named { "get" } else { "list" });
+            prop_assert_eq!(
+                (info.group, info.resource, info.namespace, info.name, info.subresource, info.rest),
+                (group, resource, namespace, name, subresource, String::new())
+            );
+        }
+
+        #[test]
         fn no_path_breaks_the_parser(path in "/(api|apis|watch|namespaces|[a-z%/]{0,4}){0,8}") {
             let _ = RequestInfo::parse(&Method::GET, &path, true);
         }

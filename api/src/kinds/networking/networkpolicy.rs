@@ -133,7 +133,7 @@ fn validate_block(block: &Value, path: &Path, errors: &mut ErrorList) {
     for (index, except) in list(block, "/except").iter().filter_map(Value::as_str).enumerate() {
         let path = path.child("except").index(index);
         if let Some(inner) = cidr::validate_legacy(except, &path, errors)
-            && !range.strictly_contains(inner)
+            && !cidr::strictly_contains(range, inner)
         {
             errors.invalid(&path, &json!(except), "must be a strict subset of `cidr`");
         }

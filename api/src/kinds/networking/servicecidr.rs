@@ -3,7 +3,8 @@
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde_json::{Value, json};
 
-use super::cidr::{self, Cidr};
+use super::cidr;
+use crate::cel::net::Cidr;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::check::{self, strings};
@@ -24,6 +25,11 @@ pub fn descriptor() -> Descriptor {
         .strategy(ServiceCidrStrategy)
 }
 
+/// Whether a range is one of IPv4; `None` if it is no range.
+fn family(range: &str) -> Option<bool> {
+    Cidr::parse(range).map(|cidr| cidr.address.is_ipv4())
+}
+
 #[derive(Debug)]
 struct ServiceCidrStrategy;
 
@@ -35,7 +41,7 @@ impl Strategy for ServiceCidrStrategy {
             [] => return errors.required(&path, "at least one CIDR required"),
             [_] => {}
             [first, second] => {
-                let families = (Cidr::parse(first).map(Cidr::is_v4), Cidr::parse(second).map(Cidr::is_v4));
+                let families = (family(first), family(second));
                 if families.0.is_some() && families.0 == families.1 {
                     let why =
                         "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";

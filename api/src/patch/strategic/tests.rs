@@ -173,6 +173,23 @@ proptest! {
     }
 
     #[test]
+    fn an_order_that_names_every_item_is_the_order_of_the_result(object in names(), patch in names(), seed in any::<u64>()) {
+        let (object, patch) = (list(&object, false), list(&patch, false));
+        let merged = pod(object.clone(), patch.clone());
+        let name = |item: &Value| item["name"].as_str().unwrap().to_owned();
+        let mut order: Vec<String> = merged["spec"]["containers"].as_array().unwrap().iter().map(name).collect();
+        // Any permutation will do; this one is found from the seed alone.
+        order.sort_by_key(|name| seed.rotate_left(name.parse::<u32>().unwrap() * 7));
+        let mut ordered = patch["spec"]["containers"].as_array().unwrap().clone();
+        ordered.sort_by_key(|item| order.iter().position(|n| *n == name(item)));
+        let keys: Vec<Value> = order.iter().map(|name| json!({"name": name})).collect();
+        let patch = json!({"spec": {"$setElementOrder/containers": keys, "containers": ordered}});
+        let result = pod(object, patch);
+        let result: Vec<String> = result["spec"]["containers"].as_array().unwrap().iter().map(name).collect();
+        prop_assert_eq!(result, order);
+    }
+
+    #[test]
     fn an_empty_patch_changes_nothing(object in names()) {
         let object = list(&object, false);
         prop_assert_eq!(pod(object.clone(), json!({})), object);

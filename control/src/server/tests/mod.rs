@@ -25,6 +25,7 @@ mod bad_input;
 mod deletion;
 mod every_kind;
 mod listing;
+mod pod_security;
 mod quota;
 mod subresources;
 mod versions;
