@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,12 @@ const RESUME: Duration = Duration::from_secs(10);
 /// How long requests in flight have.
 const REQUESTS: Duration = Duration::from_secs(5);
 
+/// Files that say how the server is secured.
+#[derive(Debug, Default)]
+pub struct Security {
+    pub encryption: Option<PathBuf>,
+}
+
 /// The running process.
 #[derive(Debug)]
 pub struct Stack {
@@ -37,11 +44,18 @@ pub struct Stack {
 
 impl Stack {
     /// Starts server and node. `slot` is the part of 127.0.0.0/8 that the cluster uses.
-    pub async fn start(data: &DataDir, listen: SocketAddr, node_name: &str, slot: Slot) -> anyhow::Result<Self> {
+    pub async fn start(
+        data: &DataDir,
+        listen: SocketAddr,
+        node_name: &str,
+        slot: Slot,
+        security: Security,
+    ) -> anyhow::Result<Self> {
         let services = slot.services().to_string().parse().context("the range of Service addresses is not one")?;
         // The engine reserves address space and probes the machine, which takes a while: beside the server's start.
         let engine = tokio::task::spawn_blocking(Engine::new);
-        let plane = ControlPlane::start(Config::new(data.path(), listen, services)).await?;
+        let config = Config { encryption: security.encryption, ..Config::new(data.path(), listen, services) };
+        let plane = ControlPlane::start(config).await?;
         let engine = engine.await.context("the WebAssembly engine's start was interrupted")??;
         let node = start_node(&plane, data, node_name, slot, engine).await?;
         Ok(Self { plane, node })

@@ -22,6 +22,7 @@ use crate::auth::authorize::Chain;
 use crate::auth::files::private_dir;
 use crate::auth::node::NodeAuthorizer;
 use crate::auth::pki::{Identity, Pki, PkiError, ServerNames};
+use crate::auth::rbac::Rbac;
 use crate::auth::tokens::{TokenError, Tokens};
 use crate::auth::{Authorizer, MASTERS, UserInfo, kubeconfig};
 use crate::cache::{Cache, CacheError};
@@ -36,6 +37,7 @@ use crate::server::health::{Check, Health};
 use crate::server::listen::{Bound, Listen, ListenError, Listener};
 use crate::server::metrics::{Metrics, Number, count};
 use crate::server::{self, Server};
+use crate::store::encrypted::{ConfigError, EncryptedStore, Encryption};
 use crate::store::redb::RedbStore;
 use crate::store::{Key, Store, StoreError};
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// The cluster's name in kubeconfigs.
     pub cluster: String,
+    /// An `EncryptionConfiguration`: what is encrypted on disk, and with which keys.
+    pub encryption: Option<PathBuf>,
 }
 
 impl Config {
@@ -74,6 +78,7 @@ impl Config {
             service_range,
             node_ports: 30_000..=32_767,
             cluster: "wherry".to_owned(),
+            encryption: None,
         }
     }
 }
@@ -91,6 +96,8 @@ pub enum PlaneError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Encryption(#[from] ConfigError),
     #[error("the watch cache cannot be filled")]
     Cache(#[from] CacheError),
     #[error(transparent)]
@@ -150,13 +157,14 @@ impl ControlPlane {
         if advertise.ip() == IN_CLUSTER {
             bound = bound.also(IN_CLUSTER).await?;
         }
-        let Opened { store, pki } = open(&config.data_dir).await?;
+        let Opened { engine, encryption, pki } = open(&config).await?;
+        let store: Arc<dyn Store> = Arc::new(EncryptedStore::open(engine, encryption).await?);
         let registry = Registry::builtin();
         let cache = Cache::start(Arc::clone(&store), &registry).await?;
-        let tokens = Tokens::new(pki.token_key_pem(), cache.clone())?;
+        let tokens = Tokens::with_older(pki.token_key_pem(), pki.older_token_keys(), cache.clone())?;
         let authenticator = Authenticator::new(pki.ca_der(), Arc::clone(&tokens))?;
         let nodes = NodeAuthorizer::new(cache.clone(), registry.clone());
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(nodes));
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(nodes, Rbac::new(cache.clone())));
         let images = open_images(&config.data_dir, Arc::clone(&authorizer)).await?;
         let flags = Flags::default();
         let queues = reconcile::Metrics::default();
@@ -172,6 +180,7 @@ impl ControlPlane {
         };
         let server = Server::new(registry, Arc::clone(&store), cache, Arc::clone(&authorizer), server_config).await?;
         server.bootstrap().await?;
+        server.bootstrap_roles().await?;
         flags.bootstrapped.store(true, Ordering::Release);
 
         let listen = Listen {
@@ -188,8 +197,12 @@ impl ControlPlane {
         let client_for = |user| client::in_process(Arc::new(server.clone()), user);
         let client = client_for(UserInfo::controller_manager());
         let shared = Shared::with_metrics(client, &queues);
-        let controllers_config =
-            controllers::Config { metrics: queues, ..controllers::Config::new(pki.ca_pem().to_owned()) };
+        let controllers_config = controllers::Config {
+            metrics: queues,
+            signer: Some(Arc::clone(&pki)),
+            tokens: Some(Arc::clone(&tokens)),
+            ..controllers::Config::new(pki.ca_pem().to_owned())
+        };
         let controllers = controllers::start(Arc::clone(&shared), controllers_config);
         let scheduler = scheduler::start(client_for(UserInfo::scheduler()), Arc::clone(&shared));
         let tasks = background(&server, &shared, flags.synced);
@@ -286,18 +299,20 @@ struct Flags {
 }
 
 struct Opened {
-    store: Arc<dyn Store>,
+    engine: Arc<dyn Store>,
+    encryption: Encryption,
     pki: Arc<Pki>,
 }
 
 /// Opens what blocks, on a thread for it.
-async fn open(data_dir: &Path) -> Result<Opened, PlaneError> {
-    let dir = data_dir.to_owned();
+async fn open(config: &Config) -> Result<Opened, PlaneError> {
+    let (dir, encryption) = (config.data_dir.clone(), config.encryption.clone());
     tokio::task::spawn_blocking(move || {
+        let encryption = encryption.as_deref().map(Encryption::read).transpose()?.unwrap_or_default();
         private_dir(&dir).map_err(|source| PlaneError::DataDir { path: dir.clone(), source })?;
-        let store: Arc<dyn Store> = Arc::new(RedbStore::open(&dir.join("state"))?);
+        let engine: Arc<dyn Store> = Arc::new(RedbStore::open(&dir.join("state"))?);
         let pki = Pki::open(&dir.join("pki"))?;
-        Ok(Opened { store, pki })
+        Ok(Opened { engine, encryption, pki })
     })
     .await?
 }

@@ -50,6 +50,9 @@ pub struct Up {
     /// How pods are connected
     #[arg(long, value_enum, default_value_t)]
     network: Network,
+    /// An EncryptionConfiguration (apiserver.config.k8s.io/v1): what is encrypted on disk, and with which keys
+    #[arg(long, value_name = "FILE")]
+    encryption_config: Option<PathBuf>,
     /// A manifest to apply: a file, a folder, or `-` for standard input; repeatable
     #[arg(short, long, value_name = "FILE")]
     filename: Vec<String>,
@@ -82,7 +85,8 @@ impl Up {
         let slot = claim_slot(&data).await?;
 
         let step = progress.step("server");
-        let stack = stack::Stack::start(&data, self.listen, &node_name, slot).await?;
+        let security = stack::Security { encryption: self.encryption_config.clone() };
+        let stack = stack::Stack::start(&data, self.listen, &node_name, slot, security).await?;
         step.done(&format!("https://{}, node {node_name}", stack.address()));
 
         let outcome = tokio::select! {

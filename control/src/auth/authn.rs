@@ -52,11 +52,7 @@ pub struct Authenticator {
 
 impl Authenticator {
     pub fn new(ca: &CertificateDer<'static>, tokens: Arc<Tokens>) -> Result<Self, AuthnError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone()).map_err(AuthnError::Authority)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Self { tokens, verifier })
+        Ok(Self { tokens, verifier: client_verifier(ca)? })
     }
 
     /// What the TLS handshake uses: asks for a certificate and checks only that the peer holds its key.
@@ -67,13 +63,7 @@ impl Authenticator {
     /// Judges a connection's certificate chain, once.
     pub fn peer(&self, chain: Option<&[CertificateDer<'_>]>) -> Peer {
         let Some((end, intermediates)) = chain.and_then(<[_]>::split_first) else { return Peer::None };
-        match self.verifier.verify_client_cert(end, intermediates, UnixTime::now()) {
-            Ok(_) => certificate_user(end).unwrap_or(Peer::Bad),
-            Err(error) => {
-                tracing::debug!(%error, "a client certificate was not accepted");
-                Peer::Bad
-            }
-        }
+        judge(&*self.verifier, end, intermediates)
     }
 
     /// The user of a request: the certificate's, else the token's, else anonymous. 401 if credentials were shown and
@@ -97,6 +87,28 @@ impl Authenticator {
     /// The tokens that this authenticator believes.
     pub fn tokens(&self) -> &Arc<Tokens> {
         &self.tokens
+    }
+}
+
+/// Judges the certificates that an authority signed.
+pub(super) fn client_verifier(ca: &CertificateDer<'static>) -> Result<Arc<dyn ClientCertVerifier>, AuthnError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone()).map_err(AuthnError::Authority)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?)
+}
+
+pub(super) fn judge(
+    verifier: &dyn ClientCertVerifier,
+    end: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Peer {
+    match verifier.verify_client_cert(end, intermediates, UnixTime::now()) {
+        Ok(_) => certificate_user(end).unwrap_or(Peer::Bad),
+        Err(error) => {
+            tracing::debug!(%error, "a client certificate was not accepted");
+            Peer::Bad
+        }
     }
 }
 

@@ -1,37 +1,57 @@
-//! The chain of authorizers: the first that allows, decides; the last denial is what the client reads.
+//! The chain of authorizers: the first that allows, decides; the denials are what the client reads.
 //!
-//! Administrators may do everything; nodes what concerns their own pods; the scheduler and the controllers what their
-//! tables say; everybody else reads discovery and asks about themselves. Role-based rules will join the chain here.
+//! Administrators may do everything; nodes what concerns their own pods; everybody what roles say. Writes of roles,
+//! bindings and certificate requests are judged by their contents too.
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 use super::node::NodeAuthorizer;
-use super::rules::{self, Rule};
-use super::{Attributes, Authorizer, Decision, MASTERS, UserInfo};
+use super::rbac::{Rbac, Rules, escalation};
+use super::{Attributes, Authorizer, Decision, MASTERS, Refusal, UserInfo, certificates};
 
 /// The server's authorizer.
 #[derive(Debug)]
 pub struct Chain {
     nodes: NodeAuthorizer,
+    rbac: Rbac,
 }
 
 impl Chain {
-    pub fn new(nodes: NodeAuthorizer) -> Self {
-        Self { nodes }
+    pub fn new(nodes: NodeAuthorizer, rbac: Rbac) -> Self {
+        Self { nodes, rbac }
     }
 }
 
 #[async_trait]
 impl Authorizer for Chain {
     async fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
-        if user.in_group(MASTERS) || everybody(user, attributes) || component(user, attributes) {
+        if user.in_group(MASTERS) {
             return Decision::Allow;
         }
-        match user.node_name() {
+        let node = match user.node_name() {
             Some(node) => self.nodes.authorize(node, attributes).await,
             None => Decision::Deny(String::new()),
+        };
+        match (node, self.rbac.authorize(user, attributes)) {
+            (Decision::Allow, _) | (_, Decision::Allow) => Decision::Allow,
+            (Decision::Deny(one), Decision::Deny(two)) => {
+                let reasons: Vec<String> = [one, two].into_iter().filter(|reason| !reason.is_empty()).collect();
+                Decision::Deny(reasons.join("\n"))
+            }
         }
+    }
+
+    async fn reason(&self, user: &UserInfo, attributes: &Attributes) -> String {
+        self.rbac.reason(user, attributes).unwrap_or_default()
+    }
+
+    async fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {
+        let mut rules = self.rbac.rules_for(user, namespace);
+        if user.node_name().is_some() {
+            rules.errors.push("node authorizer does not support user rule resolution".to_owned());
+        }
+        rules
     }
 
     async fn admit(
@@ -40,30 +60,15 @@ impl Authorizer for Chain {
         attributes: &Attributes,
         new: Option<&Value>,
         old: Option<&Value>,
-    ) -> Decision {
-        match user.node_name() {
-            Some(node) if !user.in_group(MASTERS) => self.nodes.admit(node, attributes, new, old),
-            _ => Decision::Allow,
+    ) -> Result<(), Refusal> {
+        if let Some(node) = user.node_name().filter(|_| !user.in_group(MASTERS))
+            && let Decision::Deny(reason) = self.nodes.admit(node, attributes, new, old)
+        {
+            return Err(Refusal::Forbidden(reason));
         }
+        certificates::check(self, user, attributes, new, old).await?;
+        escalation::check(&self.rbac, self, user, attributes, new, old).await
     }
-}
-
-fn everybody(user: &UserInfo, attributes: &Attributes) -> bool {
-    rules::public_path(attributes)
-        || (user.in_group(super::AUTHENTICATED)
-            && (rules::discovery_path(attributes) || any(rules::EVERYBODY, attributes)))
-}
-
-fn component(user: &UserInfo, attributes: &Attributes) -> bool {
-    match user.name.as_str() {
-        "system:kube-scheduler" => any(rules::SCHEDULER, attributes),
-        "system:kube-controller-manager" => any(rules::CONTROLLERS, attributes),
-        _ => false,
-    }
-}
-
-fn any(rules: &[Rule], attributes: &Attributes) -> bool {
-    rules.iter().any(|rule| rule.allows(attributes))
 }
 
 #[cfg(test)]
@@ -72,6 +77,7 @@ mod tests {
 
     use super::*;
     use crate::auth::fixture::Fixture;
+    use crate::auth::rbac::defaults;
 
     /// `verb group/resource[/subresource] namespace/name [fieldSelector]`; the core group is empty. `METHOD PATH` is no
     /// resource's.
@@ -97,6 +103,9 @@ mod tests {
 
     async fn chain() -> (Fixture, Chain) {
         let fixture = Fixture::new().await;
+        for object in defaults::all() {
+            fixture.put_object(&object).await;
+        }
         for (name, node) in [("mine", "n1"), ("other", "n2")] {
             let spec = json!({
                 "nodeName": node, "serviceAccountName": format!("{name}-account"),
@@ -106,7 +115,8 @@ mod tests {
             fixture.put("Pod", "web", name, spec).await;
         }
         let nodes = NodeAuthorizer::new(fixture.cache.clone(), fixture.registry.clone());
-        (fixture, Chain::new(nodes))
+        let rbac = Rbac::new(fixture.cache.clone());
+        (fixture, Chain::new(nodes, rbac))
     }
 
     async fn check(chain: &Chain, user: &UserInfo, allowed: bool, requests: &[&str]) {
@@ -206,6 +216,8 @@ mod tests {
                 "update coordination.k8s.io/leases kube-node-lease/n1",
                 "create /events web/",
                 "get images.wherry.dev/images web/app",
+                "create certificates.k8s.io/certificatesigningrequests",
+                "update storage.k8s.io/csinodes /n1",
             ],
         )
         .await;
@@ -225,10 +237,15 @@ mod tests {
                 "get /pods web/other",
                 "patch /pods/status web/other",
                 "delete /pods web/other",
-                "create /pods web/",
                 "update /pods web/mine",
                 "get /secrets web/other-secret",
                 "get /secrets other/mine-secret",
+                "get /persistentvolumeclaims web/any",
+                "get /persistentvolumes /any",
+                "update storage.k8s.io/csinodes /n2",
+                "get storage.k8s.io/volumeattachments /any",
+                "get resource.k8s.io/resourceclaims web/any",
+                "list resource.k8s.io/resourceslices /",
                 "list /secrets web/",
                 "update /secrets web/mine-secret",
                 "get /configmaps web/other-map",
@@ -284,6 +301,11 @@ mod tests {
         let node = UserInfo::node("n1");
         let object = |name: &str, label: &str| json!({"metadata": {"name": name, "labels": {label: "x"}}});
         let lease = "create coordination.k8s.io/leases kube-node-lease/";
+        let mirror = |spec: Value| {
+            let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": true});
+            json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}, "ownerReferences": [owner]},
+                "spec": spec})
+        };
         let token = |uid: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "mine", "uid": uid}}});
         for (text, new, old, allowed) in [
             ("create /nodes", object("n1", "kubernetes.io/hostname"), None, true),
@@ -301,12 +323,22 @@ mod tests {
             (lease, object("n2", "a"), None, false),
             ("update /pods/status web/other", json!({}), Some(json!({"spec": {"nodeName": "n2"}})), false),
             ("update /pods/status web/mine", json!({}), Some(json!({"spec": {"nodeName": "n1"}})), true),
+            (
+                "update /pods/status web/mine",
+                json!({"metadata": {"labels": {"a": "b"}}}),
+                Some(json!({"spec": {"nodeName": "n1"}})),
+                false,
+            ),
+            ("create /pods web/", json!({"spec": {"nodeName": "n1"}}), None, false),
+            ("create /pods web/", mirror(json!({"nodeName": "n1"})), None, true),
+            ("create /pods web/", mirror(json!({"nodeName": "n2"})), None, false),
+            ("create /pods web/", mirror(json!({"nodeName": "n1", "imagePullSecrets": [{"name": "s"}]})), None, false),
             ("create /serviceaccounts/token web/mine-account", token("mine-uid"), None, true),
             ("create /serviceaccounts/token web/mine-account", token("old-uid"), None, false),
             ("create /serviceaccounts/token web/mine-account", json!({"spec": {}}), None, false),
         ] {
             let decision = chain.admit(&node, &request(text), Some(&new), old.as_ref()).await;
-            assert_eq!(decision.allowed(), allowed, "{text}: {new}: {decision:?}");
+            assert_eq!(decision.is_ok(), allowed, "{text}: {new}: {decision:?}");
         }
     }
 }

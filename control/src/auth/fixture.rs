@@ -34,6 +34,22 @@ impl Fixture {
         Key::new(&resource.group_resource(), namespace, name)
     }
 
+    fn key_of(&self, object: &Value) -> Key {
+        let resource = self.registry.by_kind(object::api_version(object), object::kind(object)).unwrap();
+        let namespace = if resource.namespaced() { object::namespace(object) } else { "" };
+        Key::new(&resource.group_resource(), namespace, object::name(object))
+    }
+
+    /// Stores a finished object of any kind.
+    pub(crate) async fn put_object(&self, object: &Value) {
+        let (bytes, splice) = object::encode(object);
+        self.commit(Op::Put { key: self.key_of(object), value: Encoded { bytes, splice } }).await;
+    }
+
+    pub(crate) async fn remove_object(&self, object: &Value) {
+        self.commit(Op::Delete { key: self.key_of(object) }).await;
+    }
+
     /// Stores an object of the core group; its uid is `NAME-uid`.
     pub(crate) async fn put(&self, kind: &str, namespace: &str, name: &str, spec: Value) {
         let object = json!({

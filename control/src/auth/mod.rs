@@ -6,22 +6,30 @@
 
 pub mod authn;
 pub mod authorize;
+pub mod certificates;
 pub(crate) mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod graph;
 pub mod impersonate;
 pub mod kubeconfig;
 pub mod node;
 pub mod pki;
+pub mod rbac;
 mod references;
+pub mod renewal;
 mod rules;
+pub mod signing;
 pub mod tokens;
+
+pub use self::rbac::Rules;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use wherry_api::status::ApiError;
 
 /// The group of every request with valid credentials.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -174,17 +182,36 @@ pub trait Authorizer: Send + Sync + fmt::Debug {
     /// Whether the user may make this request.
     async fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Decision;
 
-    /// Whether the user may write this object (what Kubernetes' NodeRestriction admission decides): `new` is absent for
-    /// a delete, `old` for a create. A denial is a 403 too, with the reason as its message.
+    /// Why a request that is allowed is; may be empty.
+    async fn reason(&self, _user: &UserInfo, _attributes: &Attributes) -> String {
+        String::new()
+    }
+
+    /// All that the user may do in a namespace, as far as it can be listed.
+    async fn rules(&self, _user: &UserInfo, _namespace: &str) -> Rules {
+        Rules::default()
+    }
+
+    /// Whether the user may write this object (what Kubernetes' NodeRestriction admission, its certificate plugins and
+    /// its storage of roles decide): `new` is absent for a delete, `old` for a create.
     async fn admit(
         &self,
         _user: &UserInfo,
         _attributes: &Attributes,
         _new: Option<&Value>,
         _old: Option<&Value>,
-    ) -> Decision {
-        Decision::Allow
+    ) -> Result<(), Refusal> {
+        Ok(())
     }
+}
+
+/// Why an object may not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 403 about the object, with this reason.
+    Forbidden(String),
+    /// Something else.
+    Error(ApiError),
 }
 
 /// Lets everything pass; for tests of other parts of the pipeline.

@@ -9,10 +9,11 @@ use wherry_api::registry::Registry;
 use wherry_api::resource::GroupResource;
 use wherry_api::selector::FieldSelector;
 
+use super::graph::Graph;
 use super::references::{self, Referenced};
 use super::rules::{READ, Rule, WRITE, rule};
-use super::{Attributes, Decision};
-use crate::cache::{At, Cache, Entry, Filter};
+use super::{Attributes, Decision, NODE_PREFIX, certificates};
+use crate::cache::{Cache, Entry};
 
 /// What every node may read, and what it may report. Objects in a write are judged by [`NodeAuthorizer::admit`].
 const ANY_NODE: &[Rule] = &[
@@ -24,9 +25,12 @@ const ANY_NODE: &[Rule] = &[
     rule(&["get"], &["images.wherry.dev"], &["images"]),
     rule(&["create", "update", "patch"], &["", "events.k8s.io"], &["events"]),
     rule(&["create"], &["authentication.k8s.io"], &["tokenreviews"]),
-    rule(&["create"], &["authorization.k8s.io"], &["subjectaccessreviews"]),
+    rule(&["create"], &["authorization.k8s.io"], &["subjectaccessreviews", "localsubjectaccessreviews"]),
+    rule(&["create", "get", "list", "watch"], &["certificates.k8s.io"], &["certificatesigningrequests"]),
 ];
 
+/// Marks the API's picture of a pod that a node runs by itself.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The namespace of nodes' leases.
 const LEASES: &str = "kube-node-lease";
 /// Label prefixes under Kubernetes' own domains that a node may set on itself.
@@ -47,11 +51,12 @@ const OWN_LABEL_NAMES: &[&str] = &[
 pub struct NodeAuthorizer {
     cache: Cache,
     registry: Registry,
+    graph: Graph,
 }
 
 impl NodeAuthorizer {
     pub fn new(cache: Cache, registry: Registry) -> Self {
-        Self { cache, registry }
+        Self { graph: Graph::new(cache.clone()), cache, registry }
     }
 
     /// Whether node `node` may make this request.
@@ -62,8 +67,14 @@ impl NodeAuthorizer {
         match (attributes.group.as_str(), attributes.resource.as_str()) {
             ("", "nodes") => own_node(node, attributes),
             ("", "pods") => self.pods(node, attributes),
-            ("", "secrets" | "configmaps" | "persistentvolumeclaims") => self.referenced(node, attributes).await,
-            ("", "serviceaccounts") => self.service_account(node, attributes).await,
+            ("", "secrets" | "configmaps") => self.referenced(node, attributes),
+            ("", "persistentvolumeclaims") => self.claim(node, attributes),
+            ("", "persistentvolumes") => self.volume(node, attributes),
+            ("resource.k8s.io", "resourceclaims") => self.only_get(node, attributes),
+            ("resource.k8s.io", "resourceslices") => self.slice(node, attributes),
+            ("storage.k8s.io", "volumeattachments") => self.attachment(node, attributes),
+            ("storage.k8s.io", "csinodes") => own_csi_node(node, attributes),
+            ("", "serviceaccounts") => self.service_account(node, attributes),
             ("coordination.k8s.io", "leases") => own_lease(node, attributes),
             _ => Decision::Deny(String::new()),
         }
@@ -73,7 +84,15 @@ impl NodeAuthorizer {
     pub fn admit(&self, node: &str, attributes: &Attributes, new: Option<&Value>, old: Option<&Value>) -> Decision {
         match (attributes.group.as_str(), attributes.resource.as_str()) {
             ("", "nodes") => admit_node(node, new, old),
-            ("", "pods") => admit_pod(node, attributes, old),
+            ("", "pods") if attributes.verb == "create" && attributes.subresource.is_empty() => {
+                admit_mirror_pod(node, new)
+            }
+            ("", "pods") => admit_pod(node, attributes, new, old),
+            ("storage.k8s.io", "csinodes") => {
+                admit_name(node, new, "can only access CSINode with the same name as the requesting node")
+            }
+            ("resource.k8s.io", "resourceslices") => admit_slice(node, new.or(old)),
+            ("certificates.k8s.io", "certificatesigningrequests") if old.is_none() => admit_request(node, new),
             ("coordination.k8s.io", "leases") => {
                 admit_name(node, new, "can only access lease with the same name as the requesting node")
             }
@@ -92,6 +111,8 @@ impl NodeAuthorizer {
                     Decision::deny("can only list/watch pods with spec.nodeName field selector")
                 }
             }
+            // A mirror pod; `admit` looks at it.
+            ("create", "") => Decision::Allow,
             ("get" | "delete", "") | ("get" | "update" | "patch", "status") | ("create", "eviction") => {
                 if self.own_pod(node, &attributes.namespace, &attributes.name) {
                     Decision::Allow
@@ -127,51 +148,100 @@ impl NodeAuthorizer {
     }
 
     /// Reading by name what one of the node's pods refers to.
-    async fn referenced(&self, node: &str, attributes: &Attributes) -> Decision {
+    fn referenced(&self, node: &str, attributes: &Attributes) -> Decision {
         if !READ.contains(&attributes.verb.as_str()) || !attributes.subresource.is_empty() {
             return Decision::deny("can only read resources of this type");
         }
-        let Some(name) = self.one_name(attributes) else {
-            return Decision::deny("can only read namespaced object of this type");
-        };
-        let Some(kind) = Referenced::of(&attributes.resource) else { return Decision::Deny(String::new()) };
-        if self.any_pod_refers(node, &attributes.namespace, kind, &name).await {
-            Decision::Allow
-        } else {
-            Decision::deny(no_relationship(node))
+        match self.one_name(attributes) {
+            Some(name) => self.related(node, attributes, &name),
+            None => Decision::deny("can only read namespaced object of this type"),
         }
     }
 
-    async fn service_account(&self, node: &str, attributes: &Attributes) -> Decision {
+    fn only_get(&self, node: &str, attributes: &Attributes) -> Decision {
+        if attributes.verb != "get" || !attributes.subresource.is_empty() {
+            return Decision::deny("can only get individual resources of this type");
+        }
+        self.related(node, attributes, &attributes.name)
+    }
+
+    /// A claim is read, and its status written, by a node that mounts it.
+    fn claim(&self, node: &str, attributes: &Attributes) -> Decision {
+        match (attributes.verb.as_str(), attributes.subresource.as_str()) {
+            ("get", "") | ("get" | "update" | "patch", "status") => self.related(node, attributes, &attributes.name),
+            (_, "status") => Decision::deny("can only get/update/patch this type"),
+            _ => Decision::deny("can only get individual resources of this type"),
+        }
+    }
+
+    /// A volume is read by a node that mounts the claim that it is bound to.
+    fn volume(&self, node: &str, attributes: &Attributes) -> Decision {
+        if attributes.verb != "get" || !attributes.subresource.is_empty() {
+            return Decision::deny("can only get individual resources of this type");
+        }
+        let claim = self.tree("", "persistentvolumes", &attributes.name).and_then(|volume| {
+            let text = |field: &str| object::text_at(&volume, &format!("spec.claimRef.{field}"));
+            let kind = Referenced::PersistentVolumeClaim;
+            self.graph.refers(node, kind, &text("namespace"), &text("name")).then_some(())
+        });
+        claim.map_or_else(|| Decision::deny(no_relationship(node)), |()| Decision::Allow)
+    }
+
+    fn attachment(&self, node: &str, attributes: &Attributes) -> Decision {
+        if attributes.verb != "get" || !attributes.subresource.is_empty() {
+            return Decision::deny("can only get individual resources of this type");
+        }
+        match self.tree("storage.k8s.io", "volumeattachments", &attributes.name) {
+            Some(attachment) if object::text_at(&attachment, "spec.nodeName") == node => Decision::Allow,
+            _ => Decision::deny(no_relationship(node)),
+        }
+    }
+
+    /// A node publishes its own devices.
+    fn slice(&self, node: &str, attributes: &Attributes) -> Decision {
+        match attributes.verb.as_str() {
+            _ if !attributes.subresource.is_empty() => Decision::deny("cannot authorize ResourceSlice subresources"),
+            // `admit` looks at it.
+            "create" => Decision::Allow,
+            "get" | "update" | "patch" | "delete" => {
+                match self.tree("resource.k8s.io", "resourceslices", &attributes.name) {
+                    Some(slice) if object::text_at(&slice, "spec.nodeName") == node => Decision::Allow,
+                    _ => Decision::deny(no_relationship(node)),
+                }
+            }
+            _ => {
+                let own = self.selector(attributes).is_some_and(|s| s.required("spec.nodeName") == Some(node));
+                if own {
+                    Decision::Allow
+                } else {
+                    let why = "can only list/watch/deletecollection resourceslices with spec.nodeName field selector";
+                    Decision::deny(why)
+                }
+            }
+        }
+    }
+
+    fn related(&self, node: &str, attributes: &Attributes, name: &str) -> Decision {
+        match Referenced::of(&attributes.resource) {
+            Some(kind) if self.graph.refers(node, kind, &attributes.namespace, name) => Decision::Allow,
+            _ => Decision::deny(no_relationship(node)),
+        }
+    }
+
+    /// A cluster-scoped object.
+    fn tree(&self, group: &str, plural: &str, name: &str) -> Option<Value> {
+        let resource = self.registry.by_group_resource(group, plural)?.group_resource();
+        let entry: std::sync::Arc<Entry> = self.cache.get(&resource, "", name)?;
+        serde_json::from_slice(&entry.bytes).ok()
+    }
+
+    fn service_account(&self, node: &str, attributes: &Attributes) -> Decision {
         let fits =
             matches!((attributes.verb.as_str(), attributes.subresource.as_str()), ("get", "") | ("create", "token"));
         if !fits {
             return Decision::deny("can only get, or create tokens for, individual service accounts");
         }
-        let kind = Referenced::ServiceAccount;
-        if self.any_pod_refers(node, &attributes.namespace, kind, &attributes.name).await {
-            Decision::Allow
-        } else {
-            Decision::deny(no_relationship(node))
-        }
-    }
-
-    async fn any_pod_refers(&self, node: &str, namespace: &str, kind: Referenced, name: &str) -> bool {
-        let pods = self.pods_of(node, namespace).await;
-        pods.iter().any(|pod| references::refers(&pod.bytes, kind, name))
-    }
-
-    async fn pods_of(&self, node: &str, namespace: &str) -> Vec<std::sync::Arc<Entry>> {
-        let Some(pods) = self.registry.by_group_resource("", "pods") else { return Vec::new() };
-        let Ok(fields) = FieldSelector::parse(pods, &format!("spec.nodeName={node}")) else { return Vec::new() };
-        let filter = Filter { namespace: Some(namespace.to_owned()), fields, ..Filter::default() };
-        match self.cache.list(pods, &filter, At::Latest, None, 0).await {
-            Ok(list) => list.entries,
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot list a node's pods");
-                Vec::new()
-            }
-        }
+        self.related(node, attributes, &attributes.name)
     }
 
     /// A token that a node asks for is bound to one of its pods.
@@ -225,6 +295,66 @@ fn own_lease(node: &str, attributes: &Attributes) -> Decision {
     }
 }
 
+fn own_csi_node(node: &str, attributes: &Attributes) -> Decision {
+    if !attributes.subresource.is_empty() {
+        return Decision::deny("cannot authorize CSINode subresources");
+    }
+    match attributes.verb.as_str() {
+        "create" => Decision::Allow,
+        verb if (verb == "get" || WRITE.contains(&verb)) && attributes.name == node => Decision::Allow,
+        _ => Decision::deny("can only access CSINode with the same name as the requesting node"),
+    }
+}
+
+fn admit_slice(node: &str, slice: Option<&Value>) -> Decision {
+    match slice {
+        Some(slice) if object::text_at(slice, "spec.nodeName") != node => {
+            Decision::deny("can only access ResourceSlice with the same NodeName as the requesting node")
+        }
+        _ => Decision::Allow,
+    }
+}
+
+/// A node asks for certificates of nodes for itself only.
+fn admit_request(node: &str, request: Option<&Value>) -> Decision {
+    let Some(request) = request else { return Decision::Allow };
+    let signer = object::text_at(request, "spec.signerName");
+    if ![certificates::NODE_CLIENT, certificates::NODE_SERVING].contains(&signer.as_str()) {
+        return Decision::Allow;
+    }
+    let own = format!("{NODE_PREFIX}{node}");
+    match certificates::asked(request) {
+        Some(asked) if asked.common_name == own => Decision::Allow,
+        Some(_) => Decision::deny(format!("can only create a node CSR with CN={own}")),
+        None => Decision::deny("unable to parse csr"),
+    }
+}
+
+/// A node may make the API's picture of a pod that it runs by itself, and that refers to nothing.
+fn admit_mirror_pod(node: &str, pod: Option<&Value>) -> Decision {
+    let Some(pod) = pod else { return Decision::Allow };
+    if object::annotation(pod, MIRROR).is_none() {
+        let why = format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods");
+        return Decision::deny(why);
+    }
+    if object::text_at(pod, "spec.nodeName") != node {
+        return Decision::deny(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+    }
+    let owners = object::owner_references(pod);
+    let owned = matches!(owners.as_slice(), [one] if one.kind == "Node" && one.name == node && one.is_controller());
+    if !owned {
+        return Decision::deny(format!("node {node:?} can only create pods with an owner reference set to itself"));
+    }
+    let found = references::all(pod.to_string().as_bytes());
+    // Admission has given it the account `default`, which a mirror pod never uses.
+    match found.iter().find(|(kind, name)| !(*kind == Referenced::ServiceAccount && **name == *"default")) {
+        Some((kind, _)) => {
+            Decision::deny(format!("node {node:?} can not create pods that reference {}", kind.plural()))
+        }
+        None => Decision::Allow,
+    }
+}
+
 fn admit_name(node: &str, new: Option<&Value>, reason: &str) -> Decision {
     match new {
         Some(object) if object::name(object) != node => Decision::deny(reason),
@@ -236,6 +366,10 @@ fn admit_node(node: &str, new: Option<&Value>, old: Option<&Value>) -> Decision 
     let Some(new) = new else { return Decision::Allow };
     if object::name(new) != node {
         return Decision::deny(format!("node {node:?} is not allowed to modify node {:?}", object::name(new)));
+    }
+    let owners = |object: &Value| object.pointer("/metadata/ownerReferences").filter(|o| !o.is_null()).cloned();
+    if old.is_some_and(|old| owners(old) != owners(new)) {
+        return Decision::deny(format!("node {node:?} is not allowed to modify ownerReferences"));
     }
     let taints = |object: &Value| object.pointer("/spec/taints").filter(|t| !t.is_null()).cloned();
     if old.is_some_and(|old| taints(old) != taints(new)) {
@@ -271,12 +405,15 @@ fn own_label(label: &str) -> bool {
     !reserved || OWN_LABEL_NAMES.contains(&label) || OWN_LABELS.iter().any(|prefix| label.starts_with(prefix))
 }
 
-fn admit_pod(node: &str, attributes: &Attributes, old: Option<&Value>) -> Decision {
+fn admit_pod(node: &str, attributes: &Attributes, new: Option<&Value>, old: Option<&Value>) -> Decision {
     let node_of = |pod: &Value| pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default().to_owned();
     match old {
         Some(pod) if node_of(pod) != node => {
             let what = if attributes.verb == "delete" { "delete" } else { "update status for" };
             Decision::deny(format!("node {node:?} can only {what} pods with spec.nodeName set to itself"))
+        }
+        Some(pod) if new.is_some_and(|new| !changed_labels(new, Some(pod)).is_empty()) => {
+            Decision::deny(format!("node {node:?} cannot update labels through pod status"))
         }
         _ => Decision::Allow,
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything lives in one directory, mode 0700, its files 0600: `ca.crt` and `ca.key`, made once and kept for ten years;
 //! `server.crt` and `server.key`, renewed at start when they are near their end or the server's names changed;
-//! `token.key`, which signs service-account tokens. Client certificates are made when asked for and not kept here.
+//! `token.key`, which signs service-account tokens, and `token-*.key`, which did so before. Client certificates are made when asked for and not kept here.
 //! What must stay true: a private key is never logged and never leaves this directory except in an [`Identity`] that
 //! its caller asked for.
 
@@ -23,6 +23,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::files::{private_dir, write_private};
+use super::signing::{self, Asked, SigningError, Terms};
 use super::{MASTERS, NODE_PREFIX, NODES};
 
 const CA_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
@@ -142,6 +143,7 @@ pub struct Pki {
     ca_der: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
     token_key: String,
+    older_token_keys: Vec<String>,
 }
 
 impl fmt::Debug for Pki {
@@ -168,6 +170,7 @@ impl Pki {
             ca_der,
             issuer,
             token_key: open_key(&dir.join("token.key"))?,
+            older_token_keys: older_keys(dir)?,
         }))
     }
 
@@ -183,6 +186,11 @@ impl Pki {
     /// The private key that signs service-account tokens: ECDSA P-256, PKCS#8 PEM.
     pub fn token_key_pem(&self) -> &str {
         &self.token_key
+    }
+
+    /// Keys that signed tokens before: the files `token-*.key` beside it. Rotating is renaming `token.key` to such a name.
+    pub fn older_token_keys(&self) -> &[String] {
+        &self.older_token_keys
     }
 
     /// The API server's certificate: the one on disk while it is good for these names, else a new one.
@@ -224,6 +232,11 @@ impl Pki {
     /// Whether this authority signed a certificate that has a while to go; for kubeconfigs kept on disk.
     pub fn keeps(&self, identity: &Identity) -> bool {
         leaf(identity).is_some_and(|der| self.signed(&der, SystemTime::now()))
+    }
+
+    /// Signs somebody's request; the answer is DER.
+    pub fn sign(&self, asked: &Asked, terms: &Terms) -> Result<Vec<u8>, SigningError> {
+        signing::sign(asked, terms, &self.ca_der, self.issuer.key())
     }
 
     fn still_good(&self, identity: &Identity, names: &ServerNames, now: SystemTime) -> bool {
@@ -360,6 +373,25 @@ fn open_key(path: &Path) -> Result<String, PkiError> {
     let pem = KeyPair::generate()?.serialize_pem();
     write_private(path, pem.as_bytes()).map_err(|source| PkiError::Write { path: path.into(), source })?;
     Ok(pem)
+}
+
+fn older_keys(dir: &Path) -> Result<Vec<String>, PkiError> {
+    let unreadable = |source| PkiError::Read { path: dir.to_owned(), source };
+    let mut paths = Vec::new();
+    for file in fs::read_dir(dir).map_err(unreadable)? {
+        let name = file.map_err(unreadable)?.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("token-") && name.ends_with(".key")) {
+            paths.push(dir.join(name));
+        }
+    }
+    paths.sort();
+    let mut keys = Vec::new();
+    for path in paths {
+        let pem = read(&path)?.unwrap_or_default();
+        KeyPair::from_pem(&pem).map_err(|_| PkiError::Damaged { path })?;
+        keys.push(pem);
+    }
+    Ok(keys)
 }
 
 fn read(path: &Path) -> Result<Option<String>, PkiError> {

@@ -3,22 +3,38 @@
 use serde_json::Value;
 
 /// Kinds of objects that a pod names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Referenced {
     Secret,
     ConfigMap,
     PersistentVolumeClaim,
     ServiceAccount,
+    ResourceClaim,
 }
 
 impl Referenced {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Secret, Self::ConfigMap, Self::PersistentVolumeClaim, Self::ServiceAccount, Self::ResourceClaim];
+
     pub(crate) fn of(resource: &str) -> Option<Self> {
         match resource {
             "secrets" => Some(Self::Secret),
             "configmaps" => Some(Self::ConfigMap),
             "persistentvolumeclaims" => Some(Self::PersistentVolumeClaim),
             "serviceaccounts" => Some(Self::ServiceAccount),
+            "resourceclaims" => Some(Self::ResourceClaim),
             _ => None,
+        }
+    }
+
+    /// As messages call several of them.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::Secret => "secrets",
+            Self::ConfigMap => "configmaps",
+            Self::PersistentVolumeClaim => "persistentvolumeclaims",
+            Self::ServiceAccount => "a service account",
+            Self::ResourceClaim => "resourceclaims",
         }
     }
 
@@ -29,6 +45,7 @@ impl Referenced {
             Self::ConfigMap => &[],
             Self::PersistentVolumeClaim => &["claimName"],
             Self::ServiceAccount => &["serviceAccountName"],
+            Self::ResourceClaim => &["resourceClaimName"],
         }
     }
 
@@ -37,42 +54,54 @@ impl Referenced {
         match self {
             Self::Secret => &["secretRef", "secretKeyRef", "secret", "nodePublishSecretRef", "imagePullSecrets"],
             Self::ConfigMap => &["configMapRef", "configMapKeyRef", "configMap"],
-            Self::PersistentVolumeClaim | Self::ServiceAccount => &[],
+            Self::PersistentVolumeClaim | Self::ServiceAccount | Self::ResourceClaim => &[],
         }
     }
 }
 
-/// Whether the pod, as it is stored, refers to an object of this kind and name.
-pub(crate) fn refers(pod: &[u8], kind: Referenced, name: &str) -> bool {
-    // Most pods do not: that is seen without parsing them.
-    if name.is_empty() || !contains(pod, format!("\"{name}\"").as_bytes()) {
-        return false;
+/// What a pod, as it is stored, refers to; each object once.
+pub(crate) fn all(pod: &[u8]) -> Vec<(Referenced, Box<str>)> {
+    let mut found = Vec::new();
+    if let Ok(pod) = serde_json::from_slice::<Value>(pod) {
+        within(pod.get("spec").unwrap_or(&Value::Null), &mut found);
+        // Claims that were made from templates are named in the status only.
+        let claims = pod.pointer("/status/resourceClaimStatuses").unwrap_or(&Value::Null);
+        within(claims, &mut found);
     }
-    serde_json::from_slice::<Value>(pod).is_ok_and(|pod| pod.get("spec").is_some_and(|spec| within(spec, kind, name)))
+    found.sort();
+    found.dedup();
+    found
 }
 
-/// Every place in a pod's spec where a kind can be named has a field name of its own, so the tree is searched for those.
-fn within(value: &Value, kind: Referenced, name: &str) -> bool {
+/// Every place in a pod where a kind can be named has a field name of its own, so the tree is searched for those.
+fn within(value: &Value, found: &mut Vec<(Referenced, Box<str>)>) {
     match value {
-        Value::Array(items) => items.iter().any(|item| within(item, kind, name)),
-        Value::Object(fields) => fields.iter().any(|(key, value)| {
-            (kind.fields().contains(&key.as_str()) && value.as_str() == Some(name))
-                || (kind.objects().contains(&key.as_str()) && names(value, name))
-                || within(value, kind, name)
-        }),
-        _ => false,
+        Value::Array(items) => items.iter().for_each(|item| within(item, found)),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                for kind in Referenced::ALL {
+                    if kind.fields().contains(&key.as_str()) {
+                        found.extend(value.as_str().filter(|name| !name.is_empty()).map(|name| (kind, name.into())));
+                    }
+                    if kind.objects().contains(&key.as_str()) {
+                        names(value, kind, found);
+                    }
+                }
+                within(value, found);
+            }
+        }
+        _ => {}
     }
 }
 
-fn names(value: &Value, name: &str) -> bool {
+fn names(value: &Value, kind: Referenced, found: &mut Vec<(Referenced, Box<str>)>) {
     match value {
-        Value::Array(items) => items.iter().any(|item| names(item, name)),
-        _ => value.get("name").and_then(Value::as_str) == Some(name),
+        Value::Array(items) => items.iter().for_each(|item| names(item, kind, found)),
+        _ => {
+            let name = value.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
+            found.extend(name.map(|name| (kind, name.into())));
+        }
     }
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 #[cfg(test)]
@@ -98,7 +127,8 @@ mod tests {
             ],
         }})
         .to_string();
-        let refers = |kind, name| refers(pod.as_bytes(), kind, name);
+        let all = all(pod.as_bytes());
+        let refers = |kind, name: &str| all.iter().any(|(k, n)| *k == kind && **n == *name);
         for name in ["pull", "from", "key", "volume", "projected"] {
             assert!(refers(Referenced::Secret, name), "{name}");
         }

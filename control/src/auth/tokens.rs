@@ -10,11 +10,15 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wherry_api::resource::GroupResource;
 
 use super::{AUTHENTICATED, UserInfo};
 use crate::cache::Cache;
+
+pub mod bootstrap;
+mod legacy;
 
 /// Who issues tokens, and the audience of those that the API server accepts.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -132,33 +136,56 @@ pub struct Verified {
 /// Issues and verifies tokens.
 pub struct Tokens {
     signing: EncodingKey,
+    /// The key that signs, then older ones that are still believed. As many as there are files of them.
+    keys: Vec<VerifyKey>,
+    cache: Cache,
+}
+
+/// A key whose tokens are believed.
+struct VerifyKey {
+    id: String,
     verifying: DecodingKey,
     jwk: Jwk,
-    key_id: String,
-    cache: Cache,
+}
+
+impl VerifyKey {
+    fn of(signing: &EncodingKey) -> Result<Self, TokenError> {
+        let mut jwk = Jwk::from_encoding_key(signing, Algorithm::ES256).map_err(TokenError::Key)?;
+        let id = jwk.thumbprint(ThumbprintHash::SHA256).map_err(TokenError::Key)?;
+        jwk.common.key_id = Some(id.clone());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        let verifying = DecodingKey::from_jwk(&jwk).map_err(TokenError::Key)?;
+        Ok(Self { id, verifying, jwk })
+    }
 }
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens").field("key_id", &self.key_id).finish_non_exhaustive()
+        let ids: Vec<_> = self.keys.iter().map(|key| &key.id).collect();
+        f.debug_struct("Tokens").field("keys", &ids).finish_non_exhaustive()
     }
 }
 
 impl Tokens {
     /// With an ECDSA P-256 key in PKCS#8 PEM; `cache` is asked whether a token's objects still exist.
     pub fn new(key_pem: &str, cache: Cache) -> Result<Arc<Self>, TokenError> {
-        let signing = EncodingKey::from_ec_pem(key_pem.as_bytes()).map_err(TokenError::Key)?;
-        let mut jwk = Jwk::from_encoding_key(&signing, Algorithm::ES256).map_err(TokenError::Key)?;
-        let key_id = jwk.thumbprint(ThumbprintHash::SHA256).map_err(TokenError::Key)?;
-        jwk.common.key_id = Some(key_id.clone());
-        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-        let verifying = DecodingKey::from_jwk(&jwk).map_err(TokenError::Key)?;
-        Ok(Arc::new(Self { signing, verifying, jwk, key_id, cache }))
+        Self::with_older(key_pem, &[], cache)
+    }
+
+    /// The same, believing also what older keys have signed.
+    pub fn with_older(key_pem: &str, older: &[String], cache: Cache) -> Result<Arc<Self>, TokenError> {
+        let read = |pem: &str| EncodingKey::from_ec_pem(pem.as_bytes()).map_err(TokenError::Key);
+        let signing = read(key_pem)?;
+        let mut keys = vec![VerifyKey::of(&signing)?];
+        for pem in older {
+            keys.push(VerifyKey::of(&read(pem)?)?);
+        }
+        Ok(Arc::new(Self { signing, keys, cache }))
     }
 
     /// The public keys, as `/openid/v1/jwks` serves them.
     pub fn jwks(&self) -> JwkSet {
-        JwkSet { keys: vec![self.jwk.clone()] }
+        JwkSet { keys: self.keys.iter().map(|key| key.jwk.clone()).collect() }
     }
 
     /// Signs a token.
@@ -182,13 +209,40 @@ impl Tokens {
             },
             nbf: now.as_second(),
         };
-        let header = Header { typ: None, kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
-        let token = jsonwebtoken::encode(&header, &claims, &self.signing).map_err(TokenError::Sign)?;
+        let token = self.sign(&claims)?;
         Ok(Issued { token, expires: Timestamp::from_second(expires.as_second())? })
+    }
+
+    fn sign(&self, claims: &impl Serialize) -> Result<String, TokenError> {
+        let kid = self.keys.first().map(|key| key.id.clone());
+        let header = Header { typ: None, kid, ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, &self.signing).map_err(TokenError::Sign)
+    }
+
+    /// The claims of a token that one of the keys has signed.
+    fn read<T: DeserializeOwned>(&self, token: &str, validation: &Validation) -> Result<T, TokenError> {
+        let header = jsonwebtoken::decode_header(token).map_err(TokenError::Invalid)?;
+        let mut error = TokenError::Malformed;
+        for key in self.keys.iter().filter(|key| header.kid.as_ref().is_none_or(|kid| *kid == key.id)) {
+            match jsonwebtoken::decode(token, &key.verifying, validation) {
+                Ok(data) => return Ok(data.claims),
+                Err(reason) => error = TokenError::Invalid(reason),
+            }
+        }
+        Err(error)
     }
 
     /// Who the token stands for. `audiences` empty: the API server's own.
     pub fn verify(&self, token: &str, audiences: &[String]) -> Result<Verified, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Malformed);
+        }
+        if let Some((id, secret)) = bootstrap::parts(token) {
+            return self.verify_bootstrap(id, secret, audiences);
+        }
+        if legacy::is_one(token) {
+            return self.verify_legacy(token, audiences);
+        }
         let claims = self.decode(token, audiences)?;
         self.check_objects(&claims.bound)?;
         let own = [ISSUER.to_owned()];
@@ -198,9 +252,6 @@ impl Tokens {
     }
 
     fn decode(&self, token: &str, audiences: &[String]) -> Result<Claims, TokenError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(TokenError::Malformed);
-        }
         let mut validation = Validation::new(Algorithm::ES256);
         validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
@@ -211,8 +262,7 @@ impl Tokens {
             validation.set_audience(audiences);
         }
         validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
-        let claims: Claims =
-            jsonwebtoken::decode(token, &self.verifying, &validation).map_err(TokenError::Invalid)?.claims;
+        let claims: Claims = self.read(token, &validation)?;
         let subject = format!("system:serviceaccount:{}:{}", claims.bound.namespace, claims.bound.serviceaccount.name);
         if claims.sub == subject { Ok(claims) } else { Err(TokenError::Malformed) }
     }

@@ -3,7 +3,11 @@
 //! Adding one is a file and a line in [`CONTROLLERS`]. Each plans with a pure function from what the caches show, and does
 //! the plan's actions at the edge.
 
+pub mod account_tokens;
+pub mod bootstrap_tokens;
+pub mod certificates;
 pub mod claim;
+pub mod cluster_role_aggregation;
 pub mod deployment;
 pub mod endpoints;
 pub mod gc;
@@ -21,6 +25,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::pki::Pki;
+use crate::auth::tokens::Tokens;
 use crate::reconcile::driver::boxed;
 use crate::reconcile::{Context, Controller, Metrics, Running, Shared};
 
@@ -32,11 +38,15 @@ pub struct Config {
     /// Ended pods beyond this number are deleted, oldest first; 0 keeps all.
     pub terminated_pods: usize,
     pub metrics: Metrics,
+    /// Signs certificate requests; `None`: nobody does.
+    pub signer: Option<Arc<Pki>>,
+    /// Fills Secrets with tokens of service accounts; `None`: nobody does.
+    pub tokens: Option<Arc<Tokens>>,
 }
 
 impl Config {
     pub fn new(root_ca: String) -> Self {
-        Self { root_ca, terminated_pods: 12_500, metrics: Metrics::default() }
+        Self { root_ca, terminated_pods: 12_500, metrics: Metrics::default(), signer: None, tokens: None }
     }
 }
 
@@ -52,6 +62,14 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     (endpoints::Endpoints::NAME, |context| boxed(endpoints::Endpoints::new(context), context)),
     (gc::NAME, gc::start),
     (resource_quota::ResourceQuotas::NAME, |context| boxed(resource_quota::ResourceQuotas::new(context), context)),
+    (account_tokens::AccountTokens::NAME, |context| boxed(account_tokens::AccountTokens::new(context), context)),
+    (bootstrap_tokens::BootstrapTokens::NAME, |context| {
+        boxed(bootstrap_tokens::BootstrapTokens::new(context), context)
+    }),
+    (certificates::Certificates::NAME, |context| boxed(certificates::Certificates::new(context), context)),
+    (cluster_role_aggregation::ClusterRoleAggregation::NAME, |context| {
+        boxed(cluster_role_aggregation::ClusterRoleAggregation::new(context), context)
+    }),
     (namespace::Namespaces::NAME, |context| boxed(namespace::Namespaces::new(context), context)),
     (service_account::ServiceAccounts::NAME, |context| boxed(service_account::ServiceAccounts::new(context), context)),
     (node::Nodes::NAME, |context| boxed(node::Nodes::new(context), context)),

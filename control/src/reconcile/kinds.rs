@@ -6,11 +6,14 @@
 use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, PodSpec, ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, Pod, PodSpec, ReplicationController, ResourceQuota, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Resource;
 use serde::de::DeserializeOwned;
 use wherry_api::kinds::core::podspec::access::{MOUNT_PATH, VOLUME_PREFIX};
@@ -93,6 +96,8 @@ impl Kind for EndpointSlice {
     }
 }
 
+impl Kind for CertificateSigningRequest {}
+impl Kind for ClusterRole {}
 impl Kind for ConfigMap {}
 impl Kind for Deployment {}
 impl Kind for Endpoints {}
@@ -102,5 +107,6 @@ impl Kind for Node {}
 impl Kind for ReplicaSet {}
 impl Kind for ReplicationController {}
 impl Kind for ResourceQuota {}
+impl Kind for Secret {}
 impl Kind for Service {}
 impl Kind for ServiceAccount {}

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::{Mutex, RwLock};
@@ -18,6 +20,8 @@ use tracing::warn;
 
 use super::kinds::Kind;
 use super::{EventRecorder, Metrics, Store};
+use crate::auth::tokens::bootstrap;
+use crate::controllers::{account_tokens, bootstrap_tokens};
 
 /// The ConfigMap that every namespace has; the only one that the control plane's caches hold.
 pub const ROOT_CA: &str = "kube-root-ca.crt";
@@ -39,6 +43,14 @@ pub struct Shared {
     pub deployments: Store<Deployment>,
     pub resource_quotas: Store<ResourceQuota>,
     pub service_accounts: Store<ServiceAccount>,
+    pub cluster_roles: Store<ClusterRole>,
+    pub certificate_requests: Store<CertificateSigningRequest>,
+    /// Only those that hold tokens of service accounts.
+    pub token_secrets: Store<Secret>,
+    /// Only those that hold bootstrap tokens.
+    pub bootstrap_tokens: Store<Secret>,
+    /// Only the cluster's public description.
+    pub cluster_infos: Store<ConfigMap>,
     /// Only those named [`ROOT_CA`].
     pub root_cas: Store<ConfigMap>,
     /// Only those of nodes.
@@ -80,6 +92,23 @@ impl Shared {
             resource_quotas: follow(&mut tasks, Api::all(c.clone()), all()),
             deployments: follow(&mut tasks, Api::all(c.clone()), all()),
             service_accounts: follow(&mut tasks, Api::all(c.clone()), all()),
+            cluster_roles: follow(&mut tasks, Api::all(c.clone()), all()),
+            certificate_requests: follow(&mut tasks, Api::all(c.clone()), all()),
+            token_secrets: follow(
+                &mut tasks,
+                Api::all(c.clone()),
+                all().fields(&format!("type={}", account_tokens::TYPE)),
+            ),
+            bootstrap_tokens: follow(
+                &mut tasks,
+                Api::namespaced(c.clone(), bootstrap::NAMESPACE),
+                all().fields(&format!("type={}", bootstrap::TYPE)),
+            ),
+            cluster_infos: follow(
+                &mut tasks,
+                Api::namespaced(c.clone(), bootstrap_tokens::PUBLIC),
+                all().fields(&format!("metadata.name={}", bootstrap_tokens::CLUSTER_INFO)),
+            ),
             root_cas: follow(&mut tasks, Api::all(c.clone()), all().fields(&format!("metadata.name={ROOT_CA}"))),
             leases: follow(&mut tasks, Api::namespaced(c.clone(), NODE_LEASES), all()),
             departures: Departures::default(),
@@ -102,6 +131,11 @@ impl Shared {
         self.resource_quotas.synced().await;
         self.deployments.synced().await;
         self.service_accounts.synced().await;
+        self.cluster_roles.synced().await;
+        self.certificate_requests.synced().await;
+        self.token_secrets.synced().await;
+        self.bootstrap_tokens.synced().await;
+        self.cluster_infos.synced().await;
         self.root_cas.synced().await;
         self.leases.synced().await;
     }

@@ -16,6 +16,8 @@ use super::body::{self, Body};
 use super::error::ServerError;
 use crate::auth::{MASTERS, UserInfo};
 
+mod roles;
+
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const PRIORITY_CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
 /// What the system's own pods may name, as in Kubernetes.

@@ -16,7 +16,7 @@ use super::negotiate::{self, Accepted};
 use super::query::Query;
 use super::request::RequestInfo;
 use crate::admission::{Notes, Operation, Request};
-use crate::auth::{Attributes, Decision, UserInfo};
+use crate::auth::{Attributes, Refusal, UserInfo};
 use crate::store::Key;
 
 /// What a verb works with.
@@ -72,8 +72,9 @@ impl Call {
         let request = self.admission(operation, name, dry_run);
         self.server.admission().validate(&request, new, old).await?;
         match self.server.authorizer().admit(&self.user, &self.attributes, new, old).await {
-            Decision::Allow => Ok(()),
-            Decision::Deny(reason) => Err(ApiError::forbidden(Some(&self.resource), name, reason).into()),
+            Ok(()) => Ok(()),
+            Err(Refusal::Forbidden(reason)) => Err(ApiError::forbidden(Some(&self.resource), name, reason).into()),
+            Err(Refusal::Error(error)) => Err(error.into()),
         }
     }
 

@@ -78,9 +78,11 @@ fn store(error: &StoreError) -> ApiError {
             ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
         }
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
-        StoreError::Locked { .. } | StoreError::Newer { .. } | StoreError::Damaged { .. } | StoreError::Engine(_) => {
-            ApiError::internal("the store failed")
-        }
+        StoreError::Locked { .. }
+        | StoreError::Newer { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Sealed { .. }
+        | StoreError::Engine(_) => ApiError::internal("the store failed"),
     }
 }
 

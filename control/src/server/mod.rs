@@ -40,6 +40,7 @@ pub mod discovery;
 pub mod error;
 mod guard;
 pub mod health;
+mod issuer;
 pub mod listen;
 mod metadata;
 pub mod metrics;

@@ -18,6 +18,7 @@ use super::Server;
 use super::body::{self, Body};
 use super::call::Call;
 use super::error::{self, ServerError};
+use super::issuer;
 use super::metadata::new_uid;
 use super::metrics::Labels;
 use super::negotiate;
@@ -106,6 +107,7 @@ async fn other(server: &Server, route: &Route, query: &Query, request: &Parts, u
         Route::Discovery => Ok(server.served().discovery.respond(path, headers)?),
         Route::OpenApi => openapi::respond(&server.registry(), path, query, headers).await,
         Route::Health => Ok(server.config().health.respond(path, request.uri.query().unwrap_or_default()).await?),
+        Route::Issuer => issuer::respond(server, path),
         Route::Metrics => Ok(server.config().metrics.respond()?),
         Route::Resource(_) | Route::Images | Route::Unknown => Err(ApiError::no_such_path().into()),
     }

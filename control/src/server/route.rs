@@ -14,6 +14,8 @@ pub(crate) enum Route {
     /// `/healthz`, `/livez`, `/readyz` and below.
     Health,
     Metrics,
+    /// The OpenID documents of the issuer of service-account tokens.
+    Issuer,
     /// The image registry's `/v2/`.
     Images,
     Unknown,
@@ -26,6 +28,8 @@ impl Route {
             "healthz" | "livez" | "readyz" => Self::Health,
             "metrics" if segments.next().is_none() => Self::Metrics,
             "openapi" => Self::OpenApi,
+            ".well-known" if path == "/.well-known/openid-configuration" => Self::Issuer,
+            "openid" if path == "/openid/v1/jwks" => Self::Issuer,
             "version" if segments.next().is_none_or(str::is_empty) => Self::Discovery,
             "v2" => Self::Images,
             root @ ("api" | "apis") => match RequestInfo::parse(method, path, watch) {
@@ -58,6 +62,8 @@ mod tests {
             ("/metrics/x", Route::Unknown),
             ("/openapi/v3/api/v1", Route::OpenApi),
             ("/v2/a/b/manifests/c", Route::Images),
+            ("/openid/v1/jwks", Route::Issuer),
+            ("/openid/v1", Route::Unknown),
             ("/", Route::Unknown),
             ("/nonsense", Route::Unknown),
         ] {

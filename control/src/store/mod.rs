@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod contract;
+pub mod encrypted;
 pub mod redb;
 
 use std::fmt;
@@ -172,6 +173,13 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("{object} cannot be read")]
+    Sealed {
+        /// Resource and place.
+        object: String,
+        #[source]
+        source: encrypted::SealError,
+    },
     #[error("the store failed")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the store is closed")]
@@ -223,6 +231,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The changes after `after` up to `up_to` (which has happened) to keys that begin with `prefix`, in order.
     /// [`StoreError::Compacted`] if that is too long ago.
     async fn history(&self, prefix: &str, after: Revision, up_to: Revision) -> Result<Vec<Change>, StoreError>;
+
+    /// Whether a record is stored in a form that a write would no longer give it (its encryption key changed): it is
+    /// worth writing again though it is the same object.
+    async fn stale(&self, _key: &Key) -> bool {
+        false
+    }
 
     /// The revision of the last commit.
     fn revision(&self) -> Revision;

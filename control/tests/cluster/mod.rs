@@ -23,6 +23,7 @@ use wherry_api::registry::Registry;
 use wherry_control::auth::UserInfo;
 use wherry_control::auth::authorize::Chain;
 use wherry_control::auth::node::NodeAuthorizer;
+use wherry_control::auth::rbac::Rbac;
 use wherry_control::cache::Cache;
 use wherry_control::client::in_process;
 use wherry_control::reconcile::{Running, Shared};
@@ -51,7 +52,8 @@ impl Cluster {
         let registry = Registry::builtin();
         let store: Arc<RedbStore> = Arc::new(RedbStore::in_memory().expect("a store"));
         let cache = Cache::start(store.clone(), &registry).await.expect("a cache");
-        let authorizer = Arc::new(Chain::new(NodeAuthorizer::new(cache.clone(), registry.clone())));
+        let authorizer =
+            Arc::new(Chain::new(NodeAuthorizer::new(cache.clone(), registry.clone()), Rbac::new(cache.clone())));
         let config = Config {
             service_range: "10.96.0.0/16".parse().expect("a range"),
             node_ports: 30000..=32767,
@@ -64,6 +66,7 @@ impl Cluster {
         };
         let server = Server::new(registry, store, cache, authorizer, config).await.expect("a server");
         server.bootstrap().await.expect("the first objects");
+        server.bootstrap_roles().await.expect("the default roles");
         let client = in_process(Arc::new(server.clone()), UserInfo::admin());
         for name in nodes {
             register(&client, name).await;

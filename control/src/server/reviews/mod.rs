@@ -1,13 +1,14 @@
 //! Resources that can only be created: questions that are answered and forgotten. Their descriptors are listed like any
 //! other kind's, so discovery, OpenAPI and authorization know them; here are their answers.
 
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Value, json};
 use wherry_api::object;
 use wherry_api::status::ApiError;
 
 use super::call::Call;
 use super::error::ServerError;
-use crate::auth::{Attributes, UserInfo};
+use crate::auth::{Attributes, Decision, UserInfo};
 
 /// Answers a review: the object with its `status`.
 pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, ServerError> {
@@ -30,10 +31,7 @@ pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, 
             }
             access(call, &review, &subject(&review)?).await?
         }
-        // No authorizer here can list what it would allow; a client must ask about each thing it wants to do.
-        ("authorization.k8s.io", "selfsubjectrulesreviews") => {
-            json!({"resourceRules": [], "nonResourceRules": [], "incomplete": true})
-        }
+        ("authorization.k8s.io", "selfsubjectrulesreviews") => rules(call, &review).await?,
         _ => return Err(ApiError::method_not_allowed().into()),
     };
     object::set_at(&mut review, "status", status);
@@ -56,10 +54,34 @@ async fn access(call: &Call, review: &Value, user: &UserInfo) -> Result<Value, S
     let attributes = attributes(review)?;
     let decision = call.server.authorizer().authorize(user, &attributes).await;
     let mut status = json!({"allowed": decision.allowed()});
-    if let crate::auth::Decision::Deny(reason) = decision
-        && !reason.is_empty()
-    {
+    let reason = match decision {
+        Decision::Allow => call.server.authorizer().reason(user, &attributes).await,
+        Decision::Deny(reason) => reason,
+    };
+    if !reason.is_empty() {
         object::set_at(&mut status, "reason", reason);
+    }
+    Ok(status)
+}
+
+/// All that the user may do in a namespace.
+async fn rules(call: &Call, review: &Value) -> Result<Value, ServerError> {
+    let namespace = object::text_at(review, "spec.namespace");
+    if namespace.is_empty() {
+        return Err(ApiError::bad_request("no namespace on request").into());
+    }
+    let found = call.server.authorizer().rules(&call.user, &namespace).await;
+    let (mut resources, mut others) = (Vec::new(), Vec::new());
+    for rule in found.rules {
+        match rule.non_resource_urls.filter(|urls| !urls.is_empty()) {
+            Some(urls) => others.push(json!({"verbs": rule.verbs, "nonResourceURLs": urls})),
+            None => resources.push(json!(PolicyRule { non_resource_urls: None, ..rule })),
+        }
+    }
+    let mut status =
+        json!({"resourceRules": resources, "nonResourceRules": others, "incomplete": !found.errors.is_empty()});
+    if !found.errors.is_empty() {
+        object::set_at(&mut status, "evaluationError", found.errors.join(", "));
     }
     Ok(status)
 }

@@ -206,6 +206,7 @@ fn sample(resource: &Descriptor, name: &str) -> Value {
             json!({"spec": {"user": "jane",
                 "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}})
         }
+        "SelfSubjectRulesReview" => json!({"spec": {"namespace": "default"}}),
         "TokenReview" => json!({"spec": {"token": "x"}}),
         "Namespace" | "Node" | "ConfigMap" | "Secret" | "ServiceAccount" | "Endpoints" | "SelfSubjectReview" => {
             json!({})

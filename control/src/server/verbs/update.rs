@@ -156,7 +156,8 @@ async fn attempt(
     object::set_type(&mut new, &resource);
     object::set_meta(&mut new, "resourceVersion", object::resource_version(old));
     let hold = call.server.allocators().begin(&resource, &key, &mut new, Some(old))?;
-    if new == *old && versions::is_written_so(&resource, current, &new).await? {
+    let as_written = versions::is_written_so(&resource, current, &new);
+    if new == *old && !call.server.store().stale(&key).await && as_written.await? {
         return Ok(current.clone());
     }
     if let Rules::Of(part) = rules {
