@@ -148,6 +148,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_says_of_every_kind_what_acts_on_it() {
+        let page = include_str!("../../../docs/conformance.md");
+        let cells = page.lines().filter_map(|line| line.strip_prefix('|')?.split('|').nth(1));
+        let documented: HashSet<&str> = cells.flat_map(|cell| cell.split(',')).map(str::trim).collect();
+        for kind in all() {
+            assert!(documented.contains(&*kind.kind), "{} is not in docs/conformance.md", kind.kind);
+        }
+    }
+
+    #[test]
     fn hooks_take_any_tree_and_defaults_are_the_same_the_second_time() {
         for kind in all() {
             for object in [

@@ -109,7 +109,7 @@ proptest! {
         have in proptest::collection::btree_map("[a-c]", "[x-z]{1,2}", 0..4),
     ) {
         let operators = ["In", "NotIn", "Exists", "DoesNotExist"];
-        let expressions: Vec<serde_json::Value> = want
+        let expressions: Vec<Value> = want
             .iter()
             .map(|(key, operator, values)| {
                 let values: &[String] = if *operator < 2 { values } else { &[] };

@@ -52,11 +52,11 @@ mod tests {
     #[test]
     fn notes_are_bounded_and_warnings_are_told_once() {
         let notes = Notes::default();
-        (0..2 * MOST).for_each(|i| {
+        for i in 0..2 * MOST {
             notes.warn(format!("warning {i}"));
             notes.audit(format!("key {i}"), "first");
             notes.audit("key 0", "last");
-        });
+        }
         assert_eq!(notes.take_warnings().len(), MOST);
         assert!(notes.take_warnings().is_empty());
         let audit = notes.audit_annotations();

@@ -155,19 +155,12 @@ mod tests {
         ) {
             prop_assume!(resource != "watch" && resource != "namespaces");
             let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-            let mut path = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
-            if !namespace.is_empty() {
-                path += &format!("/namespaces/{}", encode(&namespace));
-            }
-            path += &format!("/{resource}");
             let named = !name.is_empty();
-            if named {
-                path += &format!("/{}", encode(&name));
-            }
             let subresource = if named { subresource } else { String::new() };
-            if !subresource.is_empty() {
-                path += &format!("/{subresource}");
-            }
+            let part = |before: &str, text: &str| if text.is_empty() { String::new() } else { format!("{before}/{}", encode(text)) };
+            let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
+            let path =
+                [root, part("/namespaces", &namespace), part("", &resource), part("", &name), part("", &subresource)].concat();
             // After a namespace's name these are its own paths, not collections in it.
             prop_assume!(!matches!(resource.as_str(), "status" | "finalize"));
             let info = RequestInfo::parse(&Method::GET, &path, false).unwrap();

@@ -56,11 +56,10 @@ fn validate_mutation(mutation: &Value, path: &Path, errors: &mut ErrorList) {
     for field in ["applyConfiguration", "jsonPatch"] {
         let (there, path) = (some(mutation, &format!("/{field}")), path.child(field));
         match there {
-            Some(patch) if field == wanted => {
-                if text(patch, "/expression").trim().is_empty() {
-                    errors.required(&path.child("expression"), "expression is not specified");
-                }
+            Some(patch) if field == wanted && text(patch, "/expression").trim().is_empty() => {
+                errors.required(&path.child("expression"), "expression is not specified");
             }
+            Some(_) if field == wanted => {}
             Some(_) => errors
                 .forbidden(&path, &format!("must not be specified when patchType is {}", text(mutation, "/patchType"))),
             None if field == wanted => {

@@ -72,7 +72,7 @@ impl Strategy for FlowSchemaStrategy {
         match some(spec, "/priorityLevelConfiguration/name") {
             None => errors.required(&level.child("name"), "must reference a priority level"),
             Some(_) => {
-                subdomain(spec.get("priorityLevelConfiguration").unwrap_or(&Value::Null), "name", &level, errors)
+                subdomain(spec.get("priorityLevelConfiguration").unwrap_or(&Value::Null), "name", &level, errors);
             }
         }
         for (index, rule) in list(spec, "/rules").iter().enumerate() {

@@ -50,7 +50,7 @@ impl Strategy for VolumeAttachmentStrategy {
         let source = path.child("source");
         match (some(spec, "/source/inlineVolumeSpec"), some(spec, "/source/persistentVolumeName")) {
             (None, None) => {
-                errors.required(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
+                errors.required(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
             }
             (Some(_), Some(_)) => {
                 errors.forbidden(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");

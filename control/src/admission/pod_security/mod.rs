@@ -160,7 +160,9 @@ impl PodSecurity {
         }
         let mut lines: Vec<String> = bad.iter().map(|(reasons, pods)| line(reasons, pods)).collect();
         lines.sort();
-        lines.into_iter().for_each(|line| request.notes.warn(line));
+        for line in lines {
+            request.notes.warn(line);
+        }
     }
 }
 

@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn nobody_is_unconfined() {
         let unconfined = json!({"appArmorProfile": {"type": "Unconfined"}});
-        let mut both = pod(&[unconfined.clone()]);
+        let mut both = pod(std::slice::from_ref(&unconfined));
         both["securityContext"] = unconfined;
         assert_cases(
             judge,

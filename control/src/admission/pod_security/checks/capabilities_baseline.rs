@@ -23,7 +23,9 @@ pub(super) fn judge(pod: Pod<'_>) -> Option<Violation> {
     let bad = pod.containers_where(|container| {
         let capabilities = list(container.0, "/securityContext/capabilities/add").iter().filter_map(|c| c.as_str());
         let other: Vec<&str> = capabilities.filter(|c| !DEFAULT.contains(c)).collect();
-        other.iter().for_each(|c| insert(&mut added, c));
+        for capability in &other {
+            insert(&mut added, capability);
+        }
         !other.is_empty()
     });
     (!bad.is_empty()).then(|| {

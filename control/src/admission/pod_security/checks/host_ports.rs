@@ -12,7 +12,9 @@ pub(super) fn judge(pod: Pod<'_>) -> Option<Violation> {
             .filter_map(|port| port.get("hostPort").and_then(Value::as_i64))
             .filter(|port| *port != 0)
             .collect();
-        taken.iter().for_each(|port| insert(&mut ports, &port.to_string()));
+        for port in &taken {
+            insert(&mut ports, &port.to_string());
+        }
         !taken.is_empty()
     });
     (!bad.is_empty()).then(|| {

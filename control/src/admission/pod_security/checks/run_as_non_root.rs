@@ -42,7 +42,7 @@ mod tests {
             judge,
             &[
                 (with(yes.clone(), &[json!({})]), None),
-                (with(json!({}), &[yes.clone()]), None),
+                (with(json!({}), std::slice::from_ref(&yes)), None),
                 (
                     with(json!({}), &[yes.clone(), json!({})]),
                     Some("runAsNonRoot != true (pod or container \"b\" must set securityContext.runAsNonRoot=true)"),

@@ -28,7 +28,7 @@ pub(super) fn judge(pod: Pod<'_>) -> Option<Violation> {
 }
 
 pub(super) fn judge_annotations(pod: Pod<'_>) -> Option<Violation> {
-    let names: Vec<&str> = pod.containers().map(|c| c.name()).collect();
+    let names: Vec<&str> = pod.containers().map(super::Container::name).collect();
     let about = |key: &str| key == OF_POD || key.strip_prefix(OF_CONTAINER).is_some_and(|name| names.contains(&name));
     let good = |value: &str| matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
     let mut forbidden = Vec::new();

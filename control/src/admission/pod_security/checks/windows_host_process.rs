@@ -24,7 +24,7 @@ mod tests {
     #[test]
     fn no_process_is_the_hosts() {
         let host = json!({"windowsOptions": {"hostProcess": true}});
-        let mut both = pod(&[host.clone()]);
+        let mut both = pod(std::slice::from_ref(&host));
         both["securityContext"] = host;
         assert_cases(
             judge,
