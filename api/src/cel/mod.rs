@@ -1,5 +1,257 @@
-//! The Common Expression Language as Kubernetes has it.
+//! The Common Expression Language as Kubernetes has it: for rules in custom resources' schemas, for admission policies and
+//! for match conditions of webhooks.
+//!
+//! The crate `cel` parses; names and types are checked here ([`check`]), and expressions are evaluated here ([`eval`]) on
+//! `serde_json` values, because Kubernetes' cost bound needs a count of every step.
+//!
+//! Bounds, all in Kubernetes' unit (about one step, one element of a list, or ten bytes of a text):
+//! - an expression is at most [`MAX_SOURCE`] bytes long and nests at most [`MAX_DEPTH`] levels;
+//! - before it is stored, a rule whose estimate exceeds [`ESTIMATE_LIMIT`] is refused ([`rules`]);
+//! - one evaluation is stopped at [`PER_CALL`], all of one object's at [`PER_OBJECT`] ([`Budget`]);
+//! - a text that an expression makes has at most [`MAX_TEXT`] bytes.
 
+use std::fmt;
+use std::sync::Arc;
+
+use ::cel::IdedExpr;
+
+pub mod authorizer;
+pub mod check;
 pub mod duration;
+pub mod escape;
+pub mod eval;
+mod functions;
 pub mod net;
+pub mod rules;
+mod semver;
+mod signatures;
 pub mod text;
+pub mod types;
+pub mod value;
+
+pub use eval::Lookup;
+pub use types::{Decl, Type};
+pub use value::Val;
+
+/// Bytes of an expression.
+pub const MAX_SOURCE: usize = 64 * 1024;
+/// Nesting of an expression.
+pub const MAX_DEPTH: u16 = 64;
+/// Bytes of a text that an expression makes.
+pub const MAX_TEXT: usize = 4 * 1024 * 1024;
+/// The estimate above which a rule is refused.
+pub const ESTIMATE_LIMIT: u64 = 10_000_000;
+/// The estimate of all rules of a schema above which it is refused.
+pub const SCHEMA_ESTIMATE_LIMIT: u64 = 100_000_000;
+/// The cost of one evaluation.
+pub const PER_CALL: u64 = 1_000_000;
+/// The cost of all evaluations for one object (or one policy's binding).
+pub const PER_OBJECT: u64 = 10_000_000;
+/// The cost of all match conditions of one webhook or policy.
+pub const MATCH_CONDITIONS: u64 = 2_500_000;
+
+/// Why an expression cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("compilation failed: {0}")]
+pub struct CompileError(pub String);
+
+/// Why an evaluation has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvalError {
+    #[error("operation cancelled: actual cost limit exceeded")]
+    Cost,
+    #[error("no such overload")]
+    Overload,
+    /// A key or field that is not there; what optional selection asks for.
+    #[error("{0}")]
+    Missing(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl EvalError {
+    fn other(what: impl Into<String>) -> Self {
+        Self::Other(what.into())
+    }
+
+    fn overload() -> Self {
+        Self::Overload
+    }
+}
+
+/// What evaluations may still cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    all: u64,
+    call: u64,
+}
+
+impl Budget {
+    /// For several evaluations that may cost this much together.
+    pub fn new(all: u64) -> Self {
+        Self { all, call: PER_CALL.min(all) }
+    }
+
+    /// Whether nothing is left.
+    pub fn is_spent(&self) -> bool {
+        self.all == 0
+    }
+
+    pub(crate) fn charge(&mut self, cost: u64) -> Result<(), EvalError> {
+        self.all = self.all.saturating_sub(cost);
+        match self.call.checked_sub(cost) {
+            Some(left) if self.all > 0 => {
+                self.call = left;
+                Ok(())
+            }
+            _ => {
+                self.call = 0;
+                Err(EvalError::Cost)
+            }
+        }
+    }
+}
+
+/// An expression that was parsed and checked. Cheap to clone.
+#[derive(Clone)]
+pub struct Program {
+    source: Arc<str>,
+    expr: Arc<IdedExpr>,
+    decl: Decl,
+    estimate: u64,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Program").field(&self.source).finish()
+    }
+}
+
+impl Program {
+    /// Parses and checks an expression that may use these variables (a name may have one dot: `variables.x`).
+    pub fn compile(source: &str, vars: &[(String, Decl)]) -> Result<Self, CompileError> {
+        let (expr, positions) = parse(source)?;
+        let known = check::Checker::new(vars.to_vec()).check(&expr).map_err(|complaint| {
+            let at = positions.offset_for(complaint.node).map_or(0, |(start, _)| start);
+            CompileError(located(source, at as usize, &complaint.message))
+        })?;
+        Ok(Self { source: source.into(), expr: Arc::new(expr), decl: known.decl, estimate: known.cost })
+    }
+
+    /// Like [`Program::compile`], for an expression that must be of this type.
+    pub fn compile_to(source: &str, vars: &[(String, Decl)], wanted: &Type) -> Result<Self, CompileError> {
+        let program = Self::compile(source, vars)?;
+        if program.decl.ty.fits(wanted) {
+            return Ok(program);
+        }
+        Err(CompileError(format!("must evaluate to {wanted}")))
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The type of its value.
+    pub fn ty(&self) -> &Type {
+        &self.decl.ty
+    }
+
+    pub fn decl(&self) -> &Decl {
+        &self.decl
+    }
+
+    /// The most that an evaluation may cost, by what is known of its variables.
+    pub fn estimate(&self) -> u64 {
+        self.estimate
+    }
+
+    /// Whether the expression speaks of a variable.
+    pub fn uses(&self, name: &str) -> bool {
+        uses(&self.expr, name)
+    }
+
+    /// Evaluates with the variables that `lookup` gives.
+    pub fn eval<'a>(&self, lookup: &Lookup<'_, 'a>, budget: &mut Budget) -> Result<Val<'a>, EvalError> {
+        budget.call = PER_CALL.min(budget.all);
+        eval::Evaluator::new(lookup, budget).eval(&self.expr)
+    }
+
+    /// Evaluates within another evaluation, on what that one has left.
+    pub fn eval_within<'a>(&self, lookup: &Lookup<'_, 'a>, budget: &mut Budget) -> Result<Val<'a>, EvalError> {
+        eval::Evaluator::new(lookup, budget).eval(&self.expr)
+    }
+}
+
+fn parse(source: &str) -> Result<(IdedExpr, ::cel::common::ast::SourceInfo), CompileError> {
+    if source.len() > MAX_SOURCE {
+        return Err(CompileError(located("", 0, &format!("expression code point size exceeds limit: {MAX_SOURCE}"))));
+    }
+    if too_deep(source) {
+        return Err(CompileError(located("", 0, &format!("expression recursion limit exceeded: {MAX_DEPTH}"))));
+    }
+    let parser = ::cel::Env::default().parser().enable_ident_escape_syntax(true).max_recursion_depth(MAX_DEPTH * 4);
+    // The parser is generated code of others: what it does not expect must not end the request.
+    let parsed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parser.parse_with_source_info(source)));
+    match parsed {
+        Ok(Ok(parsed)) => Ok(parsed),
+        Ok(Err(errors)) => {
+            let lines: Vec<String> =
+                errors.errors.iter().map(|e| positioned(source, e.pos.0, e.pos.1, &e.msg)).collect();
+            Err(CompileError(lines.join("\n")))
+        }
+        Err(_) => Err(CompileError(located(source, 0, "Syntax error: the expression cannot be parsed"))),
+    }
+}
+
+/// Counts brackets before the parser recurses into them, and operators that nest to the right.
+fn too_deep(source: &str) -> bool {
+    let (mut depth, mut most, mut ternaries) = (0_usize, 0_usize, 0_usize);
+    for c in source.chars() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            '?' => ternaries += 1,
+            _ => {}
+        }
+        most = most.max(depth);
+    }
+    most > usize::from(MAX_DEPTH) || ternaries > 4 * usize::from(MAX_DEPTH)
+}
+
+/// A message with the line it is about, as Kubernetes prints it.
+fn located(source: &str, offset: usize, message: &str) -> String {
+    let before: String = source.chars().take(offset).collect();
+    let line = isize::try_from(before.matches('\n').count() + 1).unwrap_or(1);
+    let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count());
+    positioned(source, line, isize::try_from(column + 1).unwrap_or(1), message)
+}
+
+fn positioned(source: &str, line: isize, column: isize, message: &str) -> String {
+    let text = usize::try_from(line - 1).ok().and_then(|l| source.lines().nth(l)).unwrap_or_default();
+    let dots = ".".repeat(usize::try_from(column - 1).unwrap_or_default().min(text.chars().count()));
+    format!("ERROR: <input>:{line}:{column}: {message}\n | {text}\n | {dots}^")
+}
+
+fn uses(expr: &IdedExpr, name: &str) -> bool {
+    use ::cel::common::ast::Expr;
+    match &expr.expr {
+        Expr::Ident(ident) => ident.trim_start_matches('.') == name,
+        Expr::Select(select) => uses(&select.operand, name),
+        Expr::Call(call) => call.target.iter().any(|t| uses(t, name)) || call.args.iter().any(|a| uses(a, name)),
+        Expr::List(list) => list.elements.iter().any(|e| uses(e, name)),
+        Expr::Map(map) => map.entries.iter().any(|entry| entry_uses(&entry.expr, name)),
+        Expr::Struct(message) => message.entries.iter().any(|entry| entry_uses(&entry.expr, name)),
+        Expr::Literal(_) | Expr::Comprehension(_) | Expr::Unspecified => false,
+    }
+}
+
+fn entry_uses(entry: &::cel::common::ast::EntryExpr, name: &str) -> bool {
+    use ::cel::common::ast::EntryExpr;
+    match entry {
+        EntryExpr::StructField(field) => uses(&field.value, name),
+        EntryExpr::MapEntry(entry) => uses(&entry.key, name) || uses(&entry.value, name),
+    }
+}
+
+#[cfg(test)]
+mod tests;

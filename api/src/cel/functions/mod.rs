@@ -1,0 +1,266 @@
+//! The functions of expressions, by name and by what their arguments are.
+
+use std::sync::Arc;
+
+use super::eval::joined;
+use super::signatures;
+use super::value::{Key, Map, Text, Val, count};
+use super::{Budget, EvalError, duration};
+
+mod kube;
+mod lists;
+mod strings;
+mod time;
+
+type Result<'a> = std::result::Result<Val<'a>, EvalError>;
+
+/// Calls a function. What it costs is charged first.
+pub fn call<'a>(name: &str, member: bool, args: &[Val<'a>], budget: &mut Budget) -> Result<'a> {
+    budget.charge(cost(name, args))?;
+    if let Some(value) = operator(name, args) {
+        return value;
+    }
+    if !signatures::of(name).iter().any(|s| s.member == member && s.args.len() == args.len()) {
+        return Err(EvalError::Overload);
+    }
+    let known = strings::call(name, args)
+        .or_else(|| lists::call(name, args))
+        .or_else(|| time::call(name, args))
+        .or_else(|| kube::call(name, args))
+        .or_else(|| convert(name, args))
+        .or_else(|| optionals(name, args));
+    known.unwrap_or(Err(EvalError::Overload))
+}
+
+fn cost(name: &str, args: &[Val<'_>]) -> u64 {
+    let sizes: Vec<u64> = args.iter().map(Val::size).collect();
+    match name {
+        "_==_" | "_!=_" => args.iter().map(weight).min().unwrap_or(1).max(1),
+        "@in" => args.get(1).map_or(1, weight).max(1),
+        _ => signatures::of(name).first().map_or(1, |s| s.cost.of(&sizes)),
+    }
+}
+
+/// What comparing a value takes: all that is in it.
+fn weight(value: &Val<'_>) -> u64 {
+    match value {
+        Val::String(_) | Val::Bytes(_) => signatures::text(value.size()).max(1),
+        Val::List(list) => list.iter().map(|item| weight(&item)).fold(1, u64::saturating_add),
+        Val::Map(map) => map.raw().map(|(_, value)| weight(&value)).fold(1, u64::saturating_add),
+        _ => 1,
+    }
+}
+
+fn operator<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
+    Some(match (name, args) {
+        ("_==_", [a, b]) => Ok(Val::Bool(a.same(b))),
+        ("_!=_", [a, b]) => Ok(Val::Bool(!a.same(b))),
+        ("!_", [Val::Bool(value)]) => Ok(Val::Bool(!value)),
+        ("-_", [Val::Int(value)]) => value.checked_neg().map(Val::Int).ok_or_else(overflow),
+        ("-_", [Val::Double(value)]) => Ok(Val::Double(-value)),
+        ("@in", [a, Val::List(list)]) => Ok(Val::Bool(list.iter().any(|item| item.same(a)))),
+        ("@in", [a, Val::Map(map)]) => Ok(Val::Bool(map.get(a).is_some())),
+        ("_<_" | "_<=_" | "_>_" | "_>=_", [a, b]) => match a.order(b) {
+            Some(order) => Ok(Val::Bool(match name {
+                "_<_" => order.is_lt(),
+                "_<=_" => order.is_le(),
+                "_>_" => order.is_gt(),
+                _ => order.is_ge(),
+            })),
+            None if matches!((a, b), (Val::Double(_), _) | (_, Val::Double(_))) => Ok(Val::Bool(false)),
+            None => Err(EvalError::Overload),
+        },
+        ("_+_" | "_-_" | "_*_" | "_/_" | "_%_", [a, b]) => arithmetic(name, a, b),
+        _ => return None,
+    })
+}
+
+fn overflow() -> EvalError {
+    EvalError::other("integer overflow")
+}
+
+fn arithmetic<'a>(name: &str, a: &Val<'a>, b: &Val<'a>) -> Result<'a> {
+    match (a, b) {
+        (Val::Int(a), Val::Int(b)) => integers(name, *a, *b).map(Val::Int),
+        (Val::Uint(a), Val::Uint(b)) => unsigned(name, *a, *b).map(Val::Uint),
+        (Val::Double(a), Val::Double(b)) => Ok(Val::Double(match name {
+            "_+_" => a + b,
+            "_-_" => a - b,
+            "_*_" => a * b,
+            "_/_" => a / b,
+            _ => return Err(EvalError::Overload),
+        })),
+        (Val::String(a), Val::String(b)) if name == "_+_" => strings::made([&**a, &**b].concat()),
+        (Val::Bytes(a), Val::Bytes(b)) if name == "_+_" => Ok(Val::Bytes([&**a, &**b].concat().into())),
+        (Val::List(a), Val::List(b)) if name == "_+_" => Ok(joined(a, b).into()),
+        _ => time::arithmetic(name, a, b),
+    }
+}
+
+fn integers(name: &str, a: i64, b: i64) -> std::result::Result<i64, EvalError> {
+    let zero = |what: &str| EvalError::other(what);
+    match name {
+        "_+_" => a.checked_add(b),
+        "_-_" => a.checked_sub(b),
+        "_*_" => a.checked_mul(b),
+        "_/_" if b == 0 => return Err(zero("division by zero")),
+        "_/_" => a.checked_div(b),
+        _ if b == 0 => return Err(zero("modulus by zero")),
+        _ => a.checked_rem(b),
+    }
+    .ok_or_else(overflow)
+}
+
+fn unsigned(name: &str, a: u64, b: u64) -> std::result::Result<u64, EvalError> {
+    match name {
+        "_+_" => a.checked_add(b),
+        "_-_" => a.checked_sub(b),
+        "_*_" => a.checked_mul(b),
+        "_/_" if b == 0 => return Err(EvalError::other("division by zero")),
+        "_/_" => a.checked_div(b),
+        _ if b == 0 => return Err(EvalError::other("modulus by zero")),
+        _ => a.checked_rem(b),
+    }
+    .ok_or_else(|| EvalError::other("unsigned integer overflow"))
+}
+
+/// An item of a list or value of a map.
+pub fn index<'a>(operand: &Val<'a>, index: &Val<'_>) -> Result<'a> {
+    match operand {
+        Val::List(list) => {
+            let at = match index {
+                Val::Int(i) => usize::try_from(*i).ok(),
+                Val::Uint(u) => usize::try_from(*u).ok(),
+                other => match Key::of(other) {
+                    Some(Key::Int(i)) => usize::try_from(i).ok(),
+                    _ => return Err(EvalError::Overload),
+                },
+            };
+            at.and_then(|at| list.get(at)).ok_or_else(|| {
+                let shown = super::value::number_text(index).unwrap_or_default();
+                EvalError::Missing(format!("index out of bounds: {shown}"))
+            })
+        }
+        Val::Map(map) => map.get(index).ok_or_else(|| {
+            let shown = match index {
+                Val::String(text) => text.to_string(),
+                other => super::value::number_text(other).unwrap_or_else(|| other.type_name().to_owned()),
+            };
+            EvalError::Missing(format!("no such key: {shown}"))
+        }),
+        _ => Err(EvalError::Overload),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "the range is looked at first"
+)]
+fn convert<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
+    let range = || Err(EvalError::other("range"));
+    Some(match (name, args) {
+        ("int", [Val::Int(i)]) => Ok(Val::Int(*i)),
+        ("int", [Val::Uint(u)]) => i64::try_from(*u).map_or_else(|_| range(), |i| Ok(Val::Int(i))),
+        ("int", [Val::Double(d)]) if d.abs() < 9.2e18 => Ok(Val::Int(*d as i64)),
+        ("int" | "uint", [Val::Double(_)]) if name == "int" => range(),
+        ("int", [Val::String(s)]) => parsed(s.parse().map(Val::Int), s, "int"),
+        ("int", [Val::Timestamp(t)]) => Ok(Val::Int(t.as_second())),
+        ("int", [Val::Duration(d)]) => Ok(Val::Int(*d)),
+        ("uint", [Val::Uint(u)]) => Ok(Val::Uint(*u)),
+        ("uint", [Val::Int(i)]) => u64::try_from(*i).map_or_else(|_| range(), |u| Ok(Val::Uint(u))),
+        ("uint", [Val::Double(d)]) if (0.0..1.8e19).contains(d) => Ok(Val::Uint(*d as u64)),
+        ("uint", [Val::Double(_)]) => range(),
+        ("uint", [Val::String(s)]) => parsed(s.parse().map(Val::Uint), s, "uint"),
+        ("double", [Val::Double(d)]) => Ok(Val::Double(*d)),
+        ("double", [Val::Int(i)]) => Ok(Val::Double(*i as f64)),
+        ("double", [Val::Uint(u)]) => Ok(Val::Double(*u as f64)),
+        ("double", [Val::String(s)]) => parsed(s.parse().map(Val::Double), s, "double"),
+        ("bool", [Val::Bool(b)]) => Ok(Val::Bool(*b)),
+        ("bool", [Val::String(s)]) => match &**s {
+            "true" | "True" | "TRUE" | "t" | "1" => Ok(Val::Bool(true)),
+            "false" | "False" | "FALSE" | "f" | "0" => Ok(Val::Bool(false)),
+            other => Err(EvalError::other(format!("type conversion error from 'string' to 'bool': {other:?}"))),
+        },
+        ("bytes", [Val::Bytes(b)]) => Ok(Val::Bytes(Arc::clone(b))),
+        ("bytes", [Val::String(s)]) => Ok(Val::Bytes(s.as_bytes().into())),
+        ("string", [value]) => return text_of(value).map(strings::made).or(Some(Err(EvalError::Overload))),
+        ("dyn", [value]) => Ok(value.clone()),
+        ("type", [value]) => Ok(Val::Type(value.type_name().into())),
+        _ => return None,
+    })
+}
+
+fn parsed<'a, E>(value: std::result::Result<Val<'a>, E>, text: &str, ty: &str) -> Result<'a> {
+    value.map_err(|_| EvalError::other(format!("type conversion error from 'string' to '{ty}': {text:?}")))
+}
+
+/// A value as `string()` gives it.
+fn text_of(value: &Val<'_>) -> Option<String> {
+    Some(match value {
+        Val::String(s) => s.to_string(),
+        Val::Bool(b) => b.to_string(),
+        Val::Bytes(b) => std::str::from_utf8(b).ok()?.to_owned(),
+        Val::Timestamp(t) => t.to_string(),
+        #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction")]
+        Val::Duration(d) => format!("{}s", super::text::double(*d as f64 / 1e9)),
+        Val::Quantity(q) => q.to_string(),
+        Val::Ip(ip) => ip.to_string(),
+        Val::Cidr(cidr) => cidr.to_string(),
+        other => super::value::number_text(other)?,
+    })
+}
+
+fn optionals<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
+    Some(match (name, args) {
+        ("optional.of", [value]) => Ok(Val::optional(Some(value.clone()))),
+        ("optional.ofNonZeroValue", [value]) => Ok(Val::optional((!is_zero(value)).then(|| value.clone()))),
+        ("optional.none", []) => Ok(Val::Optional(None)),
+        ("hasValue", [Val::Optional(value)]) => Ok(Val::Bool(value.is_some())),
+        ("value", [Val::Optional(value)]) => {
+            value.as_ref().map(|v| (**v).clone()).ok_or_else(|| EvalError::other("optional.none() dereference"))
+        }
+        ("or", [Val::Optional(None), other]) => Ok(other.clone()),
+        ("or", [this @ Val::Optional(_), _]) => Ok(this.clone()),
+        ("orValue", [Val::Optional(None), other]) => Ok(other.clone()),
+        ("orValue", [Val::Optional(Some(value)), _]) => Ok((**value).clone()),
+        _ => return None,
+    })
+}
+
+fn is_zero(value: &Val<'_>) -> bool {
+    match value {
+        Val::Null | Val::Optional(None) | Val::Bool(false) | Val::Int(0) | Val::Uint(0) | Val::Duration(0) => true,
+        Val::Double(d) => *d == 0.0,
+        Val::String(_) | Val::Bytes(_) | Val::List(_) | Val::Map(_) => value.size() == 0,
+        _ => false,
+    }
+}
+
+fn str<'v, 'a>(value: &'v Val<'a>) -> Option<&'v Text<'a>> {
+    match value {
+        Val::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn int(value: &Val<'_>) -> Option<i64> {
+    match value {
+        Val::Int(i) => Some(*i),
+        _ => None,
+    }
+}
+
+/// A literal map of texts.
+fn text_map<'a>(pairs: Vec<(String, Val<'a>)>) -> Val<'a> {
+    Val::Map(Map::Made(Arc::new(pairs.into_iter().map(|(k, v)| (Key::String(k.into()), v)).collect())))
+}
+
+fn length<'a>(value: usize) -> Result<'a> {
+    Ok(count(value))
+}
+
+fn shown_duration(nanos: i64) -> String {
+    duration::format(nanos)
+}
