@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::Protocol;
 use super::local::Shared;
@@ -21,7 +21,8 @@ use super::services::Frontend;
 const COPIED_AT_ONCE: usize = 4096;
 /// Longest time to connect to one endpoint before the next is tried.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How often a port that could not be had is tried again.
+/// A port that could not be had is tried again after this time, and then after twice as long each time, up to [`RETRY`].
+const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Runs until it is dropped: opens and closes listeners as Services come and go.
@@ -31,19 +32,29 @@ pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>)
     let mut open: HashMap<Frontend, AbortHandle> = HashMap::new();
     loop {
         let wanted = shared.services.frontends();
-        open.retain(|frontend, task| {
-            let keep = wanted.contains(frontend);
-            if !keep {
-                task.abort();
-            }
-            keep
-        });
+        for (_, task) in open.iter().filter(|(frontend, _)| !wanted.contains(frontend)) {
+            task.abort();
+        }
         for frontend in wanted {
             open.entry(frontend).or_insert_with(|| tasks.spawn(listen(shared.clone(), frontend, copies.clone())));
         }
-        while tasks.try_join_next().is_some() {}
-        if changes.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            // Its port is free now, and may be wanted again.
+            Some(ended) = tasks.join_next_with_id() => open.retain(|_, task| task.id() != id(&ended)),
+        }
+    }
+}
+
+/// Whose end this is. Listeners end when they are no longer wanted.
+fn id(ended: &Result<(Id, ()), JoinError>) -> Id {
+    match ended {
+        Ok((id, ())) => *id,
+        Err(error) => {
+            if error.is_panic() {
+                tracing::error!(%error, "a Service's listener failed and is opened again");
+            }
+            error.id()
         }
     }
 }
@@ -59,7 +70,7 @@ impl Frontend {
 
 /// Accepts connections to one frontend.
 async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Arc<Semaphore>) {
-    let Some(listener) = bind(frontend).await else { return };
+    let listener = bind(frontend).await;
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -85,27 +96,30 @@ async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Arc<Semaphore>)
     }
 }
 
-/// Binds a frontend's address; waits while another process has it. `None`: this user may not have it at all, which
-/// concerns the host only: guests reach the Service by its address all the same.
-async fn bind(frontend: Frontend) -> Option<TcpListener> {
-    let mut told = false;
+/// Binds a frontend's address; waits while another process has it, or while this user may not have it, which concerns the
+/// host only: guests reach the Service by its address all the same.
+async fn bind(frontend: Frontend) -> TcpListener {
+    let mut pause = RETRY_FIRST;
     loop {
         match TcpListener::bind(frontend.address()).await {
-            Ok(listener) => return Some(listener),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                tracing::info!(
-                    address = %frontend.address(),
-                    "this user may not listen on the Service's port; guests reach it, the host does not (use a NodePort)"
-                );
-                return None;
-            }
-            Err(error) if !told => {
-                told = true;
-                tracing::warn!(%error, address = %frontend.address(), "a Service's port cannot be opened; trying again");
-            }
+            Ok(listener) => return listener,
+            Err(error) if pause == RETRY_FIRST => tell(frontend, &error),
             Err(_) => {}
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY);
+    }
+}
+
+fn tell(frontend: Frontend, error: &io::Error) {
+    let address = frontend.address();
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        tracing::info!(
+            %address,
+            "this user may not listen on the Service's port; guests reach it, the host does not (use a NodePort)"
+        );
+    } else {
+        tracing::warn!(%error, %address, "a Service's port cannot be opened; trying again");
     }
 }
 

@@ -4,6 +4,7 @@
 //! not depend on how many Services or endpoints there are.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -153,10 +154,10 @@ impl Services {
         let old_address = old.as_ref().and_then(|old| old.cluster_ip);
         for port in old.iter().flat_map(|old| old.ports.iter()) {
             if let Some(address) = old_address {
-                maps.by_address.remove(&(port.protocol, address, port.port));
+                remove(&mut maps.by_address, &(port.protocol, address, port.port), port);
             }
             if let Some(node_port) = port.node_port {
-                maps.by_node_port.remove(&(port.protocol, node_port));
+                remove(&mut maps.by_node_port, &(port.protocol, node_port), port);
             }
         }
         let Some(new) = new else { return };
@@ -181,6 +182,14 @@ impl Services {
             variables(name, named, &mut env);
         }
         env
+    }
+}
+
+/// Removes a port's entry, unless another Service has taken its place: news of the two come in any order after the watch
+/// was interrupted.
+fn remove<K: Eq + Hash>(map: &mut HashMap<K, Arc<ServicePort>>, key: &K, port: &Arc<ServicePort>) {
+    if map.get(key).is_some_and(|found| Arc::ptr_eq(found, port)) {
+        map.remove(key);
     }
 }
 
@@ -361,6 +370,20 @@ mod tests {
         assert!(services.by_address(Protocol::Tcp, address, 81).is_some());
         services.replace("shop", "web", None);
         assert!(services.by_address(Protocol::Tcp, address, 81).is_none() && services.named("shop", "web").is_none());
+    }
+
+    #[test]
+    fn a_service_that_goes_late_leaves_its_successor_s_port_alone() {
+        let services = Services::default();
+        let with = |address| {
+            let ports = json!([{"port": 80, "nodePort": 30001}]);
+            Some(build(&service(json!({"clusterIP": address, "ports": ports})), &[], "n1", None))
+        };
+        services.replace("shop", "old", with("127.1.0.9"));
+        services.replace("shop", "new", with("127.1.0.9"));
+        services.replace("shop", "old", None);
+        assert!(services.by_node_port(Protocol::Tcp, 30001).is_some());
+        assert!(services.by_address(Protocol::Tcp, Ipv4Addr::new(127, 1, 0, 9), 80).is_some());
     }
 
     #[test]

@@ -1,0 +1,120 @@
+//! What a Service promises the host: its port is open from its first moment to its last, whatever happens to it and to the
+//! pods behind it meanwhile.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::print_stderr, clippy::indexing_slicing)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use serde_json::{Value, json};
+use support::server::{node_port, served};
+use support::{Wherry, eventually, http};
+
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/default/deployments/web";
+const SERVICE: &str = "/api/v1/namespaces/default/services/web";
+const MERGE: &str = "application/merge-patch+json";
+
+/// Clients that ask without rest, each time on a connection of its own.
+struct Clients {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<(usize, Vec<String>)>>,
+}
+
+impl Clients {
+    fn start(url: &str, number: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..number).map(|_| {
+            let (stop, url) = (Arc::clone(&stop), url.to_owned());
+            std::thread::spawn(move || {
+                let (mut answered, mut failed) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    match http::text(&url) {
+                        Ok(_) => answered += 1,
+                        Err(error) => failed.push(error),
+                    }
+                }
+                (answered, failed)
+            })
+        });
+        Self { threads: threads.collect(), stop }
+    }
+
+    /// How many requests were answered; none may have failed.
+    fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended: Vec<_> = self.threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let failed: Vec<&String> = ended.iter().flat_map(|(_, failed)| failed).collect();
+        let answered = ended.iter().map(|(answered, _)| answered).sum();
+        assert!(failed.is_empty(), "{} of {} requests failed: {:?}", failed.len(), answered + failed.len(), failed[0]);
+        answered
+    }
+}
+
+fn ready(server: &Wherry, replicas: u64) {
+    eventually("all copies are ready, and no others are left", || {
+        let deployment = server.api().get(DEPLOYMENT).ok();
+        let status = &deployment["status"];
+        let seen = status["observedGeneration"] == deployment["metadata"]["generation"];
+        let counts = ["replicas", "readyReplicas", "updatedReplicas"].map(|field| status[field].as_u64().unwrap_or(0));
+        (seen && counts == [replicas; 3]).then_some(()).ok_or_else(|| status.to_string())
+    });
+}
+
+fn patch(server: &Wherry, path: &str, patch: &Value) {
+    server.api().patch(path, MERGE, patch).ok();
+}
+
+#[test]
+fn no_connection_is_lost_while_a_service_and_its_pods_change() {
+    let server = Wherry::start("host");
+    server.apply(&served("web", &server.image("hello-http"), 3));
+    ready(&server, 3);
+    let url = server.url("web");
+    eventually("it answers", || http::text(&url));
+    let clients = Clients::start(&url, 3);
+    for round in 0..3 {
+        // The Service: what nobody looks at, another port, and that port gone again.
+        for n in 0..10 {
+            patch(&server, SERVICE, &json!({"metadata": {"annotations": {"round": format!("{round}.{n}")}}}));
+        }
+        let kept = json!({"name": "", "port": 80, "targetPort": 8080, "nodePort": port(&url)});
+        let mut named = kept.clone();
+        named["name"] = "main".into();
+        patch(&server, SERVICE, &json!({"spec": {"ports": [named, {"name": "more", "port": 81, "targetPort": 8080}]}}));
+        patch(&server, SERVICE, &json!({"spec": {"ports": [kept]}}));
+        // Its endpoints: fewer, more, and all replaced.
+        patch(&server, DEPLOYMENT, &json!({"spec": {"replicas": 1}}));
+        ready(&server, 1);
+        patch(&server, DEPLOYMENT, &json!({"spec": {"replicas": 4}}));
+        ready(&server, 4);
+        let restarted = json!({"restarted": round.to_string()});
+        patch(&server, DEPLOYMENT, &json!({"spec": {"template": {"metadata": {"annotations": restarted}}}}));
+        ready(&server, 4);
+    }
+    let answered = clients.finish();
+    assert!(answered > 100, "{answered} requests are too few to tell");
+    eprintln!("{answered} requests were answered");
+}
+
+fn port(url: &str) -> u16 {
+    url::Url::parse(url).unwrap().port().unwrap()
+}
+
+#[test]
+fn a_port_that_goes_from_one_service_to_another_opens_again_at_once() {
+    let server = Wherry::start("host");
+    server.apply(&served("web", &server.image("hello-http"), 1));
+    ready(&server, 1);
+    let url = server.url("web");
+    eventually("it answers", || http::text(&url));
+    let mut other = node_port("other");
+    other["spec"]["selector"]["app"] = "web".into();
+    other["spec"]["ports"][0]["nodePort"] = port(&url).into();
+    server.api().delete(SERVICE).ok();
+    server.apply(&[other]);
+    let began = std::time::Instant::now();
+    eventually("the other answers on the same port", || http::text(&url));
+    assert!(began.elapsed() < std::time::Duration::from_secs(4), "{:?}", began.elapsed());
+}
