@@ -3,27 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+pub use super::api::Answer;
+
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(20);
-
-/// An answer, whole.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
-
-impl Answer {
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
 
 /// Gets a URL. The error says what failed.
 pub fn get(url: &str) -> Result<Answer, String> {

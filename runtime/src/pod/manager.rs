@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Context;
 use super::setup::identity;
-use super::worker::{Shared, Worker};
+use super::shared::Shared;
+use super::worker::Worker;
 
 /// The Pods bound to a node, as they change. The items are the newest objects themselves, shared with whoever else
 /// keeps them.

@@ -13,11 +13,13 @@ pub mod expand;
 pub mod fields;
 pub mod launch;
 pub mod manager;
+mod patch;
 mod react;
 pub mod recover;
 pub mod reference;
 pub mod report;
 pub mod setup;
+pub mod shared;
 pub mod state;
 pub mod status;
 #[cfg(test)]

@@ -10,104 +10,23 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use k8s_openapi::api::core::v1::PodStatus;
 use tokio::time::Instant;
 
 use super::Context;
-use super::container::{ContainerState, Instances};
+use super::container::ContainerState;
 use super::events::Said;
 use super::launch::{self, Launch, Launched, Refused, Sandboxes};
+use super::patch::{overruled, patch};
 use super::report::Report;
 use super::setup::{containers, identity, setup, update};
+use super::shared::Shared;
 use super::state::{Action, Input, Now, PodState};
 use super::status::{self, Transitions};
 use super::unsupported::Unsupported;
 use crate::backend::{Container, Exit};
 use crate::image::{Image, ImageError};
 use crate::network::{NetworkError, PodIdentity, PodNetwork};
-
-/// What a worker and the rest of the node share of a pod.
-#[derive(Debug)]
-pub struct Shared {
-    /// The newest Pod; the only copy that this node keeps.
-    pod: Mutex<Arc<Pod>>,
-    changed: Notify,
-    told: Mutex<Told>,
-    /// Containers that run now, by name: for statistics.
-    running: Mutex<Vec<(String, Arc<dyn Container>)>>,
-    /// By container, in the order of the spec: for logs.
-    instances: Mutex<Vec<Instances>>,
-}
-
-#[derive(Debug, Default)]
-struct Told {
-    removed: bool,
-    /// The process ends: containers may take this long, and nothing is reported.
-    shutdown: Option<Duration>,
-}
-
-impl Shared {
-    pub fn new(pod: Arc<Pod>) -> Self {
-        Self {
-            pod: Mutex::new(pod),
-            changed: Notify::new(),
-            told: Mutex::default(),
-            running: Mutex::default(),
-            instances: Mutex::default(),
-        }
-    }
-
-    pub fn pod(&self) -> Arc<Pod> {
-        self.pod.lock().clone()
-    }
-
-    /// The Pod changed in the API.
-    pub fn update(&self, pod: Arc<Pod>) {
-        *self.pod.lock() = pod;
-        self.forget_own_status();
-        self.changed.notify_one();
-    }
-
-    /// Drops what this node wrote itself from a Pod that nobody else keeps: half of its memory.
-    fn forget_own_status(&self) {
-        let mut pod = self.pod.lock();
-        let Some(pod) = Arc::get_mut(&mut pod) else { return };
-        let gated = pod.spec.as_ref().is_some_and(|spec| spec.readiness_gates.is_some());
-        if let Some(status) = &mut pod.status {
-            status.container_statuses = None;
-            if !gated && let Some(conditions) = &mut status.conditions {
-                // Of its own word only the end matters: that somebody called the pod unready.
-                conditions.retain(|condition| condition.type_ == "Ready" && condition.status == "False");
-                conditions.shrink_to_fit();
-            }
-        }
-    }
-
-    /// The Pod is gone from the API.
-    pub fn remove(&self) {
-        self.told.lock().removed = true;
-        self.changed.notify_one();
-    }
-
-    /// The process ends.
-    pub fn shutdown(&self, grace: Duration) {
-        self.told.lock().shutdown = Some(grace);
-        self.changed.notify_one();
-    }
-
-    /// Which instances a container has.
-    pub fn instance(&self, container: &str) -> Option<Instances> {
-        let pod = self.pod();
-        let index = containers(&pod).iter().position(|spec| spec.name == container)?;
-        Some(self.instances.lock().get(index).copied().unwrap_or_default())
-    }
-
-    pub fn running(&self) -> Vec<(String, Arc<dyn Container>)> {
-        self.running.lock().clone()
-    }
-}
 
 /// What came of something a worker had under way.
 enum Outcome {
@@ -429,32 +348,13 @@ impl Worker {
         }
         let qos = pod.status.as_ref().and_then(|status| status.qos_class.as_deref());
         let status = status::status(&self.state, &mut self.transitions, &self.ctx.host, qos, Now::read());
-        let patch = self.patch(uid, &status);
+        let patch = patch(uid, &status, self.earlier_address.as_ref());
         let hash = hash_of(&patch);
         let delete = std::mem::take(&mut self.delete);
         if hash != self.reported || delete || overruled(&pod, &status) {
             self.reported = hash;
             self.ctx.statuses.set(Report::new(namespace, name, uid, patch, delete));
         }
-    }
-
-    fn patch(&self, uid: &str, status: &PodStatus) -> Vec<u8> {
-        let mut value = serde_json::to_value(status).unwrap_or_default();
-        if let Some(fields) = value.as_object_mut() {
-            // What an earlier status may have said and this one does not.
-            forget_unsaid(fields);
-            for condition in fields.get_mut("conditions").and_then(|c| c.as_array_mut()).into_iter().flatten() {
-                condition.as_object_mut().map(forget_unsaid);
-            }
-            // `podIPs` merges by address: another one has to replace it.
-            if self.earlier_address.is_some()
-                && self.earlier_address != status.pod_ip
-                && let Some(addresses) = fields.get_mut("podIPs").and_then(|ips| ips.as_array_mut())
-            {
-                addresses.insert(0, serde_json::json!({"$patch": "replace"}));
-            }
-        }
-        serde_json::json!({"metadata": {"uid": uid}, "status": value}).to_string().into_bytes()
     }
 
     /// The pod is gone: nothing of it stays on this node.
@@ -486,23 +386,6 @@ impl Worker {
         // The waits flush the logs.
         let _: (Vec<Exit>, ()) = futures::join!(futures::future::join_all(ending), waits);
     }
-}
-
-/// Merging keeps what is not mentioned.
-fn forget_unsaid(fields: &mut serde_json::Map<String, serde_json::Value>) {
-    for field in ["reason", "message"] {
-        fields.entry(field).or_insert(serde_json::Value::Null);
-    }
-}
-
-/// Whether the API calls a pod unready that is ready, and did so after this node had called it ready.
-fn overruled(pod: &Pod, status: &PodStatus) -> bool {
-    let ready = |status: &PodStatus| {
-        let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready")?;
-        Some((condition.status == "True", condition.last_transition_time.as_ref().map(|time| time.0)))
-    };
-    let theirs = pod.status.as_ref().and_then(ready);
-    matches!((theirs, ready(status)), (Some((false, theirs)), Some((true, ours))) if theirs > ours)
 }
 
 async fn sleep_until(wake: Option<Instant>) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use http::{Method, StatusCode};
+use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use serde_json::json;
 use tokio::sync::mpsc;
