@@ -1,5 +1,6 @@
 //! The `wherry` command: reads the command line, sets up logging and cryptography, and hands over to a subcommand.
 
+mod allocator;
 mod client;
 mod commands;
 mod data_dir;
@@ -30,6 +31,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_nothing();
     let cli = Cli::parse();
     cli.log.install();
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {

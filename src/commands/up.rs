@@ -167,7 +167,9 @@ async fn claim_slot(data: &DataDir) -> anyhow::Result<Slot> {
     loop {
         match Slot::claim(kept) {
             Ok(slot) => {
-                data.keep_slot(slot.index())?;
+                if kept.is_none() {
+                    data.keep_slot(slot.index())?;
+                }
                 return Ok(slot);
             }
             Err(error) if kept.is_some() && is_in_use(&error) && tokio::time::Instant::now() < deadline => {
