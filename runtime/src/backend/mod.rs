@@ -7,6 +7,7 @@ pub mod wasm;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +87,7 @@ pub struct Exit {
 #[async_trait]
 pub trait Container: Send + Sync + fmt::Debug {
     /// Starts it; returns once it runs (a server listens, a command has been entered).
-    async fn start(&self) -> Result<Timestamp, BackendError>;
+    async fn start(&self) -> Result<Started, BackendError>;
 
     /// Waits for the end. May be called by several.
     async fn wait(&self) -> Exit;
@@ -95,6 +96,22 @@ pub trait Container: Send + Sync + fmt::Debug {
     async fn stop(&self, grace: Duration) -> Exit;
 
     fn stats(&self) -> Stats;
+}
+
+/// A container that was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Started {
+    pub at: Timestamp,
+    /// The port that the container's server asked for and could not have: it is served on another, which guests and
+    /// Services of this node find by the first.
+    pub substituted: Option<SocketAddr>,
+}
+
+impl Started {
+    /// Started now, with every port that it wants.
+    pub fn now() -> Self {
+        Self { at: Timestamp::now(), substituted: None }
+    }
 }
 
 /// A container's use of the machine since its start.

@@ -1,6 +1,7 @@
 //! Carrying out a container's steps: making its image ready, and creating and starting it in a backend.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use super::expand::expand;
 use super::fields::{self, Here};
 use super::reference::Kind;
 use super::setup::{containers, identity};
-use crate::backend::{BackendError, Container, ContainerConfig, Exit, Sandbox, SandboxConfig};
+use crate::backend::{BackendError, Container, ContainerConfig, Exit, Sandbox, SandboxConfig, Started};
 use crate::image::{Image, ImageError, PullPolicy, PullRequest};
 use crate::log::ContainerLog;
 use crate::network::PodNetwork;
@@ -138,9 +139,22 @@ impl Launch {
         };
         self.say(spec, "Created", format!("Created container: {}", spec.name));
         match container.start().await {
-            Ok(at) => Ok(Launched { container, log, id: self.id(scheme, &spec.name, at), at }),
+            Ok(Started { at, substituted }) => {
+                if let Some(address) = substituted {
+                    self.tell_substituted(spec, address);
+                }
+                Ok(Launched { container, log, id: self.id(scheme, &spec.name, at), at })
+            }
             Err(error) => Err(Refused::Start(not_started(&error))),
         }
+    }
+
+    fn tell_substituted(&self, spec: &Spec, address: SocketAddr) {
+        let message = format!(
+            "{address} cannot be opened here (taken, or a port below 1024 without the right to it): served on another port. \
+             Guests and Services of this node find it; the host does not, at that address"
+        );
+        self.ctx.events.record(Said::about(&self.pod, Some(&spec.name), true, "PortSubstituted", message));
     }
 
     fn say(&self, spec: &Spec, reason: &'static str, message: String) {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
-use crate::backend::{BackendError, Container, ContainerConfig, Exit, Sandbox, SandboxConfig, Stats};
+use crate::backend::{BackendError, Container, ContainerConfig, Exit, Sandbox, SandboxConfig, Started, Stats};
 use crate::image::{ImageConfig, ImageError, ImageSummary, PullRequest};
 use crate::log::Limits;
 use crate::network::local::testing::Lone;
@@ -183,8 +183,8 @@ struct Held(Arc<FakeContainer>);
 
 #[async_trait]
 impl Container for Held {
-    async fn start(&self) -> Result<Timestamp, BackendError> {
-        Ok(Timestamp::now())
+    async fn start(&self) -> Result<Started, BackendError> {
+        Ok(Started::now())
     }
 
     async fn wait(&self) -> Exit {

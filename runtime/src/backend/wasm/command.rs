@@ -7,15 +7,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
 
+use super::guests::Place;
 use super::life::{Life, TERMINATED, TRAPPED, exit, out_of_memory};
 use super::linker::Prepared;
 use super::state::{Guest, GuestState};
-use crate::backend::{BackendError, Container, Exit, Stats};
+use crate::backend::{BackendError, Container, Exit, Started, Stats};
 
 /// What `run` of either WASI returns; the error is a trap or `wasi:cli/exit`.
 type Ran = wasmtime::Result<Result<(), ()>>;
@@ -42,21 +42,22 @@ impl Command {
 
 #[async_trait]
 impl Container for Command {
-    async fn start(&self) -> Result<Timestamp, BackendError> {
+    async fn start(&self) -> Result<Started, BackendError> {
         let Some(permit) = self.permit.lock().take() else {
             return Err(BackendError::CannotRun("the container was started before".into()));
         };
         let (entered, started) = oneshot::channel();
         let (guest, life) = (Arc::clone(&self.guest), Arc::clone(&self.life));
-        self.life.spawn(async move {
-            let exit = run(&guest, entered).await;
+        let place = Arc::new(Place::default());
+        self.life.spawn_guest(Arc::clone(&place), async move {
+            let exit = run(&guest, &place, entered).await;
             drop(permit);
             life.end(exit);
         });
         match started.await {
             Ok(Err(message)) => Err(BackendError::CannotRun(message)),
             // An error here: it ended before it was entered, which `wait` tells.
-            Ok(Ok(())) | Err(_) => Ok(Timestamp::now()),
+            Ok(Ok(())) | Err(_) => Ok(Started::now()),
         }
     }
 
@@ -82,17 +83,17 @@ impl Drop for Command {
 }
 
 /// Runs the command to its end; everything it wrote is in its log when this returns.
-async fn run(guest: &Guest, entered: oneshot::Sender<Result<(), String>>) -> Exit {
-    let (mut store, denied) = match guest.store(1) {
+async fn run(guest: &Guest, place: &Arc<Place>, entered: oneshot::Sender<Result<(), String>>) -> Exit {
+    let (mut store, denied) = match guest.store(1, place) {
         Ok(store) => store,
         Err(error) => return cannot_run(entered, &error),
     };
     let (stdout, stderr) = (store.data().stdout.clone(), store.data().stderr.clone());
-    let ran = match enter(guest, &mut store).await {
+    let ran = match enter(guest, place, &mut store).await {
         Ok(instance) => {
             // Nobody waits if the container was dropped meanwhile.
             let _ = entered.send(Ok(()));
-            metered(guest, instance.run(&mut store)).await
+            metered(guest, place, instance.run(&mut store)).await
         }
         Err(_) if denied.load(Ordering::Relaxed) => return out_of_memory(guest.usage.limit()),
         Err(error) => return cannot_run(entered, &error),
@@ -114,8 +115,8 @@ fn cannot_run(entered: oneshot::Sender<Result<(), String>>, error: &wasmtime::Er
     exit(128, "ContainerCannotRun", message)
 }
 
-async fn metered<T>(guest: &Guest, future: impl Future<Output = T>) -> T {
-    let mut meter = guest.meter();
+async fn metered<T>(guest: &Guest, place: &Arc<Place>, future: impl Future<Output = T>) -> T {
+    let mut meter = guest.meter(place);
     let mut future = pin!(future);
     poll_fn(|cx| meter.poll(future.as_mut(), cx)).await
 }
@@ -126,10 +127,10 @@ enum Instance {
     P3(wasmtime_wasi::p3::bindings::Command),
 }
 
-async fn enter(guest: &Guest, store: &mut Store<GuestState>) -> wasmtime::Result<Instance> {
+async fn enter(guest: &Guest, place: &Arc<Place>, store: &mut Store<GuestState>) -> wasmtime::Result<Instance> {
     match &*guest.prepared {
-        Prepared::Command2(pre) => metered(guest, pre.instantiate_async(store)).await.map(Instance::P2),
-        Prepared::Command3(pre) => metered(guest, pre.instantiate_async(store)).await.map(Instance::P3),
+        Prepared::Command2(pre) => metered(guest, place, pre.instantiate_async(store)).await.map(Instance::P2),
+        Prepared::Command3(pre) => metered(guest, place, pre.instantiate_async(store)).await.map(Instance::P3),
         Prepared::Http { .. } => Err(wasmtime::Error::msg("a server is not a command")),
     }
 }

@@ -1,49 +1,169 @@
-//! The guests' own runtime: worker threads that poll nothing but guests and their connections, so that a busy guest cannot
-//! delay the API, the store or heartbeats.
+//! The guests' own threads, in two groups, so that a busy guest cannot delay the API, the store or heartbeats, nor other
+//! guests.
+//!
+//! In front are guests that answer, and all connections. Guests that compute without rest are polled in the lane: on
+//! threads of the kernel's idle class, which leave their core at once to anybody else who wants it. [`Place`] says where a
+//! guest belongs; its task moves there between two polls.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Worker threads for guests. Dropping it stops them without waiting: containers are stopped by their owners before.
 #[derive(Debug)]
 pub struct GuestRuntime {
-    runtime: Option<Runtime>,
-    handle: Handle,
-    threads: usize,
+    runtimes: Vec<Runtime>,
+    threads: Threads,
+}
+
+/// The way to both groups.
+#[derive(Clone, Debug)]
+pub(super) struct Threads {
+    pub(super) front: Handle,
+    lane: Handle,
 }
 
 impl GuestRuntime {
     /// `threads`: how many guests compute at once; at least one.
     pub fn new(threads: usize) -> io::Result<Self> {
-        let threads = threads.max(1);
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("wasm-guest")
-            // Look for new connections often: a tick of a computing guest lasts a millisecond.
-            .event_interval(13)
-            // Bounds what guests' file access may occupy.
-            .max_blocking_threads(8)
-            .enable_all()
-            .build()?;
-        let handle = runtime.handle().clone();
-        Ok(Self { runtime: Some(runtime), handle, threads })
+        let front = builder("wasm-guest", threads).build()?;
+        let lane = builder("wasm-lane", threads).on_thread_start(give_way).build()?;
+        let threads = Threads { front: front.handle().clone(), lane: lane.handle().clone() };
+        Ok(Self { runtimes: vec![front, lane], threads })
     }
 
-    pub fn handle(&self) -> &Handle {
-        &self.handle
+    pub(super) fn threads(&self) -> &Threads {
+        &self.threads
     }
+}
 
-    /// How many threads poll guests.
-    pub fn threads(&self) -> usize {
-        self.threads
+fn builder(name: &str, threads: usize) -> Builder {
+    let mut builder = Builder::new_multi_thread();
+    builder
+        .worker_threads(threads.max(1))
+        .thread_name(name)
+        // Look for new connections often: a tick of a computing guest lasts a millisecond.
+        .event_interval(13)
+        // Bounds what guests' file access may occupy.
+        .max_blocking_threads(8)
+        .enable_all();
+    builder
+}
+
+/// Puts the thread into the kernel's idle class. Anybody may; there is no way back, and none is needed.
+fn give_way() {
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
+        tracing::debug!(%error, "a lane's thread keeps the priority of the process");
     }
 }
 
 impl Drop for GuestRuntime {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        for runtime in self.runtimes.drain(..) {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// Where a guest's task is, and where it belongs.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    heavy: AtomicBool,
+    in_lane: AtomicBool,
+    ticked: AtomicBool,
+}
+
+impl Place {
+    /// Says where the task goes after this poll.
+    pub(super) fn set_heavy(&self, heavy: bool) {
+        self.heavy.store(heavy, Ordering::Relaxed);
+    }
+
+    /// The clock ends the guest's turn.
+    pub(super) fn tick(&self) {
+        self.ticked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the clock ended the turn.
+    pub(super) fn take_tick(&self) -> bool {
+        self.ticked.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn in_lane(&self) -> bool {
+        self.in_lane.load(Ordering::Relaxed)
+    }
+}
+
+/// A guest's task, which goes where its place is.
+pub(super) struct Placed {
+    task: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    place: Arc<Place>,
+    threads: Threads,
+}
+
+impl Placed {
+    /// Starts the task. Its owner ends it: nobody holds a handle to it.
+    pub(super) fn start(task: Pin<Box<dyn Future<Output = ()> + Send>>, place: Arc<Place>, threads: Threads) {
+        let heavy = place.heavy.load(Ordering::Relaxed);
+        place.in_lane.store(heavy, Ordering::Relaxed);
+        let group = if heavy { threads.lane.clone() } else { threads.front.clone() };
+        group.spawn(Self { task: Some(task), place, threads });
+    }
+}
+
+impl Future for Placed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(mut task) = self.task.take() else { return Poll::Ready(()) };
+        if task.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if self.place.heavy.load(Ordering::Relaxed) == self.place.in_lane() {
+            self.task = Some(task);
+            return Poll::Pending;
+        }
+        // It is polled there first of all, so that no event is missed on the way.
+        Self::start(task, Arc::clone(&self.place), self.threads.clone());
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_task_goes_where_its_place_is() {
+        let guests = GuestRuntime::new(1).unwrap();
+        let (place, (done, names)) = (Arc::new(Place::default()), oneshot::channel());
+        let mut seen = Vec::new();
+        let mut polls = [true, false].into_iter();
+        let at = Arc::clone(&place);
+        let task = async move {
+            poll_fn(|cx| {
+                seen.push(std::thread::current().name().unwrap().to_owned());
+                let Some(heavy) = polls.next() else { return Poll::Ready(()) };
+                at.set_heavy(heavy);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            done.send(seen).unwrap();
+        };
+        Placed::start(Box::pin(task), place, guests.threads().clone());
+        assert_eq!(names.blocking_recv().unwrap(), ["wasm-guest", "wasm-lane", "wasm-guest"]);
     }
 }

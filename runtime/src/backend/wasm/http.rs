@@ -22,7 +22,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -31,7 +30,7 @@ use wasmtime_wasi_http::WasiBody;
 use super::life::{KILLED, Life, exit};
 use super::state::Guest;
 use super::worker::{Pool, Wanted};
-use crate::backend::{BackendError, Container, Exit, Stats};
+use crate::backend::{BackendError, Container, Exit, Started, Stats};
 use crate::network::{Denied, ListenGuard, LocalHttp, Protocol};
 
 /// Connections of one container; more wait in the listener's backlog.
@@ -115,14 +114,14 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 #[async_trait]
 impl Container for Server {
-    async fn start(&self) -> Result<Timestamp, BackendError> {
+    async fn start(&self) -> Result<Started, BackendError> {
         let (listener, asked, actual) = self.listen()?;
         let http: Arc<dyn LocalHttp> = Arc::new(Local(Arc::clone(&self.shared)));
         let guard = self.shared.guest.network.listening(Protocol::Tcp, asked, actual, Some(http));
         *self.listening.lock() = Some(guard);
         let shared = Arc::clone(&self.shared);
         self.shared.life.spawn_front(shared.accept(listener));
-        Ok(Timestamp::now())
+        Ok(Started { substituted: (asked != actual).then_some(asked), ..Started::now() })
     }
 
     async fn wait(&self) -> Exit {

@@ -3,7 +3,7 @@
 //! What must stay true: every task of a container is spawned here and ends when the container is killed; the first end
 //! is the one that counts.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::guests::{Place, Placed, Threads};
 use crate::backend::Exit;
 
 /// Exit code of a container that was killed, by limit or by deadline.
@@ -24,7 +25,7 @@ pub(super) const TERMINATED: i32 = 143;
 
 #[derive(Debug)]
 pub(super) struct Life {
-    handle: Handle,
+    threads: Threads,
     tasks: TaskTracker,
     /// Listeners and connections: what is waited for when the container drains.
     front: TaskTracker,
@@ -35,9 +36,9 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(handle: Handle) -> Self {
+    pub(super) fn new(threads: Threads) -> Self {
         Self {
-            handle,
+            threads,
             tasks: TaskTracker::new(),
             front: TaskTracker::new(),
             drain: CancellationToken::new(),
@@ -47,28 +48,30 @@ impl Life {
         }
     }
 
-    /// Runs a task of the container on the guests' runtime until it ends or the container is killed.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.spawn_in(&self.tasks, task);
+    /// Runs a guest until it ends or the container is killed: in front, or in the lane if `place` says so.
+    pub(super) fn spawn_guest(&self, place: Arc<Place>, task: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.track_future(self.until_killed(task));
+        Placed::start(Box::pin(task), place, self.threads.clone());
     }
 
     /// Runs a listener or a connection, which drains before the container ends.
     pub(super) fn spawn_front(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.spawn_in(&self.front, task);
+        self.front.spawn_on(self.until_killed(task), &self.threads.front);
     }
 
-    fn spawn_in(&self, tasks: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
+    fn until_killed<F>(&self, task: F) -> impl Future<Output = ()> + Send + use<F>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let kill = self.kill.clone();
-        tasks.spawn_on(
-            async move {
-                kill.run_until_cancelled_owned(task).await;
-            },
-            &self.handle,
-        );
+        async move {
+            kill.run_until_cancelled_owned(task).await;
+        }
     }
 
+    /// The threads of connections.
     pub(super) fn handle(&self) -> &Handle {
-        &self.handle
+        &self.threads.front
     }
 
     /// Cancelled when no new work is to be taken.

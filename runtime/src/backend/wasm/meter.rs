@@ -1,35 +1,60 @@
 //! Every poll of a guest passes here: it is timed (that is the container's CPU time), it keeps the clock running, and a
-//! guest that computes without rest waits in the heavy lane.
+//! guest that computes without rest is sent to the lane.
 //!
-//! A computing guest yields each millisecond, but with many of them everybody else would wait a millisecond for each. So
-//! guests that have computed for [`HEAVY`] without a pause are polled at most [`Lane::new`]'s number at a time: one thread
-//! always remains for those that answer quickly.
+//! A computing guest yields at each tick of the clock. One that ends a poll by itself waits for something, and has not
+//! computed without rest: it goes to the front. So do requests that take less than [`HEAVY`].
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
-use tokio_util::sync::PollSemaphore;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::engine::Engine;
+use super::guests::Place;
+use super::ticker::TICK;
 
-/// Computing this long without a rest makes a guest heavy.
-const HEAVY: Duration = Duration::from_millis(20);
+/// Turns of a computation, of a tick each, after which its guest is heavy. Turns are counted and not the time they take,
+/// which on a busy machine is mostly waiting for a core.
+const HEAVY: u32 = 5;
 
-/// A pause this long ends a computation.
-const REST: Duration = Duration::from_millis(5);
+/// A turn in the lane that takes this long had no core for most of it: others than guests keep the machine busy.
+const STARVED: Duration = Duration::from_millis(20);
 
-/// Where heavy guests take turns.
-#[derive(Clone, Debug)]
-pub(super) struct Lane(Arc<Semaphore>);
+/// Such a guest is given this part of the time in front, one guest at a time: heavy guests are not starved by a machine
+/// without an idle core, and are in nobody's way there.
+const SHARE: u32 = 10;
 
-impl Lane {
-    /// All but one of the guests' threads may be busy with heavy guests.
-    pub(super) fn new(threads: usize) -> Self {
-        Self(Arc::new(Semaphore::new(threads.saturating_sub(1).max(1))))
+/// What the one heavy guest has that takes turns in front.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Favour(Arc<AtomicBool>);
+
+impl Favour {
+    /// For so many turns; `None` if another guest has it.
+    fn take(&self, turns: u32) -> Option<Favoured> {
+        let taken = turns > 0 && !self.0.swap(true, Ordering::Relaxed);
+        taken.then(|| Favoured { favour: self.clone(), turns })
+    }
+}
+
+/// Some turns in front. Dropping it lets the next guest have some.
+struct Favoured {
+    favour: Favour,
+    turns: u32,
+}
+
+impl Favoured {
+    fn less_one(mut self) -> Option<Self> {
+        self.turns = self.turns.saturating_sub(1);
+        (self.turns > 0).then_some(self)
+    }
+}
+
+impl Drop for Favoured {
+    fn drop(&mut self) {
+        self.favour.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -50,87 +75,138 @@ impl Cpu {
 /// The bookkeeping of one guest's polls.
 pub(super) struct Meter {
     engine: Engine,
-    lane: Lane,
+    place: Arc<Place>,
     cpu: Arc<Cpu>,
-    /// Computed since the last rest.
-    burst: Duration,
-    ended: Option<Instant>,
-    turn: Option<PollSemaphore>,
+    /// Turns since it last waited for something.
+    turns: u32,
+    favour: Favour,
+    favoured: Option<Favoured>,
 }
 
 impl Meter {
-    pub(super) fn new(engine: Engine, lane: Lane, cpu: Arc<Cpu>) -> Self {
-        Self { engine, lane, cpu, burst: Duration::ZERO, ended: None, turn: None }
+    pub(super) fn new(engine: Engine, place: Arc<Place>, cpu: Arc<Cpu>, favour: Favour) -> Self {
+        place.set_heavy(false);
+        Self { engine, place, cpu, turns: 0, favour, favoured: None }
     }
 
-    /// Polls the guest, in its turn if it is heavy.
+    /// Polls the guest, and decides where it is polled next.
     pub(super) fn poll<F: Future>(&mut self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let permit = match &mut self.turn {
-            Some(turn) => ready!(turn.poll_acquire(cx)),
-            None => None,
-        };
-        let start = Instant::now();
+        let clock = Clock::start(self.place.in_lane());
         let result = {
             let _running = self.engine.ticker().guest_runs();
             future.poll(cx)
         };
-        drop(permit);
-        let end = Instant::now();
-        self.account(start, end);
-        if self.turn.is_some() {
-            // Threads that wait for this core get it now, and not when the kernel's slice of some milliseconds is over.
-            std::thread::yield_now();
-        }
+        let turn = clock.stop();
+        self.cpu.add(turn.cpu);
+        let heavy = self.is_heavy(&turn, self.place.take_tick());
+        self.place.set_heavy(heavy);
         result
     }
 
-    fn account(&mut self, start: Instant, end: Instant) {
-        let time = end - start;
-        self.cpu.add(time);
-        // The wait for a turn is no rest.
-        let rested = self.turn.is_none() && self.ended.is_some_and(|ended| start - ended > REST);
-        if rested || (self.turn.is_some() && time < REST / 10) {
-            self.burst = Duration::ZERO;
-            self.turn = None;
+    /// Where it belongs after this turn. `tick`: the clock ended it, not the guest.
+    fn is_heavy(&mut self, turn: &Turn, tick: bool) -> bool {
+        if !tick {
+            self.turns = 0;
+            self.favoured = None;
+            return false;
         }
-        self.burst += time;
-        self.ended = Some(end);
-        if self.burst > HEAVY && self.turn.is_none() {
-            self.turn = Some(PollSemaphore::new(Arc::clone(&self.lane.0)));
+        self.turns = self.turns.saturating_add(1);
+        if turn.in_lane && turn.wall > STARVED {
+            let owed = (turn.wall / SHARE).as_millis() / TICK.as_millis();
+            self.favoured = self.favour.take(u32::try_from(owed).unwrap_or(u32::MAX));
+        } else if !turn.in_lane {
+            self.favoured = self.favoured.take().and_then(Favoured::less_one);
         }
+        self.turns > HEAVY && self.favoured.is_none()
     }
+}
+
+/// One poll.
+struct Turn {
+    in_lane: bool,
+    wall: Duration,
+    /// CPU time, as well as it is known.
+    cpu: Duration,
+}
+
+/// The time that a poll takes.
+struct Clock {
+    start: Instant,
+    /// In the lane, where threads wait for a core, the kernel is asked what the thread had. In front that would cost more
+    /// than it tells.
+    cpu: Option<Duration>,
+}
+
+impl Clock {
+    fn start(in_lane: bool) -> Self {
+        Self { cpu: in_lane.then(thread_time), start: Instant::now() }
+    }
+
+    fn stop(&self) -> Turn {
+        let wall = self.start.elapsed();
+        let cpu = self.cpu.map_or(wall, |before| thread_time().saturating_sub(before));
+        Turn { in_lane: self.cpu.is_some(), wall, cpu }
+    }
+}
+
+fn thread_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
     fn meter() -> Meter {
-        Meter::new(Engine::new().unwrap(), Lane::new(2), Arc::new(Cpu::default()))
+        meters(Favour::default())
+    }
+
+    fn meters(favour: Favour) -> Meter {
+        Meter::new(Engine::new().unwrap(), Arc::default(), Arc::default(), favour)
+    }
+
+    fn front(wall: Duration) -> Turn {
+        Turn { in_lane: false, wall, cpu: wall }
     }
 
     #[test]
-    fn a_guest_that_computes_without_rest_becomes_heavy_and_light_again_when_it_stops() {
+    fn a_guest_that_computes_through_its_ticks_becomes_heavy_and_light_again_when_it_waits() {
         let mut meter = meter();
-        let mut now = Instant::now();
-        for _ in 0..25 {
-            meter.account(now, now + Duration::from_millis(1));
-            now += Duration::from_millis(1);
-        }
-        assert!(meter.turn.is_some());
-        meter.account(now, now + Duration::from_micros(30));
-        assert!(meter.turn.is_none());
-        assert_eq!(meter.cpu.total(), Duration::from_micros(25_030));
+        let turns: Vec<bool> = (0..7).map(|_| meter.is_heavy(&front(MILLISECOND), true)).collect();
+        assert_eq!(turns, [false, false, false, false, false, true, true]);
+        assert!(!meter.is_heavy(&front(MILLISECOND / 2), false));
+        assert!(!meter.is_heavy(&front(MILLISECOND), true));
     }
 
     #[test]
-    fn short_answers_with_pauses_never_become_heavy() {
+    fn requests_that_compute_for_a_moment_stay_in_front_however_many_they_are_and_wait_for_a_core() {
         let mut meter = meter();
-        let mut now = Instant::now();
         for _ in 0..1000 {
-            meter.account(now, now + Duration::from_millis(1));
-            now += Duration::from_millis(10);
+            assert!(!(0..4).any(|_| meter.is_heavy(&front(30 * MILLISECOND), true)));
+            assert!(!meter.is_heavy(&front(MILLISECOND), false));
         }
-        assert!(meter.turn.is_none());
+    }
+
+    #[test]
+    fn a_heavy_guest_that_gets_no_core_has_a_tenth_of_the_time_in_front_and_no_other_beside_it() {
+        let favour = Favour::default();
+        let (mut meter, mut other) = (meters(favour.clone()), meters(favour));
+        assert!((0..6).map(|_| meter.is_heavy(&front(MILLISECOND), true)).last().unwrap());
+        assert!(meter.is_heavy(&Turn { in_lane: true, wall: 3 * MILLISECOND, cpu: MILLISECOND }, true));
+        let starved = Turn { in_lane: true, wall: 50 * MILLISECOND, cpu: MILLISECOND };
+        assert!(!meter.is_heavy(&starved, true));
+        assert!((0..6).map(|_| other.is_heavy(&starved, true)).last().unwrap());
+        let turns: Vec<bool> = (0..5).map(|_| meter.is_heavy(&front(MILLISECOND), true)).collect();
+        assert_eq!(turns, [false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_poll_is_charged_to_its_container() {
+        let mut meter = meter();
+        let mut work = std::pin::pin!(async { std::thread::sleep(2 * MILLISECOND) });
+        let done = meter.poll(work.as_mut(), &mut Context::from_waker(std::task::Waker::noop()));
+        assert!(done.is_ready() && meter.cpu.total() >= 2 * MILLISECOND);
     }
 }

@@ -82,7 +82,7 @@ pub struct WasmBackend {
     guests: GuestRuntime,
     linker: Linker<GuestState>,
     outgoing: Arc<client::Client>,
-    lane: meter::Lane,
+    favour: meter::Favour,
     /// Instances of servers, and commands, on this node at once: half the pool each.
     instances: Arc<Semaphore>,
     commands: Arc<Semaphore>,
@@ -106,14 +106,13 @@ impl WasmBackend {
             0 => ON_DEMAND,
             slots => slots as usize,
         };
-        let lane = meter::Lane::new(guests.threads());
-        let outgoing = Arc::new(client::Client::new(guests.handle().clone()));
+        let outgoing = Arc::new(client::Client::new(guests.threads().front.clone()));
         Ok(Arc::new(Arc::new(Self {
             engine,
             guests,
             linker,
             outgoing,
-            lane,
+            favour: meter::Favour::default(),
             instances: Arc::new(Semaphore::new(slots / 2)),
             commands: Arc::new(Semaphore::new(slots / 2)),
         })))
@@ -139,7 +138,7 @@ impl WasmBackend {
             outgoing: Arc::clone(&self.outgoing),
             usage: limits::Usage::new(config.memory_limit.unwrap_or(DEFAULT_MEMORY)),
             cpu: Arc::default(),
-            lane: self.lane.clone(),
+            favour: self.favour.clone(),
             requests: AtomicU64::new(0),
         }
     }
@@ -176,7 +175,7 @@ impl Sandbox for WasmSandbox {
             return Err(BackendError::CannotRun("the image is not a WebAssembly component".into()));
         };
         let prepared = linker::prepare(&backend.linker, image)?;
-        let life = Arc::new(Life::new(backend.guests.handle().clone()));
+        let life = Arc::new(Life::new(backend.guests.threads().clone()));
         let tuning = Tuning::of(&config, &prepared)?;
         let (port, server) = (config.http_port, matches!(&*prepared, Prepared::Http { .. }));
         let guest = Arc::new(backend.guest(prepared, image, &self.config, config));

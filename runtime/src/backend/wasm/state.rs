@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use wasmtime::Store;
 use wasmtime::component::ResourceTable;
+use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::engine::Engine;
+use super::guests::Place;
 use super::limits::{Limiter, Usage};
 use super::linker::Prepared;
-use super::meter::{Cpu, Lane, Meter};
+use super::meter::{Cpu, Favour, Meter};
 use super::outgoing::Outgoing;
 use super::output::Pipe;
 use super::sockets::{self, Sockets};
@@ -44,7 +45,7 @@ pub(super) struct Guest {
     pub(super) outgoing: Arc<super::client::Client>,
     pub(super) usage: Arc<Usage>,
     pub(super) cpu: Arc<Cpu>,
-    pub(super) lane: Lane,
+    pub(super) favour: Favour,
     pub(super) requests: AtomicU64,
 }
 
@@ -63,7 +64,11 @@ pub(super) struct GuestState {
 
 impl Guest {
     /// A store for a new instance, one of at most so many, and whether it was denied memory, which is asked after its end.
-    pub(super) fn store(&self, of: usize) -> wasmtime::Result<(Store<GuestState>, Arc<std::sync::atomic::AtomicBool>)> {
+    pub(super) fn store(
+        &self,
+        of: usize,
+        place: &Arc<Place>,
+    ) -> wasmtime::Result<(Store<GuestState>, Arc<std::sync::atomic::AtomicBool>)> {
         let limiter = Limiter::new(Arc::clone(&self.usage));
         let denied = limiter.denied();
         let stdout = Pipe::new(Arc::clone(&self.log), Stream::Stdout);
@@ -87,7 +92,11 @@ impl Guest {
         let mut store = Store::new(self.engine.raw(), state);
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        let place = Arc::clone(place);
+        store.epoch_deadline_callback(move |_| {
+            place.tick();
+            Ok(UpdateDeadline::Yield(1))
+        });
         Ok((store, denied))
     }
 
@@ -106,8 +115,9 @@ impl Guest {
         Ok(wasi.build())
     }
 
-    pub(super) fn meter(&self) -> Meter {
-        Meter::new(self.engine.clone(), self.lane.clone(), Arc::clone(&self.cpu))
+    /// The meter of an instance whose task has this place.
+    pub(super) fn meter(&self, place: &Arc<Place>) -> Meter {
+        Meter::new(self.engine.clone(), Arc::clone(place), Arc::clone(&self.cpu), self.favour.clone())
     }
 
     /// Writes a line of the host's to the container's stderr, as the guest's runtime would.

@@ -2,7 +2,8 @@
 //! nobody needs them.
 //!
 //! What must stay true: the number of instances and of waiting requests is bounded, per container and per node; a job is
-//! either taken by an instance, waiting in the queue or refused; nobody who gave up keeps an instance busy.
+//! either taken by an instance, waiting in the queue or refused; nobody who gave up keeps an instance busy; an answer
+//! leaves when its guest has nothing more to do at once, so that head, body and end are one write where they can be.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -17,17 +18,18 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use wasmtime::component::Accessor;
 use wasmtime::{AsContextMut, Store};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::handler::{Prepared as Call, Proxy, ProxyPre, Request, Response};
 
+use super::guests::Place;
 use super::life::{Life, out_of_memory};
 use super::linker::Prepared;
 use super::state::{Guest, GuestState};
 
-/// An instance without work is kept this long for the next request.
+/// How often an instance looks whether anybody used it: without work it is kept once this long for the next request.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// What a guest may still do after its last response was delivered.
@@ -37,6 +39,8 @@ const LINGER: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Ticket {
     stage: AtomicU8,
+    /// Its instance waits for the delivery; otherwise it learns of it when it looks the next time.
+    awaited: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -46,17 +50,20 @@ const ABANDONED: u8 = 2;
 
 impl Ticket {
     fn settle(&self, stage: u8) {
-        self.stage.store(stage, Ordering::Release);
-        self.waker.wake();
+        self.stage.store(stage, Ordering::SeqCst);
+        if stage == ABANDONED || self.awaited.load(Ordering::SeqCst) {
+            self.waker.wake();
+        }
     }
 
-    fn poll(&self, cx: &Context<'_>) -> u8 {
+    fn poll(&self, cx: &Context<'_>, awaited: bool) -> u8 {
         let stage = self.stage.load(Ordering::Acquire);
         if stage != ALIVE {
             return stage;
         }
         self.waker.register(cx.waker());
-        self.stage.load(Ordering::Acquire)
+        self.awaited.store(awaited, Ordering::SeqCst);
+        self.stage.load(Ordering::SeqCst)
     }
 }
 
@@ -175,8 +182,8 @@ impl Pool {
         } else if state.workers < self.bounds.instances {
             state.workers += 1;
             drop(state);
-            let seat = Seat { pool: Arc::clone(self), left: false };
-            self.life.spawn(async move { seat.work(job).await });
+            let seat = Seat { pool: Arc::clone(self), place: Arc::default(), left: false };
+            self.life.spawn_guest(Arc::clone(&seat.place), async move { seat.work(job).await });
         } else if state.queue.len() < self.bounds.queue {
             state.queue.push_back(job);
         } else {
@@ -214,6 +221,7 @@ fn next_wanted(queue: &mut VecDeque<Job>) -> Option<Job> {
 /// A worker's place among its container's: left when it ends, however it ends.
 struct Seat {
     pool: Arc<Pool>,
+    place: Arc<Place>,
     left: bool,
 }
 
@@ -233,7 +241,7 @@ impl Seat {
         let Ok(_permit) = pool.node.acquire().await else { return };
         let mut next = Some(first);
         while let Some(job) = next.take() {
-            pool.serve(job).await;
+            pool.serve(&self.place, job).await;
             next = self.next();
         }
     }
@@ -252,9 +260,9 @@ impl Seat {
 
 impl Pool {
     /// Makes an instance and serves with it until it is used up, idle or broken.
-    async fn serve(&self, first: Job) {
+    async fn serve(&self, place: &Arc<Place>, first: Job) {
         let Prepared::Http { pre, .. } = &*self.guest.prepared else { return };
-        let (mut store, denied) = match self.guest.store(self.bounds.instances) {
+        let (mut store, denied) = match self.guest.store(self.bounds.instances, place) {
             Ok(store) => store,
             Err(error) => {
                 let _ = first.reply.send(Err(error));
@@ -262,7 +270,7 @@ impl Pool {
             }
         };
         let (stdout, stderr) = (store.data().stdout.clone(), store.data().stderr.clone());
-        let result = self.live(pre, &mut store, first).await;
+        let result = self.live(place, pre, &mut store, first).await;
         drop(store);
         stdout.drained().await;
         stderr.drained().await;
@@ -276,11 +284,12 @@ impl Pool {
 
     async fn live(
         &self,
+        place: &Arc<Place>,
         pre: &ProxyPre<GuestState>,
         store: &mut Store<GuestState>,
         first: Job,
     ) -> wasmtime::Result<()> {
-        let mut meter = self.guest.meter();
+        let mut meter = self.guest.meter(place);
         let made = {
             let mut making = pin!(pre.instantiate_async(&mut *store));
             poll_fn(|cx| meter.poll(making.as_mut(), cx)).await
@@ -292,12 +301,24 @@ impl Pool {
                 return Ok(());
             }
         };
-        let shared = Instance { slot: Arc::new(Slot::default()), tickets: Mutex::default(), bounds: self.bounds };
-        let mut outside = Outside { pool: self, shared: &shared, retired: false, timer: None };
+        let shared = Instance {
+            slot: Arc::new(Slot::default()),
+            tickets: Mutex::default(),
+            answers: Mutex::default(),
+            bounds: self.bounds,
+        };
+        let mut outside =
+            Outside { pool: self, shared: &shared, retired: false, timer: None, used: true, idle: Duration::ZERO };
         let mut inside = pin!(store.run_concurrent(async |accessor| shared.run(accessor, &proxy, first).await));
         poll_fn(|cx| {
             loop {
-                if let Poll::Ready(result) = meter.poll(inside.as_mut(), cx) {
+                let mut polled = meter.poll(inside.as_mut(), cx);
+                if polled.is_pending() && shared.has_answers() {
+                    // The event loop comes back after a response's head; the body is often there with the next turn.
+                    polled = meter.poll(inside.as_mut(), cx);
+                }
+                shared.deliver();
+                if let Poll::Ready(result) = polled {
                     return Poll::Ready(result.and_then(|r| r));
                 }
                 match outside.poll(cx) {
@@ -316,10 +337,23 @@ struct Instance {
     slot: Arc<Slot>,
     /// Requests taken and not settled. At most `bounds.concurrent` and those whose body is under way.
     tickets: Mutex<Vec<Arc<Ticket>>>,
+    /// Answers of the poll that runs; at most `bounds.concurrent`.
+    answers: Mutex<Vec<(Reply, wasmtime::Result<Response>)>>,
     bounds: Bounds,
 }
 
 impl Instance {
+    fn has_answers(&self) -> bool {
+        !self.answers.lock().is_empty()
+    }
+
+    /// Sends what was answered. A requester that gave up is seen by its ticket.
+    fn deliver(&self) {
+        for (reply, answer) in self.answers.lock().drain(..) {
+            let _ = reply.send(answer);
+        }
+    }
+
     /// Takes and runs requests until the instance is used up.
     async fn run(&self, accessor: &Accessor<GuestState>, proxy: &Proxy, first: Job) -> wasmtime::Result<()> {
         let entry = match proxy {
@@ -371,8 +405,7 @@ impl Instance {
         if let Some((answer, reply)) = answer {
             let result = answer.await?;
             self.slot.broken.fetch_or(result.is_err(), Ordering::AcqRel);
-            // A requester that gave up is seen by its ticket.
-            let _ = reply.send(result);
+            self.answers.lock().push((reply, result));
         }
         Ok(())
     }
@@ -384,8 +417,12 @@ struct Outside<'a> {
     shared: &'a Instance,
     /// Somebody gave up on this instance: it takes no more requests.
     retired: bool,
-    /// Ends an instance that nobody uses.
+    /// Rings every [`IDLE`].
     timer: Option<Pin<Box<Sleep>>>,
+    /// Somebody used the instance since the timer was set.
+    used: bool,
+    /// How long nobody did.
+    idle: Duration,
 }
 
 enum Next {
@@ -397,33 +434,32 @@ enum Next {
 impl Outside<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Next {
         let slot = &self.shared.slot;
-        let busy = self.still_wanted(cx);
+        let alone = self.shared.bounds.concurrent == 1;
+        let mut busy = self.still_wanted(cx, alone || self.retired);
         self.retired |= slot.broken.load(Ordering::Acquire);
         if self.retired {
+            busy = busy && self.still_wanted(cx, true);
             return self.retire(busy);
         }
-        if busy {
-            self.timer = None;
-        }
-        let free = slot.open.load(Ordering::Acquire) && (self.shared.bounds.concurrent > 1 || !busy);
+        let free = slot.open.load(Ordering::Acquire) && !(alone && busy);
         if free && !slot.offered.swap(true, Ordering::AcqRel) {
-            self.timer = None;
             self.pool.offer(slot);
         }
         if slot.job.lock().is_some() {
             return Next::Again;
         }
-        if !busy && self.due(cx) && (!slot.offered.load(Ordering::Acquire) || self.pool.withdraw(slot)) {
+        if self.unused(busy, cx) && (!slot.offered.load(Ordering::Acquire) || self.pool.withdraw(slot)) {
             return Next::Drop;
         }
         Next::Wait
     }
 
-    /// Forgets requests that are settled; whether any is left.
-    fn still_wanted(&mut self, cx: &Context<'_>) -> bool {
+    /// Forgets requests that are settled; whether any is left. `awaited`: the next delivery is to wake this instance.
+    fn still_wanted(&mut self, cx: &Context<'_>, awaited: bool) -> bool {
         let mut tickets = self.shared.tickets.lock();
+        self.used |= !tickets.is_empty();
         tickets.retain(|ticket| {
-            let stage = ticket.poll(cx);
+            let stage = ticket.poll(cx, awaited);
             self.retired |= stage == ABANDONED;
             stage == ALIVE
         });
@@ -445,9 +481,14 @@ impl Outside<'_> {
     }
 
     /// Whether the instance has had no requester for its time.
-    fn due(&mut self, cx: &mut Context<'_>) -> bool {
-        let time = if self.shared.slot.offered.load(Ordering::Acquire) { IDLE } else { LINGER };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
-        timer.as_mut().poll(cx).is_ready()
+    fn unused(&mut self, busy: bool, cx: &mut Context<'_>) -> bool {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(IDLE)));
+        while timer.as_mut().poll(cx).is_ready() {
+            timer.as_mut().reset(Instant::now() + IDLE);
+            self.idle = if self.used { Duration::ZERO } else { self.idle + IDLE };
+            self.used = busy;
+        }
+        let patience = if self.shared.slot.offered.load(Ordering::Acquire) { IDLE } else { LINGER };
+        !busy && self.idle >= patience
     }
 }
