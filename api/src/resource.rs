@@ -149,18 +149,8 @@ impl fmt::Display for GroupResource {
 pub enum SchemaSource {
     /// A type of `k8s-openapi`: the function adds its definition, and those it needs, to a generator.
     BuiltIn(fn(&mut SchemaGenerator) -> Schema),
-    /// A CustomResourceDefinition's schema.
-    Custom(Arc<dyn CustomSchema>),
-}
-
-/// What a custom resource's schema is asked when an object is decoded and when the API is described. Defaults and
-/// validation are the [`Strategy`]'s.
-pub trait CustomSchema: Send + Sync + fmt::Debug {
-    /// Removes the fields that the schema does not know, and returns their paths (`spec.a[0].b`).
-    fn prune(&self, object: &mut Value) -> Vec<String>;
-
-    /// The definition as OpenAPI v3 publishes it, without `x-kubernetes-group-version-kind`.
-    fn published(&self) -> Value;
+    /// A CustomResourceDefinition's schema. Defaults and validation by it are the [`Strategy`]'s.
+    Custom(Arc<crate::custom::Schema>),
 }
 
 /// A field that selectors may name besides `metadata.name` and `metadata.namespace`. An absent one reads as the empty
@@ -191,6 +181,7 @@ pub struct Descriptor {
     pub group: Cow<'static, str>,
     pub version: Cow<'static, str>,
     pub kind: Cow<'static, str>,
+    pub list_kind: Cow<'static, str>,
     pub plural: Cow<'static, str>,
     pub singular: Cow<'static, str>,
     pub short_names: Vec<Cow<'static, str>>,
@@ -237,6 +228,7 @@ impl Descriptor {
             group: T::GROUP.into(),
             version: T::VERSION.into(),
             kind: T::KIND.into(),
+            list_kind: format!("{}List", T::KIND).into(),
             plural: T::URL_PATH_SEGMENT.into(),
             singular: T::KIND.to_lowercase().into(),
             short_names: Vec::new(),

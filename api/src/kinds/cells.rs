@@ -45,6 +45,11 @@ pub(crate) fn created_at() -> Column {
     column("Created At", "date", description, |o, _| json!(text(o, "/metadata/creationTimestamp")))
 }
 
+/// Time since creation, as a custom resource's table has it.
+pub(crate) fn age_date() -> Column {
+    Column { kind: "date", ..age() }
+}
+
 /// Names, images and selector of a workload whose pods come from `spec.template`.
 pub(crate) fn workload() -> [Column; 3] {
     let [containers, images] = containers();

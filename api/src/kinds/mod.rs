@@ -1,12 +1,13 @@
 //! THE list of built-in kinds: adding one is one file in its group's folder and one line here.
 
 pub mod admissionregistration;
+pub mod apiextensions;
 pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
 pub mod batch;
-mod cells;
+pub(crate) mod cells;
 pub mod certificates;
 mod check;
 pub mod coordination;
@@ -21,7 +22,7 @@ pub mod rbac;
 pub mod resource;
 pub mod scheduling;
 pub mod storage;
-mod tree;
+pub(crate) mod tree;
 
 use crate::resource::Descriptor;
 
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Descriptor> {
         core::persistentvolumeclaim::descriptor(),
         discovery::endpointslice::descriptor(),
         coordination::lease::descriptor(),
+        apiextensions::customresourcedefinition::descriptor(),
         apps::replicaset::descriptor(),
         apps::deployment::descriptor(),
         apps::controllerrevision::descriptor(),

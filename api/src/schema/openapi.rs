@@ -16,7 +16,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::registry::Registry;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, SchemaSource};
+use crate::schema::structural::publish;
 
 mod components;
 mod operations;
@@ -120,7 +121,15 @@ pub fn openapi_v3_index(registry: &Registry) -> Document {
 pub fn openapi_v2(registry: &Registry) -> Document {
     registry.documents().get("v2", || {
         let all = group_versions(registry).into_iter().map(|(group, version)| v3(registry, group, version));
-        v2::convert(all, &info())
+        let mut document = v2::convert(all, &info());
+        let custom = registry.iter().filter_map(|d| match &d.schema {
+            SchemaSource::Custom(schema) => Some((d, schema.published(publish::Version::V2))),
+            SchemaSource::BuiltIn(_) => None,
+        });
+        for (kind, definition) in custom {
+            v2::define(&mut document, &kind.definition, definition, gvk(&kind.group, &kind.version, &kind.kind));
+        }
+        document
     })
 }
 

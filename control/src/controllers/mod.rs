@@ -8,6 +8,7 @@ pub mod bootstrap_tokens;
 pub mod certificates;
 pub mod claim;
 pub mod cluster_role_aggregation;
+pub mod definition;
 pub mod deployment;
 pub mod endpoints;
 pub mod gc;
@@ -60,6 +61,7 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
         boxed(replica_set::ReplicationControllers::new(context), context)
     }),
     (endpoints::Endpoints::NAME, |context| boxed(endpoints::Endpoints::new(context), context)),
+    (definition::Definitions::NAME, |context| boxed(definition::Definitions::new(context), context)),
     (gc::NAME, gc::start),
     (resource_quota::ResourceQuotas::NAME, |context| boxed(resource_quota::ResourceQuotas::new(context), context)),
     (account_tokens::AccountTokens::NAME, |context| boxed(account_tokens::AccountTokens::new(context), context)),

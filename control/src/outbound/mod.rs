@@ -32,7 +32,7 @@ mod config;
 mod connect;
 mod resolve;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 
 pub use config::{ClientConfig, Endpoint};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -31,6 +32,15 @@ pub(crate) struct Echo {
 
 impl Echo {
     pub(crate) async fn start(names: &[&str]) -> Self {
+        Self::serving(names, |request| Box::pin(echo(request))).await
+    }
+
+    /// A conversion webhook that notes in `spec.name` what it was asked for.
+    pub(crate) async fn converting(name: &str) -> Self {
+        Self::serving(&[name], |request| Box::pin(convert(request))).await
+    }
+
+    async fn serving(names: &[&str], serve: fn(Request<Incoming>) -> BoxFuture<'static, Answer>) -> Self {
         let made = rcgen::generate_simple_self_signed(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()).unwrap();
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
@@ -51,7 +61,7 @@ impl Echo {
                 let acceptor = acceptor.clone();
                 connections.spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(echo);
+                    let service = service_fn(serve);
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -62,7 +72,24 @@ impl Echo {
     }
 }
 
-async fn echo(request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
+type Answer = Result<Response<Body>, std::convert::Infallible>;
+
+async fn convert(request: Request<Incoming>) -> Answer {
+    let bytes = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let review: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let to = &review["request"]["desiredAPIVersion"];
+    let objects = review["request"]["objects"].as_array().cloned().unwrap_or_default().into_iter().map(|mut object| {
+        let name = object["spec"]["name"].as_str().unwrap_or_default().to_owned();
+        object["spec"]["name"] = json!(format!("{name} to {}", to.as_str().unwrap_or_default()));
+        object["apiVersion"] = to.clone();
+        object
+    });
+    let response = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "response": {
+        "uid": review["request"]["uid"], "result": {"status": "Success"}, "convertedObjects": objects.collect::<Vec<_>>()}});
+    Ok(Response::new(body::full(response.to_string())))
+}
+
+async fn echo(request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let text = body.collect().await.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
     let host = parts.headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();

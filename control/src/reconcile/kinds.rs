@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Resource;
 use serde::de::DeserializeOwned;
 use wherry_api::kinds::core::podspec::access::{MOUNT_PATH, VOLUME_PREFIX};
@@ -98,6 +99,18 @@ impl Kind for EndpointSlice {
 
 impl Kind for CertificateSigningRequest {}
 impl Kind for ClusterRole {}
+impl Kind for CustomResourceDefinition {
+    fn group(&self) -> Option<&str> {
+        Some(&self.spec.group)
+    }
+
+    /// A schema is by far the largest part.
+    fn trim(&mut self) {
+        trim_metadata(self);
+        self.spec.versions.iter_mut().for_each(|version| version.schema = None);
+    }
+}
+
 impl Kind for ConfigMap {}
 impl Kind for Deployment {}
 impl Kind for Endpoints {}

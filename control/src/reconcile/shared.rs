@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::{Mutex, RwLock};
@@ -42,6 +43,8 @@ pub struct Shared {
     pub replication_controllers: Store<ReplicationController>,
     pub deployments: Store<Deployment>,
     pub resource_quotas: Store<ResourceQuota>,
+    /// Without their schemas.
+    pub definitions: Store<CustomResourceDefinition>,
     pub service_accounts: Store<ServiceAccount>,
     pub cluster_roles: Store<ClusterRole>,
     pub certificate_requests: Store<CertificateSigningRequest>,
@@ -90,6 +93,7 @@ impl Shared {
             replica_sets: follow(&mut tasks, Api::all(c.clone()), all()),
             replication_controllers: follow(&mut tasks, Api::all(c.clone()), all()),
             resource_quotas: follow(&mut tasks, Api::all(c.clone()), all()),
+            definitions: follow(&mut tasks, Api::all(c.clone()), all()),
             deployments: follow(&mut tasks, Api::all(c.clone()), all()),
             service_accounts: follow(&mut tasks, Api::all(c.clone()), all()),
             cluster_roles: follow(&mut tasks, Api::all(c.clone()), all()),
@@ -129,6 +133,7 @@ impl Shared {
         self.replica_sets.synced().await;
         self.replication_controllers.synced().await;
         self.resource_quotas.synced().await;
+        self.definitions.synced().await;
         self.deployments.synced().await;
         self.service_accounts.synced().await;
         self.cluster_roles.synced().await;

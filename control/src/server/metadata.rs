@@ -138,7 +138,12 @@ pub(crate) fn count_generation(resource: &Descriptor, new: &mut Value, old: &Val
         return;
     }
     let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return };
-    let counted = |key: &&String| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind");
+    let counted = |key: &&String| match key.as_str() {
+        "metadata" | "apiVersion" | "kind" => false,
+        // Without a path of its own the status is written like everything else.
+        "status" => !resource.has_status(),
+        _ => true,
+    };
     let changed = a.keys().chain(b.keys()).filter(counted).any(|key| !meta::same(a.get(key), b.get(key)));
     if changed {
         object::set_generation(new, object::generation(old).saturating_add(1));

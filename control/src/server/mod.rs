@@ -19,6 +19,7 @@ use wherry_api::registry::Registry;
 
 use self::alloc::{Allocators, Cidr};
 use self::body::Body;
+use self::definitions::Definitions;
 use self::discovery::Discovery;
 use self::error::ServerError;
 use self::health::Health;
@@ -36,6 +37,7 @@ mod answer;
 pub mod body;
 mod bootstrap;
 mod call;
+mod definitions;
 pub mod discovery;
 pub mod error;
 mod guard;
@@ -96,6 +98,7 @@ struct Served {
 
 struct Inner {
     served: watch::Sender<Arc<Served>>,
+    definitions: Definitions,
     store: Arc<dyn Store>,
     cache: Cache,
     authorizer: Arc<dyn Authorizer>,
@@ -145,6 +148,7 @@ impl Server {
                 discovery: Discovery::new(&registry, &config.advertise.to_string()),
                 registry,
             })),
+            definitions: Definitions::default(),
             store,
             cache,
             authorizer,
@@ -153,7 +157,10 @@ impl Server {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let server = Self { inner: Arc::new(inner) };
+        server.read_definitions().await?;
+        definitions::keep(&server);
+        Ok(server)
     }
 
     /// Answers a request of an authenticated user. Never fails: an error is an answer.

@@ -13,6 +13,7 @@ use wherry_api::status::ApiError;
 use super::Server;
 use super::alloc::Hold;
 use super::body;
+use super::definitions::Definitions;
 use super::error::ServerError;
 use super::versions;
 use crate::admission::Charge;
@@ -87,11 +88,17 @@ impl Server {
 
     /// Commits on a task of the server: a client that goes away must not part a write from what follows it.
     async fn commit(&self, txn: Txn, done: impl FnOnce() + Send + 'static) -> Result<Committed, ServerError> {
-        let (store, cache) = (self.store().clone(), self.cache().clone());
+        let (store, server) = (self.store().clone(), self.clone());
+        let defines = txn.ops.iter().any(|op| match op {
+            Op::Put { key, .. } | Op::Delete { key } => Definitions::concerns(key),
+        });
         let task = self.tasks().spawn(async move {
             let committed = store.commit(txn).await?;
             done();
-            cache.reached(committed.revision).await;
+            server.cache().reached(committed.revision).await;
+            if defines {
+                server.inner.definitions.served(committed.revision).await;
+            }
             Ok::<_, StoreError>(committed)
         });
         Ok(task.await??)

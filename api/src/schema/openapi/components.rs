@@ -14,6 +14,7 @@ use super::gvk;
 use crate::resource::{Descriptor, SchemaSource, Subresource};
 use crate::schema::build::{REFERENCE, definitions};
 use crate::schema::facts::{self, Structure};
+use crate::schema::structural::publish;
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
@@ -78,7 +79,7 @@ pub(super) fn all(kinds: &[&Descriptor]) -> Map<String, Value> {
     });
     let custom = kinds.iter().filter_map(|d| match &d.schema {
         SchemaSource::BuiltIn(_) => None,
-        SchemaSource::Custom(schema) => Some((d.definition.to_string(), schema.published())),
+        SchemaSource::Custom(schema) => Some((d.definition.to_string(), schema.published(publish::Version::V3))),
     });
     let needed: Vec<String> = kinds
         .iter()
@@ -207,7 +208,7 @@ fn set(map: &mut Map<String, Value>, key: &str, value: Value) {
 fn list(kind: &Descriptor) -> Value {
     let text = |description: &str| json!({"type": "string", "description": description});
     json!({
-        "description": format!("{0}List is a list of {0} objects.", kind.kind),
+        "description": format!("{} is a list of {} objects.", kind.list_kind, kind.kind),
         "type": "object",
         "required": ["items"],
         "properties": {
@@ -223,6 +224,6 @@ fn list(kind: &Descriptor) -> Value {
                 "allOf": [{"$ref": format!("{REFERENCE}{META}ListMeta")}],
             },
         },
-        "x-kubernetes-group-version-kind": [gvk(&kind.group, &kind.version, &format!("{}List", kind.kind))],
+        "x-kubernetes-group-version-kind": [gvk(&kind.group, &kind.version, &kind.list_kind)],
     })
 }

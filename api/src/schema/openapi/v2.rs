@@ -28,6 +28,16 @@ pub(super) fn convert(documents: impl Iterator<Item = Value>, info: &Value) -> V
     })
 }
 
+/// Puts a definition that version 2 words in its own way in the place of the converted one.
+pub(super) fn define(document: &mut Value, name: &str, mut definition: Value, gvk: Value) {
+    if let Value::Object(map) = &mut definition {
+        map.insert("x-kubernetes-group-version-kind".into(), json!([gvk]));
+    }
+    if let Some(Value::Object(all)) = document.get_mut("definitions") {
+        all.insert(name.to_owned(), definition);
+    }
+}
+
 fn take(document: &mut Value, pointer: &str) -> Map<String, Value> {
     match document.pointer_mut(pointer).map(Value::take) {
         Some(Value::Object(map)) => map,

@@ -22,6 +22,7 @@ use crate::store::redb::RedbStore;
 mod admission;
 mod allocation;
 mod bad_input;
+mod custom;
 mod deletion;
 mod every_kind;
 mod listing;

@@ -136,8 +136,8 @@ fn metadata(page: &List) -> Value {
 /// A list as a concatenation of its stored items.
 pub(crate) fn joined(call: &Call, metadata: &Value, items: Vec<Bytes>) -> Result<Response<Body>, ServerError> {
     let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        call.resource.kind,
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        call.resource.list_kind,
         call.resource.api_version(),
     );
     let commas = items.len().saturating_sub(1);
@@ -206,8 +206,8 @@ fn compressed(chunks: Chunks) -> Body {
 fn pretty(call: &Call, metadata: &Value, items: &[Bytes]) -> Result<Response<Body>, ServerError> {
     let resource = &call.resource;
     let mut text = format!(
-        "{{\n  \"kind\": \"{}List\",\n  \"apiVersion\": \"{}\",\n  \"metadata\": {},\n  \"items\": [",
-        resource.kind,
+        "{{\n  \"kind\": \"{}\",\n  \"apiVersion\": \"{}\",\n  \"metadata\": {},\n  \"items\": [",
+        resource.list_kind,
         resource.api_version(),
         indented(metadata, "  ")?
     );

@@ -1,0 +1,3 @@
+//! apiextensions.k8s.io: kinds that define kinds.
+
+pub mod customresourcedefinition;

@@ -1,0 +1,186 @@
+//! Custom resources through the whole pipeline. The conditions that a controller would write are written here.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::*;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const V1: &str = "/apis/sea.example.com/v1/namespaces/default/boats";
+const V2: &str = "/apis/sea.example.com/v2/namespaces/default/boats";
+
+fn schema() -> Value {
+    json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {
+            "size": {"type": "integer", "default": 1, "minimum": 0},
+            "name": {"type": "string"},
+            "port": {"x-kubernetes-int-or-string": true},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}},
+        "status": {"type": "object", "properties": {"size": {"type": "integer"}, "selector": {"type": "string"}}}}})
+}
+
+fn definition() -> Value {
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": schema()},
+            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size",
+                "statusReplicasPath": ".status.size", "labelSelectorPath": ".status.selector"}},
+            "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
+            "selectableFields": [{"jsonPath": ".spec.name"}]})
+    };
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boats.sea.example.com"},
+        "spec": {"group": "sea.example.com", "scope": "Namespaced",
+            "names": {"plural": "boats", "kind": "Boat", "shortNames": ["bo"]},
+            "versions": [version("v1", true), version("v2", false)]}})
+}
+
+impl Api {
+    /// Creates a definition and accepts its names.
+    async fn define(&self, definition: &Value) -> Value {
+        let made = self.post(DEFINITIONS, definition).await.expect(201);
+        let name = made["metadata"]["name"].as_str().unwrap();
+        let status = json!({"status": {"acceptedNames": made["spec"]["names"],
+            "conditions": [{"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": "True"}]}});
+        self.patch("merge-patch", &format!("{DEFINITIONS}/{name}/status"), &status).await.expect(200)
+    }
+}
+
+fn boat(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "sea.example.com/v1", "kind": "Boat", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn a_defined_kind_is_like_any_other() {
+    let api = Api::new().await;
+    api.get(V1).await.expect(404);
+    api.define(&definition()).await;
+    let made = api.post(V1, &boat("a", &json!({"sails": 2, "port": "x", "free": {"any": 1}}))).await;
+    assert_eq!(made.warnings(), ["299 - \"unknown field \\\"spec.sails\\\"\""]);
+    let made = made.expect(201);
+    assert_eq!(made["spec"], json!({"size": 1, "port": "x", "free": {"any": 1}}));
+    assert_eq!(made["metadata"]["generation"], 1);
+    let strict = api.post(&format!("{V1}?fieldValidation=Strict"), &boat("b", &json!({"sails": 2}))).await;
+    assert_eq!(strict.code, 400, "{}", strict.message());
+    let bad = api.post(V1, &boat("b", &json!({"size": -1}))).await;
+    assert_eq!((bad.code, bad.reason().as_str()), (422, "Invalid"), "{}", bad.message());
+    assert!(bad.message().contains("spec.size"), "{}", bad.message());
+
+    let path = format!("{V1}/a");
+    let strategic = api.patch("strategic-merge-patch", &path, &json!({"spec": {"size": 2}})).await;
+    assert_eq!(strategic.code, 415);
+    let patched =
+        api.patch("merge-patch", &path, &json!({"spec": {"size": 2}, "status": {"size": 9}})).await.expect(200);
+    assert_eq!((&patched["spec"]["size"], &patched["metadata"]["generation"]), (&json!(2), &json!(2)));
+    assert!(patched.get("status").is_none(), "the status has a path of its own");
+    let status =
+        json!({"status": {"size": 2, "selector": "a=b"}, "spec": {"size": 7}, "metadata": {"labels": {"x": "y"}}});
+    let written = api.patch("merge-patch", &format!("{path}/status"), &status).await.expect(200);
+    assert_eq!((&written["status"]["size"], &written["spec"]["size"]), (&json!(2), &json!(2)));
+    assert!(written["metadata"].get("labels").is_none());
+    let scale = api.patch("merge-patch", &format!("{path}/scale"), &json!({"spec": {"replicas": 5}})).await.expect(200);
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]), (&json!(5), &json!({"replicas": 2, "selector": "a=b"})));
+
+    let table = api.get_as(V1, "application/json;as=Table;v=v1;g=meta.k8s.io").await.expect(200);
+    assert_eq!(table["rows"][0]["cells"], json!(["a", 5]));
+    let selected = api.get(&format!("{V1}?fieldSelector=spec.name%3Dnobody")).await.expect(200);
+    assert_eq!((&selected["kind"], &selected["items"]), (&json!("BoatList"), &json!([])));
+}
+
+#[tokio::test]
+async fn what_is_defined_is_described() {
+    let api = Api::new().await;
+    api.define(&definition()).await;
+    let resources = api.get("/apis/sea.example.com/v1").await.expect(200);
+    let names: Vec<_> =
+        resources["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["boats", "boats/status", "boats/scale"]);
+    assert_eq!(api.get("/apis/sea.example.com").await.expect(200)["preferredVersion"]["version"], "v2");
+    let v3 = api.get("/openapi/v3/apis/sea.example.com/v1").await.expect(200);
+    let described = &v3["components"]["schemas"]["com.example.sea.v1.Boat"];
+    assert_eq!(described["properties"]["spec"]["properties"]["size"]["minimum"], 0.0, "{described}");
+    assert_eq!(described["x-kubernetes-group-version-kind"][0]["kind"], "Boat");
+    let mut gone = definition();
+    gone["spec"]["versions"][1]["served"] = json!(false);
+    api.put(&format!("{DEFINITIONS}/boats.sea.example.com"), &gone).await.expect(200);
+    api.get(V2).await.expect(404);
+    api.get("/openapi/v3/apis/sea.example.com/v2").await.expect(404);
+    assert_eq!(api.get("/apis/sea.example.com").await.expect(200)["preferredVersion"]["version"], "v1");
+}
+
+#[tokio::test]
+async fn objects_follow_a_change_of_schema_and_of_the_stored_version() {
+    let api = Api::new().await;
+    api.define(&definition()).await;
+    api.post(V1, &boat("old", &json!({"name": "x"}))).await.expect(201);
+    let mut changed = definition();
+    changed["spec"]["versions"][0]["storage"] = json!(false);
+    changed["spec"]["versions"][1]["storage"] = json!(true);
+    for version in [0, 1] {
+        let properties =
+            changed.pointer_mut(&format!("/spec/versions/{version}/schema/openAPIV3Schema/properties/spec/properties"));
+        properties.unwrap()["sails"] = json!({"type": "integer", "default": 3});
+    }
+    let changed = api.put(&format!("{DEFINITIONS}/boats.sea.example.com"), &changed).await.expect(200);
+    assert_eq!(changed["status"]["storedVersions"], json!(["v1", "v2"]));
+    for (path, version) in [(V1, "v1"), (V2, "v2")] {
+        let read = api.get(&format!("{path}/old")).await.expect(200);
+        assert_eq!(
+            (&read["spec"]["sails"], &read["apiVersion"]),
+            (&json!(3), &json!(format!("sea.example.com/{version}")))
+        );
+        let list = api.get(path).await.expect(200);
+        assert_eq!(list["items"][0], read, "a list shows the same");
+    }
+    let old = api.get(&format!("{V2}/old")).await.expect(200);
+    let rewritten = api.put(&format!("{V2}/old"), &old).await.expect(200);
+    assert_ne!(
+        rewritten["metadata"]["resourceVersion"], old["metadata"]["resourceVersion"],
+        "stored in the new version"
+    );
+    assert_eq!(api.put(&format!("{V2}/old"), &rewritten).await.expect(200), rewritten, "and then left alone");
+}
+
+#[tokio::test]
+async fn a_definition_ends_after_its_finalizer_and_takes_no_new_objects() {
+    let api = Api::new().await;
+    api.define(&definition()).await;
+    api.post(V1, &boat("a", &json!({}))).await.expect(201);
+    let path = format!("{DEFINITIONS}/boats.sea.example.com");
+    let ending = api.delete(&path).await.expect(200);
+    assert_eq!(ending["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
+    let conditions = ending["status"]["conditions"].as_array().unwrap();
+    assert!(conditions.iter().any(|c| c["type"] == "Terminating" && c["status"] == "True"), "{ending}");
+    assert_eq!(api.post(V1, &boat("b", &json!({}))).await.code, 405);
+    api.delete(&format!("{V1}/a")).await.expect(200);
+    api.patch("merge-patch", &path, &json!({"metadata": {"finalizers": null}})).await.expect(200);
+    api.get(&path).await.expect(404);
+    api.get(V1).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_webhook_converts_between_versions_and_its_failures_are_told() {
+    let api = Api::new().await;
+    let hook = crate::outbound::tests::Echo::converting("127.0.0.1").await;
+    let mut converted = definition();
+    let config = json!({"url": format!("https://127.0.0.1:{}/convert", hook.port), "caBundle": hook.bundle});
+    converted["spec"]["conversion"] =
+        json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": config}});
+    api.define(&converted).await;
+    api.post(V1, &boat("a", &json!({"name": "swan"}))).await.expect(201);
+    let read = api.get(&format!("{V2}/a")).await.expect(200);
+    assert_eq!(read["apiVersion"], "sea.example.com/v2");
+    assert_eq!(read["spec"]["name"], "swan to sea.example.com/v2");
+    let list = api.get(V2).await.expect(200);
+    assert_eq!(list["items"][0], read);
+    let untouched = api.get(&format!("{V1}/a")).await.expect(200);
+    assert_eq!(untouched["spec"]["name"], "swan", "the stored version needs no conversion");
+
+    let config = json!({"url": format!("https://127.0.0.1:{}/convert", hook.port), "caBundle": STANDARD.encode("-")});
+    let patch = json!({"spec": {"conversion": {"webhook": {"clientConfig": config}}}});
+    api.patch("merge-patch", &format!("{DEFINITIONS}/boats.sea.example.com"), &patch).await.expect(200);
+    let failed = api.get(&format!("{V2}/a")).await;
+    assert_eq!(failed.code, 500);
+    let wanted = "conversion webhook for sea.example.com/v1, Kind=Boat failed: ";
+    assert!(failed.message().starts_with(wanted), "{}", failed.message());
+}
