@@ -4,7 +4,7 @@
 
 mod cluster;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
@@ -12,6 +12,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+
+use wherry_control::auth::UserInfo;
+use wherry_control::auth::renewal::{RenewalError, node_client};
 
 use self::cluster::{Cluster, ROOT_CA, deployment, eventually};
 
@@ -245,5 +248,23 @@ async fn hundreds_of_pods_are_made_placed_and_counted_quickly() {
     cluster.rolled_out("default", "many").await;
     tracing::info!(took = ?start.elapsed(), "300 pods are available");
     assert_eq!(cluster.pods("default").await.len(), 300, "never one too many");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_becomes_a_node_and_the_node_renews_itself_without_a_person() {
+    let cluster = Cluster::start(&[]).await;
+    let patience = Duration::from_secs(30);
+    let machine = UserInfo::authenticated("system:bootstrap:abcdef", &["system:bootstrappers"]);
+    let first = node_client(cluster.client_as(machine), "n9", patience).await.unwrap();
+    assert!(first.to_der().is_some());
+    let again = node_client(cluster.client_as(UserInfo::node("n9")), "n9", patience).await.unwrap();
+    assert_ne!(first.certificate, again.certificate);
+    let other = node_client(cluster.client_as(UserInfo::node("n8")), "n9", patience).await;
+    let Err(RenewalError::Request(error)) = other else { panic!("another node's certificate") };
+    assert!(error.to_string().contains("can only create a node CSR with CN=system:node:n8"), "{error}");
+    let nobody = UserInfo::authenticated("jane", &[]);
+    let refused = node_client(cluster.client_as(nobody), "n9", patience).await;
+    assert!(matches!(refused, Err(RenewalError::Request(_))));
     cluster.stop().await;
 }

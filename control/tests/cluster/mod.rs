@@ -23,6 +23,7 @@ use wherry_api::registry::Registry;
 use wherry_control::auth::UserInfo;
 use wherry_control::auth::authorize::Chain;
 use wherry_control::auth::node::NodeAuthorizer;
+use wherry_control::auth::pki::Pki;
 use wherry_control::auth::rbac::Rbac;
 use wherry_control::cache::Cache;
 use wherry_control::client::in_process;
@@ -73,8 +74,11 @@ impl Cluster {
         }
         let shared = Shared::start(in_process(Arc::new(server.clone()), UserInfo::controller_manager()));
         let kubelet = kubelet(client.clone(), &shared);
+        let authority = tempfile::tempdir().expect("a folder");
+        let signer = Pki::open(authority.path()).expect("an authority");
+        let config = controllers::Config { signer: Some(signer), ..controllers::Config::new(ROOT_CA.to_owned()) };
         let running = vec![
-            controllers::start(shared.clone(), controllers::Config::new(ROOT_CA.to_owned())),
+            controllers::start(shared.clone(), config),
             scheduler::start(in_process(Arc::new(server.clone()), UserInfo::scheduler()), shared.clone()),
         ];
         tokio::time::timeout(PATIENCE, shared.synced()).await.expect("the caches fill");
@@ -85,6 +89,11 @@ impl Cluster {
         })
         .await;
         cluster
+    }
+
+    /// A client that is somebody else.
+    pub fn client_as(&self, user: UserInfo) -> Client {
+        in_process(Arc::new(self.server.clone()), user)
     }
 
     /// Stops everything, as a process would.

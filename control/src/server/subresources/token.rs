@@ -8,7 +8,7 @@ use wherry_api::resource::{GroupResource, Subresource};
 use wherry_api::status::ApiError;
 
 use crate::admission::Operation;
-use crate::auth::tokens::{Reference, TokenSpec};
+use crate::auth::tokens::{self, Reference, TokenSpec};
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::{self, ServerError};
@@ -44,8 +44,12 @@ pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>,
         ..TokenSpec::default()
     };
     bind(call, &request, &mut spec)?;
-    let audiences =
-        if spec.audiences.is_empty() { vec![crate::auth::tokens::ISSUER.to_owned()] } else { spec.audiences.clone() };
+    let audiences = if spec.audiences.is_empty() { vec![tokens::ISSUER.to_owned()] } else { spec.audiences.clone() };
+    if spec.seconds > tokens::MAX_SECONDS {
+        let (asked, given) = (spec.seconds, tokens::MAX_SECONDS);
+        call.warnings.push(format!("requested expiration of {asked} seconds shortened to {given} seconds"));
+        spec.seconds = given;
+    }
     let seconds = spec.seconds;
     let Some(tokens) = call.server.tokens() else {
         return Err(ApiError::unavailable("this server issues no tokens").into());

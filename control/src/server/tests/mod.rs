@@ -14,7 +14,7 @@ use wherry_api::resource::Descriptor;
 use super::health::Health;
 use super::metrics::Metrics;
 use super::{Config, Server, body};
-use crate::auth::{AllowAll, UserInfo};
+use crate::auth::{AllowAll, Authorizer, UserInfo};
 use crate::cache::Cache;
 use crate::store::Store;
 use crate::store::redb::RedbStore;
@@ -28,6 +28,7 @@ mod every_kind;
 mod listing;
 mod pod_security;
 mod quota;
+mod refusals;
 mod subresources;
 mod versions;
 mod watching;
@@ -72,9 +73,15 @@ impl Answer {
 
 impl Api {
     async fn new() -> Self {
+        Self::with(|_, _| Arc::new(AllowAll)).await
+    }
+
+    /// With another authorizer.
+    async fn with(authorizer: impl FnOnce(&Cache, &Registry) -> Arc<dyn Authorizer>) -> Self {
         let store: Arc<dyn Store> = Arc::new(RedbStore::in_memory().unwrap());
         let registry = Registry::builtin();
         let cache = Cache::start(Arc::clone(&store), &registry).await.unwrap();
+        let authorizer = authorizer(&cache, &registry);
         let config = Config {
             service_range: "10.96.0.0/24".parse().unwrap(),
             node_ports: 30000..=32767,
@@ -85,7 +92,7 @@ impl Api {
             health: Health::new(Vec::new()),
             metrics: Metrics::new(Vec::new()),
         };
-        let server = Server::new(registry, store, cache, Arc::new(AllowAll), config).await.unwrap();
+        let server = Server::new(registry, store, cache, authorizer, config).await.unwrap();
         server.bootstrap().await.unwrap();
         Self { server }
     }
@@ -96,6 +103,23 @@ impl Api {
         let (parts, body) = response.into_parts();
         let text = body.collect().await.unwrap().to_bytes().to_vec();
         Answer { code: parts.status.as_u16(), headers: parts.headers, text }
+    }
+
+    /// The code of an answer, and the message of one that is an error: the others' bodies may have no end.
+    async fn status_as(
+        &self,
+        request: http::request::Builder,
+        bytes: impl Into<bytes::Bytes>,
+        user: &UserInfo,
+    ) -> (u16, String) {
+        let request: Request<_> = request.body(body::full(bytes)).unwrap();
+        let response = self.server.handle(request, user.clone()).await;
+        let code = response.status().as_u16();
+        if code < 400 {
+            return (code, String::new());
+        }
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8_lossy(&text).into_owned())
     }
 
     async fn call(&self, method: Method, path: &str, object: &Value) -> Answer {
