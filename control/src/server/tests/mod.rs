@@ -21,9 +21,11 @@ use crate::store::redb::RedbStore;
 
 mod admission;
 mod allocation;
+mod approval;
 mod bad_input;
 mod custom;
 mod deletion;
+mod events;
 mod every_kind;
 mod listing;
 mod pod_security;
