@@ -215,6 +215,11 @@ pub struct Descriptor {
 /// The verbs of an ordinary resource.
 pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
+/// The verbs of a subresource that opens a stream (`exec`).
+pub const CONNECT: &[&str] = &["create", "get"];
+/// The verbs of a subresource that passes requests on.
+pub const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 /// Building a descriptor from a Rust type.
 impl Descriptor {
     /// The descriptor of a type of `k8s-openapi`: its names, scope and schema; all verbs, a counted generation, no

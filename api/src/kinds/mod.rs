@@ -6,6 +6,7 @@ pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod autoscaling;
 pub mod batch;
 pub(crate) mod cells;
 pub mod certificates;
@@ -52,6 +53,8 @@ pub fn all() -> Vec<Descriptor> {
         apps::controllerrevision::descriptor(),
         apps::statefulset::descriptor(),
         apps::daemonset::descriptor(),
+        autoscaling::v2::descriptor(),
+        autoscaling::v1::descriptor(),
         batch::job::descriptor(),
         batch::cronjob::descriptor(),
         policy::poddisruptionbudget::descriptor(),

@@ -125,7 +125,7 @@ impl ResourceQuotas {
 
     /// Adds what all objects of a kind use that the quota is about.
     async fn measure(&self, namespace: &str, plural: &str, spec: &Value, used: &mut Usage) -> Result<(), Error> {
-        let Some(api) = self.api(namespace, "", plural) else { return Ok(()) };
+        let Some(api) = self.api(namespace, "", plural).await else { return Ok(()) };
         let now = Timestamp::now();
         let mut params = ListParams::default().limit(PAGE);
         loop {
@@ -147,7 +147,7 @@ impl ResourceQuotas {
 
     /// How many objects of a kind there are; none of a kind that is not served.
     async fn number(&self, namespace: &str, group: &str, plural: &str) -> Result<Quantity, Error> {
-        let Some(api) = self.api(namespace, group, plural) else { return Ok(Quantity::ZERO) };
+        let Some(api) = self.api(namespace, group, plural).await else { return Ok(Quantity::ZERO) };
         let first = match api.list_metadata(&ListParams::default().limit(1)).await {
             Err(error) if code_of(&error) == Some(404) => return Ok(Quantity::ZERO),
             answer => answer.step("count the objects of a quota")?,
@@ -157,16 +157,23 @@ impl ResourceQuotas {
         Ok(Quantity::from_units(rest.saturating_add(here)))
     }
 
-    fn api(&self, namespace: &str, group: &str, plural: &str) -> Option<Api<DynamicObject>> {
-        let kind = self.registry.iter().find(|kind| kind.group == group && kind.plural == plural && kind.stored())?;
-        let resource = ApiResource {
-            group: kind.group.to_string(),
-            version: kind.version.to_string(),
-            api_version: kind.api_version(),
-            kind: kind.kind.to_string(),
-            plural: kind.plural.to_string(),
+    /// Objects of a kind; a custom one is looked for in discovery.
+    async fn api(&self, namespace: &str, group: &str, plural: &str) -> Option<Api<DynamicObject>> {
+        let client = &self.shared.client;
+        let resource = match self.registry.by_group_resource(group, plural).filter(|kind| kind.stored()) {
+            Some(kind) => ApiResource {
+                group: kind.group.to_string(),
+                version: kind.version.to_string(),
+                api_version: kind.api_version(),
+                kind: kind.kind.to_string(),
+                plural: kind.plural.to_string(),
+            },
+            None => {
+                let found = kube::discovery::group(client, group).await.ok()?;
+                found.recommended_resources().into_iter().map(|(kind, _)| kind).find(|kind| kind.plural == plural)?
+            }
         };
-        Some(Api::namespaced_with(self.shared.client.clone(), namespace, &resource))
+        Some(Api::namespaced_with(client.clone(), namespace, &resource))
     }
 }
 

@@ -201,7 +201,9 @@ fn check_path(resource: &Descriptor, info: &RequestInfo) -> Result<(), ApiError>
     let is_namespace = info.resource == "namespaces" && info.group.is_empty();
     let in_namespace = !info.namespace.is_empty() && !is_namespace;
     let everywhere = resource.namespaced() && info.namespace.is_empty();
-    if !info.rest.is_empty() || (in_namespace && !resource.namespaced()) || (everywhere && !info.name.is_empty()) {
+    // Only what passes requests on has paths below it.
+    let below = !info.rest.is_empty() && info.subresource != "proxy";
+    if below || (in_namespace && !resource.namespaced()) || (everywhere && !info.name.is_empty()) {
         return Err(ApiError::no_such_path());
     }
     let verbs = if info.subresource.is_empty() {

@@ -8,13 +8,14 @@ use crate::kinds::cells::{self, NONE, column, wide};
 use crate::kinds::core::podspec::scheduling;
 use crate::kinds::tree::{carry, drop_false, is_true, list, map, remove, set, text};
 use crate::meta;
-use crate::resource::{Column, Descriptor};
+use crate::resource::{Column, Descriptor, PROXY};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<Node>()
         .short(&["no"])
         .status()
+        .named("proxy", "NodeProxyOptions", PROXY)
         .columns(columns())
         .selectable(&["spec.unschedulable=false"])
         .no_generation()

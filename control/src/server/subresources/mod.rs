@@ -102,6 +102,10 @@ pub(crate) async fn run(
         "eviction" => eviction::evict(call, body).await,
         "log" => log::log(call).await,
         "token" => token::issue(call, body).await,
+        "attach" | "exec" | "portforward" | "proxy" => {
+            let what = format!("{} of {} is not supported yet", subresource.name, call.resource.group_resource());
+            Err(ApiError::new(501, "NotImplemented", what).into())
+        }
         _ => Err(ApiError::no_such_path().into()),
     }
 }

@@ -66,3 +66,35 @@ async fn logs_of_a_pod_without_a_node_are_empty() {
     assert_eq!((wrong.code, wrong.message()), (400, "container z is not valid for pod p".to_owned()));
     assert_eq!(api.get(&format!("{PODS}/none/log")).await.code, 404);
 }
+
+#[tokio::test]
+async fn what_cannot_be_connected_to_yet_says_so() {
+    let api = Api::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    api.post(pods, &pod("p")).await.expect(201);
+    for path in ["p/exec?command=ls", "p/attach", "p/portforward", "p/proxy/some/where"] {
+        let answer = api.get(&format!("{pods}/{path}")).await;
+        assert_eq!(answer.code, 501, "{path}");
+        assert!(answer.message().ends_with("of pods is not supported yet"), "{}", answer.message());
+    }
+    assert_eq!(api.get("/api/v1/nodes/n/proxy/metrics").await.code, 501);
+    assert_eq!(api.get(&format!("{pods}/p/log/below")).await.code, 404);
+}
+
+#[tokio::test]
+async fn a_pod_that_runs_is_looked_at_and_resized_through_paths_of_their_own() {
+    let api = Api::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let mut pod = pod("p");
+    pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    let made = api.post(pods, &pod).await.expect(201);
+    let look = json!({"spec": {"ephemeralContainers": [{"name": "look", "image": "example.com/look:1"}]}});
+    assert_eq!(api.patch("strategic-merge-patch", &format!("{pods}/p"), &look).await.code, 422);
+    let looked = api.patch("strategic-merge-patch", &format!("{pods}/p/ephemeralcontainers"), &look).await.expect(200);
+    assert_eq!(looked["spec"]["ephemeralContainers"][0]["name"], "look");
+    let size = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}});
+    let resized = api.patch("strategic-merge-patch", &format!("{pods}/p/resize"), &size).await.expect(200);
+    assert_eq!(resized["spec"]["containers"][0]["resources"]["requests"]["cpu"], "2");
+    let generation = |pod: &serde_json::Value| pod["metadata"]["generation"].as_i64().unwrap();
+    assert_eq!(generation(&resized), generation(&made) + 2);
+}

@@ -192,7 +192,7 @@ async fn prepare(
     }
     resource.strategy.default(new);
     resource.strategy.prepare_update(new, old, part);
-    if part == Part::Main {
+    if part != Part::Status {
         metadata::count_generation(resource, new, old);
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Pod: containers that share a node, an address and a fate.
 
 mod columns;
+mod parts;
 mod status;
 mod update;
 
@@ -11,7 +12,7 @@ use super::podspec::{self, resources, scheduling};
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{carry, fill, int, list, object, set, some, text};
 use crate::meta::names;
-use crate::resource::Descriptor;
+use crate::resource::{CONNECT, Descriptor, PROXY};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
@@ -22,6 +23,12 @@ pub fn descriptor() -> Descriptor {
         .named("log", "Pod", &["get"])
         .named("binding", "Binding", &["create"])
         .named_of("eviction", ("policy", "v1"), "Eviction", &["create"])
+        .part(parts::EPHEMERAL)
+        .part(parts::RESIZE)
+        .named("attach", "PodAttachOptions", CONNECT)
+        .named("exec", "PodExecOptions", CONNECT)
+        .named("portforward", "PodPortForwardOptions", CONNECT)
+        .named("proxy", "PodProxyOptions", PROXY)
         .columns(columns::columns())
         .selectable(&[
             "spec.nodeName",
@@ -85,7 +92,7 @@ impl Strategy for PodStrategy {
                     fill(status, "qosClass", class.clone());
                 }
             }
-            Part::Named(_) => {}
+            Part::Named(part) => parts::prepare(new, old, part),
         }
     }
 
@@ -96,7 +103,7 @@ impl Strategy for PodStrategy {
                 update::validate(new, old, errors);
             }
             Part::Status => status::validate(new, old, errors),
-            Part::Named(_) => {}
+            Part::Named(part) => parts::validate(new, old, part, errors),
         }
     }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::field::ErrorList;
 use crate::kinds::tree::{fill, int, is_true, list, list_mut, object, remove, set, some, split_status, text};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, PROXY};
 use crate::strategy::{NameRule, Part, Strategy};
 
 const CLIENT_IP_SECONDS: i64 = 10800;
@@ -23,6 +23,7 @@ pub fn descriptor() -> Descriptor {
         .categories(&["all"])
         .create_on_update()
         .status()
+        .named("proxy", "ServiceProxyOptions", PROXY)
         .columns(columns::columns())
         .selectable(&["spec.clusterIP", "spec.type"])
         .no_generation()

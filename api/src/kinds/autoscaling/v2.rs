@@ -1,0 +1,156 @@
+//! HorizontalPodAutoscaler `v2`: replicas by any number of metrics, and how fast they change.
+
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use serde_json::{Value, json};
+
+use super::check;
+use crate::field::ErrorList;
+use crate::kinds::cells::{self, NONE, column, with_more};
+use crate::kinds::tree::{fill, int, list, object, set, some, split_status, text};
+use crate::resource::{Column, Descriptor};
+use crate::strategy::{Part, Strategy};
+
+/// Metrics that a row shows.
+const SHOWN: usize = 2;
+const UNKNOWN: &str = "<unknown>";
+
+pub fn descriptor() -> Descriptor {
+    Descriptor::of::<HorizontalPodAutoscaler>()
+        .short(&["hpa"])
+        .categories(&["all"])
+        .status()
+        .columns(columns())
+        .no_generation()
+        .strategy(AutoscalerStrategy)
+}
+
+pub(super) fn columns() -> Vec<Column> {
+    vec![
+        cells::name(),
+        column("Reference", "string", "What is scaled.", |o, _| {
+            json!(format!("{}/{}", text(o, "/spec/scaleTargetRef/kind"), text(o, "/spec/scaleTargetRef/name")))
+        }),
+        column("Targets", "string", "Each metric as it is and as it should be.", |o, _| json!(targets(o))),
+        column("MinPods", "string", "The lower limit of replicas.", |o, _| {
+            json!(int(o, "/spec/minReplicas").map_or_else(|| "<unset>".to_owned(), |n| n.to_string()))
+        }),
+        column("MaxPods", "string", "The upper limit of replicas.", |o, _| cells::count(o, "/spec/maxReplicas")),
+        column("Replicas", "string", "The replicas that there are.", |o, _| cells::count(o, "/status/currentReplicas")),
+        cells::age(),
+    ]
+}
+
+/// `cpu: 20%/80%`, of each metric.
+pub(super) fn targets(autoscaler: &Value) -> String {
+    let metrics = list(autoscaler, "/spec/metrics");
+    let current = list(autoscaler, "/status/currentMetrics");
+    let all: Vec<String> = metrics.iter().enumerate().map(|(index, m)| target(m, current.get(index))).collect();
+    if all.is_empty() {
+        return NONE.to_owned();
+    }
+    with_more(all.get(..SHOWN).unwrap_or(&all), all.len())
+}
+
+fn target(metric: &Value, current: Option<&Value>) -> String {
+    let field = check::source(text(metric, "/type"));
+    let null = Value::Null;
+    let source = metric.get(field).unwrap_or(&null);
+    let value = |field: &str| some(source, &format!("/target/{field}"));
+    let (kind, wanted, suffix) = [("averageUtilization", "%"), ("averageValue", " (avg)"), ("value", "")]
+        .into_iter()
+        .find_map(|(kind, suffix)| Some((kind, value(kind)?, suffix)))
+        .unwrap_or(("value", &null, ""));
+    let suffix = if matches!(field, "resource" | "containerResource") && kind == "averageValue" { "" } else { suffix };
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let is =
+        current.and_then(|current| current.get(field)).and_then(|source| some(source, &format!("/current/{kind}")));
+    let is = is.map_or_else(
+        || UNKNOWN.to_owned(),
+        |value| if kind == "averageUtilization" { format!("{}%", plain(value)) } else { plain(value) },
+    );
+    let shown = format!("{is}/{}{suffix}", if wanted.is_null() { "<auto>".to_owned() } else { plain(wanted) });
+    match field {
+        "resource" | "containerResource" => format!("{}: {shown}", text(source, "/name")),
+        _ => shown,
+    }
+}
+
+/// What an autoscaler goes by that names no metric.
+pub(super) fn default_metric() -> Value {
+    json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}})
+}
+
+#[derive(Debug)]
+struct AutoscalerStrategy;
+
+impl Strategy for AutoscalerStrategy {
+    fn prepare_create(&self, object: &mut Value) {
+        set(object, "status", json!({"currentReplicas": 0, "desiredReplicas": 0, "currentMetrics": null}));
+    }
+
+    fn default(&self, autoscaler: &mut Value) {
+        let Some(spec) = object(autoscaler, "spec") else { return };
+        fill(spec, "minReplicas", 1);
+        if list(spec, "/metrics").is_empty() {
+            set(spec, "metrics", json!([default_metric()]));
+        }
+        if let Some(behavior) = spec.get_mut("behavior").filter(|behavior| behavior.is_object()) {
+            default_behavior(behavior);
+        }
+    }
+
+    fn validate(&self, autoscaler: &Value, errors: &mut ErrorList) {
+        check::scale(autoscaler, errors);
+        check::metrics(autoscaler, errors);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
+        split_status(new, old, part);
+    }
+}
+
+/// Up at once, by as many again or by four; down by all, after a while that the controller knows.
+fn default_behavior(behavior: &mut Value) {
+    let policy = |kind: &str, value: i64| json!({"type": kind, "value": value, "periodSeconds": 15});
+    let directions = [
+        ("scaleUp", json!([policy("Pods", 4), policy("Percent", 100)])),
+        ("scaleDown", json!([policy("Percent", 100)])),
+    ];
+    for (direction, policies) in directions {
+        let Some(rules) = object(behavior, direction) else { continue };
+        fill(rules, "selectPolicy", "Max");
+        if direction == "scaleUp" {
+            fill(rules, "stabilizationWindowSeconds", 0);
+        }
+        if some(rules, "/policies").is_none() {
+            set(rules, "policies", policies);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_fifths_of_the_cpu_is_the_default_and_behavior_is_completed() {
+        let mut autoscaler = json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"},
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}}}});
+        AutoscalerStrategy.default(&mut autoscaler);
+        assert_eq!(targets(&autoscaler), "cpu: <unknown>/80%");
+        let behavior = &autoscaler["spec"]["behavior"];
+        assert_eq!(behavior["scaleDown"]["policies"], json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]));
+        assert_eq!(behavior["scaleUp"]["policies"].as_array().map(Vec::len), Some(2));
+        let mut errors = ErrorList::default();
+        AutoscalerStrategy.validate(&autoscaler, &mut errors);
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+
+    #[test]
+    fn a_row_shows_two_metrics() {
+        let pods = json!({"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "5"}}});
+        let autoscaler = json!({"spec": {"metrics": [default_metric(), pods, pods]}, "status": {"currentMetrics": [
+            {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 20}}}]}});
+        assert_eq!(targets(&autoscaler), "cpu: 20%/80%,<unknown>/5 (avg) + 1 more...");
+    }
+}
