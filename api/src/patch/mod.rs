@@ -1,5 +1,6 @@
 //! The patch formats that the API accepts. Each is a pure function of the object and the patch.
 
+pub mod apply;
 pub mod json;
 pub mod merge;
 pub mod strategic;
@@ -44,13 +45,13 @@ impl PatchType {
     }
 }
 
-/// Applies `patch` to `object`. `Apply` is not handled here.
+/// Applies `patch` to `object`. Server-side apply needs to know who applies: see [`apply::apply`].
 pub fn apply(kind: PatchType, resource: &Descriptor, object: &Value, patch: &Value) -> Result<Value, ApiError> {
     match kind {
         PatchType::Json => json::apply(object, patch),
         PatchType::Merge => Ok(merge::apply(object, patch)),
         PatchType::Strategic => strategic::apply(resource, object, patch),
-        PatchType::Apply => Err(ApiError::unsupported_media_type("server-side apply is not supported yet")),
+        PatchType::Apply => Err(ApiError::unsupported_media_type("an apply patch is applied by its own verb")),
     }
 }
 

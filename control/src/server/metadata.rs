@@ -75,7 +75,7 @@ fn drop_empty(object: &mut Value) {
 
 /// Writes what only the server writes on a create. The name may still be missing, if it is to be generated.
 pub(crate) fn prepare_create(resource: &Descriptor, object: &mut Value, now: Timestamp) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
         object::remove_meta(object, field);
     }
     drop_empty(object);
@@ -102,7 +102,6 @@ pub(crate) fn prepare_update(resource: &Descriptor, new: &mut Value, old: &Value
         object::set_meta(new, "uid", object::uid(old));
     }
     object::remove_meta(new, "selfLink");
-    object::remove_meta(new, "managedFields");
     drop_empty(new);
     match part {
         Part::Main if resource.has_status() => copy_field(new, old, "status"),

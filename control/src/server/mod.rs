@@ -44,6 +44,7 @@ mod guard;
 pub mod health;
 mod issuer;
 pub mod listen;
+mod managed;
 mod metadata;
 pub mod metrics;
 mod negotiate;

@@ -92,18 +92,46 @@ impl Query {
     }
 }
 
+/// What Kubernetes calls the options of a patch.
+pub(crate) const PATCH: &str = "PatchOptions";
+
 /// The options of a create, an update or a patch.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     pub(crate) validation: FieldValidation,
+    /// Of an apply: take what others own.
+    pub(crate) force: bool,
+    /// The object's `managedFields` have been written by an apply; any other write records what it changes.
+    pub(crate) applied: bool,
 }
 
 impl WriteOptions {
     /// `kind` is what Kubernetes calls the options in its messages: `CreateOptions`, `UpdateOptions`, `PatchOptions`.
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, ApiError> {
         query.check_field_manager(kind)?;
-        Ok(Self { dry_run: query.dry_run(kind)?, validation: query.field_validation(kind)? })
+        if kind == PATCH && query.flag("force")?.is_some() {
+            let mut errors = ErrorList::default();
+            errors.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
+            return Err(invalid_options(kind, &errors));
+        }
+        Ok(Self { dry_run: query.dry_run(kind)?, validation: query.field_validation(kind)?, ..Self::default() })
+    }
+
+    /// The options of an apply, which says who applies.
+    pub(crate) fn parse_apply(query: &Query) -> Result<Self, ApiError> {
+        if query.get("fieldManager").is_none() {
+            let mut errors = ErrorList::default();
+            errors.required(&Path::new("fieldManager"), "is required for apply patch");
+            return Err(invalid_options(PATCH, &errors));
+        }
+        query.check_field_manager(PATCH)?;
+        Ok(Self {
+            dry_run: query.dry_run(PATCH)?,
+            validation: query.field_validation(PATCH)?,
+            force: query.flag("force")?.unwrap_or_default(),
+            applied: true,
+        })
     }
 }
 

@@ -22,6 +22,7 @@ use crate::store::redb::RedbStore;
 mod admission;
 mod allocation;
 mod approval;
+mod applying;
 mod bad_input;
 mod custom;
 mod deletion;

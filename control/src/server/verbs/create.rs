@@ -6,6 +6,7 @@ use serde_json::Value;
 use wherry_api::field::ErrorList;
 use wherry_api::resource::GroupResource;
 use wherry_api::status::ApiError;
+use wherry_api::strategy::Part;
 use wherry_api::{decode, meta, object};
 
 use crate::admission::{Charge, Operation};
@@ -15,7 +16,7 @@ use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
 use crate::server::write::{self, ATTEMPTS, Put, Stored};
-use crate::server::{answer, metadata, negotiate, reviews, versions};
+use crate::server::{answer, managed, metadata, negotiate, reviews, versions};
 use crate::store::{Key, Precondition, StoreError};
 
 /// How many generated names are tried, as in Kubernetes: with 27^5 suffixes a second try is rare already.
@@ -34,13 +35,22 @@ pub(crate) async fn create(call: &mut Call, body: Body) -> Result<Response<Body>
     if !object::resource_version(&decoded.object).is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created").into());
     }
-    let stored = insert(call, decoded.object, &options).await?;
+    insert_and_show(call, decoded.object, &options).await
+}
+
+/// Creates an object and shows it.
+pub(crate) async fn insert_and_show(
+    call: &mut Call,
+    object: Value,
+    options: &WriteOptions,
+) -> Result<Response<Body>, ServerError> {
+    let stored = insert(call, object, options).await?;
     let bytes = versions::bytes(&call.resource, stored).await?;
     answer::object(call.accepted, &call.resource, StatusCode::CREATED, bytes)
 }
 
 /// Creates an object that has been decoded.
-pub(crate) async fn insert(call: &mut Call, mut object: Value, options: &WriteOptions) -> Result<Stored, ServerError> {
+async fn insert(call: &mut Call, mut object: Value, options: &WriteOptions) -> Result<Stored, ServerError> {
     let resource = call.resource.clone();
     metadata::settle_namespace(&resource, &mut object, &call.info)?;
     metadata::prepare_create(&resource, &mut object, Timestamp::now());
@@ -81,11 +91,13 @@ fn exhausted(mut error: ApiError) -> ApiError {
 async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions) -> Result<Stored, ServerError> {
     let resource = call.resource.clone();
     let name = object::name(&object).to_owned();
+    let asked = object::remove_meta(&mut object, "managedFields");
     let request = call.admission(Operation::Create, &name, options.dry_run);
     call.server.admission().mutate(&request, &mut object).await?;
     resource.strategy.prepare_create(&mut object);
     resource.strategy.default(&mut object);
     object::set_type(&mut object, &resource);
+    managed::record(call, Part::Main, options, None, &mut object, asked);
     let mut errors = ErrorList::default();
     meta::validate_create(&resource, &object, &mut errors);
     resource.strategy.validate(&object, &mut errors);

@@ -1,5 +1,6 @@
 //! One generic function per verb, for every kind.
 
+pub(super) mod apply;
 pub(super) mod create;
 pub(super) mod delete;
 pub(super) mod deletecollection;

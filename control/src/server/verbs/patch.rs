@@ -1,4 +1,4 @@
-//! Patch: JSON, merge and strategic merge patches of an object or of a subresource's view of it.
+//! Patch: JSON, merge and strategic merge patches (an apply is a verb of its own) of an object or of a subresource's view of it.
 
 use http::{Response, StatusCode};
 use serde_json::Value;
@@ -7,11 +7,11 @@ use wherry_api::patch::{self, PatchType};
 use wherry_api::resource::SchemaSource;
 use wherry_api::status::ApiError;
 
-use super::update;
+use super::{apply, update};
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
-use crate::server::query::WriteOptions;
+use crate::server::query::{PATCH, WriteOptions};
 use crate::server::subresources::View;
 use crate::server::{metadata, negotiate};
 
@@ -24,15 +24,12 @@ const NOT_STRATEGIC: &str = "the body of the request was in an unknown format - 
 pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
     let kind = negotiate::patch_type(&call.headers)?;
     if kind == PatchType::Apply {
-        return Err(ApiError::unsupported_media_type(
-            "server-side apply is not supported yet; use kubectl apply without --server-side",
-        )
-        .into());
+        return apply::apply(call, view, body).await;
     }
     if kind == PatchType::Strategic && matches!(call.resource.schema, SchemaSource::Custom(_)) {
         return Err(ApiError::unsupported_media_type(NOT_STRATEGIC).into());
     }
-    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+    let options = WriteOptions::parse(&call.query, PATCH)?;
     let bytes = call.read(body).await?;
     let decoded = decode::tree(&bytes, Format::Json)?;
     check_size(kind, &decoded.object)?;

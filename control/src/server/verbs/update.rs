@@ -20,7 +20,7 @@ use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
 use crate::server::subresources::View;
 use crate::server::write::{self, ATTEMPTS, Put, Stored};
-use crate::server::{answer, metadata, negotiate, versions};
+use crate::server::{answer, managed, metadata, negotiate, versions};
 use crate::store::{Precondition, StoreError};
 
 pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
@@ -56,15 +56,19 @@ async fn create_instead(
     if !object::resource_version(&object).is_empty() {
         return Err(ApiError::modified(&call.resource, &call.info.name).into());
     }
+    may_create(call).await?;
+    object::remove_meta(&mut object, "uid");
+    create::insert_and_show(call, object, options).await
+}
+
+/// Error: 403 for who may change what is there and not create what is not.
+pub(crate) async fn may_create(call: &Call) -> Result<(), ApiError> {
     let attributes = Attributes { verb: "create".to_owned(), ..call.attributes.clone() };
     if let Decision::Deny(reason) = call.server.authorizer().authorize(&call.user, &attributes).await {
         let text = attributes.forbidden_by(&call.user, &reason);
-        return Err(ApiError::forbidden(Some(&call.resource), &call.info.name, text).into());
+        return Err(ApiError::forbidden(Some(&call.resource), &call.info.name, text));
     }
-    object::remove_meta(&mut object, "uid");
-    let stored = create::insert(call, object, options).await?;
-    let bytes = versions::bytes(&call.resource, stored).await?;
-    answer::object(call.accepted, &call.resource, StatusCode::CREATED, bytes)
+    Ok(())
 }
 
 /// The answer to a write through a view.
@@ -150,10 +154,16 @@ async fn attempt(
 ) -> Result<Stored, ServerError> {
     let (resource, name, key) = (call.resource.clone(), call.info.name.clone(), call.key());
     check_preconditions(call, &new, old)?;
+    let asked = object::remove_meta(&mut new, "managedFields");
     if let Rules::Of(part) = rules {
         prepare(call, part, options, &mut new, old).await?;
     }
     object::set_type(&mut new, &resource);
+    match rules {
+        Rules::Of(part) => managed::record(call, part, options, Some(old), &mut new, asked),
+        // Kubernetes records no owner of what the server itself writes.
+        Rules::Own => managed::keep(&mut new, old),
+    }
     object::set_meta(&mut new, "resourceVersion", object::resource_version(old));
     let hold = call.server.allocators().begin(&resource, &key, &mut new, Some(old))?;
     let as_written = versions::is_written_so(&resource, current, &new);
