@@ -11,9 +11,11 @@ use serde_json::Value;
 use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
-use crate::auth::UserInfo;
+use crate::auth::{Authorizer, UserInfo};
 use crate::cache::Cache;
+use crate::outbound::Outbound;
 
+mod configured;
 mod default_storage_class;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -26,6 +28,7 @@ mod runtime_class;
 mod service_account;
 mod tolerations;
 
+pub use configured::Kinds;
 pub use default_storage_class::DefaultStorageClass;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
@@ -58,6 +61,8 @@ pub struct Request<'a> {
     pub user: &'a UserInfo,
     pub operation: Operation,
     pub dry_run: bool,
+    /// What an update replaces, while the new object is being changed.
+    pub old: Option<&'a Value>,
     /// For what a plugin tells besides its verdict.
     pub notes: &'a Notes,
 }
@@ -99,8 +104,8 @@ pub struct Chain {
 
 impl Chain {
     /// What every server has.
-    pub fn builtin(cache: &Cache) -> Self {
-        Self::new(vec![
+    fn standard(cache: &Cache) -> Vec<Box<dyn Plugin>> {
+        vec![
             Box::new(NamespaceLifecycle::new(cache.clone())),
             Box::new(LimitRanger::new(cache.clone())),
             Box::new(ServiceAccount::new(cache.clone())),
@@ -110,7 +115,14 @@ impl Chain {
             Box::new(RuntimeClass::new(cache.clone())),
             Box::new(DefaultStorageClass::new(cache.clone())),
             Box::new(PodSecurity::new(cache.clone())),
-        ])
+        ]
+    }
+
+    /// What every server has, then what is registered with it.
+    pub fn configured(cache: &Cache, outbound: &Outbound, authorizer: &Arc<dyn Authorizer>, kinds: Kinds) -> Self {
+        let mut plugins = Self::standard(cache);
+        plugins.extend(configured::plugins(cache, outbound, authorizer, kinds));
+        Self::new(plugins)
     }
 
     pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {

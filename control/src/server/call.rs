@@ -87,6 +87,7 @@ impl Call {
             user: &self.user,
             operation,
             dry_run,
+            old: None,
             notes: &self.notes,
         }
     }

@@ -45,7 +45,7 @@ pub mod health;
 mod issuer;
 pub mod listen;
 mod managed;
-mod metadata;
+pub(crate) mod metadata;
 pub mod metrics;
 mod negotiate;
 mod nodes;
@@ -141,14 +141,18 @@ impl Server {
                 allocators.restore(&entry.key, &answer::parse(&entry.bytes)?);
             }
         }
+        let outbound = Outbound::new(cache.clone(), &registry, None);
+        let served = watch::Sender::new(Arc::new(Served {
+            discovery: Discovery::new(&registry, &config.advertise.to_string()),
+            registry,
+        }));
+        let now = served.subscribe();
+        let kinds = admission::Kinds::new(move || now.borrow().registry.clone());
         let inner = Inner {
-            outbound: Outbound::new(cache.clone(), &registry, None),
-            admission: admission::Chain::builtin(&cache),
+            admission: admission::Chain::configured(&cache, &outbound, &authorizer, kinds),
+            outbound,
             quota: admission::ResourceQuota::new(cache.clone()),
-            served: watch::Sender::new(Arc::new(Served {
-                discovery: Discovery::new(&registry, &config.advertise.to_string()),
-                registry,
-            })),
+            served,
             definitions: Definitions::default(),
             store,
             cache,

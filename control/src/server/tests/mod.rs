@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::store::redb::RedbStore;
 
 mod admission;
+mod admission_policies;
 mod allocation;
 mod approval;
 mod applying;
@@ -35,6 +36,7 @@ mod refusals;
 mod subresources;
 mod versions;
 mod watching;
+mod webhooks;
 mod writing;
 
 /// A server with its namespaces, and a client of it.

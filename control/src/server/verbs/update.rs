@@ -12,7 +12,7 @@ use wherry_api::strategy::Part;
 use wherry_api::{decode, meta, object};
 
 use super::{create, get};
-use crate::admission::Operation;
+use crate::admission::{Operation, Request};
 use crate::auth::{Attributes, Decision};
 use crate::server::body::Body;
 use crate::server::call::Call;
@@ -198,7 +198,7 @@ async fn prepare(
     metadata::prepare_update(resource, new, old, part);
     if part == Part::Main {
         let request = call.admission(Operation::Update, &call.info.name, options.dry_run);
-        call.server.admission().mutate(&request, new).await?;
+        call.server.admission().mutate(&Request { old: Some(old), ..request }, new).await?;
     }
     resource.strategy.default(new);
     resource.strategy.prepare_update(new, old, part);

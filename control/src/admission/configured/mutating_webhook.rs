@@ -1,0 +1,111 @@
+//! Webhooks that change what is written, one after the other, by the names of their configurations.
+//!
+//! What must stay true: each sees the object as defaulted after the one before; one that asks to be reinvoked is asked
+//! once more if a later one changed the object.
+
+use async_trait::async_trait;
+use serde_json::Value;
+use wherry_api::object;
+use wherry_api::patch::{self, PatchType};
+use wherry_api::status::ApiError;
+
+use super::super::{Operation, Plugin, Request};
+use super::{Context, Objects, exempt, list, review, text, webhook};
+
+/// Kubernetes' `MutatingAdmissionWebhook`.
+#[derive(Debug)]
+pub(super) struct MutatingWebhooks(pub(super) Context);
+
+#[async_trait]
+impl Plugin for MutatingWebhooks {
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
+        if exempt(request) {
+            return Ok(());
+        }
+        let webhooks = self.webhooks();
+        if webhooks.is_empty() {
+            return Ok(());
+        }
+        finish(request, object);
+        // The number of the last webhook that changed the object after each was asked.
+        let mut asked: Vec<(usize, bool)> = Vec::new();
+        let mut last_change = None;
+        for (index, webhook) in webhooks.iter().enumerate() {
+            if let Some(changed) = self.one(request, object, webhook).await? {
+                asked.push((index, text(webhook, "reinvocationPolicy") == "IfNeeded"));
+                if changed {
+                    last_change = Some(index);
+                }
+            }
+        }
+        for (index, again) in asked {
+            if let (true, Some(webhook)) = (again && last_change.is_some_and(|last| last > index), webhooks.get(index))
+            {
+                self.one(request, object, webhook).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A deletion has nothing to change, but is told.
+    async fn validate(&self, request: &Request<'_>, _new: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
+        if request.operation != Operation::Delete || exempt(request) {
+            return Ok(());
+        }
+        let objects = Objects { new: None, old };
+        for webhook in self.webhooks() {
+            if webhook::concerns(&self.0, request, objects, &webhook)? {
+                webhook::call(&self.0, request, objects, &webhook).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MutatingWebhooks {
+    fn webhooks(&self) -> Vec<Value> {
+        let all = self.0.registered("mutatingwebhookconfigurations");
+        all.iter().flat_map(|configuration| list(configuration, "webhooks").to_vec()).collect()
+    }
+
+    /// Asks one webhook. `None`: it was not asked; else whether it changed the object.
+    async fn one(&self, request: &Request<'_>, object: &mut Value, webhook: &Value) -> Result<Option<bool>, ApiError> {
+        let objects = Objects { new: Some(object), old: request.old };
+        if !webhook::concerns(&self.0, request, objects, webhook)? {
+            return Ok(None);
+        }
+        let Some(response) = webhook::call(&self.0, request, objects, webhook).await? else { return Ok(Some(false)) };
+        let name = text(webhook, "name");
+        let failed = |error: String| {
+            ApiError::internal(format!("failed calling webhook {name:?}: received invalid webhook response: {error}"))
+        };
+        let Some(changes) = review::patch(&response).map_err(failed)? else { return Ok(Some(false)) };
+        let mut patched = patch::apply(PatchType::Json, request.resource, object, &changes).map_err(|error| {
+            ApiError::internal(format!("failed to apply the patch of webhook {name:?}: {}", why(&error)))
+        })?;
+        keep_identity(&mut patched, object);
+        finish(request, &mut patched);
+        let changed = patched != *object;
+        *object = patched;
+        Ok(Some(changed))
+    }
+}
+
+fn why(error: &ApiError) -> &str {
+    error.details.causes.first().map_or(&error.message, |cause| &cause.message)
+}
+
+/// What no admission changes.
+pub(super) fn keep_identity(new: &mut Value, old: &Value) {
+    for field in ["name", "namespace", "uid", "creationTimestamp"] {
+        object::set_meta(new, field, object::meta(old, field).cloned().unwrap_or(Value::Null));
+    }
+}
+
+/// Makes an object whole again after a change: its type and defaults.
+pub(super) fn finish(request: &Request<'_>, object: &mut Value) {
+    if request.subresource.is_empty() {
+        object::set_type(object, request.resource);
+        request.resource.strategy.default(object);
+    }
+}

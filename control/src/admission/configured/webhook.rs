@@ -1,0 +1,90 @@
+//! One webhook: whether it is asked, and the asking.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use wherry_api::status::ApiError;
+
+use super::super::Request;
+use super::environment::{Environment, conditions_hold};
+use super::{Context, Objects, ignores_failure, list, matching, review, text};
+use crate::outbound::ClientConfig;
+use crate::server::metadata::new_uid;
+
+/// Whether a webhook is asked about a request.
+pub(super) fn concerns(
+    context: &Context,
+    request: &Request<'_>,
+    objects: Objects<'_>,
+    webhook: &Value,
+) -> Result<bool, ApiError> {
+    let rules = list(webhook, "rules");
+    if rules.is_empty() || !matching::matches(context, request, objects, webhook, rules)? {
+        return Ok(false);
+    }
+    if !list(webhook, "matchConditions").is_empty() {
+        let environment = Environment::new(context, request, objects);
+        match conditions_hold(context, &environment, webhook) {
+            Ok(holds) => return Ok(holds),
+            Err(_) if ignores_failure(webhook) => return Ok(false),
+            Err(error) => {
+                let name = matching::name(request, objects);
+                return Err(ApiError::forbidden(Some(request.resource), name, error));
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Asks a webhook. `None`: it failed, and that is to be ignored. Error: it failed, or said no.
+pub(super) async fn call(
+    context: &Context,
+    request: &Request<'_>,
+    objects: Objects<'_>,
+    webhook: &Value,
+) -> Result<Option<Value>, ApiError> {
+    let name = text(webhook, "name");
+    if request.dry_run && !matches!(text(webhook, "sideEffects"), "None" | "NoneOnDryRun") {
+        return Err(ApiError::bad_request(format!("admission webhook {name:?} does not support dry run")));
+    }
+    let response = match exchange(context, request, objects, webhook).await {
+        Ok(response) => response,
+        Err(error) if ignores_failure(webhook) => {
+            tracing::warn!(webhook = name, error, "a webhook failed, which its configuration says to ignore");
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(ApiError::internal(format!("failed calling webhook {name:?}: {error}")));
+        }
+    };
+    for warning in list(&response, "warnings").iter().filter_map(Value::as_str) {
+        request.notes.warn(warning);
+    }
+    for (key, value) in response.get("auditAnnotations").and_then(Value::as_object).into_iter().flatten() {
+        request.notes.audit(format!("{name}/{key}"), value.as_str().unwrap_or_default());
+    }
+    if response.get("allowed") == Some(&Value::Bool(true)) {
+        Ok(Some(response))
+    } else {
+        Err(review::denial(name, &response))
+    }
+}
+
+async fn exchange(
+    context: &Context,
+    request: &Request<'_>,
+    objects: Objects<'_>,
+    webhook: &Value,
+) -> Result<Value, String> {
+    let seconds = webhook.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(10).clamp(1, 30);
+    let config = ClientConfig::parse(webhook.get("clientConfig").unwrap_or(&Value::Null))
+        .map_err(|error| format!("could not get REST client: {error}"))?;
+    let uid = new_uid();
+    let asked = review::ask(request, objects, &uid, webhook).to_string();
+    let reply = context
+        .outbound
+        .post(&config, &format!("timeout={seconds}s"), asked.into(), Duration::from_secs(seconds))
+        .await
+        .map_err(|error| format!("failed to call webhook: {error}"))?;
+    review::answer(&reply, &uid, webhook).map_err(|error| format!("received invalid webhook response: {error}"))
+}

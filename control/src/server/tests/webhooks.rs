@@ -1,0 +1,288 @@
+//! Webhooks of admission, asked through the pipeline on a real TLS server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::Response;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+
+type Answering = dyn Fn(&str, &Value) -> Value + Send + Sync;
+
+/// A webhook server on loopback. What it answers depends on the path and on the review's request.
+struct Hook {
+    port: u16,
+    bundle: String,
+    asked: Arc<Mutex<Vec<Value>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Hook {
+    async fn start(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let (acceptor, asked) = (TlsAcceptor::from(Arc::new(config)), Arc::new(Mutex::new(Vec::new())));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (answer, log): (Arc<Answering>, _) = (Arc::new(answer), Arc::clone(&asked));
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, answer, log) = (acceptor.clone(), Arc::clone(&answer), Arc::clone(&log));
+                connections.spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(move |request| respond(request, Arc::clone(&answer), Arc::clone(&log)));
+                    let server = hyper::server::conn::http1::Builder::new();
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        let bundle = STANDARD.encode(made.cert.pem());
+        Self { port, bundle, asked, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// A webhook of that name and path, about creations and updates of ConfigMaps, with these fields besides.
+    fn webhook(&self, name: &str, path: &str, more: Value) -> Value {
+        let mut webhook = json!({
+            "name": format!("{name}.example.com"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": format!("https://127.0.0.1:{}/{path}", self.port), "caBundle": self.bundle},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE", "UPDATE"]}],
+        });
+        webhook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        webhook
+    }
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    answer: Arc<Answering>,
+    log: Arc<Mutex<Vec<Value>>>,
+) -> Result<Response<body::Body>, std::convert::Infallible> {
+    let path = request.uri().path().trim_start_matches('/').to_owned();
+    let bytes = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let review: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    log.lock().push(review.clone());
+    if path == "slow" {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    let mut response = answer(&path, &review["request"]);
+    if response.get("uid").is_none() {
+        response["uid"] = review["request"]["uid"].clone();
+    }
+    let said = json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response});
+    Ok(Response::new(body::full(said.to_string())))
+}
+
+const ROOT: &str = "/apis/admissionregistration.k8s.io/v1";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+impl Api {
+    async fn register(&self, kind: &str, name: &str, webhooks: Vec<Value>) {
+        let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": format!("{kind}WebhookConfiguration"),
+            "metadata": {"name": name}, "webhooks": webhooks});
+        let path = format!("{ROOT}/{}webhookconfigurations", kind.to_lowercase());
+        self.post(&path, &object).await.expect(201);
+        self.settle().await;
+    }
+
+    /// Waits until the cache has seen every write so far.
+    async fn settle(&self) {
+        self.server.cache().reached(self.server.store().revision()).await;
+    }
+}
+
+fn patched(patch: Value) -> Value {
+    json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch.to_string())})
+}
+
+#[tokio::test]
+async fn a_validating_webhook_refuses_with_its_own_words() {
+    let hook = Hook::start(|path, request| match path {
+        "plain" if request["object"]["data"]["bad"].is_string() => {
+            json!({"allowed": false, "status": {"message": "no bad things", "code": 403, "reason": "Forbidden"}})
+        }
+        "silent" if request["object"]["data"]["silent"].is_string() => json!({"allowed": false}),
+        _ => json!({"allowed": true, "warnings": ["mind the gap"], "auditAnnotations": {"a": "b"}}),
+    })
+    .await;
+    let api = Api::new().await;
+    api.register(
+        "Validating",
+        "v",
+        vec![hook.webhook("a", "plain", json!({})), hook.webhook("b", "silent", json!({}))],
+    )
+    .await;
+    let bad = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"bad": "1"}});
+    let refused = api.post(MAPS, &bad).await;
+    assert_eq!(refused.message(), "admission webhook \"a.example.com\" denied the request: no bad things");
+    assert_eq!((refused.code, refused.reason().as_str()), (403, "Forbidden"));
+    let silent = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"silent": "1"}});
+    let refused = api.post(MAPS, &silent).await;
+    assert_eq!(refused.message(), "admission webhook \"b.example.com\" denied the request without explanation");
+    let good = api.post(MAPS, &config_map("good")).await;
+    assert_eq!(good.warnings(), ["299 - \"mind the gap\""]);
+    good.expect(201);
+    let asked = hook.asked.lock().last().cloned().unwrap();
+    let request = &asked["request"];
+    assert_eq!(
+        (&request["operation"], &request["kind"]["kind"], &request["resource"]["resource"], &request["namespace"]),
+        (&json!("CREATE"), &json!("ConfigMap"), &json!("configmaps"), &json!("default"))
+    );
+    assert_eq!(request["object"]["metadata"]["name"], "good");
+    assert_eq!(request["userInfo"]["username"], UserInfo::admin().name);
+    assert_eq!(request["options"]["kind"], "CreateOptions");
+    // An update is asked about with what it replaces.
+    let answer = api.patch("merge-patch", &format!("{MAPS}/good"), &json!({"data": {"bad": "1"}})).await;
+    assert_eq!(answer.code, 403);
+    assert_eq!(
+        hook.asked.lock().iter().rev().find(|r| r["request"]["operation"] == "UPDATE").unwrap()["request"]["oldObject"]
+            ["data"],
+        json!({"a": "b"})
+    );
+}
+
+#[tokio::test]
+async fn mutating_webhooks_work_in_order_and_see_each_other() {
+    let hook = Hook::start(|path, request| {
+        let data = &request["object"]["data"];
+        match path {
+            "first" if data["second"].is_string() => {
+                patched(json!([{"op": "add", "path": "/data/again", "value": "yes"}]))
+            }
+            "first" => patched(json!([{"op": "add", "path": "/data/first", "value": "1"}])),
+            _ => patched(json!([{"op": "add", "path": "/data/second", "value": data["first"]}])),
+        }
+    })
+    .await;
+    let api = Api::new().await;
+    // Registered in the other order: names decide.
+    api.register("Mutating", "zz", vec![hook.webhook("b", "second", json!({}))]).await;
+    api.register("Mutating", "aa", vec![hook.webhook("a", "first", json!({"reinvocationPolicy": "IfNeeded"}))]).await;
+    let made = api.post(MAPS, &config_map("x")).await.expect(201);
+    assert_eq!(made["data"], json!({"a": "b", "first": "1", "second": "1", "again": "yes"}));
+}
+
+#[tokio::test]
+async fn a_webhook_sees_a_defaulted_object_and_its_changes_are_defaulted_and_validated() {
+    let hook = Hook::start(|_, request| {
+        assert_eq!(request["object"]["spec"]["restartPolicy"], "Always", "the object was defaulted");
+        let image = if request["object"]["metadata"]["name"] == "bad" { "" } else { "example.com/added:1" };
+        patched(json!([{"op": "add", "path": "/spec/containers/-", "value": {"name": "added", "image": image}}]))
+    })
+    .await;
+    let api = Api::new().await;
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}]);
+    api.register("Mutating", "m", vec![hook.webhook("a", "x", json!({"rules": rules}))]).await;
+    let made = api.post("/api/v1/namespaces/default/pods", &pod("good")).await.expect(201);
+    assert_eq!(made["spec"]["containers"][1]["terminationMessagePath"], "/dev/termination-log");
+    assert_eq!(api.post("/api/v1/namespaces/default/pods", &pod("bad")).await.code, 422);
+}
+
+#[tokio::test]
+async fn a_failing_webhook_does_what_its_failure_policy_says() {
+    let hook =
+        Hook::start(
+            |path, _| if path == "liar" { json!({"uid": "other", "allowed": true}) } else { json!({"allowed": true}) },
+        )
+        .await;
+    let api = Api::new().await;
+    let fail = json!({"timeoutSeconds": 1, "failurePolicy": "Fail"});
+    api.register("Validating", "slow", vec![hook.webhook("slow", "slow", fail)]).await;
+    let refused = api.post(MAPS, &config_map("x")).await;
+    assert_eq!((refused.code, refused.reason().as_str()), (500, "InternalError"));
+    let message = refused.message();
+    assert!(
+        message.starts_with("Internal error occurred: failed calling webhook \"slow.example.com\": failed to call webhook: Post \"https://127.0.0.1:")
+            && message.ends_with("/slow?timeout=1s\": context deadline exceeded"),
+        "{message}"
+    );
+    // Registrations are not judged by themselves: the wrong one can be removed.
+    api.delete(&format!("{ROOT}/validatingwebhookconfigurations/slow")).await.expect(200);
+    let ignore = json!({"timeoutSeconds": 1, "failurePolicy": "Ignore"});
+    api.register("Validating", "slow", vec![hook.webhook("slow", "slow", ignore)]).await;
+    api.post(MAPS, &config_map("x")).await.expect(201);
+    api.register("Validating", "liar", vec![hook.webhook("liar", "liar", json!({}))]).await;
+    assert!(api.post(MAPS, &config_map("y")).await.message().contains("expected response.uid="));
+}
+
+#[tokio::test]
+async fn only_what_the_configuration_is_about_is_asked() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let hook = Hook::start(move |_, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        json!({"allowed": true})
+    })
+    .await;
+    let api = Api::new().await;
+    let expect = async |what: &str, more: Value, asked: usize| {
+        let name = what.replace(' ', "-");
+        api.register("Validating", &name, vec![hook.webhook("w", "x", more)]).await;
+        let before = count.load(Ordering::SeqCst);
+        let mut map = config_map(&name);
+        map["metadata"]["labels"] = json!({"app": "x"});
+        api.post(MAPS, &map).await.expect(201);
+        assert_eq!(count.load(Ordering::SeqCst) - before, asked, "{what}");
+        api.delete(&format!("{ROOT}/validatingwebhookconfigurations/{name}")).await.expect(200);
+        api.settle().await;
+    };
+    let rule = |more: Value| {
+        let mut rule = json!({"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "operations": ["*"]});
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"rules": [rule]})
+    };
+    expect("a rule of stars", rule(json!({})), 1).await;
+    expect("another group", rule(json!({"apiGroups": ["apps"]})), 0).await;
+    expect("another operation", rule(json!({"operations": ["DELETE"]})), 0).await;
+    expect("a subresource", rule(json!({"resources": ["configmaps/status"]})), 0).await;
+    expect("everything and below", rule(json!({"resources": ["*/*"]})), 1).await;
+    expect("the cluster scope", rule(json!({"scope": "Cluster"})), 0).await;
+    expect("the namespaced scope", rule(json!({"scope": "Namespaced"})), 1).await;
+    expect("the labels of the object", json!({"objectSelector": {"matchLabels": {"app": "x"}}}), 1).await;
+    expect("other labels", json!({"objectSelector": {"matchLabels": {"app": "y"}}}), 0).await;
+    expect(
+        "the namespace by its name",
+        json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "default"}}}),
+        1,
+    )
+    .await;
+    expect("another namespace", json!({"namespaceSelector": {"matchLabels": {"a": "b"}}}), 0).await;
+    let condition = |text: &str| json!({"matchConditions": [{"name": "c", "expression": text}]});
+    expect("a condition that holds", condition("request.userInfo.username != '' && object.data.a == 'b'"), 1).await;
+    expect("a condition that does not", condition("object.metadata.name.startsWith('z')"), 0).await;
+}
+
+#[tokio::test]
+async fn deletions_are_asked_about_one_by_one() {
+    let hook = Hook::start(|_, request| json!({"allowed": request["oldObject"]["metadata"]["name"] != "kept"})).await;
+    let api = Api::new().await;
+    let rules =
+        json!([{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["DELETE"]}]);
+    api.register("Validating", "d", vec![hook.webhook("d", "x", json!({"rules": rules}))]).await;
+    for name in ["kept", "other"] {
+        api.post(MAPS, &config_map(name)).await.expect(201);
+    }
+    assert_eq!(api.delete(&format!("{MAPS}/kept")).await.code, 400);
+    api.delete(&format!("{MAPS}/other")).await.expect(200);
+    assert_eq!(api.delete(&format!("{MAPS}?fieldSelector=metadata.name%3Dkept")).await.code, 400);
+    api.get(&format!("{MAPS}/kept")).await.expect(200);
+}
