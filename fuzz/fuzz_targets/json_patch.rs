@@ -7,7 +7,8 @@ use wherry_api::patch::json;
 use wherry_fuzz::{depth, object, value};
 
 const OPERATIONS: [&str; 6] = ["add", "remove", "replace", "move", "copy", "test"];
-const PATHS: [&str; 8] = ["", "/spec", "/spec/containers/0", "/spec/containers/-", "/metadata/labels/a~1b", "/status", "/a", "x"];
+const PATHS: [&str; 8] =
+    ["", "/spec", "/spec/containers/0", "/spec/containers/-", "/metadata/labels/a~1b", "/status", "/a", "x"];
 
 fuzz_target!(|bytes: &[u8]| {
     let mut u = arbitrary::Unstructured::new(bytes);
