@@ -90,7 +90,7 @@ impl ResourceQuota {
         delta.retain(|_, amount| !amount.is_zero());
         let mut charge = Charge { turn: Some(turn), ..Charge::default() };
         for entry in entries {
-            let Some(matched) = self.matched(request, entry, new)? else { continue };
+            let Some(matched) = matched(request, entry, new)? else { continue };
             if let Some(used) = judge(request, &matched, &delta)? {
                 charge.add(matched, used);
             }
@@ -102,24 +102,24 @@ impl ResourceQuota {
         let index = usize::try_from(self.hasher.hash_one(namespace)).unwrap_or_default() % TURNS;
         self.turns.get(index).cloned().unwrap_or_default()
     }
+}
 
-    /// The quota, if it is about the object and has been counted once.
-    fn matched(&self, request: &Request<'_>, entry: Arc<Entry>, new: &Value) -> Result<Option<Matched>, ApiError> {
-        let (group, plural) = (request.resource.group.as_ref(), request.resource.plural.as_ref());
-        let Ok(stored) = serde_json::from_slice::<Value>(&entry.bytes) else { return Ok(None) };
-        let spec = stored.get("spec").unwrap_or(&Value::Null);
-        if !quota::selects(spec, group, plural, new) {
-            return Ok(None);
-        }
-        let hard = quota::amounts(object::at(&stored, "status.hard"));
-        if (group, plural) == ("", "pods")
-            && let Some(missing) = quota::missing(new, hard.keys().map(String::as_str))
-        {
-            return Err(refuse(request, format!("failed quota: {}: must specify {missing}", entry.meta.name)));
-        }
-        let used = quota::amounts(object::at(&stored, "status.used"));
-        Ok(Some(Matched { entry, quota: stored, hard, used }))
+/// The quota, if it is about the object and has been counted once.
+fn matched(request: &Request<'_>, entry: Arc<Entry>, new: &Value) -> Result<Option<Matched>, ApiError> {
+    let (group, plural) = (request.resource.group.as_ref(), request.resource.plural.as_ref());
+    let Ok(stored) = serde_json::from_slice::<Value>(&entry.bytes) else { return Ok(None) };
+    let spec = stored.get("spec").unwrap_or(&Value::Null);
+    if !quota::selects(spec, group, plural, new) {
+        return Ok(None);
     }
+    let hard = quota::amounts(object::at(&stored, "status.hard"));
+    if (group, plural) == ("", "pods")
+        && let Some(missing) = quota::missing(new, hard.keys().map(String::as_str))
+    {
+        return Err(refuse(request, format!("failed quota: {}: must specify {missing}", entry.meta.name)));
+    }
+    let used = quota::amounts(object::at(&stored, "status.used"));
+    Ok(Some(Matched { entry, quota: stored, hard, used }))
 }
 
 fn refuse(request: &Request<'_>, why: String) -> ApiError {

@@ -116,7 +116,9 @@ impl ResourceQuotas {
             } else if !scoped {
                 let count = self.number(&namespace, group, plural).await?;
                 let each = Usage::from([(quota::count_name(group, plural), count), (plural.to_owned(), count)]);
-                used.iter_mut().for_each(|(name, amount)| *amount = each.get(name).copied().unwrap_or(*amount));
+                for (name, amount) in &mut used {
+                    *amount = each.get(name).copied().unwrap_or(*amount);
+                }
             }
         }
         let used = used.into_iter().map(|(name, amount)| (name, Amount(amount.to_string()))).collect();

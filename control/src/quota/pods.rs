@@ -20,7 +20,9 @@ fn containers<'a>(pod: &'a Value, field: &str) -> &'a [Value] {
 pub fn effective(pod: &Value, field: &str) -> Usage {
     let of = |container: &Value| amounts(object::at(container, "resources").and_then(|r| r.get(field)));
     let mut running = Usage::new();
-    containers(pod, "containers").iter().for_each(|container| add(&mut running, &of(container)));
+    for container in containers(pod, "containers") {
+        add(&mut running, &of(container));
+    }
     let (mut sidecars, mut peak) = (Usage::new(), Usage::new());
     for container in containers(pod, "initContainers") {
         let own = of(container);

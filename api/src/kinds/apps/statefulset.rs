@@ -111,7 +111,9 @@ impl Strategy for StatefulSetStrategy {
         self.validate(new, errors);
         let (Some(spec), Some(old_spec)) = (new.get("spec"), old.get("spec")) else { return };
         let mut as_if = spec.clone();
-        MUTABLE.iter().for_each(|field| carry(&mut as_if, old_spec, field));
+        for field in MUTABLE {
+            carry(&mut as_if, old_spec, field);
+        }
         if !meta::same(Some(&as_if), Some(old_spec)) {
             errors.forbidden(&Path::new("spec"), IMMUTABLE);
         }
@@ -138,7 +140,7 @@ fn validate_policies(object: &Value, errors: &mut ErrorList) {
             let why = "only allowed for updateStrategy 'RollingUpdate'";
             errors.invalid(&path.child("rollingUpdate"), rolling, why);
         }
-        ("OnDelete", None) | ("RollingUpdate", None) => {}
+        ("OnDelete" | "RollingUpdate", None) => {}
         ("RollingUpdate", Some(rolling)) => validate_rolling(rolling, &path.child("rollingUpdate"), errors),
         _ => {
             let strategy = some(object, "/spec/updateStrategy").unwrap_or(&Value::Null);

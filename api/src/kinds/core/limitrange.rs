@@ -94,7 +94,9 @@ fn validate_item(item: &Value, kind: &str, path: &Path, errors: &mut ErrorList) 
         let why = "either minimum or maximum storage value is required, but neither was provided";
         errors.required(&path.child("limits"), why);
     }
-    amounts.into_iter().for_each(|name| validate_order(item, name, path, errors));
+    for name in amounts {
+        validate_order(item, name, path, errors);
+    }
 }
 
 /// min ≤ defaultRequest ≤ default ≤ max, and a ratio that can be kept.

@@ -102,10 +102,9 @@ impl Strategy for JobStrategy {
             && count("completions") > MANY
             && count("parallelism") > MANY_AT_ONCE
         {
-            all.push(format!(
-                "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
-                 Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
-            ));
+            let why = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
+                 Kubernetes might not be able to track completedIndexes when a big number of indexes fail";
+            all.push(why.to_owned());
         }
         all
     }

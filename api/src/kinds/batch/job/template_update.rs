@@ -24,12 +24,16 @@ fn carry_directives(allowed: &mut Value, template: &Value) {
     let null = Value::Null;
     let pod = template.get("spec").unwrap_or(&null);
     if let Some(spec) = object(allowed, "spec") {
-        DIRECTIVES.iter().for_each(|field| carry(spec, pod, field));
+        for field in DIRECTIVES {
+            carry(spec, pod, field);
+        }
         carry_node_affinity(spec, pod);
     }
     if let Some(metadata) = object(allowed, "metadata") {
         let given = template.get("metadata").unwrap_or(&null);
-        ["labels", "annotations"].iter().for_each(|field| carry(metadata, given, field));
+        for field in ["labels", "annotations"] {
+            carry(metadata, given, field);
+        }
     }
 }
 
