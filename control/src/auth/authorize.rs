@@ -30,7 +30,7 @@ impl Authorizer for Chain {
             return Decision::Allow;
         }
         let node = match user.node_name() {
-            Some(node) => self.nodes.authorize(node, attributes).await,
+            Some(node) => self.nodes.authorize(node, attributes),
             None => Decision::Deny(String::new()),
         };
         match (node, self.rbac.authorize(user, attributes)) {

@@ -60,7 +60,7 @@ impl NodeAuthorizer {
     }
 
     /// Whether node `node` may make this request.
-    pub async fn authorize(&self, node: &str, attributes: &Attributes) -> Decision {
+    pub fn authorize(&self, node: &str, attributes: &Attributes) -> Decision {
         if ANY_NODE.iter().any(|rule| rule.allows(attributes)) {
             return Decision::Allow;
         }

@@ -380,7 +380,7 @@ fn older_keys(dir: &Path) -> Result<Vec<String>, PkiError> {
     let mut paths = Vec::new();
     for file in fs::read_dir(dir).map_err(unreadable)? {
         let name = file.map_err(unreadable)?.file_name();
-        if name.to_str().is_some_and(|name| name.starts_with("token-") && name.ends_with(".key")) {
+        if name.to_str().is_some_and(|name| name.strip_suffix(".key").is_some_and(|stem| stem.starts_with("token-"))) {
             paths.push(dir.join(name));
         }
     }

@@ -68,11 +68,11 @@ fn metadata(namespace: &str, name: &str, labels: &[&str]) -> Value {
         "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
         "annotations": {AUTOUPDATE: "true"},
     });
-    for label in labels {
-        metadata["labels"][format!("rbac.authorization.k8s.io/{label}")] = "true".into();
+    if let Some(all) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+        all.extend(labels.iter().map(|label| (format!("rbac.authorization.k8s.io/{label}"), "true".into())));
     }
     if !namespace.is_empty() {
-        metadata["namespace"] = namespace.into();
+        object::set_at(&mut metadata, "namespace", namespace);
     }
     metadata
 }

@@ -55,7 +55,7 @@ async fn the_engine_never_sees_a_plain_value_and_the_reader_never_a_sealed_one()
     let store = reopened(&engine, ONE).await.unwrap();
     let committed = store.commit(contract::put("a", "hush-hush")).await.unwrap();
     let plain = contract::object("hush-hush").with_revision(committed.revision);
-    assert_eq!(committed.values, [plain.clone()]);
+    assert_eq!(committed.values, std::slice::from_ref(&plain));
     let key = contract::key("a");
     assert_eq!(store.get(&key).await.unwrap().unwrap().value, plain);
     let raw = engine.get(&key).await.unwrap().unwrap().value;
