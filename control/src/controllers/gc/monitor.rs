@@ -1,7 +1,7 @@
 //! Keeps the graph up to date: the shared caches tell about the kinds that they hold, a metadata watch about each other one.
 //!
-//! Discovery is asked again every half minute and whenever an unknown kind is met; kinds that appear are watched, those that
-//! are gone take their objects with them.
+//! Discovery is asked again every half minute, and soon after a kind was defined or an unknown one met; kinds that appear are
+//! watched, those that are gone take their objects with them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub(super) async fn run(gc: Arc<Gc>, stop: CancellationToken) {
 /// Subscribes to the shared caches that hold all objects of their kind; the result names the kinds.
 fn follow_shared(gc: &Arc<Gc>) -> HashSet<(String, String)> {
     let shared = &gc.shared;
+    let of_definitions = gc.clone();
+    shared.definitions.subscribe(move |_| of_definitions.unknown.notify_one());
     let kinds = [
         follow::<Pod>(gc, &shared.pods),
         follow::<ReplicaSet>(gc, &shared.replica_sets),
