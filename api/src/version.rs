@@ -57,6 +57,7 @@ pub trait Convert: Send + Sync + fmt::Debug {
     fn is_current(&self, revision: u64) -> bool;
 
     /// Stored objects, in whatever version each was written, in the served version: as many, in the same order.
+    #[expect(clippy::wrong_self_convention, reason = "it is the objects that come from the store")]
     fn from_stored(&self, objects: Vec<Value>) -> Converting<'_, Vec<Value>>;
 
     /// An object of the served version as it is to be stored.

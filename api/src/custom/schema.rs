@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::cel::rules::Rules;
 use crate::field::{ErrorList, Path};
 use crate::schema::structural::{self, Structural, publish};
 
@@ -9,6 +10,8 @@ use crate::schema::structural::{self, Structural, publish};
 #[derive(Debug)]
 pub struct Schema {
     structural: Structural,
+    /// `x-kubernetes-validations`.
+    rules: Option<Rules>,
     /// As the definition has it; `None`: there is none, and anything is kept.
     written: Option<Value>,
 }
@@ -20,11 +23,26 @@ impl Schema {
             Some(schema) => structural::parse(schema, &Path::default(), &mut ErrorList::default()),
             None => Structural { preserve_unknown_fields: true, ..Structural::default() },
         };
-        Self { structural, written: written.cloned() }
+        let rules = Rules::compile(&structural, &Path::default(), &mut ErrorList::default());
+        Self { structural, rules, written: written.cloned() }
     }
 
     pub fn structural(&self) -> &Structural {
         &self.structural
+    }
+
+    /// Judges an object, and what it does to `old`.
+    pub(super) fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+        let mut found = ErrorList::default();
+        match old {
+            None => self.structural.validate(object, &mut found),
+            Some(old) => self.structural.validate_update(object, old, &mut found),
+        }
+        // A rule counts on the types that the schema gives.
+        if let Some(rules) = self.rules.as_ref().filter(|_| found.is_empty()) {
+            rules.validate(object, old, &mut found);
+        }
+        (&found).into_iter().cloned().for_each(|error| errors.push(error));
     }
 
     /// Removes the fields that the schema does not know, and returns their paths (`spec.a[0].b`).

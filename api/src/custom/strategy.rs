@@ -34,7 +34,7 @@ impl Custom {
             match value.as_i64() {
                 None => errors.invalid(&field, value, &format!("must be an integer, as {name} says")),
                 Some(number) if number < 0 => {
-                    errors.invalid(&field, &json!(number), "should be a non-negative integer")
+                    errors.invalid(&field, &json!(number), "should be a non-negative integer");
                 }
                 Some(number) if number > i64::from(i32::MAX) => {
                     errors.invalid(&field, &json!(number), "should be less than or equal to 2147483647");
@@ -51,7 +51,7 @@ impl Strategy for Custom {
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
-        self.schema.structural().validate(object, errors);
+        self.schema.validate(object, None, errors);
         self.validate_scale(object, errors);
     }
 
@@ -65,7 +65,7 @@ impl Strategy for Custom {
     }
 
     fn validate_update(&self, new: &Value, old: &Value, _: Part, errors: &mut ErrorList) {
-        self.schema.structural().validate_update(new, old, errors);
+        self.schema.validate(new, Some(old), errors);
         self.validate_scale(new, errors);
     }
 }

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use crate::cel::rules::Rules;
 use crate::custom::{FORMATS, TYPES};
 use crate::field::{ErrorList, Path};
 use crate::kinds::check::no_duplicates;
@@ -98,7 +99,12 @@ fn schema(version: &Value, path: &Path, own: &Path, seen: bool, errors: &mut Err
         );
         errors.invalid(&path, schema, &why);
     }
-    structural::parse(schema, &path, errors);
+    let mut found = ErrorList::default();
+    let parsed = structural::parse(schema, &path, &mut found);
+    if found.is_empty() {
+        Rules::compile(&parsed, &path, &mut found);
+    }
+    (&found).into_iter().cloned().for_each(|error| errors.push(error));
 }
 
 fn subresources(version: &Value, path: &Path, errors: &mut ErrorList) {
