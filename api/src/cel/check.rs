@@ -360,8 +360,10 @@ impl<'a> Form<'a> {
         match (call.func_name.as_str(), call.args.as_slice()) {
             ("all" | "exists" | "exists_one" | "existsOne" | "filter" | "map", [x, body]) => each(&[x], &[body]),
             ("map", [x, condition, body]) => each(&[x], &[condition, body]),
-            ("all" | "exists" | "existsOne" | "exists_one", [i, x, body]) => each(&[i, x], &[body]),
-            ("transformList" | "transformMap" | "transformMapEntry", [i, x, body]) => each(&[i, x], &[body]),
+            (
+                "all" | "exists" | "existsOne" | "exists_one" | "transformList" | "transformMap" | "transformMapEntry",
+                [i, x, body],
+            ) => each(&[i, x], &[body]),
             ("transformList" | "transformMap" | "transformMapEntry", [i, x, condition, body]) => {
                 each(&[i, x], &[condition, body])
             }

@@ -35,35 +35,38 @@ pub fn parse(text: &str) -> Option<i64> {
     i64::try_from(if negative { -total } else { total }).ok()
 }
 
+/// Units of the lenient form, in nanoseconds.
+const LONG: [(&str, i128); 9] = [
+    ("ns", 1),
+    ("nano", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("d", 86_400_000_000_000),
+    ("w", 604_800_000_000_000),
+];
+/// Their names in words.
+const WORDS: [(&str, &str); 10] = [
+    ("microsecond", "us"),
+    ("micro", "us"),
+    ("millisecond", "ms"),
+    ("milli", "ms"),
+    ("nanosecond", "ns"),
+    ("second", "s"),
+    ("minute", "m"),
+    ("hour", "h"),
+    ("day", "d"),
+    ("week", "w"),
+];
+
 /// Like [`parse`]; also with spaces, days and weeks (`3 days`), as the format `duration` allows.
 pub fn parse_lenient(text: &str) -> Option<i64> {
     if let Some(nanos) = parse(text) {
         return Some(nanos);
     }
     let (number, unit) = split(text, |c| c.is_ascii_digit());
-    const LONG: [(&str, i128); 9] = [
-        ("ns", 1),
-        ("nano", 1),
-        ("us", 1_000),
-        ("ms", 1_000_000),
-        ("s", 1_000_000_000),
-        ("m", 60_000_000_000),
-        ("h", 3_600_000_000_000),
-        ("d", 86_400_000_000_000),
-        ("w", 604_800_000_000_000),
-    ];
-    const WORDS: [(&str, &str); 10] = [
-        ("microsecond", "us"),
-        ("micro", "us"),
-        ("millisecond", "ms"),
-        ("milli", "ms"),
-        ("nanosecond", "ns"),
-        ("second", "s"),
-        ("minute", "m"),
-        ("hour", "h"),
-        ("day", "d"),
-        ("week", "w"),
-    ];
     let unit = unit.trim();
     let singular = unit.strip_suffix('s').filter(|s| s.len() > 1).unwrap_or(unit);
     let short = WORDS.iter().find(|(word, _)| *word == singular).map_or(unit, |(_, short)| short);

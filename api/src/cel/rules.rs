@@ -251,7 +251,7 @@ fn field_path(text: &str, schema: &Structural) -> Option<String> {
             schema = property;
         } else {
             schema = schema.values()?;
-            out.push_str(&format!("[{name}]"));
+            out.extend(["[", &name, "]"]);
         }
         rest = tail;
     }
@@ -261,7 +261,6 @@ fn field_path(text: &str, schema: &Structural) -> Option<String> {
 fn property_decl(decl: &Decl, name: &str, property: &Structural) -> Option<Decl> {
     match (&decl.ty, super::escape::escape(name)) {
         (Type::Object(object), Some(escaped)) => object.field(&escaped).map(|field| field.decl),
-        (_, None) => decl_of(property, property.embedded_resource),
         _ => decl_of(property, property.embedded_resource),
     }
 }
@@ -459,7 +458,7 @@ impl Run<'_> {
         self.errors.invalid(path, &kind.into(), what);
     }
 
-    fn message<'a>(&mut self, compiled: &Compiled, lookup: &super::Lookup<'_, 'a>) -> String {
+    fn message(&mut self, compiled: &Compiled, lookup: &super::Lookup<'_, '_>) -> String {
         let made = compiled.message.as_ref().and_then(|program| match program.eval(lookup, &mut self.budget) {
             Ok(Val::String(text)) => {
                 let text = text.trim();

@@ -127,10 +127,12 @@ impl Type {
     /// Whether a value of this type can stand where `other` is wanted.
     pub fn fits(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Dyn | Self::Null, _) | (_, Self::Dyn | Self::Param(_)) => true,
+            (Self::Dyn | Self::Null, _)
+            | (_, Self::Dyn | Self::Param(_))
+            | (Self::Map(_), Self::Object(_))
+            | (Self::Object(_), Self::Map(_)) => true,
             (Self::List(a), Self::List(b)) => a.item.ty.fits(&b.item.ty),
             (Self::Map(a), Self::Map(b)) => a.key.fits(&b.key) && a.value.ty.fits(&b.value.ty),
-            (Self::Map(_), Self::Object(_)) | (Self::Object(_), Self::Map(_)) => true,
             (Self::Object(a), Self::Object(b)) => a.name() == b.name(),
             (Self::Optional(a), Self::Optional(b)) => a.ty.fits(&b.ty),
             (Self::Opaque(a), Self::Opaque(b)) => a == b,
@@ -139,6 +141,7 @@ impl Type {
     }
 
     /// What both types are: one of them, or `dyn`.
+    #[must_use]
     pub fn join(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Null | Self::Dyn, other) if !matches!(self, Self::Dyn) => other.clone(),

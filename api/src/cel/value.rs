@@ -293,10 +293,11 @@ fn numbers(a: &Val<'_>, b: &Val<'_>) -> Option<Ordering> {
         (Val::Uint(a), Val::Uint(b)) => Some(a.cmp(b)),
         (Val::Double(a), Val::Double(b)) => a.partial_cmp(b),
         (Val::Int(a), Val::Uint(b)) => Some(u64::try_from(*a).map_or(Ordering::Less, |a| a.cmp(b))),
-        (Val::Uint(_), Val::Int(_)) => numbers(b, a).map(Ordering::reverse),
         (Val::Int(a), Val::Double(b)) => (*a as f64).partial_cmp(b),
         (Val::Uint(a), Val::Double(b)) => (*a as f64).partial_cmp(b),
-        (Val::Double(_), Val::Int(_) | Val::Uint(_)) => numbers(b, a).map(Ordering::reverse),
+        (Val::Uint(_), Val::Int(_)) | (Val::Double(_), Val::Int(_) | Val::Uint(_)) => {
+            numbers(b, a).map(Ordering::reverse)
+        }
         _ => None,
     }
 }

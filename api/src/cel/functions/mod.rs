@@ -221,9 +221,8 @@ fn optionals<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
         ("value", [Val::Optional(value)]) => {
             value.as_ref().map(|v| (**v).clone()).ok_or_else(|| EvalError::other("optional.none() dereference"))
         }
-        ("or", [Val::Optional(None), other]) => Ok(other.clone()),
+        ("or" | "orValue", [Val::Optional(None), other]) => Ok(other.clone()),
         ("or", [this @ Val::Optional(_), _]) => Ok(this.clone()),
-        ("orValue", [Val::Optional(None), other]) => Ok(other.clone()),
         ("orValue", [Val::Optional(Some(value)), _]) => Ok((**value).clone()),
         _ => return None,
     })
@@ -253,10 +252,12 @@ fn int(value: &Val<'_>) -> Option<i64> {
 }
 
 /// A literal map of texts.
-fn text_map<'a>(pairs: Vec<(String, Val<'a>)>) -> Val<'a> {
+fn text_map(pairs: Vec<(String, Val<'_>)>) -> Val<'_> {
     Val::Map(Map::Made(Arc::new(pairs.into_iter().map(|(k, v)| (Key::String(k.into()), v)).collect())))
 }
 
+/// A number of things, as what a function returns.
+#[expect(clippy::unnecessary_wraps, reason = "an arm among others that may fail")]
 fn length<'a>(value: usize) -> Result<'a> {
     Ok(count(value))
 }

@@ -29,7 +29,7 @@ pub fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
         ("reverse", 0) => made(text.chars().rev().collect()),
         ("strings.quote", 0) => made(format!("{:?}", &**text)),
         ("replace", 2 | 3) => replace(text, second?, str(rest.get(1)?)?, rest.get(2).and_then(int)),
-        ("split", 1 | 2) => split(text, second?, rest.get(1).and_then(int)),
+        ("split", 1 | 2) => Ok(split(text, second?, rest.get(1).and_then(int))),
         ("substring", 1 | 2) => substring(text, int(rest.first()?)?, rest.get(1).and_then(int)),
         ("jsonpatch.escapeKey", 0) => made(text.replace('~', "~0").replace('/', "~1")),
         ("format", 1) => match rest.first()? {
@@ -96,7 +96,7 @@ fn replace<'a>(text: &str, from: &str, to: &str, limit: Option<i64>) -> Result<'
     made(text.replacen(from, to, times))
 }
 
-fn split<'a>(text: &str, separator: &str, limit: Option<i64>) -> Result<'a> {
+fn split<'a>(text: &str, separator: &str, limit: Option<i64>) -> Val<'a> {
     let parts: Vec<String> = match limit {
         Some(0) => Vec::new(),
         Some(limit) if limit > 0 && !separator.is_empty() => {
@@ -105,7 +105,7 @@ fn split<'a>(text: &str, separator: &str, limit: Option<i64>) -> Result<'a> {
         _ if separator.is_empty() => text.chars().map(String::from).collect(),
         _ => text.split(separator).map(str::to_owned).collect(),
     };
-    Ok(parts.into_iter().map(Val::from).collect::<Vec<_>>().into())
+    parts.into_iter().map(Val::from).collect::<Vec<_>>().into()
 }
 
 fn substring<'a>(text: &str, start: i64, end: Option<i64>) -> Result<'a> {
@@ -166,10 +166,15 @@ fn clause_text(verb: char, precision: Option<usize>, arg: &Val<'_>) -> std::resu
         ('o', Val::Int(i)) => format!("{i:o}"),
         ('x', Val::Int(i)) => format!("{i:x}"),
         ('X', Val::Int(i)) => format!("{i:X}"),
-        ('x', Val::String(s)) => s.bytes().map(|b| format!("{b:02x}")).collect(),
-        ('X', Val::String(s)) => s.bytes().map(|b| format!("{b:02X}")).collect(),
+        ('x', Val::String(s)) => hex(s),
+        ('X', Val::String(s)) => hex(s).to_uppercase(),
         _ => return Err(wrong()),
     })
+}
+
+fn hex(text: &str) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    text.bytes().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }
 
 /// A value in a text.

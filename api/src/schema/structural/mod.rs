@@ -109,6 +109,7 @@ pub struct Rule {
 
 /// One node of a schema. Under `allOf`, `anyOf`, `oneOf` and `not` the same type holds value validation only.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the schema's own, each independent")]
 pub struct Structural {
     pub kind: Option<Kind>,
     pub nullable: bool,

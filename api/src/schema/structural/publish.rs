@@ -78,10 +78,14 @@ fn clean(schema: &mut Value, version: Version, depth: usize) {
         match (key.as_str(), value) {
             (key, value @ Value::Object(_)) if ONE.contains(&key) => clean(value, version, depth + 1),
             (key, Value::Object(schemas)) if MANY.contains(&key) => {
-                schemas.values_mut().for_each(|value| clean(value, version, depth + 1));
+                for value in schemas.values_mut() {
+                    clean(value, version, depth + 1);
+                }
             }
             (key, Value::Array(schemas)) if LISTS.contains(&key) => {
-                schemas.iter_mut().for_each(|value| clean(value, version, depth + 1));
+                for value in schemas {
+                    clean(value, version, depth + 1);
+                }
             }
             _ => {}
         }

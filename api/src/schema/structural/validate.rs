@@ -189,7 +189,9 @@ impl Walk {
             let valid = results.iter().filter(|r| r.errors.is_empty()).count();
             if valid != results.len() {
                 let none = if valid == 0 { ". None validated" } else { "" };
-                results.into_iter().for_each(|r| found.merge(r));
+                for result in results {
+                    found.merge(result);
+                }
                 composite(path, format!("{quoted} must validate all the schemas (allOf){none}"), found);
             }
         }

@@ -78,7 +78,7 @@ async fn respond(
     log: Arc<Mutex<Vec<Value>>>,
 ) -> Result<Response<body::Body>, std::convert::Infallible> {
     let path = request.uri().path().trim_start_matches('/').to_owned();
-    let bytes = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let bytes = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let review: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     log.lock().push(review.clone());
     if path == "slow" {
