@@ -215,7 +215,9 @@ impl Follower {
         }
         *self.inner.hubs.write() = Arc::new(hubs);
         drop(state);
-        ended.iter().for_each(|(_, hub)| hub.end());
+        for (_, hub) in &ended {
+            hub.end();
+        }
         Ok(shown)
     }
 

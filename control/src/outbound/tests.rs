@@ -75,7 +75,7 @@ impl Echo {
 type Answer = Result<Response<Body>, std::convert::Infallible>;
 
 async fn convert(request: Request<Incoming>) -> Answer {
-    let bytes = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let bytes = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let review: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     let to = &review["request"]["desiredAPIVersion"];
     let objects = review["request"]["objects"].as_array().cloned().unwrap_or_default().into_iter().map(|mut object| {

@@ -45,7 +45,7 @@ pub(crate) fn writer<'a>(call: &'a Call, part: Part, manager: &'a str) -> Writer
 pub(crate) fn record(
     call: &Call,
     part: Part,
-    options: &WriteOptions,
+    options: WriteOptions,
     old: Option<&Value>,
     new: &mut Value,
     asked: Option<Value>,

@@ -115,7 +115,9 @@ async fn from_stored(resource: &Descriptor, trees: Vec<Value>) -> Result<Vec<Val
         Conversion::Pure { from_stored, .. } => trees.into_iter().map(from_stored).collect(),
         Conversion::Custom(convert) => convert.from_stored(trees).await?,
     };
-    converted.iter_mut().for_each(|tree| object::set_type(tree, resource));
+    for tree in &mut converted {
+        object::set_type(tree, resource);
+    }
     Ok(converted)
 }
 

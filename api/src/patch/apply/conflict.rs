@@ -36,10 +36,7 @@ fn message(all: &[(String, Vec<String>)], count: usize) -> String {
     if let ([(manager, paths)], 1) = (all, count) {
         return format!("Apply failed with 1 conflict: conflict with {manager}: {}", paths.concat());
     }
-    let lines = all.iter().map(|(manager, paths)| {
-        let paths: String = paths.iter().map(|path| format!("\n- {path}")).collect();
-        format!("conflicts with {manager}:{paths}")
-    });
+    let lines = all.iter().map(|(manager, paths)| format!("conflicts with {manager}:\n- {}", paths.join("\n- ")));
     format!("Apply failed with {count} conflicts: {}", lines.collect::<Vec<_>>().join("\n"))
 }
 

@@ -45,7 +45,7 @@ pub(super) fn of_item(item: &Value, list: Node<'_>) -> Result<Box<str>, String> 
         let value = map.get(name).filter(|value| !value.is_null()).cloned();
         Some((name.to_owned(), value.or_else(|| list.key_default(name))?))
     };
-    let found: Map<String, Value> = keys.iter().filter_map(|name| key(name)).collect();
+    let found: Map<String, Value> = keys.iter().filter_map(key).collect();
     if found.is_empty() {
         return Err(format!(
             "associative list with keys has an element that omits all key fields {keys:?} (and doesn't have default \

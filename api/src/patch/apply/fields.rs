@@ -64,7 +64,7 @@ impl FieldSet {
 
     /// Writes FieldsV1.
     pub fn print(&self) -> Value {
-        let entry = |(element, branch): (&Box<str>, &Branch)| {
+        let print = |branch: &Branch| {
             let mut below = branch.below.print();
             if let Value::Object(map) = &mut below
                 && branch.member
@@ -72,9 +72,9 @@ impl FieldSet {
             {
                 map.insert(".".into(), Value::Object(Map::new()));
             }
-            (element.to_string(), below)
+            below
         };
-        Value::Object(self.0.iter().map(entry).collect())
+        Value::Object(self.0.iter().map(|(element, branch)| (element.to_string(), print(branch))).collect())
     }
 
     /// Adds what a branch says of an element; an empty branch says nothing.

@@ -56,7 +56,9 @@ impl<'a> Writing<'a> {
         }
         fields.below("f:metadata", |metadata| {
             metadata.member = false;
-            SERVERS.iter().for_each(|element| metadata.below.remove(element));
+            for element in SERVERS {
+                metadata.below.remove(element);
+            }
         });
         match self.writer.part {
             Part::Main if self.writer.resource.has_status() => fields.remove("f:status"),
@@ -233,7 +235,9 @@ fn check(value: &Value, node: Node<'_>, path: &mut String, complaints: &mut Vec<
                     complaints.push(format!("{path}: duplicate entries for key {shown}"));
                 }
                 path.push_str(&shown);
-                items.iter().for_each(|item| check(item, node.item(), path, complaints));
+                for item in items {
+                    check(item, node.item(), path, complaints);
+                }
                 path.truncate(length);
             }
         }

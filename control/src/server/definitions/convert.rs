@@ -113,7 +113,9 @@ impl Converter {
     async fn convert(&self, mut objects: Vec<Value>, to: &str) -> Result<Vec<Value>, ApiError> {
         let other = |object: &&mut Value| object::api_version(object) != to;
         let Some(webhook) = &self.webhook else {
-            objects.iter_mut().for_each(|object| object::set_at(object, "apiVersion", to));
+            for object in &mut objects {
+                object::set_at(object, "apiVersion", to);
+            }
             return Ok(objects);
         };
         let strangers: Vec<Value> = objects.iter_mut().filter(other).map(|object| object.clone()).collect();
@@ -179,7 +181,9 @@ impl Convert for Converter {
                 }
             }
             let mut objects = self.convert(objects, &self.definition.api_version(&self.to.name)).await?;
-            objects.iter_mut().for_each(|object| drop(self.to.schema.prune(object)));
+            for object in &mut objects {
+                self.to.schema.prune(object);
+            }
             Ok(objects)
         })
     }

@@ -50,7 +50,7 @@ async fn change(
     let now = Timestamp::now();
     let writer = Writer { resource: &resource, manager: &manager, subresource: &subresource, part, now };
     let stored = update::modify(call, view, options, |old| {
-        let config = of_object(view, old, config)?;
+        let config = of_object(view, old, config);
         let convert = |tree: &Value, version: &str| managed::in_version(&server, &resource, tree, version);
         let new = pure::apply(writer, Some(old), &config, options.force, &convert)?;
         // Nulls go, and what the merge made has the kind's shape.
@@ -66,8 +66,8 @@ async fn change(
 }
 
 /// What a configuration of a view says of the object.
-fn of_object(view: &View, old: &Value, config: &Value) -> Result<Value, ServerError> {
-    let View::Scale(paths) = view else { return Ok(config.clone()) };
+fn of_object(view: &View, old: &Value, config: &Value) -> Value {
+    let View::Scale(paths) = view else { return config.clone() };
     let mut whole = json!({"apiVersion": object::api_version(old), "kind": object::kind(old)});
     for field in ["name", "namespace", "uid", "resourceVersion"] {
         object::set_meta(&mut whole, field, object::meta(config, field).cloned().unwrap_or(Value::Null));
@@ -75,7 +75,7 @@ fn of_object(view: &View, old: &Value, config: &Value) -> Result<Value, ServerEr
     if let Some(replicas) = object::at(config, "spec.replicas") {
         object::set_at(&mut whole, paths.spec_replicas.trim_start_matches('.'), replicas.clone());
     }
-    Ok(whole)
+    whole
 }
 
 async fn create_from(call: &mut Call, config: &Value, options: &WriteOptions) -> Result<Response<Body>, ServerError> {

@@ -97,7 +97,7 @@ async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions
     resource.strategy.prepare_create(&mut object);
     resource.strategy.default(&mut object);
     object::set_type(&mut object, &resource);
-    managed::record(call, Part::Main, options, None, &mut object, asked);
+    managed::record(call, Part::Main, *options, None, &mut object, asked);
     let mut errors = ErrorList::default();
     meta::validate_create(&resource, &object, &mut errors);
     resource.strategy.validate(&object, &mut errors);

@@ -160,7 +160,7 @@ async fn attempt(
     }
     object::set_type(&mut new, &resource);
     match rules {
-        Rules::Of(part) => managed::record(call, part, options, Some(old), &mut new, asked),
+        Rules::Of(part) => managed::record(call, part, *options, Some(old), &mut new, asked),
         // Kubernetes records no owner of what the server itself writes.
         Rules::Own => managed::keep(&mut new, old),
     }
