@@ -39,6 +39,12 @@ fn collection(kind: &Descriptor) -> String {
     format!("{root}/{}{namespace}/{}", kind.version, kind.plural)
 }
 
+/// Names a kind in a version: some objects are shown by several.
+fn called(kind: &Descriptor) -> String {
+    let group = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+    format!("{group}-{}-{}", kind.version, kind.singular)
+}
+
 /// The least that makes an object good, besides its name.
 fn minimal(descriptor: &Descriptor) -> Value {
     let all: Value = serde_json::from_str(include_str!("support/minimal.json")).unwrap();
@@ -64,7 +70,7 @@ fn minimal(descriptor: &Descriptor) -> Value {
         "Job" => json!({"spec": job(&pod)}),
         "CronJob" => json!({"spec": {"schedule": "@yearly", "jobTemplate": {"spec": job(&pod)}}}),
         "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": {"matchLabels": labels}}}),
-        "LimitRange" => json!({"spec": {"limits": [{"type": "Pod", "max": {"cpu": "64"}}]}}),
+        "LimitRange" => json!({"spec": {"limits": [{"type": "PersistentVolumeClaim", "max": {"storage": "64Ti"}}]}}),
         "ResourceQuota" => json!({"spec": {"hard": {"pods": "100"}}}),
         "PersistentVolume" => {
             json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
@@ -101,13 +107,13 @@ fn object(kind: &Descriptor, name: &str) -> Value {
     object["kind"] = json!(kind.kind);
     // Some kinds' names are not free.
     let fixed = object["metadata"]["name"].as_str().map(str::to_owned);
-    object["metadata"] = json!({"name": fixed.as_deref().unwrap_or(name), "labels": {"round": "trip"}});
+    object["metadata"] = json!({"name": fixed.as_deref().unwrap_or(name), "labels": {"round": called(kind)}});
     object
 }
 
 fn round(subject: &Subject<'_>) {
     let (api, path, kind) = (&subject.api, &subject.path, subject.kind);
-    let wanted = object(kind, &format!("round-{}", kind.singular));
+    let wanted = object(kind, &format!("round-{}", called(kind)));
     let name = wanted["metadata"]["name"].as_str().unwrap().to_owned();
     let one = format!("{path}/{name}");
 
@@ -138,8 +144,9 @@ fn round(subject: &Subject<'_>) {
     change(subject, &one);
     leave(subject, &one, &created);
 
+    let label = called(kind);
     let events =
-        api.watch(&format!("{path}?watch=1&resourceVersion={version}&timeoutSeconds=1&labelSelector=round%3Dtrip"));
+        api.watch(&format!("{path}?watch=1&resourceVersion={version}&timeoutSeconds=1&labelSelector=round%3D{label}"));
     let types: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert!(types.contains(&"MODIFIED") && types.last() == Some(&"DELETED"), "{types:?}");
     assert!(events.iter().all(|event| event["object"]["kind"] == *kind.kind));
@@ -149,7 +156,8 @@ fn round(subject: &Subject<'_>) {
 fn read(subject: &Subject<'_>, name: &str) {
     let (api, path, kind) = (&subject.api, &subject.path, subject.kind);
     assert_eq!(api.get(&format!("{path}/{name}")).ok()["metadata"]["name"], name);
-    let list = api.get(&format!("{path}?labelSelector=round%3Dtrip&fieldSelector=metadata.name%3D{name}")).ok();
+    let label = called(kind);
+    let list = api.get(&format!("{path}?labelSelector=round%3D{label}&fieldSelector=metadata.name%3D{name}")).ok();
     assert_eq!(list["kind"], format!("{}List", kind.kind));
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
     let table = api.with_accept("application/json;as=Table;v=v1;g=meta.k8s.io").get(&format!("{path}/{name}")).ok();
@@ -207,15 +215,17 @@ fn leave(subject: &Subject<'_>, one: &str, created: &Value) {
 /// A whole collection goes by its label.
 fn collected(subject: &Subject<'_>) {
     let (api, path, kind) = (&subject.api, &subject.path, subject.kind);
-    if !kind.verbs.contains(&"deletecollection") {
+    let label = called(kind);
+    let mut all: Vec<Value> = (0..3).map(|index| object(kind, &format!("many-{label}-{index}"))).collect();
+    // Of a kind whose names are not free there is only one.
+    if !kind.verbs.contains(&"deletecollection") || all[0]["metadata"]["name"] == all[1]["metadata"]["name"] {
         return;
     }
-    for index in 0..3 {
-        let mut one = object(kind, &format!("many-{}-{index}", kind.singular));
-        one["metadata"]["labels"] = json!({"round": "trip", "many": "yes"});
-        api.post(path, &one).ok();
+    for one in &mut all {
+        one["metadata"]["labels"] = json!({"many": label});
+        api.post(path, one).ok();
     }
-    let selected = format!("{path}?labelSelector=many%3Dyes");
+    let selected = format!("{path}?labelSelector=many%3D{label}");
     let first = api.get(&format!("{selected}&limit=2")).ok();
     assert_eq!(first["items"].as_array().map(Vec::len), Some(2));
     let token = first["metadata"]["continue"].as_str().unwrap();

@@ -197,9 +197,12 @@ fn finalizers(list: Option<&Value>, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-/// Custom resources live in groups with a domain of their own.
+/// Kubernetes' own kinds, but for definitions and APIServices, which bring finalizers of their own. Custom resources live in
+/// groups with a domain of their own.
 fn built_in(resource: &Descriptor) -> bool {
-    !resource.group.contains('.') || resource.group.ends_with(".k8s.io")
+    let group = &*resource.group;
+    let extends = ["apiextensions.k8s.io", "apiregistration.k8s.io"].contains(&group);
+    !extends && (!group.contains('.') || group.ends_with(".k8s.io"))
 }
 
 /// On Kubernetes' own kinds a finalizer without a domain is one of Kubernetes' own.

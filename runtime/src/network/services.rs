@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use parking_lot::{Mutex, RwLock};
 
 use super::Protocol;
@@ -234,15 +235,20 @@ pub(super) fn build(service: &Service, slices: &[EndpointSlice], node: &str, old
             spec.session_affinity_config.and_then(|c| c.client_ip).and_then(|c| c.timeout_seconds).unwrap_or(10_800);
         Duration::from_secs(u64::try_from(configured).unwrap_or(10_800))
     });
-    let ports = spec.ports.unwrap_or_default().into_iter().filter_map(|port| {
-        let name = port.name.unwrap_or_default();
+    let specified = spec.ports.unwrap_or_default();
+    let names: Vec<&str> = specified.iter().map(|port| text(port.name.as_ref())).collect();
+    // Where Kubernetes writes the slices, by the Service's selector.
+    let follows = spec.selector.is_some_and(|selector| !selector.is_empty());
+    let ports = specified.iter().filter_map(|port| {
+        let name = port.name.clone().unwrap_or_default();
         let before = old.and_then(|old| old.ports.iter().find(|p| p.name == name));
+        let stale = follows.then(|| Stale { target: target(port), names: &names });
         Some(Arc::new(ServicePort {
             service: full.clone(),
             protocol: protocol(port.protocol.as_deref())?,
             port: u16::try_from(port.port).ok()?,
             node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
-            endpoints: addresses(slices, &name, local_only.then_some(node)),
+            endpoints: addresses(slices, &name, stale.as_ref(), local_only.then_some(node)),
             next: before.map_or_else(Arc::default, |p| p.next.clone()),
             affinity: affinity.map(|timeout| {
                 let kept = before.and_then(|p| p.affinity.clone()).filter(|a| a.timeout == timeout);
@@ -283,11 +289,41 @@ fn is_usable(endpoint: &k8s_openapi::api::discovery::v1::Endpoint, node: Option<
     ready && node.is_none_or(|node| endpoint.node_name.as_deref() == Some(node))
 }
 
+/// How a slice is read that does not know a port's new name yet: by the number of the pods' port, under a name that the Service
+/// no longer has. Otherwise a Service would answer nobody between a change of names and its slices'.
+struct Stale<'a> {
+    target: Option<i32>,
+    names: &'a [&'a str],
+}
+
+impl Stale<'_> {
+    fn is(&self, port: &EndpointPort) -> bool {
+        port.port == self.target && !self.names.contains(&text(port.name.as_ref()))
+    }
+}
+
+/// The number of the pods' port, if the Service gives one.
+fn target(port: &k8s_openapi::api::core::v1::ServicePort) -> Option<i32> {
+    match &port.target_port {
+        None => Some(port.port),
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(_)) => None,
+    }
+}
+
 /// Ready endpoints of one named port.
-fn addresses(slices: &[EndpointSlice], port_name: &str, node: Option<&str>) -> Vec<SocketAddr> {
+fn addresses(
+    slices: &[EndpointSlice],
+    port_name: &str,
+    stale: Option<&Stale<'_>>,
+    node: Option<&str>,
+) -> Vec<SocketAddr> {
     let mut found = Vec::new();
     for slice in slices {
-        let port = slice.ports.iter().flatten().find(|port| port.name.as_deref().unwrap_or_default() == port_name);
+        let ports = || slice.ports.iter().flatten();
+        let port = ports().find(|port| text(port.name.as_ref()) == port_name);
+        let port =
+            port.or_else(|| ports().find(|port| port.port.is_some() && stale.is_some_and(|stale| stale.is(port))));
         let Some(port) = port.and_then(|port| port.port).and_then(|port| u16::try_from(port).ok()) else { continue };
         let ready = slice.endpoints.iter().flatten().filter(|endpoint| is_usable(endpoint, node));
         found.extend(
@@ -331,6 +367,25 @@ mod tests {
         let firsts: Vec<_> = (0..4).map(|_| named.ports[0].choices(client(9)).next().unwrap().to_string()).collect();
         assert_eq!(firsts, ["127.64.0.1:8080", "127.64.0.3:8080", "127.64.0.1:8080", "127.64.0.3:8080"]);
         assert_eq!(named.ports[0].choices(client(9)).count(), 2);
+    }
+
+    #[test]
+    fn a_port_with_a_new_name_keeps_its_endpoints_until_the_slices_follow() {
+        let renamed = |spec: serde_json::Value| {
+            let named = build(&service(spec), &[slice(&[("127.64.0.1", true)])], "n1", None);
+            named.ports.iter().map(|port| port.endpoints.len()).collect::<Vec<_>>()
+        };
+        let main = json!({"name": "main", "port": 80, "targetPort": 8080});
+        let http = json!({"name": "http", "port": 81, "targetPort": 8080});
+        assert_eq!(renamed(json!({"selector": {"app": "web"}, "ports": [main]})), [1]);
+        assert_eq!(
+            renamed(json!({"selector": {"app": "web"}, "ports": [main, http]})),
+            [0, 1],
+            "the name is not stale"
+        );
+        assert_eq!(renamed(json!({"ports": [main]})), [0], "slices that a person writes mean what they say");
+        let other = json!({"name": "main", "port": 80, "targetPort": 9090});
+        assert_eq!(renamed(json!({"selector": {"app": "web"}, "ports": [other]})), [0]);
     }
 
     #[test]

@@ -33,8 +33,11 @@ async fn every_stored_kind_is_applied_created_changed_and_left_alone() {
     let kinds: Vec<_> =
         api.server.registry().iter().filter(|r| r.stored() && r.verbs.contains(&"patch")).cloned().collect();
     for resource in kinds {
-        let (kind, path) = (resource.kind.as_ref(), format!("{}/applied-one", collection(&resource)));
-        let sample = Decoded { object: sample(&resource, "applied-one"), warnings: Vec::new() };
+        let kind = resource.kind.as_ref();
+        // Some objects are shown by several kinds.
+        let name = format!("applied-{}-{}", resource.version, resource.group.len());
+        let sample = Decoded { object: sample(&resource, &name), warnings: Vec::new() };
+        let path = format!("{}/{}", collection(&resource), sample.object["metadata"]["name"].as_str().unwrap());
         let mut object = decode::object(&resource, sample, FieldValidation::Ignore).unwrap().object;
         object["metadata"]["annotations"] = json!({"x": "1"});
         let query = "fieldManager=me";
