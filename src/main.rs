@@ -10,6 +10,7 @@ mod output;
 mod pods;
 mod progress;
 mod ready;
+mod security;
 mod stack;
 mod table;
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use wherry_runtime::node::{Node, NodeConfig};
 
 use crate::data_dir::DataDir;
 use crate::pods;
+use crate::security::Security;
 
 /// How long containers have to end when the process stops, at most; their own grace periods may be shorter.
 const CONTAINERS: Duration = Duration::from_secs(10);
@@ -28,12 +28,6 @@ const CONTAINERS: Duration = Duration::from_secs(10);
 const RESUME: Duration = Duration::from_secs(10);
 /// How long requests in flight have.
 const REQUESTS: Duration = Duration::from_secs(5);
-
-/// Files that say how the server is secured.
-#[derive(Debug, Default)]
-pub struct Security {
-    pub encryption: Option<PathBuf>,
-}
 
 /// The running process.
 #[derive(Debug)]
@@ -49,12 +43,12 @@ impl Stack {
         listen: SocketAddr,
         node_name: &str,
         slot: Slot,
-        security: Security,
+        security: &Security,
     ) -> anyhow::Result<Self> {
         let services = slot.services().to_string().parse().context("the range of Service addresses is not one")?;
         // The engine reserves address space and probes the machine, which takes a while: beside the server's start.
         let engine = tokio::task::spawn_blocking(Engine::new);
-        let config = Config { encryption: security.encryption, ..Config::new(data.path(), listen, services) };
+        let config = security.apply(Config::new(data.path(), listen, services));
         let plane = ControlPlane::start(config).await?;
         let engine = engine.await.context("the WebAssembly engine's start was interrupted")??;
         let node = start_node(&plane, data, node_name, slot, engine).await?;

@@ -4,6 +4,7 @@
 //! What must stay true: nothing but the API server touches the store; every write passes the one pipeline.
 
 pub mod admission;
+pub mod audit;
 pub mod auth;
 pub mod cache;
 pub mod client;

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use wherry_api::registry::Registry;
 
+use crate::audit::{self, Audit, AuditError};
 use crate::auth::authn::{Authenticator, AuthnError};
 use crate::auth::authorize::Chain;
 use crate::auth::files::private_dir;
@@ -41,8 +42,6 @@ use crate::store::encrypted::{ConfigError, EncryptedStore, Encryption};
 use crate::store::redb::RedbStore;
 use crate::store::{Key, Store, StoreError};
 
-mod backup;
-
 /// Where pods reach a server that listens on loopback only. 127.0.0.1 is no endpoint that a Service may have, or anybody
 /// who may write Endpoints could lead guests to what else listens there; the network's ranges leave this address free.
 const IN_CLUSTER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 192, 0, 1));
@@ -65,6 +64,8 @@ pub struct Config {
     pub cluster: String,
     /// An `EncryptionConfiguration`: what is encrypted on disk, and with which keys.
     pub encryption: Option<PathBuf>,
+    /// What is recorded of requests, and where.
+    pub audit: Option<audit::Config>,
 }
 
 impl Config {
@@ -79,6 +80,7 @@ impl Config {
             node_ports: 30_000..=32_767,
             cluster: "wherry".to_owned(),
             encryption: None,
+            audit: None,
         }
     }
 }
@@ -98,6 +100,8 @@ pub enum PlaneError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Encryption(#[from] ConfigError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("the watch cache cannot be filled")]
     Cache(#[from] CacheError),
     #[error(transparent)]
@@ -133,6 +137,7 @@ pub struct ControlPlane {
     url: String,
     store: Arc<dyn Store>,
     pki: Arc<Pki>,
+    audit: Option<Audit>,
     server: Server,
     listener: Listener,
     images: Images,
@@ -157,7 +162,7 @@ impl ControlPlane {
         if advertise.ip() == IN_CLUSTER {
             bound = bound.also(IN_CLUSTER).await?;
         }
-        let Opened { engine, encryption, pki } = open(&config).await?;
+        let Opened { engine, encryption, pki, audit } = open(&config).await?;
         let store: Arc<dyn Store> = Arc::new(EncryptedStore::open(engine, encryption).await?);
         let registry = Registry::builtin();
         let cache = Cache::start(Arc::clone(&store), &registry).await?;
@@ -176,7 +181,9 @@ impl ControlPlane {
             tokens: Some(Arc::clone(&tokens)),
             images: Some(images.clone()),
             health: health(&store, &cache, &flags),
-            metrics: metrics(&store, &cache, &queues),
+            metrics: metrics(&store, &cache, &queues, audit.as_ref()),
+            audit: audit.clone(),
+            scratch: Some(config.data_dir.clone()),
         };
         let server = Server::new(registry, Arc::clone(&store), cache, Arc::clone(&authorizer), server_config).await?;
         server.bootstrap().await?;
@@ -187,8 +194,8 @@ impl ControlPlane {
             pki: Arc::clone(&pki),
             names: server_names(&config, advertise.ip(), bound.address().ip()),
             authenticator,
-            authorizer: Arc::clone(&authorizer),
-            handler: backup::with_backup(server.clone(), Arc::clone(&store), authorizer, config.data_dir.clone()),
+            authorizer,
+            handler: Arc::new(server.clone()),
         };
         let listener = Listener::start(bound, listen)?;
         let url = format!("https://{}", reachable(listener.address()));
@@ -206,7 +213,21 @@ impl ControlPlane {
         let controllers = controllers::start(Arc::clone(&shared), controllers_config);
         let scheduler = scheduler::start(client_for(UserInfo::scheduler()), Arc::clone(&shared));
         let tasks = background(&server, &shared, flags.synced);
-        Ok(Self { config, url, store, pki, server, listener, images, tokens, shared, controllers, scheduler, tasks })
+        Ok(Self {
+            config,
+            url,
+            store,
+            pki,
+            audit,
+            server,
+            listener,
+            images,
+            tokens,
+            shared,
+            controllers,
+            scheduler,
+            tasks,
+        })
     }
 
     /// Where it listens.
@@ -274,7 +295,7 @@ impl ControlPlane {
     /// acknowledged on disk. Clients of this process (a node) are to be stopped before.
     pub async fn shutdown(self, within: Duration) -> Result<(), PlaneError> {
         let deadline = Instant::now() + within;
-        let Self { store, server, listener, shared, controllers, scheduler, mut tasks, .. } = self;
+        let Self { store, audit, server, listener, shared, controllers, scheduler, mut tasks, .. } = self;
         let controlling = async {
             tokio::join!(scheduler.shutdown(), controllers.shutdown());
             shared.shutdown().await;
@@ -286,6 +307,9 @@ impl ControlPlane {
         listener.shutdown(deadline.saturating_duration_since(Instant::now())).await;
         if timeout_at(deadline, server.stop()).await.is_err() {
             tracing::info!("writes were still in flight at the end of the drain");
+        }
+        if let Some(audit) = audit {
+            audit.close().await;
         }
         Ok(store.close().await?)
     }
@@ -302,17 +326,19 @@ struct Opened {
     engine: Arc<dyn Store>,
     encryption: Encryption,
     pki: Arc<Pki>,
+    audit: Option<Audit>,
 }
 
 /// Opens what blocks, on a thread for it.
 async fn open(config: &Config) -> Result<Opened, PlaneError> {
-    let (dir, encryption) = (config.data_dir.clone(), config.encryption.clone());
+    let (dir, encryption, audit) = (config.data_dir.clone(), config.encryption.clone(), config.audit.clone());
     tokio::task::spawn_blocking(move || {
+        let audit = audit.as_ref().map(Audit::open).transpose()?;
         let encryption = encryption.as_deref().map(Encryption::read).transpose()?.unwrap_or_default();
         private_dir(&dir).map_err(|source| PlaneError::DataDir { path: dir.clone(), source })?;
         let engine: Arc<dyn Store> = Arc::new(RedbStore::open(&dir.join("state"))?);
         let pki = Pki::open(&dir.join("pki"))?;
-        Ok(Opened { engine, encryption, pki })
+        Ok(Opened { engine, encryption, pki, audit })
     })
     .await?
 }
@@ -381,7 +407,7 @@ fn health(store: &Arc<dyn Store>, cache: &Cache, flags: &Flags) -> Health {
     ])
 }
 
-fn metrics(store: &Arc<dyn Store>, cache: &Cache, queues: &reconcile::Metrics) -> Metrics {
+fn metrics(store: &Arc<dyn Store>, cache: &Cache, queues: &reconcile::Metrics, audit: Option<&Audit>) -> Metrics {
     let of_cache = cache.clone();
     let objects = Number {
         name: "apiserver_storage_objects",
@@ -423,7 +449,12 @@ fn metrics(store: &Arc<dyn Store>, cache: &Cache, queues: &reconcile::Metrics) -
             move || count(whole(store.revision()))
         }),
     ];
-    Metrics::with(numbers, |registry| queues.register(registry))
+    Metrics::with(numbers, |registry| {
+        queues.register(registry);
+        if let Some(audit) = audit {
+            audit.register(registry);
+        }
+    })
 }
 
 fn as_double(number: u64) -> f64 {

@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::data_dir::{self, DataDir};
 use crate::manifest;
 use crate::progress::Progress;
+use crate::security::Security;
 use crate::{output, ready, stack};
 
 /// How long the last process on a data directory may take to be gone.
@@ -50,9 +51,8 @@ pub struct Up {
     /// How pods are connected
     #[arg(long, value_enum, default_value_t)]
     network: Network,
-    /// An EncryptionConfiguration (apiserver.config.k8s.io/v1): what is encrypted on disk, and with which keys
-    #[arg(long, value_name = "FILE")]
-    encryption_config: Option<PathBuf>,
+    #[command(flatten)]
+    security: Security,
     /// A manifest to apply: a file, a folder, or `-` for standard input; repeatable
     #[arg(short, long, value_name = "FILE")]
     filename: Vec<String>,
@@ -85,8 +85,7 @@ impl Up {
         let slot = claim_slot(&data).await?;
 
         let step = progress.step("server");
-        let security = stack::Security { encryption: self.encryption_config.clone() };
-        let stack = stack::Stack::start(&data, self.listen, &node_name, slot, security).await?;
+        let stack = stack::Stack::start(&data, self.listen, &node_name, slot, &self.security).await?;
         step.done(&format!("https://{}, node {node_name}", stack.address()));
 
         let outcome = tokio::select! {

@@ -28,7 +28,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
+use wherry_api::object;
 use wherry_api::status::ApiError;
 
 /// The group of every request with valid credentials.
@@ -82,6 +83,18 @@ impl UserInfo {
 
     pub fn is_anonymous(&self) -> bool {
         self.name == ANONYMOUS
+    }
+
+    /// As documents show it: without what it does not have.
+    pub fn to_json(&self) -> Value {
+        let mut info = json!({"username": self.name, "groups": self.groups});
+        if !self.uid.is_empty() {
+            object::set_at(&mut info, "uid", self.uid.as_str());
+        }
+        if !self.extra.is_empty() {
+            object::set_at(&mut info, "extra", json!(self.extra));
+        }
+        info
     }
 
     pub fn in_group(&self, group: &str) -> bool {

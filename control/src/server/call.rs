@@ -16,6 +16,7 @@ use super::negotiate::{self, Accepted};
 use super::query::Query;
 use super::request::RequestInfo;
 use crate::admission::{Notes, Operation, Request};
+use crate::audit::Record;
 use crate::auth::{Attributes, Refusal, UserInfo};
 use crate::store::Key;
 
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     pub(crate) warnings: Vec<String>,
     /// What admission has to tell.
     pub(crate) notes: Notes,
+    /// Of a request that is recorded.
+    pub(crate) record: Option<Record>,
 }
 
 impl Call {
@@ -53,7 +56,16 @@ impl Call {
             return Ok(None);
         }
         let format = negotiate::format(&self.headers)?;
-        Ok(Some(decode::tree(&bytes, format)?))
+        let decoded = decode::tree(&bytes, format)?;
+        self.requested(&decoded.object);
+        Ok(Some(decoded))
+    }
+
+    /// Tells the audit log what the client sent.
+    pub(crate) fn requested(&self, object: &Value) {
+        if let Some(record) = &self.record {
+            record.requested(object);
+        }
     }
 
     pub(crate) async fn read(&self, body: Body) -> Result<Bytes, ServerError> {

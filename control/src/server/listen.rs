@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -33,6 +34,7 @@ use wherry_api::status::ApiError;
 
 use super::body::{self, Body};
 use super::guard::{Impatient, UntilStop};
+use crate::audit::Origin;
 use crate::auth::authn::{Authenticator, Peer};
 use crate::auth::pki::{Identity, Pki, PkiError, ServerNames};
 use crate::auth::{Authorizer, UserInfo, impersonate};
@@ -84,6 +86,38 @@ pub enum ListenError {
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body>;
+
+    /// Answers a request that is not let in.
+    async fn refuse(&self, refused: Refused<'_>) -> Response<Body> {
+        refused.respond()
+    }
+}
+
+/// A request that is not let in.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    pub request: &'a Parts,
+    /// Whom it may not act as; `None`: nobody knows who sends it.
+    pub user: Option<&'a UserInfo>,
+    /// Whether it came with a client certificate.
+    pub certificate: bool,
+    pub error: ApiError,
+}
+
+impl Refused<'_> {
+    pub(super) fn respond(&self) -> Response<Body> {
+        let (error, path) = (&self.error, self.request.uri.path());
+        let mut response = Response::new(body::full(error.to_status().to_string()));
+        *response.status_mut() =
+            http::StatusCode::from_u16(error.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        if error.code == 401 && (path == "/v2" || path.starts_with("/v2/")) {
+            let challenge = http::HeaderValue::from_static("Basic realm=\"wherry\"");
+            headers.insert(http::header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
 }
 
 /// Sockets that are bound and not served yet: clients that connect wait.
@@ -291,10 +325,10 @@ async fn accept_loop(bound: Bound, shared: Arc<Shared>, renewal: Renewal) {
             () = shared.stop.cancelled() => break,
             _ = renew.tick() => renewal.run(),
             Some(ended) = connections.join_next() => report(ended),
-            Some((stream, slot)) = next_connection(&bound, &slots) => {
+            Some((stream, address, slot)) = next_connection(&bound, &slots) => {
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
-                    connection(stream, &shared).await;
+                    connection(stream, address.ip(), &shared).await;
                     drop(slot);
                 });
             }
@@ -316,10 +350,13 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn next_connection(bound: &Bound, slots: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn next_connection(
+    bound: &Bound,
+    slots: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     match bound.accept().await {
-        Ok((stream, _)) => Some((stream, slot)),
+        Ok((stream, address)) => Some((stream, address, slot)),
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -328,13 +365,13 @@ async fn next_connection(bound: &Bound, slots: &Arc<Semaphore>) -> Option<(TcpSt
     }
 }
 
-async fn connection(stream: TcpStream, shared: &Arc<Shared>) {
+async fn connection(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
     let handshake = tokio::select! {
         () = shared.stop.cancelled() => return,
         done = timeout(HANDSHAKE, handshake(stream, &shared.tls)) => done,
     };
     match handshake {
-        Ok(Ok(Some(stream))) => serve(stream, shared).await,
+        Ok(Ok(Some(stream))) => serve(stream, address, shared).await,
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -369,13 +406,19 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn serve(stream: TlsStream<TcpStream>, shared: &Arc<Shared>) {
+/// The other side of a connection.
+struct Remote {
+    address: IpAddr,
+    peer: Peer,
+}
+
+async fn serve(stream: TlsStream<TcpStream>, address: IpAddr, shared: &Arc<Shared>) {
     let (_, session) = stream.get_ref();
-    let peer = Arc::new(shared.authenticator.peer(session.peer_certificates()));
+    let remote = Arc::new(Remote { address, peer: shared.authenticator.peer(session.peer_certificates()) });
     let http2 = session.alpn_protocol() == Some(b"h2");
     let service = service_fn(|request: Request<Incoming>| {
-        let (shared, peer) = (Arc::clone(shared), Arc::clone(&peer));
-        async move { Ok::<_, std::convert::Infallible>(answer(request, &peer, &shared).await) }
+        let (shared, remote) = (Arc::clone(shared), Arc::clone(&remote));
+        async move { Ok::<_, std::convert::Infallible>(answer(request, &remote, &shared).await) }
     });
     let builder = builder(shared.streams.clone());
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
@@ -411,43 +454,54 @@ fn builder(streams: Streams) -> Builder<Streams> {
     builder
 }
 
-async fn answer(request: Request<Incoming>, peer: &Peer, shared: &Shared) -> Response<Body> {
+async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) -> Response<Body> {
     let started = Instant::now();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let endless = request.uri().query().is_some_and(endless);
-    let (name, response) = match identify(&request, peer, shared).await {
-        Ok(user) => {
+    let (mut parts, body) = request.into_parts();
+    let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+    let endless = parts.uri.query().is_some_and(endless);
+    let (name, response) = match identify(&parts, remote, shared).await {
+        Ok((user, authenticated)) => {
             let name = user.name.clone();
-            let request = request.map(|body| Impatient::new(body, BODY_PATIENCE).boxed_unsync());
-            (name, shared.handler.handle(request, user).await)
+            parts.extensions.insert(Origin { address: remote.address, authenticated });
+            let body = Impatient::new(body, BODY_PATIENCE).boxed_unsync();
+            (name, shared.handler.handle(Request::from_parts(parts, body), user).await)
         }
-        Err(error) => (String::new(), refusal(&error, &path)),
+        Err(Stranger { user, error }) => {
+            let origin = Origin { address: remote.address, authenticated: None };
+            parts.extensions.insert(origin);
+            let certificate = remote.peer != Peer::None;
+            let refused = Refused { request: &parts, user: user.as_ref(), certificate, error };
+            (String::new(), shared.handler.refuse(refused).await)
+        }
     };
     tracing::debug!(%method, path, user = name, code = response.status().as_u16(), took = ?started.elapsed(), "request");
     if endless { response.map(|body| UntilStop::new(body, shared.stop.clone()).boxed_unsync()) } else { response }
 }
 
-async fn identify(request: &Request<Incoming>, peer: &Peer, shared: &Shared) -> Result<UserInfo, ApiError> {
-    let user = shared.authenticator.authenticate(peer, request.headers(), request.uri().path())?;
-    impersonate::apply(user, request.headers(), &*shared.authorizer).await
+/// Who is not let in, and why.
+struct Stranger {
+    /// Whose credentials are good.
+    user: Option<UserInfo>,
+    error: ApiError,
+}
+
+/// Whom a request acts as, and whose credentials it has if that is somebody else.
+async fn identify(request: &Parts, remote: &Remote, shared: &Shared) -> Result<(UserInfo, Option<UserInfo>), Stranger> {
+    let user = shared
+        .authenticator
+        .authenticate(&remote.peer, &request.headers, request.uri.path())
+        .map_err(|error| Stranger { user: None, error })?;
+    match impersonate::apply(&user, &request.headers, &*shared.authorizer).await {
+        Ok(None) => Ok((user, None)),
+        Ok(Some(other)) => Ok((other, Some(user))),
+        Err(error) => Err(Stranger { user: Some(user), error }),
+    }
 }
 
 /// Whether the request asks for a stream without an end.
 fn endless(query: &str) -> bool {
     url::form_urlencoded::parse(query.as_bytes())
         .any(|(key, value)| matches!(&*key, "watch" | "follow") && matches!(&*value, "" | "1" | "true" | "True"))
-}
-
-fn refusal(error: &ApiError, path: &str) -> Response<Body> {
-    let mut response = Response::new(body::full(error.to_status().to_string()));
-    *response.status_mut() = http::StatusCode::from_u16(error.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    if error.code == 401 && (path == "/v2" || path.starts_with("/v2/")) {
-        let challenge = http::HeaderValue::from_static("Basic realm=\"wherry\"");
-        headers.insert(http::header::WWW_AUTHENTICATE, challenge);
-    }
-    response
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,6 +26,7 @@ use self::error::ServerError;
 use self::health::Health;
 use self::metrics::Metrics;
 use crate::admission;
+use crate::audit::Audit;
 use crate::auth::tokens::Tokens;
 use crate::auth::{Authorizer, UserInfo};
 use crate::cache::{At, Cache, Filter};
@@ -34,6 +36,7 @@ use crate::store::Store;
 
 pub mod alloc;
 mod answer;
+mod backup;
 pub mod body;
 mod bootstrap;
 mod call;
@@ -62,6 +65,8 @@ mod verbs;
 mod versions;
 mod write;
 
+pub(crate) use self::metadata::new_uid;
+
 /// What a server is told.
 #[derive(Clone)]
 pub struct Config {
@@ -78,6 +83,10 @@ pub struct Config {
     pub images: Option<Images>,
     pub health: Health,
     pub metrics: Metrics,
+    /// Where requests are recorded.
+    pub audit: Option<Audit>,
+    /// A folder of the server's own, for the file that a backup is while it is sent. `None`: there are no backups.
+    pub scratch: Option<PathBuf>,
 }
 
 impl fmt::Debug for Config {
@@ -259,5 +268,9 @@ impl Server {
 impl listen::Handler for Server {
     async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body> {
         Self::handle(self, request, user).await
+    }
+
+    async fn refuse(&self, refused: listen::Refused<'_>) -> Response<Body> {
+        pipeline::refuse(self, refused).await
     }
 }

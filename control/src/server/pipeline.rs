@@ -15,11 +15,12 @@ use wherry_api::selector::FieldSelector;
 use wherry_api::status::ApiError;
 
 use super::Server;
+use super::backup;
 use super::body::{self, Body};
 use super::call::Call;
 use super::error::{self, ServerError};
 use super::issuer;
-use super::metadata::new_uid;
+use super::listen::Refused;
 use super::metrics::Labels;
 use super::negotiate;
 use super::openapi;
@@ -29,22 +30,36 @@ use super::route::Route;
 use super::subresources::{self, View};
 use super::verbs::{create, delete, deletecollection, get, list, patch, update, watch};
 use crate::admission::Notes;
+use crate::audit::{self, Level, Record};
 use crate::auth::{Attributes, Decision, UserInfo};
 
 /// Names a request in the log and in its answer, as Kubernetes does.
 static REQUEST_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Bytes of warnings that an answer carries at most, as in Kubernetes.
 const WARNINGS: usize = 4096;
+/// Parts of objects whose answers are streams, whether or not they end.
+const ENDLESS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
 type Answer = Result<Response<Body>, ServerError>;
 
 pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserInfo) -> Response<Body> {
-    let id = new_uid();
+    let id = audit::request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let head = method == Method::HEAD;
     let (start, in_flight) = (Instant::now(), server.config().metrics.start());
     let mut labels = Labels { verb: "other", ..Labels::default() };
-    let served = AssertUnwindSafe(serve(server, request, user, &mut labels)).catch_unwind().await;
+    let (parts, body) = request.into_parts();
+    let (mut record, endless) = audited(server, &id, &parts, Some(&user));
+    let request = Request::from_parts(parts, body);
+    let served = async {
+        if let Some(record) = &record
+            && record.received().await.is_err()
+        {
+            return Err(ApiError::internal("failed to store audit event").into());
+        }
+        serve(server, request, user, record.as_ref(), &mut labels).await
+    };
+    let served = AssertUnwindSafe(served).catch_unwind().await;
     let mut response = match served {
         Ok(Ok(response)) => response,
         Ok(Err(failure)) => {
@@ -56,14 +71,18 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
         }
         Err(panic) => {
             tracing::error!(id, %method, path, panic = panic_text(&*panic), "a request's handler panicked");
+            if let Some(record) = record.take() {
+                record.panicked(panic_text(&*panic)).await;
+            }
             let what = ApiError::internal("this request caused apiserver to panic. Look in the logs for details.");
             error::respond(&what.into())
         }
     };
     drop(in_flight);
     server.config().metrics.observe(labels, response.status().as_u16(), start.elapsed());
-    if let Ok(value) = HeaderValue::try_from(id) {
-        response.headers_mut().insert(REQUEST_ID.clone(), value);
+    name(&mut response, id);
+    if let Some(record) = record {
+        response = record.answered(response, endless).await;
     }
     if head { response.map(|_| body::empty()) } else { response }
 }
@@ -73,28 +92,82 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-async fn serve(server: &Server, request: Request<Body>, user: UserInfo, labels: &mut Labels) -> Answer {
+/// Says in the answer what the request is called in the logs.
+fn name(response: &mut Response<Body>, id: String) {
+    if let Ok(value) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID.clone(), value);
+    }
+}
+
+/// The record of a request, if there is to be one, and whether its answer has no end.
+fn audited(server: &Server, id: &str, request: &Parts, user: Option<&UserInfo>) -> (Option<Record>, bool) {
+    let Some(audit) = &server.config().audit else { return (None, false) };
+    let query = Query::parse(request.uri.query());
+    // What cannot be read is refused later.
+    let watch = query.flag("watch").ok().flatten().unwrap_or_default();
+    let (attributes, endless) = match Route::of(&request.method, request.uri.path(), watch) {
+        Route::Resource(info) => {
+            let known = server.registry().by_plural(&info.group, &info.version, &info.resource).cloned();
+            (attributes(&info, &query, known.as_deref()), info.verb == "watch" || ENDLESS.contains(&&*info.subresource))
+        }
+        _ => (Attributes::non_resource(request.method.as_str().to_lowercase(), request.uri.path()), false),
+    };
+    (audit.begin(id, &attributes, request, user), endless)
+}
+
+/// Answers a request that is not let in.
+pub(super) async fn refuse(server: &Server, refused: Refused<'_>) -> Response<Body> {
+    let id = audit::request_id(&refused.request.headers);
+    let mut response = refused.respond();
+    name(&mut response, id.clone());
+    let (record, endless) = audited(server, &id, refused.request, refused.user);
+    let Some(record) = record else { return response };
+    if refused.user.is_none() {
+        record.unauthenticated(audit::attempted(&refused.request.headers, refused.certificate)).await;
+        return response;
+    }
+    if record.received().await.is_err() {
+        tracing::debug!(id, "a refused request is not in the audit log");
+    }
+    record.forbidden(refused.error.message.clone());
+    record.answered(response, endless).await
+}
+
+async fn serve(
+    server: &Server,
+    request: Request<Body>,
+    user: UserInfo,
+    record: Option<&Record>,
+    labels: &mut Labels,
+) -> Answer {
     let query = Query::parse(request.uri().query());
     let watch = query.flag("watch")?.unwrap_or_default();
     match Route::of(request.method(), request.uri().path(), watch) {
-        Route::Resource(info) => resource(server, *info, query, request, user, labels).await,
+        Route::Resource(info) => resource(server, *info, query, request, user, record, labels).await,
         Route::Images => match &server.config().images {
             Some(images) => Ok(images.handle(request, &user).await),
             None => Err(ApiError::no_such_path().into()),
         },
         route => {
             let (parts, _) = request.into_parts();
-            other(server, &route, &query, &parts, &user).await
+            other(server, &route, &query, &parts, &user, record).await
         }
     }
 }
 
 /// A path that is no resource's: only read.
-async fn other(server: &Server, route: &Route, query: &Query, request: &Parts, user: &UserInfo) -> Answer {
+async fn other(
+    server: &Server,
+    route: &Route,
+    query: &Query,
+    request: &Parts,
+    user: &UserInfo,
+    record: Option<&Record>,
+) -> Answer {
     let (path, headers) = (request.uri.path(), &request.headers);
     let verb = request.method.as_str().to_lowercase();
     let attributes = Attributes::non_resource(verb, path);
-    if let Decision::Deny(reason) = server.authorizer().authorize(user, &attributes).await {
+    if let Decision::Deny(reason) = authorize(server, user, &attributes, record).await {
         return Err(ApiError::forbidden(None, "", attributes.forbidden_by(user, &reason)).into());
     }
     if *route == Route::Unknown {
@@ -108,9 +181,24 @@ async fn other(server: &Server, route: &Route, query: &Query, request: &Parts, u
         Route::OpenApi => openapi::respond(&server.registry(), path, query, headers).await,
         Route::Health => Ok(server.config().health.respond(path, request.uri.query().unwrap_or_default()).await?),
         Route::Issuer => issuer::respond(server, path),
+        // Its body is made before it is sent: a HEAD would make it for nothing.
+        Route::Backup if request.method == Method::GET => backup::respond(server).await,
+        Route::Backup => Err(ApiError::method_not_allowed().into()),
         Route::Metrics => Ok(server.config().metrics.respond()?),
         Route::Resource(_) | Route::Images | Route::Unknown => Err(ApiError::no_such_path().into()),
     }
+}
+
+/// Asks the authorizer, and notes what it said.
+async fn authorize(server: &Server, user: &UserInfo, attributes: &Attributes, record: Option<&Record>) -> Decision {
+    let decision = server.authorizer().authorize(user, attributes).await;
+    if let Some(record) = record {
+        match &decision {
+            Decision::Allow => record.allowed(server.authorizer().reason(user, attributes).await),
+            Decision::Deny(reason) => record.forbidden(reason.clone()),
+        }
+    }
+    decision
 }
 
 async fn resource(
@@ -119,6 +207,7 @@ async fn resource(
     query: Query,
     request: Request<Body>,
     user: UserInfo,
+    record: Option<&Record>,
     labels: &mut Labels,
 ) -> Answer {
     let known = server.registry().by_plural(&info.group, &info.version, &info.resource).cloned();
@@ -126,7 +215,7 @@ async fn resource(
     if known.is_some() {
         *labels = label(&info, known.as_deref());
     }
-    if let Decision::Deny(reason) = server.authorizer().authorize(&user, &attributes).await {
+    if let Decision::Deny(reason) = authorize(server, &user, &attributes, record).await {
         let text = attributes.forbidden_by(&user, &reason);
         return Err(ApiError::forbidden(known.as_deref(), &info.name, text).into());
     }
@@ -149,10 +238,16 @@ async fn resource(
         attributes,
         warnings: Vec::new(),
         notes: Notes::default(),
+        record: record.cloned(),
     };
+    // What is recorded is what is read here, so it is not packed.
+    call.accepted.gzip &= record.is_none_or(|record| record.level() < Level::RequestResponse);
     // Boxed: the verbs' futures are large, and few of them are polled at a time.
     let answer = dispatch(&mut call, body).boxed().await;
     call.warnings.extend(call.notes.take_warnings());
+    if let Some(record) = record {
+        record.annotate(call.notes.audit_annotations());
+    }
     let mut response = answer.or_else(|failure| match failure {
         // Warnings are as useful beside an error.
         ServerError::Api(error) if !call.warnings.is_empty() => Ok(error::respond(&error.into())),

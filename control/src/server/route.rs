@@ -16,6 +16,8 @@ pub(crate) enum Route {
     Metrics,
     /// The OpenID documents of the issuer of service-account tokens.
     Issuer,
+    /// A copy of the state.
+    Backup,
     /// The image registry's `/v2/`.
     Images,
     Unknown,
@@ -27,6 +29,7 @@ impl Route {
         match segments.next().unwrap_or_default() {
             "healthz" | "livez" | "readyz" => Self::Health,
             "metrics" if segments.next().is_none() => Self::Metrics,
+            "backup" if segments.next().is_none() => Self::Backup,
             "openapi" => Self::OpenApi,
             ".well-known" if path == "/.well-known/openid-configuration" => Self::Issuer,
             "openid" if path == "/openid/v1/jwks" => Self::Issuer,
@@ -58,6 +61,8 @@ mod tests {
             ("/apis/apps/v1/", Route::Discovery),
             ("/version", Route::Discovery),
             ("/livez/ping", Route::Health),
+            ("/backup", Route::Backup),
+            ("/backup/x", Route::Unknown),
             ("/metrics", Route::Metrics),
             ("/metrics/x", Route::Unknown),
             ("/openapi/v3/api/v1", Route::OpenApi),

@@ -62,6 +62,8 @@ impl Cluster {
             node_tls: None,
             tokens: None,
             images: None,
+            audit: None,
+            scratch: None,
             health: Health::new(Vec::new()),
             metrics: Metrics::new(Vec::new()),
         };

@@ -15,7 +15,7 @@ pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, 
     let resource = call.resource.clone();
     object::set_type(&mut review, &resource);
     let status = match (resource.group.as_ref(), resource.plural.as_ref()) {
-        ("authentication.k8s.io", "selfsubjectreviews") => json!({"userInfo": user_info(&call.user)}),
+        ("authentication.k8s.io", "selfsubjectreviews") => json!({"userInfo": call.user.to_json()}),
         ("authentication.k8s.io", "tokenreviews") => token(call, &review),
         ("authorization.k8s.io", "selfsubjectaccessreviews") => {
             let user = call.user.clone();
@@ -36,17 +36,6 @@ pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, 
     };
     object::set_at(&mut review, "status", status);
     Ok(review)
-}
-
-fn user_info(user: &UserInfo) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        object::set_at(&mut info, "uid", user.uid.as_str());
-    }
-    if !user.extra.is_empty() {
-        object::set_at(&mut info, "extra", json!(user.extra));
-    }
-    info
 }
 
 /// Whether a user may do what a review describes.
@@ -146,7 +135,7 @@ fn token(call: &Call, review: &Value) -> Value {
     let Some(tokens) = call.server.tokens() else { return json!({"error": "this server issues no tokens"}) };
     match tokens.verify(&object::text_at(review, "spec.token"), &audiences) {
         Ok(verified) => json!({
-            "authenticated": true, "user": user_info(&verified.user), "audiences": verified.audiences,
+            "authenticated": true, "user": verified.user.to_json(), "audiences": verified.audiences,
         }),
         Err(error) => json!({"error": error.to_string()}),
     }

@@ -24,6 +24,7 @@ mod admission_policies;
 mod allocation;
 mod applying;
 mod approval;
+mod auditing;
 mod bad_input;
 mod custom;
 mod deletion;
@@ -83,20 +84,31 @@ impl Api {
 
     /// With another authorizer.
     async fn with(authorizer: impl FnOnce(&Cache, &Registry) -> Arc<dyn Authorizer>) -> Self {
+        Self::configured(authorizer, |_| ()).await
+    }
+
+    /// With another authorizer and configuration.
+    async fn configured(
+        authorizer: impl FnOnce(&Cache, &Registry) -> Arc<dyn Authorizer>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let store: Arc<dyn Store> = Arc::new(RedbStore::in_memory().unwrap());
         let registry = Registry::builtin();
         let cache = Cache::start(Arc::clone(&store), &registry).await.unwrap();
         let authorizer = authorizer(&cache, &registry);
-        let config = Config {
+        let mut config = Config {
             service_range: "10.96.0.0/24".parse().unwrap(),
             node_ports: 30000..=32767,
             advertise: "192.0.2.1:6443".parse().unwrap(),
             node_tls: None,
             tokens: None,
             images: None,
+            audit: None,
+            scratch: None,
             health: Health::new(Vec::new()),
             metrics: Metrics::new(Vec::new()),
         };
+        change(&mut config);
         let server = Server::new(registry, store, cache, authorizer, config).await.unwrap();
         server.bootstrap().await.unwrap();
         Self { server }

@@ -23,6 +23,7 @@ pub(crate) async fn apply(call: &mut Call, view: View, body: Body) -> Result<Res
     let options = WriteOptions::parse_apply(&call.query)?;
     let bytes = call.read(body).await?;
     let config = configuration(call, &view, &bytes, options.validation)?;
+    call.requested(&config);
     for _ in 0..ATTEMPTS {
         let missing = view == View::Object(Part::Main)
             && matches!(get::find(call), Err(ServerError::Api(error)) if error.code == 404);

@@ -27,6 +27,7 @@ pub(crate) async fn create(call: &mut Call, body: Body) -> Result<Response<Body>
     let bytes = call.read(body).await?;
     let format = negotiate::format(&call.headers)?;
     let decoded = decode::body(&call.resource, &bytes, format, options.validation)?;
+    call.requested(&decoded.object);
     call.warnings.extend(decoded.warnings);
     if !call.resource.stored() {
         let answered = reviews::create(call, decoded.object).await?;
@@ -61,6 +62,9 @@ async fn insert(call: &mut Call, mut object: Value, options: &WriteOptions) -> R
         let mut object = object.clone();
         if generated {
             let name = meta::generate_name(&prefix, |below| rand::random_range(0..below.max(1)));
+            if let Some(record) = &call.record {
+                record.named(&name);
+            }
             object::set_meta(&mut object, "name", name);
         }
         match insert_named(call, object, options).await {

@@ -32,6 +32,7 @@ pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Re
     } else {
         decode::tree(&bytes, format)?
     };
+    call.requested(&decoded.object);
     call.warnings.extend(decoded.warnings);
     let mut wanted = decoded.object;
     metadata::settle_namespace(&call.resource, &mut wanted, &call.info)?;

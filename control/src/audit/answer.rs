@@ -1,0 +1,140 @@
+//! The end of a record: what was answered, and when.
+//!
+//! What must stay true: a client reads the same bytes, audited or not; an answer without an end has its event when it begins
+//! and another when it ends, whichever side ends it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http::{HeaderValue, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use super::Record;
+use super::event::LARGEST;
+use super::policy::{Level, Stage};
+use crate::server::body::{self, Body, BoxError};
+
+impl Record {
+    /// Writes what was answered; the answer is to be sent afterwards. `endless`: it is a stream that the client ends.
+    pub(crate) async fn answered(self, response: Response<Body>, endless: bool) -> Response<Body> {
+        let code = response.status().as_u16();
+        if endless && code < 400 {
+            self.facts.answered(code, None);
+            let _ = self.audit.write(&self.facts, Stage::ResponseStarted).await;
+            return response.map(|inner| Watched { inner, record: Some(self) }.boxed_unsync());
+        }
+        // A Status is a part of every event; any other answer of one that asks for it.
+        let shown = self.level() >= Level::RequestResponse || code >= 400 || self.facts.deletes();
+        let is_json = response.headers().get(http::header::CONTENT_TYPE).is_some_and(json);
+        let (parts, inner) = response.into_parts();
+        let (read, inner) = if shown && is_json { peek(inner, LARGEST).await } else { (None, inner) };
+        self.facts.answered(code, read.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
+        if endless {
+            let _ = self.audit.write(&self.facts, Stage::ResponseStarted).await;
+        }
+        let _ = self.audit.write(&self.facts, Stage::ResponseComplete).await;
+        Response::from_parts(parts, inner)
+    }
+}
+
+fn json(media: &HeaderValue) -> bool {
+    media.as_bytes().starts_with(b"application/json")
+}
+
+/// Reads a body of at most `limit` bytes; the other one is equal to it. `None`: it is longer, or broke.
+async fn peek(mut body: Body, limit: usize) -> (Option<Bytes>, Body) {
+    let (mut pieces, mut size) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => {
+                size += data.len();
+                pieces.push(data);
+            }
+            Ok(Err(_)) => {}
+            Err(error) => return (None, body::stream(read(pieces).chain(futures::stream::iter([Err(error)])))),
+        }
+        if size > limit {
+            return (None, body::stream(read(pieces).chain(body.into_data_stream())));
+        }
+    }
+    let whole = match pieces.as_slice() {
+        [one] => one.clone(),
+        pieces => pieces
+            .iter()
+            .fold(BytesMut::with_capacity(size), |mut all, piece| {
+                all.extend_from_slice(piece);
+                all
+            })
+            .freeze(),
+    };
+    (Some(whole.clone()), body::full(whole))
+}
+
+fn read(pieces: Vec<Bytes>) -> impl futures::Stream<Item = Result<Bytes, BoxError>> + Send {
+    futures::stream::iter(pieces).map(Ok)
+}
+
+/// The body of an answer without an end: says when it ended.
+struct Watched {
+    inner: Body,
+    record: Option<Record>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // Nobody can wait here: the event is written by a task that the log's end waits for.
+        if let (Some(record), Ok(runtime)) = (self.record.take(), tokio::runtime::Handle::try_current()) {
+            let tracker = record.audit.0.late.clone();
+            let write = async move {
+                let _ = record.audit.write(&record.facts, Stage::ResponseComplete).await;
+            };
+            tracker.spawn_on(write, &runtime);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(list: &[&'static str]) -> Body {
+        body::stream(futures::stream::iter(list.to_vec()).map(|piece| Ok(Bytes::from_static(piece.as_bytes()))))
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_looked_at_is_the_same_whatever_its_length() {
+        for (list, known) in [(&["abc", "def"][..], true), (&["abc", "def", "ghi", "jkl"], false), (&[], true)] {
+            let (seen, body) = peek(pieces(list), 6).await;
+            assert_eq!(seen.is_some(), known, "{list:?}");
+            assert_eq!(body.collect().await.unwrap().to_bytes(), list.concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_breaks_for_the_client_too() {
+        let broken = futures::stream::iter([Ok(Bytes::from_static(b"abc")), Err(BoxError::from("cut"))]);
+        let (seen, body) = peek(body::stream(broken), 6).await;
+        assert!(seen.is_none());
+        assert!(body.collect().await.is_err());
+    }
+}
