@@ -7,6 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::server::{node_port, served};
@@ -18,12 +19,13 @@ const SERVICE: &str = "/api/v1/namespaces/default/services/web";
 /// Clients that ask without rest, each time on a connection of its own.
 struct Clients {
     stop: Arc<AtomicBool>,
+    began: Instant,
     threads: Vec<JoinHandle<(usize, Vec<String>)>>,
 }
 
 impl Clients {
     fn start(url: &str, number: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let threads = (0..number).map(|_| {
             let (stop, url) = (Arc::clone(&stop), url.to_owned());
             std::thread::spawn(move || {
@@ -31,13 +33,18 @@ impl Clients {
                 while !stop.load(Ordering::Relaxed) {
                     match http::text(&url) {
                         Ok(_) => answered += 1,
-                        Err(error) => failed.push(error),
+                        Err(error) => failed.push(format!("{:?}: {error}", began.elapsed())),
                     }
                 }
                 (answered, failed)
             })
         });
-        Self { threads: threads.collect(), stop }
+        Self { threads: threads.collect(), stop, began }
+    }
+
+    /// Tells in the output of a test that fails what was done when.
+    fn step(&self, what: &str) {
+        eprintln!("{:?}: {what}", self.began.elapsed());
     }
 
     /// How many requests were answered; none may have failed.
@@ -74,7 +81,8 @@ fn no_connection_is_lost_while_a_service_and_its_pods_change() {
     eventually("it answers", || http::text(&url));
     let clients = Clients::start(&url, 3);
     for round in 0..3 {
-        // The Service: what nobody looks at, another port, and that port gone again.
+        // What nobody looks at, another port, and that port gone again.
+        clients.step("the Service changes");
         for n in 0..10 {
             patch(&server, SERVICE, &json!({"metadata": {"annotations": {"round": format!("{round}.{n}")}}}));
         }
@@ -83,11 +91,14 @@ fn no_connection_is_lost_while_a_service_and_its_pods_change() {
         named["name"] = "main".into();
         patch(&server, SERVICE, &json!({"spec": {"ports": [named, {"name": "more", "port": 81, "targetPort": 8080}]}}));
         patch(&server, SERVICE, &json!({"spec": {"ports": [kept]}}));
-        // Its endpoints: fewer, more, and all replaced.
+        // Fewer, more, and all replaced.
+        clients.step("one copy");
         patch(&server, DEPLOYMENT, &json!({"spec": {"replicas": 1}}));
         ready(&server, 1);
+        clients.step("four copies");
         patch(&server, DEPLOYMENT, &json!({"spec": {"replicas": 4}}));
         ready(&server, 4);
+        clients.step("all copies are replaced");
         let restarted = json!({"restarted": round.to_string()});
         patch(&server, DEPLOYMENT, &json!({"spec": {"template": {"metadata": {"annotations": restarted}}}}));
         ready(&server, 4);
@@ -113,7 +124,7 @@ fn a_port_that_goes_from_one_service_to_another_opens_again_at_once() {
     other["spec"]["ports"][0]["nodePort"] = port(&url).into();
     server.api().delete(SERVICE).ok();
     server.apply(&[other]);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     eventually("the other answers on the same port", || http::text(&url));
-    assert!(began.elapsed() < std::time::Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }

@@ -38,7 +38,14 @@ pub fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Bytes) -> R
     let url = url::Url::parse(url).map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let answer = runtime.block_on(async { tokio::time::timeout(ANSWER, exchange(method, &url, headers, body)).await });
-    answer.map_err(|_| format!("{url} did not answer within {ANSWER:?}"))?.map_err(|e| format!("{url}: {e}"))
+    answer
+        .map_err(|_| format!("{url} did not answer within {ANSWER:?}"))?
+        .map_err(|e| format!("{url}: {}", with_causes(&*e)))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn exchange(

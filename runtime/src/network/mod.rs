@@ -76,8 +76,9 @@ impl std::fmt::Debug for Route {
 
 /// A guest's HTTP server on this node, reachable without a socket.
 pub trait LocalHttp: Send + Sync {
-    /// Serves a connection that the host accepted (a Service's proxy hands it over whole).
-    fn serve(&self, stream: tokio::net::TcpStream, peer: SocketAddr);
+    /// Serves a connection that the host accepted (a Service's proxy hands it over whole); gives it back if the server is
+    /// about to end.
+    fn serve(&self, stream: tokio::net::TcpStream, peer: SocketAddr) -> Result<(), tokio::net::TcpStream>;
 
     /// Answers a guest's request in memory. Failures are answers, as over a socket.
     fn call(&self, request: http::Request<WasiBody>) -> BoxFuture<'static, http::Response<WasiBody>>;

@@ -127,18 +127,20 @@ fn tell(frontend: Frontend, error: &io::Error) {
 fn dispatch(
     shared: &Arc<Shared>,
     frontend: Frontend,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
 ) -> Option<impl Future<Output = ()> + use<>> {
     let service = shared.services.behind(frontend)?;
     let mut remaining = Vec::new();
     for endpoint in service.choices(peer.ip()) {
         match shared.reach_endpoint(Protocol::Tcp, &service, endpoint) {
-            Some((_, Some(http))) if remaining.is_empty() => {
-                service.chose(peer.ip(), endpoint);
-                http.serve(stream, peer);
-                return None;
-            }
+            Some((_, Some(http))) if remaining.is_empty() => match http.serve(stream, peer) {
+                Ok(()) => {
+                    service.chose(peer.ip(), endpoint);
+                    return None;
+                }
+                Err(back) => stream = back,
+            },
             Some((address, _)) => remaining.push((endpoint, address)),
             None => {}
         }

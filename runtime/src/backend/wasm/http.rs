@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use http::uri::{Authority, Scheme};
@@ -25,6 +26,7 @@ use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::WasiBody;
 
 use super::life::{KILLED, Life, exit};
@@ -47,6 +49,9 @@ const HEAD_BYTES: usize = 64 << 10;
 
 /// Requests of one HTTP/2 connection at once.
 const STREAMS: u32 = 128;
+
+/// A connection that did not ask anything yet may still do so for this long once its container ends.
+const FIRST_REQUEST: Duration = Duration::from_millis(200);
 
 /// After a failed accept (no file descriptors left), wait for some to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -158,7 +163,8 @@ impl Drop for Server {
 struct Local(Arc<Shared>);
 
 impl LocalHttp for Local {
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+    fn serve(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), TcpStream> {
+        let Some(_welcome) = self.0.life.welcome() else { return Err(stream) };
         let moved = stream.into_std().and_then(|stream| {
             let _entered = self.0.life.handle().enter();
             TcpStream::from_std(stream)
@@ -174,6 +180,7 @@ impl LocalHttp for Local {
             }
             Err(error) => tracing::debug!(%peer, %error, "a connection was lost while it was handed over"),
         }
+        Ok(())
     }
 
     fn call(&self, request: Request<WasiBody>) -> BoxFuture<'static, Response<WasiBody>> {
@@ -187,7 +194,12 @@ impl Shared {
         let drain = self.life.drain().clone();
         loop {
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
-            match drain.run_until_cancelled(listener.accept()).await {
+            let accepted = match drain.run_until_cancelled(listener.accept()).await {
+                // Whom the kernel welcomed before the drain is served.
+                None => listener.accept().now_or_never(),
+                accepted => accepted,
+            };
+            match accepted {
                 None => return,
                 Some(Ok((stream, _))) => {
                     let shared = Arc::clone(&self);
@@ -211,9 +223,11 @@ impl Shared {
         let mut builder = auto::Builder::new(Executor(Arc::clone(&self.life)));
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
-        let shared = Arc::clone(&self);
+        let (shared, asked) = (Arc::clone(&self), CancellationToken::new());
+        let asks = asked.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
+            asks.cancel();
             async move {
                 let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
                 Ok::<_, Infallible>(shared.answer(request).await)
@@ -222,7 +236,7 @@ impl Shared {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.life.drain().cancelled() => {
+            () = self.drained(&asked) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -230,6 +244,13 @@ impl Shared {
         if let Err(error) = ended {
             tracing::trace!(%error, "a client's connection ended early");
         }
+    }
+
+    /// Waits until a connection that asked before is to close. One that was accepted just before the drain has sent its
+    /// request, which may not have been read yet.
+    async fn drained(&self, asked: &CancellationToken) {
+        self.life.drain().cancelled().await;
+        let _ = tokio::time::timeout(FIRST_REQUEST, asked.cancelled()).await;
     }
 
     /// One request, from whatever brought it here.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::guests::{Place, Placed, Threads};
 use crate::backend::Exit;
@@ -57,6 +58,13 @@ impl Life {
     /// Runs a listener or a connection, which drains before the container ends.
     pub(super) fn spawn_front(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.front.spawn_on(self.until_killed(task), &self.threads.front);
+    }
+
+    /// Leave to bring new work, unless none is to be taken; while it is held, the container waits to end.
+    pub(super) fn welcome(&self) -> Option<TaskTrackerToken> {
+        // The token first: a drain that begins now waits for it.
+        let token = self.front.token();
+        (!self.drain.is_cancelled()).then_some(token)
     }
 
     fn until_killed<F>(&self, task: F) -> impl Future<Output = ()> + Send + use<F>
