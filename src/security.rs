@@ -26,6 +26,9 @@ pub struct Security {
     /// An EncryptionConfiguration (apiserver.config.k8s.io/v1): what is encrypted on disk, and with which keys
     #[arg(long, value_name = "FILE")]
     encryption_config: Option<PathBuf>,
+    /// An AuthenticationConfiguration (apiserver.config.k8s.io/v1): whose tokens are believed beside the server's own
+    #[arg(long, value_name = "FILE")]
+    authentication_config: Option<PathBuf>,
     /// A Policy (audit.k8s.io/v1): what is recorded of which request
     #[arg(long, value_name = "FILE", requires = "audit_log_path")]
     audit_policy_file: Option<PathBuf>,
@@ -49,7 +52,12 @@ pub struct Security {
 impl Security {
     /// Tells the control plane.
     pub fn apply(&self, config: plane::Config) -> plane::Config {
-        plane::Config { encryption: self.encryption_config.clone(), audit: self.audit(), ..config }
+        plane::Config {
+            encryption: self.encryption_config.clone(),
+            authentication: self.authentication_config.clone(),
+            audit: self.audit(),
+            ..config
+        }
     }
 
     fn audit(&self) -> Option<Config> {

@@ -22,6 +22,7 @@ use crate::auth::authn::{Authenticator, AuthnError};
 use crate::auth::authorize::Chain;
 use crate::auth::files::private_dir;
 use crate::auth::node::NodeAuthorizer;
+use crate::auth::oidc::{Authentication, AuthenticationError};
 use crate::auth::pki::{Identity, Pki, PkiError, ServerNames};
 use crate::auth::rbac::Rbac;
 use crate::auth::tokens::{TokenError, Tokens};
@@ -29,6 +30,7 @@ use crate::auth::{Authorizer, MASTERS, UserInfo, kubeconfig};
 use crate::cache::{Cache, CacheError};
 use crate::client;
 use crate::controllers;
+use crate::outbound::Outbound;
 use crate::reconcile::{self, Running, Shared};
 use crate::registry::{Images, RegistryError};
 use crate::scheduler;
@@ -64,6 +66,8 @@ pub struct Config {
     pub cluster: String,
     /// An `EncryptionConfiguration`: what is encrypted on disk, and with which keys.
     pub encryption: Option<PathBuf>,
+    /// An `AuthenticationConfiguration`: whose tokens are believed beside the server's own.
+    pub authentication: Option<PathBuf>,
     /// What is recorded of requests, and where.
     pub audit: Option<audit::Config>,
 }
@@ -80,6 +84,7 @@ impl Config {
             node_ports: 30_000..=32_767,
             cluster: "wherry".to_owned(),
             encryption: None,
+            authentication: None,
             audit: None,
         }
     }
@@ -102,6 +107,8 @@ pub enum PlaneError {
     Encryption(#[from] ConfigError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Authentication(#[from] AuthenticationError),
     #[error("the watch cache cannot be filled")]
     Cache(#[from] CacheError),
     #[error(transparent)]
@@ -166,8 +173,12 @@ impl ControlPlane {
         let store: Arc<dyn Store> = Arc::new(EncryptedStore::open(engine, encryption).await?);
         let registry = Registry::builtin();
         let cache = Cache::start(Arc::clone(&store), &registry).await?;
-        let tokens = Tokens::with_older(pki.token_key_pem(), pki.older_token_keys(), cache.clone())?;
-        let authenticator = Authenticator::new(pki.ca_der(), Arc::clone(&tokens))?;
+        let Authentication { issuers, anonymous } = match &config.authentication {
+            Some(path) => Authentication::read(path, &Outbound::new(cache.clone(), &registry, None))?,
+            None => Authentication::default(),
+        };
+        let tokens = Tokens::believing(pki.token_key_pem(), pki.older_token_keys(), issuers, cache.clone())?;
+        let authenticator = Authenticator::new(pki.ca_der(), Arc::clone(&tokens))?.with_anonymous(anonymous);
         let nodes = NodeAuthorizer::new(cache.clone(), registry.clone());
         let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(nodes, Rbac::new(cache.clone())));
         let images = open_images(&config.data_dir, Arc::clone(&authorizer)).await?;

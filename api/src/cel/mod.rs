@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ::cel::IdedExpr;
+use ::cel::common::ast::{EntryExpr, Expr, LiteralValue};
 
 pub mod authorizer;
 pub mod check;
@@ -167,7 +168,12 @@ impl Program {
 
     /// Whether the expression speaks of a variable.
     pub fn uses(&self, name: &str) -> bool {
-        uses(&self.expr, name)
+        any(&self.expr, &|expr| is_ident(expr, name))
+    }
+
+    /// Whether the expression reads a field of a variable, `variable.field` or `variable.?field`.
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        any(&self.expr, &|expr| selects(expr, variable, field))
     }
 
     /// Evaluates with the variables that `lookup` gives.
@@ -232,24 +238,42 @@ fn positioned(source: &str, line: isize, column: isize, message: &str) -> String
     format!("ERROR: <input>:{line}:{column}: {message}\n | {text}\n | {dots}^")
 }
 
-fn uses(expr: &IdedExpr, name: &str) -> bool {
-    use ::cel::common::ast::Expr;
-    match &expr.expr {
-        Expr::Ident(ident) => ident.trim_start_matches('.') == name,
-        Expr::Select(select) => uses(&select.operand, name),
-        Expr::Call(call) => call.target.iter().any(|t| uses(t, name)) || call.args.iter().any(|a| uses(a, name)),
-        Expr::List(list) => list.elements.iter().any(|e| uses(e, name)),
-        Expr::Map(map) => map.entries.iter().any(|entry| entry_uses(&entry.expr, name)),
-        Expr::Struct(message) => message.entries.iter().any(|entry| entry_uses(&entry.expr, name)),
-        Expr::Literal(_) | Expr::Comprehension(_) | Expr::Unspecified => false,
+/// Whether a part of an expression is such a one.
+fn any(expr: &IdedExpr, found: &dyn Fn(&Expr) -> bool) -> bool {
+    let inner = |expr: &IdedExpr| any(expr, found);
+    found(&expr.expr)
+        || match &expr.expr {
+            Expr::Select(select) => inner(&select.operand),
+            Expr::Call(call) => call.target.iter().any(|t| inner(t)) || call.args.iter().any(inner),
+            Expr::List(list) => list.elements.iter().any(inner),
+            Expr::Map(map) => map.entries.iter().any(|entry| any_entry(&entry.expr, &inner)),
+            Expr::Struct(message) => message.entries.iter().any(|entry| any_entry(&entry.expr, &inner)),
+            Expr::Ident(_) | Expr::Literal(_) | Expr::Comprehension(_) | Expr::Unspecified => false,
+        }
+}
+
+fn any_entry(entry: &EntryExpr, inner: &dyn Fn(&IdedExpr) -> bool) -> bool {
+    match entry {
+        EntryExpr::StructField(field) => inner(&field.value),
+        EntryExpr::MapEntry(entry) => inner(&entry.key) || inner(&entry.value),
     }
 }
 
-fn entry_uses(entry: &::cel::common::ast::EntryExpr, name: &str) -> bool {
-    use ::cel::common::ast::EntryExpr;
-    match entry {
-        EntryExpr::StructField(field) => uses(&field.value, name),
-        EntryExpr::MapEntry(entry) => uses(&entry.key, name) || uses(&entry.value, name),
+fn is_ident(expr: &Expr, name: &str) -> bool {
+    matches!(expr, Expr::Ident(ident) if ident.trim_start_matches('.') == name)
+}
+
+fn selects(expr: &Expr, variable: &str, field: &str) -> bool {
+    match expr {
+        Expr::Select(select) => select.field == field && is_ident(&select.operand.expr, variable),
+        Expr::Call(call) => match call.args.as_slice() {
+            [of, part] if call.func_name == "_?._" => {
+                matches!(&part.expr, Expr::Literal(LiteralValue::String(name)) if name.inner() == field)
+                    && is_ident(&of.expr, variable)
+            }
+            _ => false,
+        },
+        _ => false,
     }
 }
 

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use wherry_api::status::ApiError;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::oidc::Anonymous;
 use super::tokens::Tokens;
 use super::{AUTHENTICATED, UserInfo};
 use crate::hex;
@@ -48,11 +49,18 @@ pub enum Peer {
 pub struct Authenticator {
     tokens: Arc<Tokens>,
     verifier: Arc<dyn ClientCertVerifier>,
+    anonymous: Anonymous,
 }
 
 impl Authenticator {
     pub fn new(ca: &CertificateDer<'static>, tokens: Arc<Tokens>) -> Result<Self, AuthnError> {
-        Ok(Self { tokens, verifier: client_verifier(ca)? })
+        Ok(Self { tokens, verifier: client_verifier(ca)?, anonymous: Anonymous::default() })
+    }
+
+    /// Where requests without credentials are let in.
+    #[must_use]
+    pub fn with_anonymous(self, anonymous: Anonymous) -> Self {
+        Self { anonymous, ..self }
     }
 
     /// What the TLS handshake uses: asks for a certificate and checks only that the peer holds its key.
@@ -68,18 +76,23 @@ impl Authenticator {
 
     /// The user of a request: the certificate's, else the token's, else anonymous. 401 if credentials were shown and
     /// none was good.
-    pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<UserInfo, ApiError> {
+    pub async fn authenticate(&self, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<UserInfo, ApiError> {
         if let Peer::User { user, until } = peer
             && UnixTime::now().as_secs() < *until
         {
             return Ok(user.clone());
         }
         match token(headers, path) {
-            Some(token) => self.tokens.verify(&token, &[]).map(|verified| verified.user).map_err(|error| {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a token was not accepted");
-                ApiError::unauthorized()
-            }),
-            None if *peer == Peer::None && !headers.contains_key(AUTHORIZATION) => Ok(UserInfo::anonymous()),
+            Some(token) => {
+                let verified = self.tokens.authenticate(&token, &[]).await;
+                verified.map(|verified| verified.user).map_err(|error| {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a token was not accepted");
+                    ApiError::unauthorized()
+                })
+            }
+            None if *peer == Peer::None && !headers.contains_key(AUTHORIZATION) && self.anonymous.allows(path) => {
+                Ok(UserInfo::anonymous())
+            }
             None => Err(ApiError::unauthorized()),
         }
     }

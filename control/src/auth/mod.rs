@@ -14,6 +14,7 @@ mod graph;
 pub mod impersonate;
 pub mod kubeconfig;
 pub mod node;
+pub mod oidc;
 pub mod pki;
 pub mod rbac;
 mod references;

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wherry_api::resource::GroupResource;
 
+use super::oidc::{Issuers, OidcError};
 use super::{AUTHENTICATED, UserInfo};
 use crate::cache::Cache;
 
@@ -44,6 +45,8 @@ pub enum TokenError {
     Invalid(#[source] jsonwebtoken::errors::Error),
     #[error("the token is not one of this server's")]
     Malformed,
+    #[error(transparent)]
+    Issuer(#[from] OidcError),
     #[error("the token's {kind} {name:?} no longer exists, or is another one of that name")]
     Revoked { kind: &'static str, name: String },
 }
@@ -139,6 +142,8 @@ pub struct Tokens {
     /// The key that signs, then older ones that are still believed. As many as there are files of them.
     keys: Vec<VerifyKey>,
     cache: Cache,
+    /// Who else is believed.
+    issuers: Issuers,
 }
 
 /// A key whose tokens are believed.
@@ -169,18 +174,18 @@ impl fmt::Debug for Tokens {
 impl Tokens {
     /// With an ECDSA P-256 key in PKCS#8 PEM; `cache` is asked whether a token's objects still exist.
     pub fn new(key_pem: &str, cache: Cache) -> Result<Arc<Self>, TokenError> {
-        Self::with_older(key_pem, &[], cache)
+        Self::believing(key_pem, &[], Issuers::default(), cache)
     }
 
-    /// The same, believing also what older keys have signed.
-    pub fn with_older(key_pem: &str, older: &[String], cache: Cache) -> Result<Arc<Self>, TokenError> {
+    /// The same, believing also what older keys, and other issuers, have signed.
+    pub fn believing(key_pem: &str, older: &[String], issuers: Issuers, cache: Cache) -> Result<Arc<Self>, TokenError> {
         let read = |pem: &str| EncodingKey::from_ec_pem(pem.as_bytes()).map_err(TokenError::Key);
         let signing = read(key_pem)?;
         let mut keys = vec![VerifyKey::of(&signing)?];
         for pem in older {
             keys.push(VerifyKey::of(&read(pem)?)?);
         }
-        Ok(Arc::new(Self { signing, keys, cache }))
+        Ok(Arc::new(Self { signing, keys, cache, issuers }))
     }
 
     /// The public keys, as `/openid/v1/jwks` serves them.
@@ -232,7 +237,18 @@ impl Tokens {
         Err(error)
     }
 
-    /// Who the token stands for. `audiences` empty: the API server's own.
+    /// Who the token stands for, whoever of those that are believed has issued it. `audiences` empty: the API server's own.
+    pub async fn authenticate(&self, token: &str, audiences: &[String]) -> Result<Verified, TokenError> {
+        let Some(verified) = self.issuers.verify(token).await else { return self.verify(token, audiences) };
+        let user = verified?;
+        // What an issuer's own audiences are is its configuration's affair: its users are this server's.
+        if audiences.is_empty() || audiences.iter().any(|audience| audience == ISSUER) {
+            return Ok(Verified { user, audiences: vec![ISSUER.to_owned()] });
+        }
+        Err(TokenError::Malformed)
+    }
+
+    /// Who a token of this server stands for.
     pub fn verify(&self, token: &str, audiences: &[String]) -> Result<Verified, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);

@@ -64,6 +64,11 @@ impl ClientConfig {
         Ok(Self::of_service(service, trust))
     }
 
+    /// A URL, and whom to trust there: PEM; without one, the machine's authorities.
+    pub fn of_https(url: &str, authority: &[u8]) -> Result<Self, OutboundError> {
+        Self::of_url(url, if authority.is_empty() { Trust::Machine } else { Trust::Bundle(authority.into()) })
+    }
+
     fn of_service(service: &Value, trust: Trust) -> Self {
         let text = |field: &str| service.get(field).and_then(Value::as_str).unwrap_or_default();
         let port = service.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());

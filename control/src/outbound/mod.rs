@@ -118,16 +118,37 @@ impl Outbound {
         document: Bytes,
         within: Duration,
     ) -> Result<Reply, OutboundError> {
-        let path = config.path_with(query);
-        let what = format!("Post {:?}", config.url(&path));
         let request = Request::builder()
             .method(Method::POST)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, */*")
-            .body(body::full(document))
-            .map_err(|error| OutboundError::Config(error.to_string()))?;
+            .body(body::full(document));
+        self.ask(config, &config.path_with(query), request, "Post", within).await
+    }
+
+    /// GETs a document, within `within` altogether.
+    pub async fn get(&self, config: &ClientConfig, within: Duration) -> Result<Reply, OutboundError> {
+        let request = Request::builder().header(ACCEPT, "application/json, */*").body(body::empty());
+        self.ask(config, &config.path_with(""), request, "Get", within).await
+    }
+
+    /// Whether the server could be asked: its name and the certificates to trust are such.
+    pub fn check(&self, config: &ClientConfig) -> Result<(), OutboundError> {
+        self.pool(config, false).map(drop)
+    }
+
+    async fn ask(
+        &self,
+        config: &ClientConfig,
+        path: &str,
+        request: http::Result<Request<Body>>,
+        verb: &str,
+        within: Duration,
+    ) -> Result<Reply, OutboundError> {
+        let what = format!("{verb} {:?}", config.url(path));
+        let request = request.map_err(|error| OutboundError::Config(error.to_string()))?;
         let exchange = async {
-            let response = self.exchange(config, &path, request, false).await?;
+            let response = self.exchange(config, path, request, false).await?;
             let status = response.status();
             let body = body::gather(response.into_body(), ANSWER).await.map_err(|error| match error {
                 GatherError::TooLarge(_) => OutboundError::TooLarge { what: what.clone() },

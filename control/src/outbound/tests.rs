@@ -40,7 +40,20 @@ impl Echo {
         Self::serving(&[name], |request| Box::pin(convert(request))).await
     }
 
-    async fn serving(names: &[&str], serve: fn(Request<Incoming>) -> BoxFuture<'static, Answer>) -> Self {
+    /// Answers each path with a document.
+    pub(crate) async fn answering(names: &[&str], document: impl Fn(&str) -> Value + Send + Sync + 'static) -> Self {
+        Self::serving(names, move |request| {
+            let said = document(request.uri().path()).to_string();
+            Box::pin(async move { Ok(Response::new(body::full(said))) })
+        })
+        .await
+    }
+
+    async fn serving(
+        names: &[&str],
+        serve: impl Fn(Request<Incoming>) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
+    ) -> Self {
+        let serve = Arc::new(serve);
         let made = rcgen::generate_simple_self_signed(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()).unwrap();
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
@@ -58,10 +71,10 @@ impl Echo {
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
+                let (acceptor, serve) = (acceptor.clone(), Arc::clone(&serve));
                 connections.spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(serve);
+                    let service = service_fn(move |request| serve(request));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;

@@ -211,3 +211,53 @@ async fn a_data_directory_in_use_and_a_taken_port_say_what_to_do() {
     assert!(error.to_string().contains("--listen"), "{error}");
     plane.shutdown(DRAIN).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_another_issuer_is_a_user_and_strangers_are_let_in_where_the_file_says() {
+    use crate::auth::oidc::tests::Key as SigningKey;
+    let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let key = SigningKey::new("k", jsonwebtoken::Algorithm::ES256);
+    let write = |name: &str, document: Value| {
+        let path = files.path().join(name);
+        std::fs::write(&path, document.to_string()).unwrap();
+        path
+    };
+    let keys = write("keys.json", json!({"keys": [key.public()]}));
+    let url = "https://issuer.example";
+    let document = write("document.json", json!({"issuer": url, "jwks_uri": format!("file://{}", keys.display())}));
+    let authentication = write(
+        "authentication.yaml",
+        json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+            "anonymous": {"enabled": true, "conditions": [{"path": "/livez"}]},
+            "jwt": [{"issuer": {"url": url, "audiences": ["c"], "discoveryURL": format!("file://{}", document.display())},
+                "claimMappings": {"username": {"claim": "sub", "prefix": "oidc:"},
+                    "groups": {"claim": "groups", "prefix": ""}}}]}),
+    );
+    let config = Config { authentication: Some(authentication), ..config(dir.path()) };
+    let plane = ControlPlane::start(config).await.unwrap();
+    let exp = jiff::Timestamp::now().as_second() + 600;
+    let token = key.sign(&json!({"iss": url, "aud": "c", "sub": "jane", "groups": ["system:masters"], "exp": exp}));
+    let as_user = |user: Value| {
+        let text = std::fs::read_to_string(plane.kubeconfig_path()).unwrap();
+        let mut config: Value = serde_yaml::from_str(&text).unwrap();
+        config["users"][0]["user"] = user;
+        config.to_string()
+    };
+    let jane = client(&as_user(json!({ "token": token }))).await;
+    let who = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        .header("content-type", "application/json")
+        .body(b"{\"apiVersion\":\"authentication.k8s.io/v1\",\"kind\":\"SelfSubjectReview\"}".to_vec());
+    let who: Value = jane.request(who.unwrap()).await.unwrap();
+    assert_eq!(who["status"]["userInfo"]["username"], "oidc:jane");
+    let review = http::Request::post("/apis/authentication.k8s.io/v1/tokenreviews")
+        .header("content-type", "application/json")
+        .body(json!({"spec": {"token": token}}).to_string().into_bytes());
+    let review: Value = jane.request(review.unwrap()).await.unwrap();
+    assert_eq!(review["status"]["authenticated"], true, "{review}");
+    assert_eq!(review["status"]["user"]["groups"], json!(["system:masters", "system:authenticated"]));
+
+    let stranger = client(&as_user(json!({}))).await;
+    let ask = |path: &str| stranger.request_text(http::Request::get(path).body(Vec::new()).unwrap());
+    assert_eq!((code(ask("/livez").await), code(ask("/version").await)), (200, 401));
+    plane.shutdown(DRAIN).await.unwrap();
+}

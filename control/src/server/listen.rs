@@ -490,6 +490,7 @@ async fn identify(request: &Parts, remote: &Remote, shared: &Shared) -> Result<(
     let user = shared
         .authenticator
         .authenticate(&remote.peer, &request.headers, request.uri.path())
+        .await
         .map_err(|error| Stranger { user: None, error })?;
     match impersonate::apply(&user, &request.headers, &*shared.authorizer).await {
         Ok(None) => Ok((user, None)),

@@ -16,7 +16,7 @@ pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, 
     object::set_type(&mut review, &resource);
     let status = match (resource.group.as_ref(), resource.plural.as_ref()) {
         ("authentication.k8s.io", "selfsubjectreviews") => json!({"userInfo": call.user.to_json()}),
-        ("authentication.k8s.io", "tokenreviews") => token(call, &review),
+        ("authentication.k8s.io", "tokenreviews") => token(call, &review).await,
         ("authorization.k8s.io", "selfsubjectaccessreviews") => {
             let user = call.user.clone();
             access(call, &review, &user).await?
@@ -123,7 +123,7 @@ fn subject(review: &Value) -> Result<UserInfo, ApiError> {
 }
 
 /// Whose token it is, if it is good.
-fn token(call: &Call, review: &Value) -> Value {
+async fn token(call: &Call, review: &Value) -> Value {
     let audiences: Vec<String> = review
         .pointer("/spec/audiences")
         .and_then(Value::as_array)
@@ -133,7 +133,7 @@ fn token(call: &Call, review: &Value) -> Value {
         .map(str::to_owned)
         .collect();
     let Some(tokens) = call.server.tokens() else { return json!({"error": "this server issues no tokens"}) };
-    match tokens.verify(&object::text_at(review, "spec.token"), &audiences) {
+    match tokens.authenticate(&object::text_at(review, "spec.token"), &audiences).await {
         Ok(verified) => json!({
             "authenticated": true, "user": verified.user.to_json(), "audiences": verified.audiences,
         }),
