@@ -178,7 +178,9 @@ impl ControlPlane {
             None => Authentication::default(),
         };
         let tokens = Tokens::believing(pki.token_key_pem(), pki.older_token_keys(), issuers, cache.clone())?;
-        let authenticator = Authenticator::new(pki.ca_der(), Arc::clone(&tokens))?.with_anonymous(anonymous);
+        let authenticator = Authenticator::new(pki.ca_der(), Arc::clone(&tokens))?
+            .with_proxies(pki.front_proxy_der())?
+            .with_anonymous(anonymous);
         let nodes = NodeAuthorizer::new(cache.clone(), registry.clone());
         let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(nodes, Rbac::new(cache.clone())));
         let images = open_images(&config.data_dir, Arc::clone(&authorizer)).await?;
@@ -190,6 +192,7 @@ impl ControlPlane {
             advertise,
             node_tls: Some(Arc::new(node_tls(&pki)?)),
             tokens: Some(Arc::clone(&tokens)),
+            front_proxy: Some(pki.front_proxy()?),
             images: Some(images.clone()),
             health: health(&store, &cache, &flags),
             metrics: metrics(&store, &cache, &queues, audit.as_ref()),
@@ -219,6 +222,7 @@ impl ControlPlane {
             metrics: queues,
             signer: Some(Arc::clone(&pki)),
             tokens: Some(Arc::clone(&tokens)),
+            outbound: Some(server.outbound().clone()),
             ..controllers::Config::new(pki.ca_pem().to_owned())
         };
         let controllers = controllers::start(Arc::clone(&shared), controllers_config);

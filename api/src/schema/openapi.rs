@@ -34,7 +34,8 @@ pub struct Document {
 }
 
 impl Document {
-    fn new(value: &Value) -> Self {
+    /// The document of this tree.
+    pub fn new(value: &Value) -> Self {
         let text = value.to_string();
         let mut etag = String::with_capacity(64);
         for byte in Sha256::digest(text.as_bytes()) {
@@ -101,36 +102,65 @@ pub fn openapi_v3(registry: &Registry, group: &str, version: &str) -> Option<Doc
     Some(registry.documents().get(&root(group, version), || v3(registry, group, version)))
 }
 
+/// A group version that another server serves, in the place of one of the registry's if there is one.
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    pub group: String,
+    pub version: String,
+    /// Its document of version 3, if it has one.
+    pub document: Option<Document>,
+}
+
 /// `/openapi/v3`: where the documents are, with their hashes.
-pub fn openapi_v3_index(registry: &Registry) -> Document {
-    registry.documents().get("", || {
-        let paths: Map<String, Value> = group_versions(registry)
-            .into_iter()
-            .filter_map(|(group, version)| {
-                let root = root(group, version);
-                let etag = openapi_v3(registry, group, version)?.etag;
+pub fn openapi_v3_index(registry: &Registry, foreign: &[Foreign]) -> Document {
+    let make = || {
+        let own = own_versions(registry, foreign)
+            .filter_map(|(group, version)| Some((root(group, version), openapi_v3(registry, group, version)?.etag)));
+        let others = foreign.iter().filter_map(|other| {
+            let document = other.document.as_ref()?;
+            Some((root(&other.group, &other.version), document.etag.clone()))
+        });
+        let paths: Map<String, Value> = own
+            .chain(others)
+            .map(|(root, etag)| {
                 let url = format!("/openapi/v3/{root}?hash={etag}");
-                Some((root, json!({"serverRelativeURL": url})))
+                (root, json!({"serverRelativeURL": url}))
             })
             .collect();
         json!({"paths": paths})
-    })
+    };
+    if foreign.is_empty() { registry.documents().get("", make) } else { Document::new(&make()) }
 }
 
 /// `/openapi/v2` for all groups.
-pub fn openapi_v2(registry: &Registry) -> Document {
-    registry.documents().get("v2", || {
-        let all = group_versions(registry).into_iter().map(|(group, version)| v3(registry, group, version));
-        let mut document = v2::convert(all, &info());
-        let custom = registry.iter().filter_map(|d| match &d.schema {
+pub fn openapi_v2(registry: &Registry, foreign: &[Foreign]) -> Document {
+    let make = || {
+        let all = own_versions(registry, foreign).map(|(group, version)| v3(registry, group, version));
+        let others = foreign.iter().filter_map(|other| serde_json::from_slice(&other.document.as_ref()?.plain()).ok());
+        let mut document = v2::convert(all.chain(others), &info());
+        let custom = registry.iter().filter(|d| !is_foreign(foreign, &d.group, &d.version));
+        let custom = custom.filter_map(|d| match &d.schema {
             SchemaSource::Custom(schema) => Some((d, schema.published(publish::Version::V2))),
             SchemaSource::BuiltIn(_) => None,
         });
         for (kind, definition) in custom {
             v2::define(&mut document, &kind.definition, definition, gvk(&kind.group, &kind.version, &kind.kind));
         }
+        if !foreign.is_empty() {
+            v2::resolve(&mut document);
+        }
         document
-    })
+    };
+    if foreign.is_empty() { registry.documents().get("v2", make) } else { Document::new(&make()) }
+}
+
+fn is_foreign(foreign: &[Foreign], group: &str, version: &str) -> bool {
+    foreign.iter().any(|other| other.group == group && other.version == version)
+}
+
+/// The group versions that are served here and by nobody else.
+fn own_versions<'a>(registry: &'a Registry, foreign: &'a [Foreign]) -> impl Iterator<Item = (&'a str, &'a str)> {
+    group_versions(registry).into_iter().filter(|(group, version)| !is_foreign(foreign, group, version))
 }
 
 fn v3(registry: &Registry, group: &str, version: &str) -> Value {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -19,10 +19,13 @@ use sha2::{Digest, Sha256};
 use wherry_api::status::ApiError;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::impersonate::percent_decoded;
 use super::oidc::Anonymous;
+use super::pki::FrontProxy;
 use super::tokens::Tokens;
 use super::{AUTHENTICATED, UserInfo};
 use crate::hex;
+use crate::outbound::{EXTRA, GROUP, UID, USER};
 
 /// Why the authenticator cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,8 @@ pub enum Peer {
     None,
     /// Signed by the cluster's authority; good until then (seconds since 1970).
     User { user: UserInfo, until: u64 },
+    /// An authenticating proxy's: it says in whose name each request is. Good until then.
+    Proxy { until: u64 },
     /// Another authority's, expired, or without a name.
     Bad,
 }
@@ -49,12 +54,19 @@ pub enum Peer {
 pub struct Authenticator {
     tokens: Arc<Tokens>,
     verifier: Arc<dyn ClientCertVerifier>,
+    /// Of authenticating proxies.
+    proxies: Option<Arc<dyn ClientCertVerifier>>,
     anonymous: Anonymous,
 }
 
 impl Authenticator {
     pub fn new(ca: &CertificateDer<'static>, tokens: Arc<Tokens>) -> Result<Self, AuthnError> {
-        Ok(Self { tokens, verifier: client_verifier(ca)?, anonymous: Anonymous::default() })
+        Ok(Self { tokens, verifier: client_verifier(ca)?, proxies: None, anonymous: Anonymous::default() })
+    }
+
+    /// Believes what a holder of a certificate of this authority with the front proxy's name says of users.
+    pub fn with_proxies(self, ca: &CertificateDer<'static>) -> Result<Self, AuthnError> {
+        Ok(Self { proxies: Some(client_verifier(ca)?), ..self })
     }
 
     /// Where requests without credentials are let in.
@@ -65,13 +77,22 @@ impl Authenticator {
 
     /// What the TLS handshake uses: asks for a certificate and checks only that the peer holds its key.
     pub fn handshake_verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        Arc::new(AnyCertificate(Arc::clone(&self.verifier)))
+        let all = [Some(&self.verifier), self.proxies.as_ref()].into_iter().flatten();
+        let hints = all.flat_map(|verifier| verifier.root_hint_subjects().to_vec()).collect();
+        Arc::new(AnyCertificate { verifier: Arc::clone(&self.verifier), hints })
     }
 
     /// Judges a connection's certificate chain, once.
     pub fn peer(&self, chain: Option<&[CertificateDer<'_>]>) -> Peer {
         let Some((end, intermediates)) = chain.and_then(<[_]>::split_first) else { return Peer::None };
-        judge(&*self.verifier, end, intermediates)
+        let peer = judge(&*self.verifier, end, intermediates);
+        match (peer, &self.proxies) {
+            (Peer::Bad, Some(proxies)) => match judge(&**proxies, end, intermediates) {
+                Peer::User { user, until } if user.name == FrontProxy::NAME => Peer::Proxy { until },
+                _ => Peer::Bad,
+            },
+            (peer, _) => peer,
+        }
     }
 
     /// The user of a request: the certificate's, else the token's, else anonymous. 401 if credentials were shown and
@@ -81,6 +102,12 @@ impl Authenticator {
             && UnixTime::now().as_secs() < *until
         {
             return Ok(user.clone());
+        }
+        if let Peer::Proxy { until } = peer
+            && UnixTime::now().as_secs() < *until
+            && let Some(user) = proxied(headers)?
+        {
+            return Ok(user);
         }
         match token(headers, path) {
             Some(token) => {
@@ -101,6 +128,26 @@ impl Authenticator {
     pub fn tokens(&self) -> &Arc<Tokens> {
         &self.tokens
     }
+}
+
+/// The user that a proxy names; `None`: it names none.
+fn proxied(headers: &HeaderMap) -> Result<Option<UserInfo>, ApiError> {
+    let text = |value: &HeaderValue| value.to_str().map(str::to_owned).map_err(|_| ApiError::unauthorized());
+    let all = |name: &str| headers.get_all(name).iter().map(text).collect::<Result<Vec<_>, _>>();
+    let first = |name: &str| Ok::<_, ApiError>(all(name)?.into_iter().next().unwrap_or_default());
+    let mut user = UserInfo { name: first(USER)?, uid: first(UID)?, groups: all(GROUP)?, ..UserInfo::default() };
+    if user.name.is_empty() {
+        return Ok(None);
+    }
+    for (name, value) in headers {
+        if let Some(key) = name.as_str().strip_prefix(EXTRA) {
+            user.extra.entry(percent_decoded(key)).or_default().push(text(value)?);
+        }
+    }
+    if !user.is_anonymous() && !user.in_group(AUTHENTICATED) {
+        user.groups.push(AUTHENTICATED.to_owned());
+    }
+    Ok(Some(user))
 }
 
 /// Judges the certificates that an authority signed.
@@ -158,7 +205,11 @@ fn certificate_user(der: &CertificateDer<'_>) -> Option<Peer> {
 
 /// Accepts every client certificate whose key the peer holds; [`Authenticator::peer`] judges it afterwards.
 #[derive(Debug)]
-struct AnyCertificate(Arc<dyn ClientCertVerifier>);
+struct AnyCertificate {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// The authorities whose certificates a client may choose from.
+    hints: Vec<DistinguishedName>,
+}
 
 impl ClientCertVerifier for AnyCertificate {
     fn client_auth_mandatory(&self) -> bool {
@@ -166,7 +217,7 @@ impl ClientCertVerifier for AnyCertificate {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        &self.hints
     }
 
     fn verify_client_cert(
@@ -184,7 +235,7 @@ impl ClientCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.verifier.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -193,11 +244,11 @@ impl ClientCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.verifier.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }
 
@@ -216,6 +267,35 @@ mod tests {
         assert_eq!(token(&basic, "/v2/").as_deref(), Some("t0ken"));
         assert_eq!(token(&basic, "/api/v1/pods"), None);
         assert_eq!(token(&headers("bearer  abc "), "/api").as_deref(), Some("abc"));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_speaks_for_users_and_nobody_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(dir.path()).unwrap();
+        let fixture = crate::auth::fixture::Fixture::new().await;
+        let tokens = Tokens::new(pki.token_key_pem(), fixture.cache.clone()).unwrap();
+        let authenticator = Authenticator::new(pki.ca_der(), tokens).unwrap();
+        let authenticator = authenticator.with_proxies(pki.front_proxy_der()).unwrap();
+        let peer = |identity: &crate::auth::pki::Identity| authenticator.peer(Some(&identity.to_der().unwrap().0));
+        let proxy = peer(&pki.front_proxy().unwrap().identity);
+        assert!(matches!(proxy, Peer::Proxy { .. }), "{proxy:?}");
+        let named = |list: &[(&'static str, &'static str)]| -> HeaderMap {
+            list.iter().map(|(k, v)| (http::HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+        };
+        let claims = named(&[(USER, "jane"), (GROUP, "dev"), (UID, "7"), ("x-remote-extra-a%2fb", "c")]);
+        let user = authenticator.authenticate(&proxy, &claims, "/api").await.unwrap();
+        assert_eq!(
+            (user.name.as_str(), user.uid.as_str(), user.extra["a/b"].as_slice()),
+            ("jane", "7", &["c".to_owned()][..])
+        );
+        assert_eq!(user.groups, ["dev", AUTHENTICATED]);
+        assert_eq!(authenticator.authenticate(&proxy, &HeaderMap::new(), "/api").await.unwrap_err().code, 401);
+        // A user's certificate of that name is a user's.
+        let imitator = peer(&pki.client_identity(FrontProxy::NAME, None).unwrap());
+        let user = authenticator.authenticate(&imitator, &claims, "/api").await.unwrap();
+        assert_eq!(user.name, FrontProxy::NAME);
+        assert!(authenticator.authenticate(&Peer::None, &claims, "/api").await.unwrap().is_anonymous());
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn requested(headers: &HeaderMap) -> Result<Option<UserInfo>, ApiError> {
 }
 
 /// Extra keys that are no header names are percent-encoded.
-fn percent_decoded(key: &str) -> String {
+pub(super) fn percent_decoded(key: &str) -> String {
     let pair = format!("{}=", key.replace('+', "%2B"));
     url::form_urlencoded::parse(pair.as_bytes()).next().map_or_else(|| key.to_owned(), |(key, _)| key.into_owned())
 }

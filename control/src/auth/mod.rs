@@ -74,6 +74,11 @@ impl UserInfo {
         Self::authenticated("system:kube-controller-manager", &[])
     }
 
+    /// As whom the API server itself asks the servers that extend it.
+    pub fn aggregator() -> Self {
+        Self::authenticated("system:kube-aggregator", &[MASTERS])
+    }
+
     pub fn node(name: &str) -> Self {
         Self::authenticated(format!("{NODE_PREFIX}{name}"), &[NODES])
     }

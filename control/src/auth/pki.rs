@@ -2,6 +2,8 @@
 //!
 //! Everything lives in one directory, mode 0700, its files 0600: `ca.crt` and `ca.key`, made once and kept for ten years;
 //! `server.crt` and `server.key`, renewed at start when they are near their end or the server's names changed;
+//! `front-proxy-ca.crt` and `.key`, an authority of its own for the one certificate with which this server asks servers that
+//! extend it, so that nobody whom the cluster's authority knows can speak in others' names;
 //! `token.key`, which signs service-account tokens, and `token-*.key`, which did so before. Client certificates are made when asked for and not kept here.
 //! What must stay true: a private key is never logged and never leaves this directory except in an [`Identity`] that
 //! its caller asked for.
@@ -14,19 +16,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
-};
+use rcgen::{KeyPair, SanType};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use self::authority::{Authority, Purpose};
 use super::files::{private_dir, write_private};
 use super::signing::{self, Asked, SigningError, Terms};
 use super::{MASTERS, NODE_PREFIX, NODES};
 
-const CA_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
+mod authority;
+
+pub use authority::FrontProxy;
+
 const LEAF_LIFE: Duration = Duration::from_hours(365 * 24);
 /// A certificate with less than this left is renewed when it is next looked at.
 const RENEW_BEFORE: Duration = Duration::from_hours(60 * 24);
@@ -129,19 +132,11 @@ impl ServerNames {
     }
 }
 
-/// What a certificate is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Server,
-    Client,
-}
-
-/// The certificate authority.
+/// The certificate authorities.
 pub struct Pki {
     dir: PathBuf,
-    ca_pem: String,
-    ca_der: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
+    ca: Authority,
+    front_proxy: Authority,
     token_key: String,
     older_token_keys: Vec<String>,
 }
@@ -156,19 +151,10 @@ impl Pki {
     /// Opens the authority in `dir`, making what is missing.
     pub fn open(dir: &Path) -> Result<Arc<Self>, PkiError> {
         private_dir(dir).map_err(|source| PkiError::Write { path: dir.into(), source })?;
-        let authority = match read_identity(dir, "ca")? {
-            Some(identity) => identity,
-            None => write_identity(dir, "ca", make_authority()?)?,
-        };
-        let damaged = || PkiError::Damaged { path: dir.join("ca.crt") };
-        let ca_der = CertificateDer::from_pem_slice(authority.certificate.as_bytes()).map_err(|_| damaged())?;
-        let key = KeyPair::from_pem(&authority.key).map_err(|_| PkiError::Damaged { path: dir.join("ca.key") })?;
-        let issuer = Issuer::from_ca_cert_der(&ca_der, key).map_err(|_| damaged())?;
         Ok(Arc::new(Self {
             dir: dir.into(),
-            ca_pem: authority.certificate,
-            ca_der,
-            issuer,
+            ca: Authority::open(dir, "ca", "wherry-ca")?,
+            front_proxy: Authority::open(dir, "front-proxy-ca", "wherry-front-proxy-ca")?,
             token_key: open_key(&dir.join("token.key"))?,
             older_token_keys: older_keys(dir)?,
         }))
@@ -176,11 +162,11 @@ impl Pki {
 
     /// The authority's certificate, which clients trust.
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.ca.pem
     }
 
     pub fn ca_der(&self) -> &CertificateDer<'static> {
-        &self.ca_der
+        &self.ca.der
     }
 
     /// The private key that signs service-account tokens: ECDSA P-256, PKCS#8 PEM.
@@ -200,12 +186,27 @@ impl Pki {
         {
             return Ok(kept);
         }
-        write_identity(&self.dir, "server", self.issue(Purpose::Server, "kube-apiserver", None, names)?)
+        write_identity(&self.dir, "server", self.ca.issue(Purpose::Server, "kube-apiserver", None, names)?)
     }
 
     /// A client certificate for a user in a group.
     pub fn client_identity(&self, user: &str, group: Option<&str>) -> Result<Identity, PkiError> {
-        self.issue(Purpose::Client, user, group, &ServerNames::default())
+        self.ca.issue(Purpose::Client, user, group, &ServerNames::default())
+    }
+
+    /// What the server shows to servers that extend it, and what those have to know.
+    pub fn front_proxy(&self) -> Result<FrontProxy, PkiError> {
+        let names = ServerNames::default();
+        Ok(FrontProxy {
+            client_ca: self.ca.pem.clone(),
+            ca: self.front_proxy.pem.clone(),
+            identity: self.front_proxy.issue(Purpose::Client, FrontProxy::NAME, None, &names)?,
+        })
+    }
+
+    /// The certificate of the front proxies' authority.
+    pub fn front_proxy_der(&self) -> &CertificateDer<'static> {
+        &self.front_proxy.der
     }
 
     /// The administrator's certificate.
@@ -226,7 +227,7 @@ impl Pki {
         for address in addresses {
             names.add(&address.to_string());
         }
-        self.issue(Purpose::Server, &format!("{NODE_PREFIX}{name}"), Some(NODES), &names)
+        self.ca.issue(Purpose::Server, &format!("{NODE_PREFIX}{name}"), Some(NODES), &names)
     }
 
     /// Whether this authority signed a certificate that has a while to go; for kubeconfigs kept on disk.
@@ -236,7 +237,7 @@ impl Pki {
 
     /// Signs somebody's request; the answer is DER.
     pub fn sign(&self, asked: &Asked, terms: &Terms) -> Result<Vec<u8>, SigningError> {
-        signing::sign(asked, terms, &self.ca_der, self.issuer.key())
+        signing::sign(asked, terms, &self.ca.der, self.ca.issuer.key())
     }
 
     fn still_good(&self, identity: &Identity, names: &ServerNames, now: SystemTime) -> bool {
@@ -247,56 +248,12 @@ impl Pki {
 
     fn signed(&self, der: &CertificateDer<'_>, now: SystemTime) -> bool {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
-        let Ok((_, authority)) = X509Certificate::from_der(&self.ca_der) else { return false };
+        let Ok((_, authority)) = X509Certificate::from_der(&self.ca.der) else { return false };
         let ends = certificate.validity().not_after.timestamp();
         let wanted = unix(now + RENEW_BEFORE).cast_signed();
         // The authority is ours: an equal name and key identifier are enough here, rustls checks signatures.
         certificate.issuer() == authority.subject() && key_identifiers_match(&certificate, &authority) && ends > wanted
     }
-
-    fn issue(
-        &self,
-        purpose: Purpose,
-        user: &str,
-        group: Option<&str>,
-        names: &ServerNames,
-    ) -> Result<Identity, PkiError> {
-        let key = KeyPair::generate()?;
-        let mut params = params(user, group, LEAF_LIFE);
-        params.subject_alt_names = names.subject_names()?;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match purpose {
-            Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
-            Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
-        }];
-        params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
-    }
-}
-
-fn make_authority() -> Result<Identity, PkiError> {
-    let key = KeyPair::generate()?;
-    let mut params = params("wherry-ca", None, CA_LIFE);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let certificate = params.self_signed(&key)?;
-    Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
-}
-
-fn params(user: &str, group: Option<&str>, life: Duration) -> CertificateParams {
-    let now = SystemTime::now();
-    let epoch = date_time_ymd(1970, 1, 1);
-    let mut name = DistinguishedName::new();
-    if let Some(group) = group {
-        name.push(DnType::OrganizationName, group);
-    }
-    name.push(DnType::CommonName, user);
-    let mut params = CertificateParams::default();
-    params.not_before = epoch + Duration::from_secs(unix(now - CLOCK_SKEW));
-    params.not_after = epoch + Duration::from_secs(unix(now + life));
-    params.distinguished_name = name;
-    params
 }
 
 fn unix(time: SystemTime) -> u64 {
@@ -352,7 +309,7 @@ fn read_identity(dir: &Path, name: &str) -> Result<Option<Identity>, PkiError> {
     match (certificate, key) {
         (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
         // The key is written first, so a certificate without one has lost it; for the authority that is fatal.
-        (Some(_), None) if name == "ca" => Err(PkiError::Damaged { path: dir.join("ca.key") }),
+        (Some(_), None) if name.ends_with("ca") => Err(PkiError::Damaged { path: dir.join(format!("{name}.key")) }),
         _ => Ok(None),
     }
 }

@@ -4,6 +4,7 @@
 //! the plan's actions at the edge.
 
 pub mod account_tokens;
+pub mod api_service;
 pub mod bootstrap_tokens;
 pub mod certificates;
 pub mod claim;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::pki::Pki;
 use crate::auth::tokens::Tokens;
+use crate::outbound::Outbound;
 use crate::reconcile::driver::boxed;
 use crate::reconcile::{Context, Controller, Metrics, Running, Shared};
 
@@ -43,11 +45,20 @@ pub struct Config {
     pub signer: Option<Arc<Pki>>,
     /// Fills Secrets with tokens of service accounts; `None`: nobody does.
     pub tokens: Option<Arc<Tokens>>,
+    /// Asks servers behind APIServices whether they are there; `None`: nobody does.
+    pub outbound: Option<Outbound>,
 }
 
 impl Config {
     pub fn new(root_ca: String) -> Self {
-        Self { root_ca, terminated_pods: 12_500, metrics: Metrics::default(), signer: None, tokens: None }
+        Self {
+            root_ca,
+            terminated_pods: 12_500,
+            metrics: Metrics::default(),
+            signer: None,
+            tokens: None,
+            outbound: None,
+        }
     }
 }
 
@@ -61,6 +72,8 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
         boxed(replica_set::ReplicationControllers::new(context), context)
     }),
     (endpoints::Endpoints::NAME, |context| boxed(endpoints::Endpoints::new(context), context)),
+    (api_service::Registration::NAME, |context| boxed(api_service::Registration::new(context), context)),
+    (api_service::Availability::NAME, |context| boxed(api_service::Availability::new(context), context)),
     (definition::Definitions::NAME, |context| boxed(definition::Definitions::new(context), context)),
     (gc::NAME, gc::start),
     (resource_quota::ResourceQuotas::NAME, |context| boxed(resource_quota::ResourceQuotas::new(context), context)),

@@ -96,7 +96,7 @@ impl ClientConfig {
     }
 
     /// The whole URL of a path.
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         let authority = match url::Url::parse(&self.url) {
             // A URL without a port is shown without one.
             Ok(url) if url.port().is_none() => self.endpoint.server_name(),

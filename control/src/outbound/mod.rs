@@ -24,18 +24,21 @@ use wherry_api::registry::Registry;
 
 use self::connect::Connector;
 use self::tls::Trust;
+use crate::auth::UserInfo;
 use crate::auth::pki::Identity;
 use crate::cache::Cache;
 use crate::server::body::{self, Body, GatherError};
 
 mod config;
 mod connect;
+mod identity;
 mod resolve;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
 
 pub use config::{ClientConfig, Endpoint};
+pub(crate) use identity::{EXTRA, GROUP, UID, USER};
 pub use resolve::{ResolveError, Resolver};
 
 /// Servers with a pool of their own; the one that was used first goes when there are more.
@@ -159,13 +162,15 @@ impl Outbound {
         timeout(within, exchange).await.unwrap_or_else(|_| Err(OutboundError::Timeout { what: what.clone() }))
     }
 
-    /// Sends a request whose answer is streamed, with the server's own certificate as client: for aggregated APIs. The
-    /// request's URI gives path and query.
+    /// Sends a request whose answer is streamed, with the front proxy's certificate and in the name of `user`: for
+    /// aggregated APIs. The request's URI gives path and query.
     pub async fn send_identified(
         &self,
         config: &ClientConfig,
-        request: Request<Body>,
+        user: &UserInfo,
+        mut request: Request<Body>,
     ) -> Result<Response<Body>, OutboundError> {
+        identity::name(request.headers_mut(), user).map_err(|error| OutboundError::Config(error.to_string()))?;
         let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
         self.exchange(config, &path, request, true).await
     }

@@ -1,5 +1,6 @@
 //! The client against a real TLS server, behind a real Service in the store.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,25 +33,26 @@ pub(crate) struct Echo {
 
 impl Echo {
     pub(crate) async fn start(names: &[&str]) -> Self {
-        Self::serving(names, |request| Box::pin(echo(request))).await
+        Self::serving(names, Ipv4Addr::LOCALHOST, |request| Box::pin(echo(request))).await
     }
 
     /// A conversion webhook that notes in `spec.name` what it was asked for.
     pub(crate) async fn converting(name: &str) -> Self {
-        Self::serving(&[name], |request| Box::pin(convert(request))).await
+        Self::serving(&[name], Ipv4Addr::LOCALHOST, |request| Box::pin(convert(request))).await
     }
 
     /// Answers each path with a document.
     pub(crate) async fn answering(names: &[&str], document: impl Fn(&str) -> Value + Send + Sync + 'static) -> Self {
-        Self::serving(names, move |request| {
+        Self::serving(names, Ipv4Addr::LOCALHOST, move |request| {
             let said = document(request.uri().path()).to_string();
             Box::pin(async move { Ok(Response::new(body::full(said))) })
         })
         .await
     }
 
-    async fn serving(
+    pub(crate) async fn serving(
         names: &[&str],
+        address: Ipv4Addr,
         serve: impl Fn(Request<Incoming>) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
     ) -> Self {
         let serve = Arc::new(serve);
@@ -66,7 +68,7 @@ impl Echo {
                 .with_single_cert(chain, key)
                 .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -85,7 +87,7 @@ impl Echo {
     }
 }
 
-type Answer = Result<Response<Body>, std::convert::Infallible>;
+pub(crate) type Answer = Result<Response<Body>, std::convert::Infallible>;
 
 async fn convert(request: Request<Incoming>) -> Answer {
     let bytes = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::Resource;
 use serde::de::DeserializeOwned;
 use wherry_api::kinds::core::podspec::access::{MOUNT_PATH, VOLUME_PREFIX};
@@ -94,6 +95,13 @@ fn shrink<T>(items: &mut Option<Vec<T>>) {
 impl Kind for EndpointSlice {
     fn group(&self) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
+    }
+}
+
+impl Kind for APIService {
+    /// The name of the Service behind it, in whatever namespace.
+    fn group(&self) -> Option<&str> {
+        self.spec.as_ref()?.service.as_ref()?.name.as_deref()
     }
 }
 

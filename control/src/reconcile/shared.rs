@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::{Mutex, RwLock};
@@ -45,6 +46,7 @@ pub struct Shared {
     pub resource_quotas: Store<ResourceQuota>,
     /// Without their schemas.
     pub definitions: Store<CustomResourceDefinition>,
+    pub api_services: Store<APIService>,
     pub service_accounts: Store<ServiceAccount>,
     pub cluster_roles: Store<ClusterRole>,
     pub certificate_requests: Store<CertificateSigningRequest>,
@@ -94,6 +96,7 @@ impl Shared {
             replication_controllers: follow(&mut tasks, Api::all(c.clone()), all()),
             resource_quotas: follow(&mut tasks, Api::all(c.clone()), all()),
             definitions: follow(&mut tasks, Api::all(c.clone()), all()),
+            api_services: follow(&mut tasks, Api::all(c.clone()), all()),
             deployments: follow(&mut tasks, Api::all(c.clone()), all()),
             service_accounts: follow(&mut tasks, Api::all(c.clone()), all()),
             cluster_roles: follow(&mut tasks, Api::all(c.clone()), all()),
@@ -134,6 +137,7 @@ impl Shared {
         self.replication_controllers.synced().await;
         self.resource_quotas.synced().await;
         self.definitions.synced().await;
+        self.api_services.synced().await;
         self.deployments.synced().await;
         self.service_accounts.synced().await;
         self.cluster_roles.synced().await;

@@ -14,7 +14,9 @@ use super::Server;
 use super::answer;
 use super::body::{self, Body};
 use super::error::ServerError;
+use crate::auth::pki::FrontProxy;
 use crate::auth::{MASTERS, UserInfo};
+use crate::outbound::{EXTRA, GROUP, UID, USER};
 
 mod roles;
 
@@ -33,6 +35,9 @@ const SYSTEM_CLASSES: [(&str, i64, &str); 2] = [
         "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
     ),
 ];
+const SYSTEM_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
+/// Where servers that extend this one read whom to believe.
+const TRUST: &str = "extension-apiserver-authentication";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
@@ -60,6 +65,9 @@ impl Server {
             let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
                 "value": value, "description": description});
             self.ensure(PRIORITY_CLASSES, name, &class).await?;
+        }
+        if let Some(proxy) = &self.config().front_proxy {
+            self.settle(SYSTEM_MAPS, TRUST, &trust(proxy), "data").await?;
         }
         self.publish().await
     }
@@ -135,6 +143,32 @@ impl Server {
         let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media).body(body)?;
         Ok(self.handle(request, UserInfo::authenticated("system:apiserver", &[MASTERS])).await)
     }
+}
+
+/// Whom a server that extends this one can believe: users by their certificates, and this server about anybody.
+fn trust(proxy: &FrontProxy) -> Value {
+    let list = |item: &str| json!([item]).to_string();
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": TRUST, "namespace": "kube-system"},
+        "data": {
+            "client-ca-file": proxy.client_ca,
+            "requestheader-client-ca-file": proxy.ca,
+            "requestheader-allowed-names": list(FrontProxy::NAME),
+            "requestheader-username-headers": list(&shown(USER)),
+            "requestheader-uid-headers": list(&shown(UID)),
+            "requestheader-group-headers": list(&shown(GROUP)),
+            "requestheader-extra-headers-prefix": list(&shown(EXTRA)),
+        },
+    })
+}
+
+/// A header's name as Kubernetes writes it: `X-Remote-User`.
+fn shown(header: &str) -> String {
+    let words = header.split('-').map(|word| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect::<String>()
+    });
+    words.collect::<Vec<_>>().join("-")
 }
 
 /// The error that an answer tells.

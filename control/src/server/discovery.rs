@@ -1,7 +1,7 @@
-//! Discovery: what the server serves, derived from the registry and nothing else.
+//! Discovery: what is served, derived from the registry and from what other servers say of theirs.
 //!
 //! Both forms that clients ask for: one document per level (`/api`, `/apis`, `/apis/GROUP`, `/apis/GROUP/VERSION`), and
-//! the aggregated one (`apidiscovery.k8s.io`, v2 and v2beta1). Documents are made once per registry and sent as they are.
+//! the aggregated one (`apidiscovery.k8s.io`, v2 and v2beta1). Documents are made once per change and sent as they are.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,12 @@ use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use wherry_api::kinds::apiregistration::priorities::{self, CUSTOM, Priority};
 use wherry_api::registry::Registry;
 use wherry_api::resource::{Descriptor, Subresource};
 use wherry_api::status::ApiError;
 
+use super::aggregation::{Remote, Remotes};
 use super::body::{self, Body};
 use crate::hex;
 
@@ -30,7 +32,7 @@ struct Document {
 /// Aggregated discovery's versions, as clients ask for them and as they are answered.
 const AGGREGATED: [&str; 2] = ["v2", "v2beta1"];
 
-/// All discovery documents of one registry.
+/// All discovery documents of one moment.
 #[derive(Debug)]
 pub struct Discovery {
     /// By path without its trailing slash.
@@ -41,8 +43,8 @@ pub struct Discovery {
 
 impl Discovery {
     /// `address` is where clients reach the server, `HOST:PORT`.
-    pub fn new(registry: &Registry, address: &str) -> Self {
-        let groups = groups(registry);
+    pub(super) fn new(registry: &Registry, remotes: &Remotes, address: &str) -> Self {
+        let groups = groups(registry, remotes);
         let mut plain = BTreeMap::new();
         let mut add = |path: String, value: &Value| plain.insert(path, document(value));
         add("/version".to_owned(), &version());
@@ -55,8 +57,11 @@ impl Discovery {
                 with_type(&mut group, "APIGroup", "v1");
                 add(root.clone(), &group);
             }
-            for (version, resources) in versions {
-                add(format!("{root}/{version}"), &resource_list(resources));
+            for (version, source) in versions {
+                // The other server shows its own.
+                if let Source::Here(resources) = source {
+                    add(format!("{root}/{version}"), &resource_list(resources));
+                }
             }
         }
         let mut aggregated = BTreeMap::new();
@@ -130,30 +135,52 @@ fn accepted(headers: &HeaderMap) -> Result<Option<&'static str>, ApiError> {
     Err(ApiError::not_acceptable("only the following media types are accepted: application/json"))
 }
 
-type Versions<'a> = Vec<(&'a str, Vec<&'a Descriptor>)>;
+/// Who serves a version of a group.
+enum Source<'a> {
+    Here(Vec<&'a Descriptor>),
+    There(&'a Remote),
+}
 
-/// Groups in the registry's order, each with its versions, the preferred one first.
-fn groups(registry: &Registry) -> Vec<(&str, Versions<'_>)> {
-    let mut groups: Vec<(&str, Versions<'_>)> = Vec::new();
+type Versions<'a> = Vec<(&'a str, Source<'a>)>;
+
+/// Groups by their priority, each with its versions, the preferred one first.
+fn groups<'a>(registry: &'a Registry, remotes: &'a Remotes) -> Vec<(&'a str, Versions<'a>)> {
+    let mut groups: BTreeMap<&str, BTreeMap<&str, Source<'_>>> = BTreeMap::new();
+    for remote in remotes.iter() {
+        groups.entry(&remote.group).or_default().insert(&remote.version, Source::There(remote));
+    }
     for descriptor in registry.iter() {
-        let at = groups.iter().position(|(name, _)| *name == descriptor.group);
-        let at = at.unwrap_or_else(|| {
-            groups.push((&descriptor.group, Vec::new()));
-            groups.len() - 1
+        let version = groups.entry(&descriptor.group).or_default().entry(&descriptor.version);
+        if let Source::Here(resources) = version.or_insert_with(|| Source::Here(Vec::new())) {
+            resources.push(descriptor);
+        }
+    }
+    let mut ranked: Vec<(i32, &str, Versions<'_>)> = Vec::new();
+    for (group, versions) in groups {
+        let mut versions: Vec<_> =
+            versions.into_iter().map(|(v, source)| (rank(group, v, &source), v, source)).collect();
+        versions.sort_by_key(|(rank, version, _)| std::cmp::Reverse((rank.version, priority(version))));
+        let first = versions.iter().map(|(rank, ..)| rank.group).max().unwrap_or_default();
+        let versions = versions.into_iter().map(|(_, version, mut source)| {
+            if let Source::Here(resources) = &mut source {
+                resources.sort_by(|a, b| a.plural.cmp(&b.plural));
+            }
+            (version, source)
         });
-        let Some((_, versions)) = groups.get_mut(at) else { continue };
-        match versions.iter_mut().find(|(version, _)| *version == descriptor.version) {
-            Some((_, resources)) => resources.push(descriptor),
-            None => versions.push((&descriptor.version, vec![descriptor])),
-        }
+        ranked.push((first, group, versions.collect()));
     }
-    for (_, versions) in &mut groups {
-        versions.sort_by_key(|(version, _)| std::cmp::Reverse(priority(version)));
-        for (_, resources) in versions {
-            resources.sort_by(|a, b| a.plural.cmp(&b.plural));
-        }
+    // Stable: groups of the same rank stay by name.
+    ranked.sort_by_key(|(rank, ..)| std::cmp::Reverse(*rank));
+    ranked.into_iter().map(|(_, group, versions)| (group, versions)).collect()
+}
+
+/// Where a version stands: as its APIService says, which for those of this server is known.
+fn rank(group: &str, version: &str, source: &Source<'_>) -> Priority {
+    match source {
+        Source::There(remote) => remote.priority,
+        Source::Here(_) if group == priorities::GROUP => Priority { group: i32::MAX, version: 0 },
+        Source::Here(_) => priorities::built_in(group, version).unwrap_or(CUSTOM),
     }
-    groups
 }
 
 /// Kubernetes' order of versions: stable before beta before alpha, then by number; anything else last.
@@ -310,9 +337,13 @@ fn aggregated_list(groups: &[(&str, Versions<'_>)], api: &str, legacy: bool) -> 
             };
             let versions: Vec<Value> = versions
                 .iter()
-                .map(|(version, resources)| {
-                    let resources: Vec<Value> = resources.iter().map(|r| aggregated_resource(r)).collect();
-                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                .map(|(version, source)| {
+                    let (resources, current) = match source {
+                        Source::Here(own) => (own.iter().map(|r| aggregated_resource(r)).collect(), true),
+                        Source::There(remote) => (remote.said().resources.clone(), remote.said().current),
+                    };
+                    let freshness = if current { "Current" } else { "Stale" };
+                    json!({"version": version, "resources": resources, "freshness": freshness})
                 })
                 .collect();
             json!({"metadata": metadata, "versions": versions})
@@ -358,7 +389,7 @@ mod tests {
     use super::*;
 
     async fn get(path: &str, accept: &str) -> (StatusCode, HeaderMap, Value) {
-        let discovery = Discovery::new(&Registry::builtin(), "127.0.0.1:6443");
+        let discovery = Discovery::new(&Registry::builtin(), &Remotes::default(), "127.0.0.1:6443");
         let mut headers = HeaderMap::new();
         if !accept.is_empty() {
             headers.insert(ACCEPT, accept.parse().unwrap());
@@ -391,7 +422,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_has_the_document_is_told_so() {
-        let discovery = Discovery::new(&Registry::builtin(), "127.0.0.1:6443");
+        let discovery = Discovery::new(&Registry::builtin(), &Remotes::default(), "127.0.0.1:6443");
         let first = discovery.respond("/apis/", &HeaderMap::new()).unwrap();
         let mut headers = HeaderMap::new();
         headers.insert(IF_NONE_MATCH, first.headers()[ETAG].clone());
@@ -400,7 +431,7 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_404_and_what_is_not_accepted_406() {
-        let discovery = Discovery::new(&Registry::builtin(), "127.0.0.1:6443");
+        let discovery = Discovery::new(&Registry::builtin(), &Remotes::default(), "127.0.0.1:6443");
         assert_eq!(discovery.respond("/apis/none/v1", &HeaderMap::new()).unwrap_err().code, 404);
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.kubernetes.protobuf"));

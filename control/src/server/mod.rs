@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wherry_api::registry::Registry;
 
+use self::aggregation::Remotes;
 use self::alloc::{Allocators, Cidr};
 use self::body::Body;
 use self::definitions::Definitions;
@@ -25,8 +26,10 @@ use self::discovery::Discovery;
 use self::error::ServerError;
 use self::health::Health;
 use self::metrics::Metrics;
+use self::openapi::Merged;
 use crate::admission;
 use crate::audit::Audit;
+use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::Tokens;
 use crate::auth::{Authorizer, UserInfo};
 use crate::cache::{At, Cache, Filter};
@@ -34,6 +37,7 @@ use crate::outbound::Outbound;
 use crate::registry::Images;
 use crate::store::Store;
 
+mod aggregation;
 pub mod alloc;
 mod answer;
 mod backup;
@@ -79,6 +83,8 @@ pub struct Config {
     /// For requests to nodes, with the server's client certificate. `None`: logs cannot be read.
     pub node_tls: Option<Arc<rustls::ClientConfig>>,
     pub tokens: Option<Arc<Tokens>>,
+    /// As whom servers behind APIServices are asked. `None`: they cannot tell that it is this server.
+    pub front_proxy: Option<FrontProxy>,
     /// What `/v2/` serves.
     pub images: Option<Images>,
     pub health: Health,
@@ -103,11 +109,23 @@ impl fmt::Debug for Config {
 #[derive(Debug)]
 struct Served {
     registry: Registry,
+    /// What other servers serve.
+    remotes: Arc<Remotes>,
     discovery: Discovery,
+    openapi: Merged,
+}
+
+impl Served {
+    fn new(registry: Registry, remotes: Arc<Remotes>, config: &Config) -> Self {
+        let discovery = Discovery::new(&registry, &remotes, &config.advertise.to_string());
+        Self { registry, remotes, discovery, openapi: Merged::default() }
+    }
 }
 
 struct Inner {
     served: watch::Sender<Arc<Served>>,
+    /// Held by who puts something else in its place.
+    serving: tokio::sync::Mutex<()>,
     definitions: Definitions,
     store: Arc<dyn Store>,
     cache: Cache,
@@ -150,11 +168,9 @@ impl Server {
                 allocators.restore(&entry.key, &answer::parse(&entry.bytes)?);
             }
         }
-        let outbound = Outbound::new(cache.clone(), &registry, None);
-        let served = watch::Sender::new(Arc::new(Served {
-            discovery: Discovery::new(&registry, &config.advertise.to_string()),
-            registry,
-        }));
+        let identity = config.front_proxy.as_ref().map(|proxy| proxy.identity.clone());
+        let outbound = Outbound::new(cache.clone(), &registry, identity);
+        let served = watch::Sender::new(Arc::new(Served::new(registry, Arc::default(), &config)));
         let now = served.subscribe();
         let kinds = admission::Kinds::new(move || now.borrow().registry.clone());
         let inner = Inner {
@@ -162,6 +178,7 @@ impl Server {
             outbound,
             quota: admission::ResourceQuota::new(cache.clone()),
             served,
+            serving: tokio::sync::Mutex::default(),
             definitions: Definitions::default(),
             store,
             cache,
@@ -174,6 +191,7 @@ impl Server {
         let server = Self { inner: Arc::new(inner) };
         server.read_definitions().await?;
         definitions::keep(&server);
+        aggregation::keep(&server);
         Ok(server)
     }
 
@@ -203,9 +221,17 @@ impl Server {
     /// Serves other kinds from now on: when it returns, requests, discovery and OpenAPI show them.
     pub async fn serve(&self, registry: Registry) -> Result<(), ServerError> {
         self.inner.cache.serve(&registry).await?;
-        let discovery = Discovery::new(&registry, &self.inner.config.advertise.to_string());
-        self.inner.served.send_replace(Arc::new(Served { registry, discovery }));
+        let _turn = self.inner.serving.lock().await;
+        let remotes = Arc::clone(&self.served().remotes);
+        self.inner.served.send_replace(Arc::new(Served::new(registry, remotes, self.config())));
         Ok(())
+    }
+
+    /// Leaves other group versions to other servers from now on.
+    async fn serve_remotes(&self, remotes: Remotes) {
+        let _turn = self.inner.serving.lock().await;
+        let served = Served::new(self.registry(), Arc::new(remotes), self.config());
+        self.inner.served.send_replace(Arc::new(served));
     }
 
     pub fn cache(&self) -> &Cache {

@@ -1,11 +1,14 @@
-//! `/openapi/v3` and `/openapi/v2`: the documents that are derived from the registry, as compressed bytes.
+//! `/openapi/v3` and `/openapi/v2`: the documents that are derived from the registry, and those of other servers, as
+//! compressed bytes.
+
+use std::sync::{Arc, OnceLock};
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use wherry_api::registry::Registry;
 use wherry_api::schema::{Document, openapi_v2, openapi_v3, openapi_v3_index};
 use wherry_api::status::ApiError;
 
+use super::Served;
 use super::body::{self, Body};
 use super::error::ServerError;
 use super::negotiate;
@@ -17,9 +20,16 @@ const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protob
 /// the list to the server's validation, which knows better.
 const PROTOBUF_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x08\x0a\x06Wherry";
 
+/// Documents about everything that is served, made on first use.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    index: OnceLock<Document>,
+    v2: OnceLock<Document>,
+}
+
 /// Answers a GET below `/openapi/`. A document is made on first use, away from the threads that serve requests.
 pub(crate) async fn respond(
-    registry: &Registry,
+    served: &Arc<Served>,
     path: &str,
     query: &Query,
     headers: &HeaderMap,
@@ -27,8 +37,8 @@ pub(crate) async fn respond(
     if path.trim_end_matches('/') == "/openapi/v2" && wants_protobuf(headers) {
         return Ok(Response::builder().header(CONTENT_TYPE, PROTOBUF).body(body::full(PROTOBUF_DOCUMENT))?);
     }
-    let (kinds, wanted) = (registry.clone(), path.trim_end_matches('/').to_owned());
-    let document = tokio::task::spawn_blocking(move || find(&kinds, &wanted)).await?;
+    let (served, wanted) = (Arc::clone(served), path.trim_end_matches('/').to_owned());
+    let document = tokio::task::spawn_blocking(move || find(&served, &wanted)).await?;
     let document = document.ok_or_else(ApiError::no_such_path)?;
     if !negotiate::accepts_json(headers) {
         return Err(ApiError::not_acceptable("only the following media types are accepted: application/json").into());
@@ -57,15 +67,20 @@ fn wants_protobuf(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT).iter().any(asked) && !negotiate::accepts_json(headers)
 }
 
-fn find(registry: &Registry, path: &str) -> Option<Document> {
+fn find(served: &Served, path: &str) -> Option<Document> {
+    let (registry, remotes, merged) = (&served.registry, &served.remotes, &served.openapi);
+    let one = |group: &str, version: &str| match remotes.find(group, version) {
+        Some(remote) => remote.document().cloned(),
+        None => openapi_v3(registry, group, version),
+    };
     match path.strip_prefix("/openapi/")? {
-        "v2" => Some(openapi_v2(registry)),
-        "v3" => Some(openapi_v3_index(registry)),
+        "v2" => Some(merged.v2.get_or_init(|| openapi_v2(registry, &remotes.foreign())).clone()),
+        "v3" => Some(merged.index.get_or_init(|| openapi_v3_index(registry, &remotes.foreign())).clone()),
         rest => {
             let parts: Vec<&str> = rest.split('/').collect();
             match parts.as_slice() {
-                ["v3", "api", version] => openapi_v3(registry, "", version),
-                ["v3", "apis", group, version] => openapi_v3(registry, group, version),
+                ["v3", "api", version] => one("", version),
+                ["v3", "apis", group, version] => one(group, version),
                 _ => None,
             }
         }

@@ -148,10 +148,7 @@ async fn serve(
             Some(images) => Ok(images.handle(request, &user).await),
             None => Err(ApiError::no_such_path().into()),
         },
-        route => {
-            let (parts, _) = request.into_parts();
-            other(server, &route, &query, &parts, &user, record).await
-        }
+        route => other(server, &route, &query, request, &user, record).await,
     }
 }
 
@@ -160,12 +157,12 @@ async fn other(
     server: &Server,
     route: &Route,
     query: &Query,
-    request: &Parts,
+    request: Request<Body>,
     user: &UserInfo,
     record: Option<&Record>,
 ) -> Answer {
-    let (path, headers) = (request.uri.path(), &request.headers);
-    let verb = request.method.as_str().to_lowercase();
+    let (path, headers) = (request.uri().path(), request.headers());
+    let verb = request.method().as_str().to_lowercase();
     let attributes = Attributes::non_resource(verb, path);
     if let Decision::Deny(reason) = authorize(server, user, &attributes, record).await {
         return Err(ApiError::forbidden(None, "", attributes.forbidden_by(user, &reason)).into());
@@ -173,16 +170,20 @@ async fn other(
     if *route == Route::Unknown {
         return Err(ApiError::no_such_path().into());
     }
-    if !matches!(request.method, Method::GET | Method::HEAD) {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(ApiError::method_not_allowed().into());
     }
+    let served = server.served();
     match route {
-        Route::Discovery => Ok(server.served().discovery.respond(path, headers)?),
-        Route::OpenApi => openapi::respond(&server.registry(), path, query, headers).await,
-        Route::Health => Ok(server.config().health.respond(path, request.uri.query().unwrap_or_default()).await?),
+        Route::Discovery => match served.remotes.of_path(path) {
+            Some(remote) => remote.forward(server, request, user, false).await,
+            None => Ok(served.discovery.respond(path, headers)?),
+        },
+        Route::OpenApi => openapi::respond(&served, path, query, headers).await,
+        Route::Health => Ok(server.config().health.respond(path, request.uri().query().unwrap_or_default()).await?),
         Route::Issuer => issuer::respond(server, path),
         // Its body is made before it is sent: a HEAD would make it for nothing.
-        Route::Backup if request.method == Method::GET => backup::respond(server).await,
+        Route::Backup if request.method() == Method::GET => backup::respond(server).await,
         Route::Backup => Err(ApiError::method_not_allowed().into()),
         Route::Metrics => Ok(server.config().metrics.respond()?),
         Route::Resource(_) | Route::Images | Route::Unknown => Err(ApiError::no_such_path().into()),
@@ -210,14 +211,29 @@ async fn resource(
     record: Option<&Record>,
     labels: &mut Labels,
 ) -> Answer {
-    let known = server.registry().by_plural(&info.group, &info.version, &info.resource).cloned();
+    let served = server.served();
+    let remote = served.remotes.find(&info.group, &info.version);
+    let known = match remote {
+        Some(_) => None,
+        None => served.registry.by_plural(&info.group, &info.version, &info.resource).cloned(),
+    };
     let attributes = attributes(&info, &query, known.as_deref());
     if known.is_some() {
         *labels = label(&info, known.as_deref());
     }
+    if let Some(remote) = remote {
+        let resource = remote.resource(&info.resource).unwrap_or_default();
+        *labels = label(&RequestInfo { resource: resource.to_owned(), ..info.clone() }, None);
+    }
     if let Decision::Deny(reason) = authorize(server, &user, &attributes, record).await {
         let text = attributes.forbidden_by(&user, &reason);
-        return Err(ApiError::forbidden(known.as_deref(), &info.name, text).into());
+        return Err(match remote {
+            Some(_) => forbidden(&info, &text).into(),
+            None => ApiError::forbidden(known.as_deref(), &info.name, text).into(),
+        });
+    }
+    if let Some(remote) = remote {
+        return remote.forward(server, request, &user, info.verb == "watch").await;
     }
     let resource = known.ok_or_else(ApiError::no_such_path)?;
     check_path(&resource, &info)?;
@@ -277,6 +293,18 @@ fn attributes(info: &RequestInfo, query: &Query, resource: Option<&Descriptor>) 
         field_selector,
         label_selector: selector("labelSelector"),
     }
+}
+
+/// 403 for a resource of another server.
+fn forbidden(info: &RequestInfo, text: &str) -> ApiError {
+    let dot = if info.group.is_empty() { "" } else { "." };
+    let quoted = if info.name.is_empty() { String::new() } else { format!(" {:?}", info.name) };
+    let what = format!("{}{dot}{}{quoted} is forbidden: {text}", info.resource, info.group);
+    let mut error = ApiError::new(403, "Forbidden", what);
+    info.name.clone_into(&mut error.details.name);
+    info.group.clone_into(&mut error.details.group);
+    info.resource.clone_into(&mut error.details.kind);
+    error
 }
 
 /// Labels of bounded variety: only what is served.

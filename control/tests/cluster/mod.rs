@@ -61,6 +61,7 @@ impl Cluster {
             advertise: "192.0.2.1:6443".parse().expect("an address"),
             node_tls: None,
             tokens: None,
+            front_proxy: None,
             images: None,
             audit: None,
             scratch: None,

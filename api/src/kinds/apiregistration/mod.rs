@@ -1,3 +1,4 @@
 //! `apiregistration.k8s.io/v1`.
 
 pub mod apiservice;
+pub mod priorities;

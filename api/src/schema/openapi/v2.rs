@@ -1,5 +1,7 @@
 //! OpenAPI v2 (Swagger 2.0) from v3: the same paths and definitions in the older words.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::schema::build::REFERENCE;
@@ -35,6 +37,34 @@ pub(super) fn define(document: &mut Value, name: &str, mut definition: Value, gv
     }
     if let Some(Value::Object(all)) = document.get_mut("definitions") {
         all.insert(name.to_owned(), definition);
+    }
+}
+
+/// Has every reference lead somewhere, whatever the documents of other servers say: one that leads nowhere becomes any object.
+pub(super) fn resolve(document: &mut Value) {
+    let known: BTreeSet<String> =
+        document.get("definitions").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned().collect();
+    for part in ["paths", "definitions"] {
+        if let Some(part) = document.get_mut(part) {
+            resolve_in(part, &known);
+        }
+    }
+}
+
+fn resolve_in(value: &mut Value, known: &BTreeSet<String>) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| resolve_in(item, known)),
+        Value::Object(map) => {
+            if let Some(Value::String(reference)) = map.get("$ref") {
+                let name = reference.strip_prefix(REFERENCE).or_else(|| reference.strip_prefix("#/definitions/"));
+                match name.filter(|name| known.contains(*name)) {
+                    Some(name) => drop(map.insert("$ref".into(), format!("#/definitions/{name}").into())),
+                    None => *map = Map::from_iter([("type".to_owned(), "object".into())]),
+                }
+            }
+            map.values_mut().for_each(|value| resolve_in(value, known));
+        }
+        _ => {}
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Gc, Kinds};
+use super::{Gc, Kinds, PATIENCE};
 use crate::reconcile::kinds::Kind;
 use crate::reconcile::{Store, uid};
 
@@ -156,10 +156,14 @@ impl Monitors {
         let receivers: Vec<_> = self.running.values().map(|running| running.listed.clone()).collect();
         let gc = self.gc.clone();
         self.tasks.spawn(async move {
-            for mut receiver in receivers {
-                // A kind that went away need not be waited for.
-                let _ = receiver.wait_for(|listed| *listed).await;
-            }
+            let listed = async {
+                for mut receiver in receivers {
+                    // A kind that went away need not be waited for.
+                    let _ = receiver.wait_for(|listed| *listed).await;
+                }
+            };
+            // Nor for ever one whose server, another one than this, does not list it.
+            let _ = tokio::time::timeout(PATIENCE, listed).await;
             gc.synced.send_replace(true);
         });
     }

@@ -52,7 +52,7 @@ type Said = (&'static str, &'static str, &'static str, String);
 fn discovery(outcome: &Outcome) -> Said {
     const KIND: &str = "NamespaceDeletionDiscoveryFailure";
     match &outcome.discovery_error {
-        Some(error) => (KIND, "True", "DiscoveryFailed", format!("Discovery failed for some groups: {error}")),
+        Some(error) => (KIND, "True", "DiscoveryFailed", error.clone()),
         None => (KIND, "False", "ResourcesDiscovered", "All resources successfully discovered".to_owned()),
     }
 }

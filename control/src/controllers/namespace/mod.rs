@@ -1,11 +1,12 @@
 //! Empties namespaces that are being deleted, then lets them go.
 //!
 //! What a namespace can hold is asked of discovery each time, so content of any kind goes, whoever defined it. The namespace
-//! is finalized only after every kind was listed and found empty.
+//! is finalized only after every kind was listed and found empty; a server behind an APIService that cannot be asked what it
+//! has keeps the namespace, which says so, and nothing else from going.
 
 pub mod conditions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams};
-use kube::discovery::{ApiCapabilities, Discovery, Scope, verbs};
+use kube::core::discovery::v2::{APIGroupDiscovery, APIResourceDiscovery};
+use kube::discovery::verbs;
 use kube::{Api, Client, ResourceExt};
 
 use self::conditions::{Left, Outcome};
@@ -106,13 +108,14 @@ impl Namespaces {
 /// Deletes everything in the namespace and counts what is left.
 async fn empty(client: &Client, namespace: &str) -> Outcome {
     let mut outcome = Outcome::default();
-    let kinds = match content_kinds(client).await {
-        Ok(kinds) => kinds,
+    let Content { kinds, stale } = match content(client).await {
+        Ok(content) => content,
         Err(error) => {
             outcome.discovery_error = Some(message_of(&error));
             return outcome;
         }
     };
+    outcome.discovery_error = undiscovered(&stale);
     let passes = kinds.into_iter().map(|(resource, collection)| async move {
         let api = Api::namespaced_with(client.clone(), namespace, &resource);
         empty_kind(&api, &resource, collection).await
@@ -126,19 +129,63 @@ async fn empty(client: &Client, namespace: &str) -> Outcome {
     outcome
 }
 
-/// The kinds that namespaces hold, and whether each can be deleted as a collection.
-async fn content_kinds(client: &Client) -> kube::Result<Vec<(ApiResource, bool)>> {
-    let discovery = Discovery::new(client.clone()).run_aggregated().await?;
-    let all = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
-    let content = |caps: &ApiCapabilities| {
-        caps.scope == Scope::Namespaced
-            && caps.supports_operation(verbs::LIST)
-            && caps.supports_operation(verbs::DELETE)
-    };
-    Ok(all
-        .filter(|(_, caps)| content(caps))
-        .map(|(resource, caps)| (resource, caps.supports_operation(verbs::DELETE_COLLECTION)))
-        .collect())
+/// What namespaces hold.
+#[derive(Debug, Default)]
+struct Content {
+    /// The kinds, each in its preferred version, and whether it can be deleted as a collection.
+    kinds: Vec<(ApiResource, bool)>,
+    /// Group versions of which it is not known what they have.
+    stale: Vec<String>,
+}
+
+async fn content(client: &Client) -> kube::Result<Content> {
+    let mut content = Content::default();
+    let named = client.list_api_groups_aggregated().await?.items;
+    let core = client.list_core_api_versions_aggregated().await?.items;
+    core.into_iter().chain(named).for_each(|group| content.add(group));
+    Ok(content)
+}
+
+impl Content {
+    fn add(&mut self, group: APIGroupDiscovery) {
+        let name = group.metadata.and_then(|meta| meta.name).unwrap_or_default();
+        let mut seen = HashSet::new();
+        // The first version is the preferred one.
+        for version in group.versions {
+            let number = version.version.unwrap_or_default();
+            let api_version = if name.is_empty() { number.clone() } else { format!("{name}/{number}") };
+            if version.freshness.as_deref() == Some("Stale") {
+                self.stale.push(api_version);
+                continue;
+            }
+            for found in version.resources {
+                let plural = found.resource.clone().unwrap_or_default();
+                if !seen.insert(plural.clone()) || !is_content(&found) {
+                    continue;
+                }
+                let resource = ApiResource {
+                    group: name.clone(),
+                    version: number.clone(),
+                    api_version: api_version.clone(),
+                    kind: found.response_kind.and_then(|kind| kind.kind).unwrap_or_default(),
+                    plural,
+                };
+                self.kinds.push((resource, found.verbs.iter().any(|verb| verb == verbs::DELETE_COLLECTION)));
+            }
+        }
+    }
+}
+
+fn is_content(found: &APIResourceDiscovery) -> bool {
+    let can = |verb: &str| found.verbs.iter().any(|v| v == verb);
+    found.scope.as_deref() == Some("Namespaced") && can(verbs::LIST) && can(verbs::DELETE)
+}
+
+/// What Kubernetes says of group versions that could not be discovered.
+fn undiscovered(stale: &[String]) -> Option<String> {
+    let each: Vec<String> = stale.iter().map(|gv| format!("{gv}: stale GroupVersion discovery: {gv}")).collect();
+    let all = format!("unable to retrieve the complete list of server APIs: {}", each.join(", "));
+    (!each.is_empty()).then(|| format!("Discovery failed for some groups, {} failing: {all}", each.len()))
 }
 
 async fn empty_kind(api: &Api<DynamicObject>, resource: &ApiResource, collection: bool) -> kube::Result<Left> {

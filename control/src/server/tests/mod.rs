@@ -21,6 +21,7 @@ use crate::store::redb::RedbStore;
 
 mod admission;
 mod admission_policies;
+mod aggregation;
 mod allocation;
 mod applying;
 mod approval;
@@ -102,6 +103,7 @@ impl Api {
             advertise: "192.0.2.1:6443".parse().unwrap(),
             node_tls: None,
             tokens: None,
+            front_proxy: None,
             images: None,
             audit: None,
             scratch: None,
