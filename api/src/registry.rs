@@ -36,12 +36,13 @@ impl Registry {
     /// as here are taken over.
     #[must_use]
     pub fn with_custom(&self, custom: Vec<Arc<Descriptor>>) -> Self {
-        let builtin = self.descriptors.iter().take(self.builtin).cloned();
+        let builtin = self.built_in().iter().cloned();
         let descriptors: Arc<[Arc<Descriptor>]> = builtin.chain(custom).collect();
         let mut next =
             Self { builtin: self.builtin, by_path: index(&descriptors), descriptors, documents: Arc::default() };
-        let documents =
-            self.documents.kept(|group, version| self.of_version(group, version).eq(next.of_version(group, version)));
+        let documents = self
+            .documents
+            .of_same(|group, version| self.of_version(group, version).eq(next.of_version(group, version)));
         next.documents = Arc::new(documents);
         next
     }
@@ -58,6 +59,14 @@ impl Registry {
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Descriptor>> {
         self.descriptors.iter()
+    }
+
+    pub(crate) fn built_in(&self) -> &[Arc<Descriptor>] {
+        self.descriptors.get(..self.builtin).unwrap_or_default()
+    }
+
+    pub(crate) fn custom(&self) -> &[Arc<Descriptor>] {
+        self.descriptors.get(self.builtin..).unwrap_or_default()
     }
 
     /// By the parts of a URL path.

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::decode::{self, FieldValidation, Format};
 use crate::field::ErrorList;
+use crate::registry::Registry;
 use crate::version::Converting;
 
 /// Says that everything is as it should be.
@@ -67,4 +68,23 @@ fn an_object_is_pruned_defaulted_and_judged() {
     let mut errors = ErrorList::default();
     boat.strategy.validate(&object, &mut errors);
     assert!(errors.iter().any(|e| e.path.to_string() == "spec.size"), "{errors:?}");
+}
+
+#[test]
+fn version_2_of_openapi_takes_over_what_did_not_change() {
+    let read = |registry: &Registry| -> Value {
+        serde_json::from_slice(&crate::schema::openapi_v2(registry, &[]).plain()).unwrap()
+    };
+    let registry = Registry::builtin();
+    let before = read(&registry);
+    let next = registry.with_custom(descriptors().into_iter().map(Arc::new).collect());
+    let with = read(&next);
+    let text = with.to_string();
+    let referred = text.split("\"#/definitions/").skip(1).filter_map(|rest| rest.split('"').next());
+    let unknown: Vec<&str> = referred.filter(|name| with["definitions"].get(*name).is_none()).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    let boat = &with["definitions"]["com.example.sea.v1.Boat"];
+    assert_eq!(boat["x-kubernetes-group-version-kind"][0]["kind"], "Boat");
+    assert!(with["paths"].get("/apis/sea.example.com/v1/namespaces/{namespace}/boats/{name}/scale").is_some());
+    assert_eq!(read(&next.with_custom(Vec::new())), before);
 }

@@ -9,5 +9,5 @@ pub mod structural;
 
 pub use build::{object_meta, of, shape};
 pub use facts::{Merge, Structure};
-pub use openapi::{Document, Foreign, openapi_v2, openapi_v3, openapi_v3_index};
+pub use openapi::{Document, Foreign, openapi_v2, openapi_v2_protobuf, openapi_v3, openapi_v3_index};
 pub use shape::{Field, Shape, Type};

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use wherry_api::schema::{Document, openapi_v2, openapi_v3, openapi_v3_index};
+use wherry_api::schema::{Document, openapi_v2, openapi_v2_protobuf, openapi_v3, openapi_v3_index};
 use wherry_api::status::ApiError;
 
 use super::Served;
@@ -14,17 +14,16 @@ use super::error::ServerError;
 use super::negotiate;
 use super::query::Query;
 
-/// What kubectl asks for to validate a `kind: List` on its own side, which it does whatever the server offers.
+/// How kubectl asks for version 2 (with an `@`, where the answer has a dot): to validate a `kind: List` on its own side, and
+/// until 1.26 to validate and explain anything.
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-/// A version 2 document in protobuf that defines nothing (`swagger` and `info.title`): kubectl then leaves each object of
-/// the list to the server's validation, which knows better.
-const PROTOBUF_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x08\x0a\x06Wherry";
 
 /// Documents about everything that is served, made on first use.
 #[derive(Debug, Default)]
 pub(super) struct Merged {
     index: OnceLock<Document>,
     v2: OnceLock<Document>,
+    v2_protobuf: OnceLock<Document>,
 }
 
 /// Answers a GET below `/openapi/`. A document is made on first use, away from the threads that serve requests.
@@ -34,13 +33,11 @@ pub(crate) async fn respond(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, ServerError> {
-    if path.trim_end_matches('/') == "/openapi/v2" && wants_protobuf(headers) {
-        return Ok(Response::builder().header(CONTENT_TYPE, PROTOBUF).body(body::full(PROTOBUF_DOCUMENT))?);
-    }
     let (served, wanted) = (Arc::clone(served), path.trim_end_matches('/').to_owned());
-    let document = tokio::task::spawn_blocking(move || find(&served, &wanted)).await?;
+    let protobuf = wanted == "/openapi/v2" && wants_protobuf(headers);
+    let document = tokio::task::spawn_blocking(move || find(&served, &wanted, protobuf)).await?;
     let document = document.ok_or_else(ApiError::no_such_path)?;
-    if !negotiate::accepts_json(headers) {
+    if !protobuf && !negotiate::accepts_json(headers) {
         return Err(ApiError::not_acceptable("only the following media types are accepted: application/json").into());
     }
     let etag = format!("\"{}\"", document.etag);
@@ -54,26 +51,30 @@ pub(crate) async fn respond(
     if matches(headers, &etag) {
         return Ok(builder.status(StatusCode::NOT_MODIFIED).body(body::empty())?);
     }
-    let builder = builder.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let media = if protobuf { PROTOBUF } else { "application/json" };
+    let builder = builder.header(CONTENT_TYPE, HeaderValue::from_static(media));
     if negotiate::accepts_gzip(headers) {
         return Ok(builder.header(CONTENT_ENCODING, "gzip").body(body::full(document.gzip))?);
     }
     Ok(builder.body(body::full(document.plain()))?)
 }
 
-/// Whether the client takes version 2 in protobuf and not in JSON. Clients write it with an `@` where the answer has a dot.
+/// Whether the client takes version 2 in protobuf and not in JSON.
 fn wants_protobuf(headers: &HeaderMap) -> bool {
     let asked = |value: &HeaderValue| value.to_str().is_ok_and(|v| v.contains("proto-openapi.spec.v2"));
     headers.get_all(ACCEPT).iter().any(asked) && !negotiate::accepts_json(headers)
 }
 
-fn find(served: &Served, path: &str) -> Option<Document> {
+fn find(served: &Served, path: &str, protobuf: bool) -> Option<Document> {
     let (registry, remotes, merged) = (&served.registry, &served.remotes, &served.openapi);
     let one = |group: &str, version: &str| match remotes.find(group, version) {
         Some(remote) => remote.document().cloned(),
         None => openapi_v3(registry, group, version),
     };
     match path.strip_prefix("/openapi/")? {
+        "v2" if protobuf => {
+            Some(merged.v2_protobuf.get_or_init(|| openapi_v2_protobuf(registry, &remotes.foreign())).clone())
+        }
         "v2" => Some(merged.v2.get_or_init(|| openapi_v2(registry, &remotes.foreign())).clone()),
         "v3" => Some(merged.index.get_or_init(|| openapi_v3_index(registry, &remotes.foreign())).clone()),
         rest => {

@@ -1,59 +1,153 @@
-//! OpenAPI v2 (Swagger 2.0) from v3: the same paths and definitions in the older words.
+//! OpenAPI v2 (Swagger 2.0) from v3: the same paths and definitions in the older words, in pieces that are kept.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::document::{Document, Part};
+use super::gvk;
+use crate::resource::{Descriptor, SchemaSource};
 use crate::schema::build::REFERENCE;
+use crate::schema::structural::publish;
+
+mod protobuf;
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
-/// Joins v3 documents into one of v2. Of a definition that several have, the first counts.
-pub(super) fn convert(documents: impl Iterator<Item = Value>, info: &Value) -> Value {
-    let (mut paths, mut definitions) = (Map::new(), Map::new());
-    for mut document in documents {
-        for (path, mut item) in take(&mut document, "/paths") {
-            path_item(&mut item);
-            paths.insert(path, item);
-        }
-        for (name, mut schema) in take(&mut document, "/components/schemas") {
-            definition(&name, &mut schema);
-            definitions.entry(name).or_insert(schema);
-        }
-    }
-    json!({
-        "swagger": "2.0", "info": info, "paths": paths, "definitions": definitions,
-        "securityDefinitions": {"BearerToken": {
-            "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
-        }},
-        "security": [{"BearerToken": []}],
-    })
+/// How a document is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    Json,
+    Protobuf,
 }
 
-/// Puts a definition that version 2 words in its own way in the place of the converted one.
-pub(super) fn define(document: &mut Value, name: &str, mut definition: Value, gvk: Value) {
-    if let Value::Object(map) = &mut definition {
-        map.insert("x-kubernetes-group-version-kind".into(), json!([gvk]));
-    }
-    if let Some(Value::Object(all)) = document.get_mut("definitions") {
-        all.insert(name.to_owned(), definition);
-    }
+/// What some kinds add to a document: members of `paths` and of `definitions`, as they are written.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    paths: Arc<Part>,
+    definitions: Arc<Part>,
+    /// What it defines.
+    names: Arc<BTreeSet<String>>,
 }
 
-/// Has every reference lead somewhere, whatever the documents of other servers say: one that leads nowhere becomes any object.
-pub(super) fn resolve(document: &mut Value) {
-    let known: BTreeSet<String> =
-        document.get("definitions").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned().collect();
-    for part in ["paths", "definitions"] {
-        if let Some(part) = document.get_mut(part) {
-            resolve_in(part, &known);
+impl Piece {
+    /// Of the documents of all built-in group versions. Of a definition that several have, the first counts.
+    pub(super) fn builtin(form: Form, documents: impl Iterator<Item = Value>) -> Self {
+        let (mut paths, mut definitions) = (Map::new(), Map::new());
+        for mut document in documents {
+            paths.extend(convert_paths(&mut document));
+            for (name, mut schema) in take(&mut document, "/components/schemas") {
+                definition(&name, &mut schema);
+                definitions.entry(name).or_insert(schema);
+            }
         }
+        Self::new(form, &paths, &definitions)
+    }
+
+    /// Of documents of other servers, beside these pieces. Whatever they say, every reference leads somewhere: one that leads
+    /// nowhere becomes any object.
+    pub(super) fn foreign(form: Form, documents: impl Iterator<Item = Value>, beside: &[Self]) -> Self {
+        let mut known: BTreeSet<String> = beside.iter().flat_map(|piece| piece.names.iter().cloned()).collect();
+        let (mut paths, mut definitions) = (Map::new(), Map::new());
+        for mut document in documents {
+            paths.extend(convert_paths(&mut document));
+            for (name, mut schema) in take(&mut document, "/components/schemas") {
+                if known.insert(name.clone()) {
+                    definition(&name, &mut schema);
+                    definitions.insert(name, schema);
+                }
+            }
+        }
+        paths.values_mut().chain(definitions.values_mut()).for_each(|value| resolve(value, &known));
+        Self::new(form, &paths, &definitions)
+    }
+
+    /// Of the document of a group version of custom kinds: they define themselves and their lists; what else they refer to,
+    /// built-in kinds have defined.
+    pub(super) fn custom(form: Form, mut document: Value, kinds: &[&Descriptor]) -> Self {
+        let paths = convert_paths(&mut document);
+        let mut all = take(&mut document, "/components/schemas");
+        let mut definitions = Map::new();
+        for kind in kinds {
+            for name in [kind.definition.to_string(), format!("{}List", kind.definition)] {
+                let Some(mut schema) = all.remove(&name) else { continue };
+                definition(&name, &mut schema);
+                definitions.insert(name, schema);
+            }
+            if let SchemaSource::Custom(schema) = &kind.schema {
+                let mut own = schema.published(publish::Version::V2);
+                if let Value::Object(map) = &mut own {
+                    let gvk = gvk(&kind.group, &kind.version, &kind.kind);
+                    map.insert("x-kubernetes-group-version-kind".into(), json!([gvk]));
+                }
+                definitions.insert(kind.definition.to_string(), own);
+            }
+        }
+        Self::new(form, &paths, &definitions)
+    }
+
+    fn new(form: Form, paths: &Map<String, Value>, definitions: &Map<String, Value>) -> Self {
+        let names = Arc::new(definitions.keys().cloned().collect());
+        let (paths, definitions) = match form {
+            Form::Json => (part(members(paths)), part(members(definitions))),
+            Form::Protobuf => (part(protobuf::paths(paths)), part(protobuf::definitions(definitions))),
+        };
+        Self { paths, definitions, names }
     }
 }
 
-fn resolve_in(value: &mut Value, known: &BTreeSet<String>) {
+fn members(map: &Map<String, Value>) -> String {
+    let members: Vec<String> = map.iter().map(|(name, value)| format!("{}:{value}", json!(name))).collect();
+    members.join(",")
+}
+
+fn part(bytes: impl AsRef<[u8]>) -> Arc<Part> {
+    Arc::new(Part::new(bytes.as_ref()))
+}
+
+/// A document of these pieces.
+pub(super) fn whole(form: Form, info: &Value, pieces: &[Piece]) -> Document {
+    let parts = match form {
+        Form::Json => json_parts(info, pieces),
+        Form::Protobuf => {
+            let all = pieces.iter().flat_map(|piece| [&piece.paths, &piece.definitions]).cloned();
+            std::iter::once(part(protobuf::head(info))).chain(all).collect()
+        }
+    };
+    Document::of(parts.iter().map(AsRef::as_ref))
+}
+
+fn json_parts(info: &Value, pieces: &[Piece]) -> Vec<Arc<Part>> {
+    let token = json!({"BearerToken": {
+        "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
+    }});
+    let mut parts = vec![part(format!(r#"{{"swagger":"2.0","info":{info},"paths":{{"#))];
+    parts.extend(joined(pieces.iter().map(|piece| &piece.paths)));
+    parts.push(part(r#"},"definitions":{"#));
+    parts.extend(joined(pieces.iter().map(|piece| &piece.definitions)));
+    parts.push(part(format!(r#"}},"securityDefinitions":{token},"security":[{{"BearerToken":[]}}]}}"#)));
+    parts
+}
+
+/// With commas between those that say something.
+fn joined<'a>(parts: impl Iterator<Item = &'a Arc<Part>>) -> Vec<Arc<Part>> {
+    let comma = part(",");
+    let all = parts.filter(|part| !part.is_empty()).flat_map(|part| [Arc::clone(&comma), Arc::clone(part)]);
+    all.skip(1).collect()
+}
+
+/// The paths of a document of version 3 in the words of version 2.
+fn convert_paths(document: &mut Value) -> Map<String, Value> {
+    let mut paths = take(document, "/paths");
+    paths.values_mut().for_each(path_item);
+    paths
+}
+
+/// A reference in a document of another server, which may be of either version, becomes one of this document.
+fn resolve(value: &mut Value, known: &BTreeSet<String>) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| resolve_in(item, known)),
+        Value::Array(items) => items.iter_mut().for_each(|item| resolve(item, known)),
         Value::Object(map) => {
             if let Some(Value::String(reference)) = map.get("$ref") {
                 let name = reference.strip_prefix(REFERENCE).or_else(|| reference.strip_prefix("#/definitions/"));
@@ -62,7 +156,7 @@ fn resolve_in(value: &mut Value, known: &BTreeSet<String>) {
                     None => *map = Map::from_iter([("type".to_owned(), "object".into())]),
                 }
             }
-            map.values_mut().for_each(|value| resolve_in(value, known));
+            map.values_mut().for_each(|value| resolve(value, known));
         }
         _ => {}
     }

@@ -31,12 +31,10 @@ impl Version {
 /// The definition of a kind: its schema (absent: anything) with `apiVersion`, `kind` and `metadata`. The caller adds
 /// `x-kubernetes-group-version-kind`.
 pub fn definition(schema: Option<&Value>, version: Version) -> Value {
-    let mut shown = schema.cloned().unwrap_or_else(|| json!({"type": "object"}));
-    let keeps = shown.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
-    if version == Version::V2 && keeps {
-        // Readers of version 2 cannot cope with an object that is described in part.
-        shown = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    }
+    let keeps = |schema: &&Value| schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
+    // Readers of version 2 take an object that is described in part for one that has nothing else.
+    let described = schema.filter(|schema| version == Version::V3 || !keeps(schema));
+    let Some(mut shown) = described.cloned() else { return json!({"type": "object"}) };
     clean(&mut shown, version, 0);
     describe_meta(&mut shown, version);
     if let Value::Object(map) = &mut shown {
@@ -62,8 +60,9 @@ fn describe_meta(schema: &mut Value, version: Version) {
     properties.insert("metadata".into(), metadata);
 }
 
-const API_VERSION: &str = "The group and version of this object's schema; servers may refuse unrecognized values.";
-const KIND: &str = "The kind of resource that this object represents, in CamelCase. Cannot be updated.";
+const API_VERSION: &str =
+    "APIVersion defines the group and version of this object's schema; servers may refuse others.";
+const KIND: &str = "Kind is the kind of resource that this object represents, in CamelCase. Cannot be updated.";
 
 fn clean(schema: &mut Value, version: Version, depth: usize) {
     if depth > MAX_DEPTH {

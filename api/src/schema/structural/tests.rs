@@ -326,6 +326,8 @@ fn version_2_leaves_out_what_its_readers_cannot_say() {
     assert_eq!(spec["properties"]["b"], json!({"type": "string"}));
     assert_eq!(spec["properties"]["c"], json!({"x-kubernetes-preserve-unknown-fields": true}));
     assert!(spec.get("anyOf").is_none());
+    let free = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {}}});
+    assert_eq!(publish::definition(Some(&free), publish::Version::V2), json!({"type": "object"}));
     let v3 = publish::definition(Some(&schema), publish::Version::V3);
     assert_eq!(v3["properties"]["spec"], schema["properties"]["spec"]);
     assert_eq!(
