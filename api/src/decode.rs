@@ -92,6 +92,12 @@ pub fn tree(body: &[u8], format: Format) -> Result<Decoded, ApiError> {
     .map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
+/// The keys that a YAML text has twice in one map, with their lines, in Go's words; the first few. For a text that [`tree()`]
+/// has read.
+pub fn repeated_keys(body: &[u8]) -> Vec<String> {
+    std::str::from_utf8(body).map(tree::repeated_keys).unwrap_or_default()
+}
+
 /// All documents of a YAML (or JSON) text that are not empty, for manifests. Errors: 400 with line and column in the text.
 pub fn documents(text: &str) -> Result<Vec<Decoded>, ApiError> {
     if !nesting::is_sane(text) {

@@ -168,3 +168,15 @@ proptest! {
         prop_assert_eq!(ours, serde_json::from_str::<Value>(&text).ok());
     }
 }
+
+#[test]
+fn repeated_keys_are_told_with_their_lines() {
+    let text = b"a: 1\nb:\n  x: 1\n  y: 2\n  x: 3\nc: [{k: 1, k: 2}]\na: 4\n";
+    let told = [
+        "line 5: key \"x\" already set in map",
+        "line 6: key \"k\" already set in map",
+        "line 7: key \"a\" already set in map",
+    ];
+    assert_eq!(repeated_keys(text), told);
+    assert!(repeated_keys(b"a: 1\nb: 2\n").is_empty());
+}

@@ -14,6 +14,9 @@ use super::{Complaints, Decoded};
 const EXPANSION: usize = 2;
 const ALIASES: usize = 1 << 20;
 
+/// Repeated keys that are told with their lines: each is looked for anew.
+const REPEATED_TOLD: usize = 10;
+
 /// Why a text is not a tree.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TreeError {
@@ -37,6 +40,18 @@ pub(super) fn yaml(text: &str) -> Result<Decoded, TreeError> {
     Ok(Decoded { object, warnings: place.duplicates.list })
 }
 
+/// The first keys of a YAML text that a map has already, as Go's parser tells them: `line 3: key "a" already set in map`. The
+/// text has been read before.
+pub(super) fn repeated_keys(text: &str) -> Vec<String> {
+    let at = |nth: usize| {
+        let mut place = Place { refused: Some(nth), ..Place::in_yaml(text) };
+        let error = Seed(&mut place).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
+        let key = place.repeated?;
+        Some(format!("line {}: key {key:?} already set in map", error.location()?.line()))
+    };
+    (0..REPEATED_TOLD).map_while(at).collect()
+}
+
 pub(super) fn documents(text: &str) -> Result<Vec<Decoded>, TreeError> {
     let mut all = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
@@ -58,11 +73,30 @@ struct Place {
     yaml: bool,
     /// Values and bytes of text that may still come; no bound in JSON, where each is in the text.
     left: Option<usize>,
+    /// Which repeated key (the first is 0) ends the reading, so that the parser tells its line.
+    refused: Option<usize>,
+    /// The key that ended it.
+    repeated: Option<String>,
 }
 
 impl Place {
     fn in_yaml(text: &str) -> Self {
         Self { yaml: true, left: Some(text.len().saturating_mul(EXPANSION).saturating_add(ALIASES)), ..Self::default() }
+    }
+
+    /// Errors at the repeated key that is looked for.
+    fn check_repeated<E: serde::de::Error>(&mut self, key: &str) -> Result<(), E> {
+        match self.refused {
+            None => Ok(()),
+            Some(0) => {
+                self.repeated = Some(key.to_owned());
+                Err(E::custom("a repeated key"))
+            }
+            Some(more) => {
+                self.refused = Some(more - 1);
+                Ok(())
+            }
+        }
     }
 
     /// Counts a value with this many bytes of text.
@@ -156,7 +190,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let length = self.0.path.len();
         let mut map = Map::new();
         let mut merged = Vec::new();
-        while let Some(Key(key)) = access.next_key()? {
+        while let Some(key) = access.next_key_seed(Key { place: self.0, map: &map })? {
             self.0.count(key.len())?;
             if length > 0 {
                 self.0.path.push('.');
@@ -192,45 +226,52 @@ fn merge(map: &mut Map<String, Value>, value: Value) -> Result<(), &'static str>
     }
 }
 
-/// A key; YAML's scalars are read as text.
-struct Key(String);
+/// A key of a map; YAML's scalars are read as text.
+struct Key<'p> {
+    place: &'p mut Place,
+    /// What the map has so far.
+    map: &'p Map<String, Value>,
+}
 
-impl<'de> serde::Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(KeyVisitor)
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct KeyVisitor;
-
-impl Visitor<'_> for KeyVisitor {
-    type Value = Key;
+impl Visitor<'_> for Key<'_> {
+    type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string as a key")
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Key, E> {
-        Ok(Key(value.to_owned()))
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<String, E> {
+        self.visit_string(value.to_owned())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Key, E> {
-        Ok(Key(value))
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<String, E> {
+        if self.map.contains_key(&value) {
+            self.place.check_repeated(&value)?;
+        }
+        Ok(value)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<String, E> {
+        self.visit_string(value.to_string())
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<String, E> {
+        self.visit_string(value.to_string())
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<String, E> {
+        self.visit_string(value.to_string())
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<String, E> {
+        self.visit_string(value.to_string())
     }
 }

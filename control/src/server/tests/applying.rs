@@ -174,6 +174,10 @@ async fn what_an_apply_may_not_say_is_refused() {
         refused["message"],
         "failed to create typed patch object (default/x; v1, Kind=ConfigMap): .nonsense: field not declared in schema"
     );
+    let twice = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata:\n  a: b\n  a: c\n";
+    let refused = apply(&api, &path, "fieldManager=me&fieldValidation=Strict", twice).await.expect(400);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.ends_with("yaml: unmarshal errors:\n  line 6: key \"a\" already set in map"), "{message}");
     let cbor = Request::patch(format!("{path}?fieldManager=me")).header(CONTENT_TYPE, "application/apply-patch+cbor");
     assert_eq!(api.send(cbor, "x").await.code, 415);
     let made = apply(&api, &path, "fieldManager=me", object.to_string()).await.expect(201);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wherry_api::decode::{self, Decoded, FieldValidation, Format};
 use wherry_api::object;
 use wherry_api::patch::apply::{self as pure, Writer};
-use wherry_api::resource::{Descriptor, SchemaSource};
+use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 use wherry_api::strategy::Part;
 
@@ -106,7 +106,7 @@ fn configuration(call: &mut Call, view: &View, body: &[u8], validation: FieldVal
     if !decoded.object.is_object() {
         return Err(ApiError::bad_request("the body of an apply must be an object").into());
     }
-    let mut config = if view.is_object() { typed(call, decoded, validation)? } else { decoded.object };
+    let mut config = if view.is_object() { typed(call, body, decoded, validation)? } else { decoded.object };
     metadata::settle_namespace(&call.resource, &mut config, &call.info)?;
     if object::name(&config).is_empty() {
         object::set_meta(&mut config, "name", call.info.name.as_str());
@@ -115,23 +115,19 @@ fn configuration(call: &mut Call, view: &View, body: &[u8], validation: FieldVal
     Ok(config)
 }
 
-fn typed(call: &mut Call, decoded: Decoded, validation: FieldValidation) -> Result<Value, ServerError> {
+fn typed(call: &mut Call, body: &[u8], decoded: Decoded, validation: FieldValidation) -> Result<Value, ServerError> {
     let resource = call.resource.clone();
     check_type(&resource, &decoded.object)?;
     let name = object::name(&decoded.object).to_owned();
     // An unknown field cannot be owned: it is refused however lenient the validation is.
     let checked = decode::object(&resource, decoded, FieldValidation::Warn)?;
     let complaints = checked.warnings;
-    if validation == FieldValidation::Strict && !complaints.is_empty() {
-        let text = format!("strict decoding error: {}", complaints.join(", "));
-        return Err(ApiError::bad_request(text).into());
-    }
     let unknown: Vec<String> = complaints
         .iter()
         .filter_map(|text| text.strip_prefix("unknown field \"")?.strip_suffix('"'))
         .map(|path| format!(".{path}: field not declared in schema"))
         .collect();
-    if !unknown.is_empty() && matches!(resource.schema, SchemaSource::BuiltIn(_)) {
+    if !unknown.is_empty() {
         let list = match unknown.as_slice() {
             [one] => one.clone(),
             all => format!("errors:\n  {}", all.join("\n  ")),
@@ -144,6 +140,14 @@ fn typed(call: &mut Call, decoded: Decoded, validation: FieldValidation) -> Resu
             resource.kind,
         ))
         .into());
+    }
+    if validation == FieldValidation::Strict && !complaints.is_empty() {
+        let lines = decode::repeated_keys(body);
+        let text = format!(
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {}",
+            lines.join("\n  ")
+        );
+        return Err(ApiError::bad_request(text).into());
     }
     if validation == FieldValidation::Warn {
         call.warnings.extend(complaints);
