@@ -16,6 +16,7 @@ use std::sync::Arc;
 use ::cel::IdedExpr;
 use ::cel::common::ast::{EntryExpr, Expr, LiteralValue};
 
+pub mod admission;
 pub mod authorizer;
 pub mod check;
 pub mod duration;

@@ -1,9 +1,8 @@
 //! Match conditions, which webhooks and policies share, and a policy's `MatchResources`.
-//!
-//! That a condition's expression compiles is judged where expressions are known, not here.
 
 use serde_json::{Value, json};
 
+use super::expressions::Scope;
 use super::rules;
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template::validate_selector;
@@ -15,7 +14,7 @@ pub(super) const MATCH_POLICIES: &[&str] = &["Equivalent", "Exact"];
 const MAX_CONDITIONS: usize = 64;
 
 /// Judges `matchConditions`.
-pub(super) fn validate_conditions(parent: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn validate_conditions(parent: &Value, scope: &Scope, path: &Path, errors: &mut ErrorList) {
     let (all, path) = (list(parent, "/matchConditions"), path.child("matchConditions"));
     if all.len() > MAX_CONDITIONS {
         errors.too_many(&path, all.len(), MAX_CONDITIONS);
@@ -25,6 +24,7 @@ pub(super) fn validate_conditions(parent: &Value, path: &Path, errors: &mut Erro
         if text(condition, "/expression").trim().is_empty() {
             errors.required(&path.child("expression"), "");
         }
+        scope.condition(text(condition, "/expression"), &path.child("expression"), errors);
         let name = text(condition, "/name");
         if name.is_empty() {
             errors.required(&path.child("name"), "");
@@ -79,7 +79,7 @@ mod tests {
         let parent =
             json!({"matchConditions": [{"name": "a", "expression": "true"}, {"name": "a", "expression": " "}, {}]});
         assert_eq!(
-            complaints(|errors| validate_conditions(&parent, &Path::new("w"), errors)),
+            complaints(|errors| validate_conditions(&parent, &Scope::webhook(), &Path::new("w"), errors)),
             [
                 "w.matchConditions[1].expression: Required value",
                 "w.matchConditions[1].name: Duplicate value: \"a\"",

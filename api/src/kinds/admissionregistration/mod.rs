@@ -1,5 +1,6 @@
 //! `admissionregistration.k8s.io/v1`: who else judges and changes what is written.
 
+mod expressions;
 mod matching;
 pub mod mutatingadmissionpolicy;
 pub mod mutatingadmissionpolicybinding;

@@ -3,6 +3,7 @@
 use k8s_openapi::api::admissionregistration::v1::MutatingAdmissionPolicy;
 use serde_json::{Value, json};
 
+use super::expressions::{Scope, Wanted};
 use super::policy;
 use crate::field::{ErrorList, Path};
 use crate::kinds::check::required_one_of;
@@ -40,13 +41,13 @@ impl Strategy for MutatingAdmissionPolicyStrategy {
             errors.required(&path.child("mutations"), "mutations must contain at least one item");
         }
         for (index, mutation) in mutations.iter().enumerate() {
-            validate_mutation(mutation, &path.child("mutations").index(index), errors);
+            validate_mutation(mutation, &Scope::policy(spec), &path.child("mutations").index(index), errors);
         }
     }
 }
 
 /// A mutation has the one field that its type names.
-fn validate_mutation(mutation: &Value, path: &Path, errors: &mut ErrorList) {
+fn validate_mutation(mutation: &Value, scope: &Scope, path: &Path, errors: &mut ErrorList) {
     required_one_of(mutation, "patchType", path, PATCH_TYPES, errors);
     let wanted = match text(mutation, "/patchType") {
         "ApplyConfiguration" => "applyConfiguration",
@@ -59,7 +60,9 @@ fn validate_mutation(mutation: &Value, path: &Path, errors: &mut ErrorList) {
             Some(patch) if field == wanted && text(patch, "/expression").trim().is_empty() => {
                 errors.required(&path.child("expression"), "expression is not specified");
             }
-            Some(_) if field == wanted => {}
+            Some(patch) if field == wanted => {
+                scope.expression(text(patch, "/expression"), Wanted::Anything, &path.child("expression"), errors);
+            }
             Some(_) => errors
                 .forbidden(&path, &format!("must not be specified when patchType is {}", text(mutation, "/patchType"))),
             None if field == wanted => {
@@ -86,7 +89,7 @@ mod tests {
             (json!({"patchType": "Magic"}), 1),
             (json!({}), 1),
         ] {
-            let all = complaints(|errors| validate_mutation(&mutation, &Path::new("m"), errors));
+            let all = complaints(|errors| validate_mutation(&mutation, &Scope::webhook(), &Path::new("m"), errors));
             assert_eq!(all.len(), count, "{mutation}: {all:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::expressions::{self, Scope};
 use super::matching;
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template::validate_selector;
@@ -61,7 +62,8 @@ pub(super) fn validate(policy: &Value, errors: &mut ErrorList) {
             }
         }
     }
-    matching::validate_conditions(spec, &path, errors);
+    matching::validate_conditions(spec, &Scope::policy(spec), &path, errors);
+    expressions::variables(spec, &path, errors);
     for (index, variable) in list(spec, "/variables").iter().enumerate() {
         let path = path.child("variables").index(index);
         let name = text(variable, "/name");

@@ -3,6 +3,7 @@
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use serde_json::{Value, json};
 
+use super::expressions::{Scope, Wanted};
 use super::policy;
 use crate::field::{ErrorList, Path};
 use crate::kinds::check::{self, one_of};
@@ -40,10 +41,11 @@ impl Strategy for ValidatingAdmissionPolicyStrategy {
             errors.required(&spec.child("validations"), why);
             errors.required(&spec.child("auditAnnotations"), why);
         }
+        let scope = Scope::policy(object.get("spec").unwrap_or(&Value::Null));
         for (index, validation) in validations.iter().enumerate() {
-            validate_validation(validation, &spec.child("validations").index(index), errors);
+            validate_validation(validation, &scope, &spec.child("validations").index(index), errors);
         }
-        validate_annotations(object, annotations, &spec.child("auditAnnotations"), errors);
+        validate_annotations(object, &scope, &spec.child("auditAnnotations"), errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
@@ -67,13 +69,16 @@ impl Strategy for ValidatingAdmissionPolicyStrategy {
     }
 }
 
-fn validate_validation(validation: &Value, path: &Path, errors: &mut ErrorList) {
+fn validate_validation(validation: &Value, scope: &Scope, path: &Path, errors: &mut ErrorList) {
     let blank = |field: &str| {
         let value = text(validation, &format!("/{field}"));
         !value.is_empty() && value.trim().is_empty()
     };
     if text(validation, "/expression").trim().is_empty() {
         errors.required(&path.child("expression"), "expression is not specified");
+    }
+    for (field, wanted) in [("expression", Wanted::Bool), ("messageExpression", Wanted::Text)] {
+        scope.expression(text(validation, &format!("/{field}")), wanted, &path.child(field), errors);
     }
     if blank("messageExpression") {
         let value = validation.get("messageExpression").unwrap_or(&Value::Null);
@@ -88,7 +93,8 @@ fn validate_validation(validation: &Value, path: &Path, errors: &mut ErrorList) 
     one_of(validation, "reason", path, REASONS, errors);
 }
 
-fn validate_annotations(policy: &Value, annotations: &[Value], path: &Path, errors: &mut ErrorList) {
+fn validate_annotations(policy: &Value, scope: &Scope, path: &Path, errors: &mut ErrorList) {
+    let annotations = list(policy, "/spec/auditAnnotations");
     if annotations.len() > MAX_ANNOTATIONS {
         let why = format!("must not have more than {MAX_ANNOTATIONS} auditAnnotations");
         errors.invalid(path, &json!(annotations), &why);
@@ -104,6 +110,8 @@ fn validate_annotations(policy: &Value, annotations: &[Value], path: &Path, erro
         } else if expression.len() > MAX_ANNOTATION_EXPRESSION {
             let why = format!("must not exceed {MAX_ANNOTATION_EXPRESSION} bytes in length");
             errors.required(&path.child("valueExpression"), &why);
+        } else {
+            scope.expression(expression, Wanted::TextOrNull, &path.child("valueExpression"), errors);
         }
         if annotations.iter().take(index).any(|earlier| text(earlier, "/key") == key) {
             errors.duplicate(&path.child("key"), &json!(key));

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use super::expressions::Scope;
 use super::{matching, rules};
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template::validate_selector;
@@ -107,7 +108,7 @@ fn validate_one(webhook: &Value, lenient: Lenient, path: &Path, errors: &mut Err
         }
     }
     client(webhook.get("clientConfig").unwrap_or(&Value::Null), &path.child("clientConfig"), errors);
-    matching::validate_conditions(webhook, path, errors);
+    matching::validate_conditions(webhook, &Scope::webhook(), path, errors);
     review_versions(webhook, lenient, &path.child("admissionReviewVersions"), errors);
 }
 

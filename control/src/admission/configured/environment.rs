@@ -7,7 +7,7 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use wherry_api::cel::authorizer::{self, Check, Question};
-use wherry_api::cel::{Budget, CompileError, Decl, EvalError, MATCH_CONDITIONS, Program, Type, Val};
+use wherry_api::cel::{Budget, CompileError, EvalError, MATCH_CONDITIONS, Program, Type, Val, admission};
 
 use super::super::Request;
 use super::{Context, Objects, list, matching, text};
@@ -15,9 +15,6 @@ use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
 
 /// Programs that are kept; when there are more, all are compiled anew as they are used.
 const MOST: usize = 1024;
-/// The variables of every expression; an expression that names another does not compile.
-const VARIABLES: [&str; 7] =
-    ["object", "oldObject", "request", "params", "namespaceObject", "authorizer", "authorizer.requestResource"];
 
 /// Compiled programs by their text and variables. Bound: [`MOST`].
 #[derive(Debug, Default)]
@@ -30,10 +27,7 @@ impl Programs {
         if let Some(known) = self.0.lock().get(&key) {
             return known.clone();
         }
-        let own = variables.iter().map(|name| format!("variables.{name}"));
-        let names = VARIABLES.iter().map(|&name| name.to_owned()).chain(own);
-        let vars: Vec<(String, Decl)> = names.map(|name| (name, Type::Dyn.into())).collect();
-        let compiled = Program::compile(source, &vars);
+        let compiled = Program::compile(source, &admission::declarations(variables, true));
         let mut programs = self.0.lock();
         if programs.len() >= MOST {
             programs.clear();
