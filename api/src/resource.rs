@@ -159,7 +159,7 @@ pub enum SchemaSource {
 pub struct Selectable {
     /// As clients write it.
     pub path: Cow<'static, str>,
-    /// Where it is in the stored form, which is what the cache reads.
+    /// Where it is in the stored form, which is what the cache reads; after a `|`, where it is looked for if that is empty.
     pub stored: Cow<'static, str>,
     /// What it reads as where it is absent: the zero value of its type (`false`, `0`), else the empty string.
     pub absent: &'static str,
@@ -353,6 +353,13 @@ impl Descriptor {
             absent: "",
         };
         self.selectable = paths.iter().map(field).collect();
+        self
+    }
+
+    /// One more field, as clients write it, and its places in the stored form.
+    #[must_use]
+    pub fn selectable_at(mut self, path: &'static str, stored: &'static str) -> Self {
+        self.selectable.push(Selectable { path: path.into(), stored: stored.into(), absent: "" });
         self
     }
 

@@ -175,11 +175,45 @@ async fn a_namespace_gets_its_defaults_and_goes_with_all_its_content() {
     eventually("the account", || async { accounts.get_opt("default").await.expect("a get").is_some() }).await;
     cluster.create::<Deployment>("team", deployment("web", 5, "v1")).await;
     cluster.rolled_out("team", "web").await;
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/held"]},
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "v1"}]}});
+    cluster.create::<Pod>("team", held).await;
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     namespaces.delete("team", &DeleteParams::default()).await.expect("a delete");
+    eventually("only the pod that is held is left of the pods", || async {
+        let namespace = namespaces.get("team").await.expect("a namespace");
+        let conditions = namespace.status.and_then(|s| s.conditions).unwrap_or_default();
+        conditions.iter().any(|c| {
+            c.type_ == "NamespaceContentRemaining"
+                && c.message.as_deref().is_some_and(|m| m.contains("pods. has 1 resource instances"))
+        })
+    })
+    .await;
+    assert!(maps.get_opt("kube-root-ca.crt").await.expect("a get").is_some(), "what pods may need outlives them");
+    cluster.patch::<Pod>("team", "held", json!({"metadata": {"finalizers": null}})).await;
     eventually("the namespace is gone", || async { namespaces.get_opt("team").await.expect("a get").is_none() }).await;
     assert!(cluster.pods("team").await.is_empty());
     assert!(maps.list(&ListParams::default()).await.expect("maps").items.is_empty());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_a_user_writes_are_mirrored_into_slices() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.create::<Service>("default", json!({"metadata": {"name": "out"}, "spec": {"ports": [{"port": 80}]}})).await;
+    let written = |ip: &str| json!({"metadata": {"name": "out"}, "subsets": [{"ports": [{"port": 80}], "addresses": [{"ip": ip}]}]});
+    cluster.create::<Endpoints>("default", written("10.1.2.3")).await;
+    let slices = cluster.api::<EndpointSlice>("default");
+    let own = ListParams::default().labels("kubernetes.io/service-name=out");
+    let addresses = || async {
+        let slices = slices.list(&own).await.expect("slices").items;
+        slices.into_iter().flat_map(|s| s.endpoints.unwrap_or_default()).flat_map(|e| e.addresses).collect::<Vec<_>>()
+    };
+    eventually("the address is in a slice", || async { addresses().await == ["10.1.2.3"] }).await;
+    cluster.patch::<Endpoints>("default", "out", written("10.4.5.6")).await;
+    eventually("the slice follows", || async { addresses().await == ["10.4.5.6"] }).await;
+    cluster.api::<Endpoints>("default").delete("out", &DeleteParams::default()).await.expect("a delete");
+    eventually("the slice is gone", || async { slices.list(&own).await.expect("slices").items.is_empty() }).await;
     cluster.stop().await;
 }
 

@@ -13,7 +13,8 @@ use super::shard_name;
 #[derive(Debug, PartialEq, Eq)]
 struct Field {
     path: Box<str>,
-    segments: Box<[Box<str>]>,
+    /// The parts of the places where it is looked for; the first that is not empty counts.
+    places: Box<[Box<[Box<str>]>]>,
     /// What it reads as where it is absent.
     absent: &'static str,
 }
@@ -28,14 +29,10 @@ impl Fields {
         let paths: BTreeMap<&str, &'static str> = paths.into_iter().collect();
         let field = |(path, absent): (&str, &'static str)| Field {
             path: path.into(),
-            segments: path.split('.').map(Into::into).collect(),
+            places: path.split('|').map(|place| place.split('.').map(Into::into).collect()).collect(),
             absent,
         };
         Self(paths.into_iter().map(field).collect())
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 
     pub(super) fn position(&self, path: &str) -> Option<usize> {
@@ -51,9 +48,9 @@ impl Fields {
         self.0.iter().map(|field| field.absent)
     }
 
-    /// The parts of each path.
-    pub(super) fn segments(&self) -> impl Iterator<Item = &[Box<str>]> {
-        self.0.iter().map(|field| &*field.segments)
+    /// For each field, the parts of the places where it is looked for.
+    pub(super) fn places(&self) -> impl Iterator<Item = impl Iterator<Item = &[Box<str>]>> {
+        self.0.iter().map(|field| field.places.iter().map(AsRef::as_ref))
     }
 }
 

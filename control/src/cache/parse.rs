@@ -53,14 +53,15 @@ pub(super) struct Parser {
 impl Parser {
     /// An object that is not what the API server writes has the names of its key and nothing else.
     pub(super) fn meta(&mut self, key: &Key, bytes: &[u8], fields: &Arc<Fields>) -> Meta {
-        let mut values = vec![None; fields.len()];
-        let paths: Vec<Path<'_>> = fields.segments().enumerate().collect();
+        let paths: Vec<Path<'_>> = fields.places().flatten().enumerate().collect();
+        let mut values = vec![None; paths.len()];
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let walk = Root { paths: &paths, values: &mut values };
         let raw = walk.deserialize(&mut json).unwrap_or_else(|error| {
             tracing::warn!(?key, %error, "a stored object cannot be read");
             RawMeta::default()
         });
+        let mut values = values.into_iter();
         let mut from_key = key.as_str().rsplitn(3, '/');
         let (key_name, key_namespace) = (from_key.next().unwrap_or_default(), from_key.next().unwrap_or_default());
         let name = if raw.name.is_empty() { key_name.into() } else { raw.name.into() };
@@ -72,10 +73,14 @@ impl Parser {
             labels: self.labels.share(raw.labels.0.into()),
             owners: raw.owners.into_iter().map(|owner| owner.uid.into()).collect(),
             known: Arc::clone(fields),
-            fields: values
-                .into_iter()
+            fields: fields
+                .places()
                 .zip(fields.absent())
-                .map(|(value, absent)| self.strings.share(value.as_deref().unwrap_or(absent).into()))
+                .map(|(places, absent)| {
+                    let found = values.by_ref().take(places.count()).flatten();
+                    let found = found.filter(|value: &String| !value.is_empty()).reduce(|first, _| first);
+                    self.strings.share(found.as_deref().unwrap_or(absent).into())
+                })
                 .collect(),
             deleting: raw.deleting.is_some(),
         }

@@ -74,6 +74,7 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     (endpoints::Endpoints::NAME, |context| boxed(endpoints::Endpoints::new(context), context)),
     (api_service::Registration::NAME, |context| boxed(api_service::Registration::new(context), context)),
     (api_service::Availability::NAME, |context| boxed(api_service::Availability::new(context), context)),
+    (endpoints::Mirror::NAME, |context| boxed(endpoints::Mirror::new(context), context)),
     (definition::Definitions::NAME, |context| boxed(definition::Definitions::new(context), context)),
     (gc::NAME, gc::start),
     (resource_quota::ResourceQuotas::NAME, |context| boxed(resource_quota::ResourceQuotas::new(context), context)),

@@ -30,9 +30,9 @@ pub fn descriptor() -> Descriptor {
             "involvedObject.fieldPath",
             "reason",
             "reportingComponent",
-            "source",
             "type",
         ])
+        .selectable_at("source", "source.component|reportingComponent")
         .no_generation()
         .strategy(EventStrategy)
 }

@@ -1,11 +1,14 @@
-//! Keeps the Endpoints and EndpointSlices of every Service with a selector.
+//! Keeps the Endpoints and EndpointSlices of every Service with a selector, and mirrors Endpoints of those without.
 //!
 //! Changes of one Service's pods are gathered before they are written: a tenth of a second, a second where there are many,
 //! or a thousand pods that become ready would write as many lists of a thousand addresses.
 
 pub mod addresses;
 pub mod classic;
+mod mirror;
 pub mod slices;
+
+pub use mirror::Mirror;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +22,7 @@ use super::write;
 use crate::reconcile::driver::itself;
 use crate::reconcile::kinds::SERVICE_NAME;
 use crate::reconcile::{
-    Change, Context, Controller, Error, Key, Queue, Shared, Step, absent_is_fine, namespace_is_terminating,
+    Change, Context, Controller, Error, Key, Queue, Shared, Step, Store, absent_is_fine, namespace_is_terminating,
 };
 
 /// Changes are gathered for this long.
@@ -134,23 +137,8 @@ impl Endpoints {
         });
         let zone = |node: &str| self.shared.nodes.get(&Key::new("", node))?.labels().get(ZONE).cloned();
         let plan = slices::plan(service, backends, &present, zone);
-        let api: Api<EndpointSlice> = Api::namespaced(self.shared.client.clone(), &key.namespace);
-        let store = &self.shared.endpoint_slices;
-        let params = write::post();
-        let creates = plan.create.iter().map(|slice| api.create(&params, slice));
-        for created in unless_terminating(try_join_all(creates).await)?.into_iter().flatten() {
-            store.observe(created);
-        }
-        for slice in &plan.update {
-            let answer = api.replace(&slice.name_any(), &params, slice).await;
-            store.observe(answer.step("update an endpoint slice")?);
-        }
-        for slice in &plan.delete {
-            let answer = api.delete(&slice.name_any(), &write::delete_exactly(&**slice)).await;
-            absent_is_fine(answer).step("delete an endpoint slice")?;
-            store.forget_now(slice);
-        }
-        Ok(())
+        let api = Api::namespaced(self.shared.client.clone(), &key.namespace);
+        write_plan(&api, &self.shared.endpoint_slices, &plan).await
     }
 
     async fn write_classic(&self, key: &Key, service: &Service, backends: &[addresses::Backend]) -> Result<(), Error> {
@@ -166,6 +154,24 @@ impl Endpoints {
         }
         Ok(())
     }
+}
+
+async fn write_plan(api: &Api<EndpointSlice>, store: &Store<EndpointSlice>, plan: &slices::Plan) -> Result<(), Error> {
+    let params = write::post();
+    let creates = plan.create.iter().map(|slice| api.create(&params, slice));
+    for created in unless_terminating(try_join_all(creates).await)?.into_iter().flatten() {
+        store.observe(created);
+    }
+    for slice in &plan.update {
+        let answer = api.replace(&slice.name_any(), &params, slice).await;
+        store.observe(answer.step("update an endpoint slice")?);
+    }
+    for slice in &plan.delete {
+        let answer = api.delete(&slice.name_any(), &write::delete_exactly(&**slice)).await;
+        absent_is_fine(answer).step("delete an endpoint slice")?;
+        store.forget_now(slice);
+    }
+    Ok(())
 }
 
 /// A namespace that goes away needs no endpoints.

@@ -28,7 +28,7 @@ pub struct Plan {
 }
 
 /// What a slice has in common with others: its family and its ports.
-type Group = (&'static str, Vec<Port>);
+pub(super) type Group = (&'static str, Vec<Port>);
 
 /// Whether the slice is kept by this controller.
 pub fn is_own(slice: &EndpointSlice) -> bool {
@@ -79,11 +79,11 @@ fn families(service: &Service) -> Vec<&'static str> {
     vec![family_of(ip).unwrap_or("IPv4")]
 }
 
-fn family_of(ip: &str) -> Option<&'static str> {
+pub(super) fn family_of(ip: &str) -> Option<&'static str> {
     Some(if ip.parse::<IpAddr>().ok()?.is_ipv6() { "IPv6" } else { "IPv4" })
 }
 
-fn group_of(slice: &EndpointSlice) -> Group {
+pub(super) fn group_of(slice: &EndpointSlice) -> Group {
     let family = if slice.address_type == "IPv6" { "IPv6" } else { "IPv4" };
     let mut ports: Vec<Port> = slice.ports.iter().flatten().map(read_port).collect();
     ports.sort();
@@ -99,7 +99,7 @@ fn read_port(port: &EndpointPort) -> Port {
     }
 }
 
-fn write_port(port: &Port) -> EndpointPort {
+pub(super) fn write_port(port: &Port) -> EndpointPort {
     EndpointPort {
         name: Some(port.name.clone().unwrap_or_default()),
         port: Some(port.number),

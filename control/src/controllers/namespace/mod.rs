@@ -105,7 +105,8 @@ impl Namespaces {
     }
 }
 
-/// Deletes everything in the namespace and counts what is left.
+/// Deletes everything in the namespace and counts what is left. Pods go first: what protects or serves them, a policy or a
+/// Secret, is there until the last of them has ended.
 async fn empty(client: &Client, namespace: &str) -> Outcome {
     let mut outcome = Outcome::default();
     let Content { kinds, stale } = match content(client).await {
@@ -115,18 +116,28 @@ async fn empty(client: &Client, namespace: &str) -> Outcome {
             return outcome;
         }
     };
-    outcome.discovery_error = undiscovered(&stale);
-    let passes = kinds.into_iter().map(|(resource, collection)| async move {
-        let api = Api::namespaced_with(client.clone(), namespace, &resource);
-        empty_kind(&api, &resource, collection).await
-    });
-    for result in stream::iter(passes).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
-        match result {
-            Ok(left) => outcome.left.push(left),
-            Err(error) => outcome.delete_errors.push(message_of(&error)),
+    let (pods, rest): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|(kind, _)| is_pod(kind));
+    for kinds in [pods, rest] {
+        let passes = kinds.into_iter().map(|(resource, collection)| async move {
+            let api = Api::namespaced_with(client.clone(), namespace, &resource);
+            empty_kind(&api, &resource, collection).await
+        });
+        for result in stream::iter(passes).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
+            match result {
+                Ok(left) => outcome.left.push(left),
+                Err(error) => outcome.delete_errors.push(message_of(&error)),
+            }
+        }
+        if !outcome.is_empty() {
+            break;
         }
     }
+    outcome.discovery_error = undiscovered(&stale);
     outcome
+}
+
+fn is_pod(kind: &ApiResource) -> bool {
+    kind.group.is_empty() && kind.plural == "pods"
 }
 
 /// What namespaces hold.

@@ -20,6 +20,12 @@ async fn an_event_is_the_same_in_both_groups() {
     let selector = "regarding.name%3Dsome,reportingController%3Dexample.com/tester";
     let found = api.get(&format!("{NEW}?fieldSelector={selector}")).await.expect(200);
     assert_eq!((found["kind"].as_str(), found["items"][0]["note"].as_str()), (Some("EventList"), Some("It was tried")));
+    let by_source = api.get(&format!("{OLD}?fieldSelector=source%3Dexample.com/tester")).await.expect(200);
+    assert_eq!(
+        by_source["items"].as_array().map(Vec::len),
+        Some(1),
+        "whoever reports is the source where none is named"
+    );
     assert_eq!(api.get(&format!("{NEW}?fieldSelector=involvedObject.name%3Dsome")).await.code, 400);
 
     api.patch("merge-patch", &format!("{OLD}/e"), &json!({"message": "again"})).await.expect(200);
