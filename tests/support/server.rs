@@ -194,7 +194,12 @@ impl Wherry {
 
     /// A `kubectl` of this cluster's administrator, not started.
     pub fn kubectl_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        self.with_kubeconfig(Path::new("kubectl"), args)
+    }
+
+    /// A program that is given this cluster's kubeconfig, not started.
+    pub fn with_kubeconfig(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(args)
             .env("KUBECONFIG", self.kubeconfig())
@@ -222,12 +227,7 @@ impl Wherry {
 
     /// A client command of the built binary, not started.
     pub fn client_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(super::binary());
-        command
-            .args(args)
-            .env("KUBECONFIG", self.kubeconfig())
-            .env("HOME", self.home())
-            .current_dir(self.folder.path());
+        let mut command = self.with_kubeconfig(&super::binary(), args);
         command.env_remove("DOCKER_CONFIG").env_remove("WHERRY_LOG").env_remove("XDG_DATA_HOME");
         command
     }
