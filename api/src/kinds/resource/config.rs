@@ -1,9 +1,8 @@
 //! Parts that classes, claims and slices share: selectors, configuration for drivers, tolerations.
-//!
-//! That a selector's expression compiles is judged where expressions are known, not here.
 
 use serde_json::{Value, json};
 
+use crate::cel::{Program, Type};
 use crate::field::{ErrorList, Path};
 use crate::kinds::check::one_of;
 use crate::kinds::storage::names::driver;
@@ -29,8 +28,16 @@ pub(super) fn selectors(parent: &Value, path: &Path, errors: &mut ErrorList) {
             Some(_) if text(selector, "/cel/expression").len() > MAX_EXPRESSION => {
                 errors.too_long(&path.child("expression"), MAX_EXPRESSION);
             }
-            Some(_) => {}
+            Some(_) => expression(text(selector, "/cel/expression"), &path.child("expression"), errors),
         }
+    }
+}
+
+/// Of `device`, whose attributes are its driver's: their types show when it is looked at.
+fn expression(source: &str, path: &Path, errors: &mut ErrorList) {
+    let device = ("device".to_owned(), Type::Dyn.into());
+    if let Err(error) = Program::compile_to(source, &[device], &Type::Bool) {
+        errors.invalid(path, &json!(source), &error.to_string());
     }
 }
 
@@ -113,11 +120,15 @@ mod tests {
     use crate::kinds::check::complaints;
 
     #[test]
-    fn a_selector_is_an_expression_of_bounded_length() {
+    fn a_selector_is_an_expression_that_compiles() {
         let judge = |selector: Value| {
             complaints(|errors| selectors(&json!({"selectors": [selector]}), &Path::new("spec"), errors)).len()
         };
         assert_eq!(judge(json!({"cel": {"expression": "true"}})), 0);
+        assert_eq!(judge(json!({"cel": {"expression": "device.driver == 'gpu' && device.attributes['gpu'].big"}})), 0);
+        for expression in ["device.driver ==", "other == 1", "1 + 1"] {
+            assert_eq!(judge(json!({"cel": {"expression": expression}})), 1, "{expression}");
+        }
         assert_eq!(judge(json!({})), 1);
         assert_eq!(judge(json!({"cel": {"expression": "x".repeat(MAX_EXPRESSION + 1)}})), 1);
     }
