@@ -23,7 +23,7 @@ use super::impersonate::percent_decoded;
 use super::oidc::Anonymous;
 use super::pki::FrontProxy;
 use super::tokens::Tokens;
-use super::{AUTHENTICATED, UserInfo};
+use super::{AUTHENTICATED, UserInfo, signing};
 use crate::hex;
 use crate::outbound::{EXTRA, GROUP, UID, USER};
 
@@ -186,11 +186,11 @@ fn token(headers: &HeaderMap, path: &str) -> Option<String> {
     None
 }
 
-/// CN is the user, O are the groups.
+/// CN (the last, if there are several) is the user, O are the groups.
 fn certificate_user(der: &CertificateDer<'_>) -> Option<Peer> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let name = signing::common_name(subject)?;
     let mut groups: Vec<String> =
         subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
     groups.push(AUTHENTICATED.to_owned());

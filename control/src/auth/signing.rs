@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 
 /// Why a request cannot be read or signed.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +61,7 @@ impl Asked {
                 .collect(),
             ..Self::default()
         };
-        let name = info.subject.iter_common_name().last().and_then(|name| name.as_str().ok());
-        name.unwrap_or_default().clone_into(&mut asked.common_name);
+        asked.common_name = common_name(&info.subject).unwrap_or_default();
         for extension in request.requested_extensions().into_iter().flatten() {
             if let ParsedExtension::SubjectAlternativeName(names) = extension {
                 asked.count(&names.general_names);
@@ -78,6 +78,12 @@ impl Asked {
         self.emails = of(|name| matches!(name, GeneralName::RFC822Name(_)));
         self.uris = of(|name| matches!(name, GeneralName::URI(_)));
     }
+}
+
+/// Whom a subject names: the last of its common names, as in Go. What is approved and who is authenticated must be the same
+/// user, so both read it here.
+pub(super) fn common_name(subject: &X509Name<'_>) -> Option<String> {
+    subject.iter_common_name().last()?.as_str().ok().map(str::to_owned)
 }
 
 /// What the signer decides.
@@ -285,6 +291,17 @@ mod tests {
             from,
             until: from + jiff::SignedDuration::from_hours(1),
         }
+    }
+
+    #[test]
+    fn of_several_common_names_the_last_counts() {
+        let name = |text: &str| {
+            let part = sequence(&[object_id(&[0x55, 0x04, 0x03]), tagged(0x0c, &[text.as_bytes().to_vec()])]);
+            tagged(0x31, &[part])
+        };
+        let der = sequence(&[name("system:kube-controller-manager"), name("system:node:n1")]);
+        let (_, subject) = X509Name::from_der(&der).unwrap();
+        assert_eq!(common_name(&subject).as_deref(), Some("system:node:n1"));
     }
 
     #[test]
