@@ -75,7 +75,13 @@ impl ResourceQuota {
             Operation::Update => quota::measured(group, plural, request.subresource),
             Operation::Delete => false,
         };
-        if !counts || !request.resource.namespaced() || self.cache.all(&self.quotas, request.namespace).is_empty() {
+        // What ends by itself is not limited, as Kubernetes does not limit Events: a charge ends with the write that makes it.
+        let ends = request.resource.expires_after.is_some();
+        if !counts
+            || ends
+            || !request.resource.namespaced()
+            || self.cache.all(&self.quotas, request.namespace).is_empty()
+        {
             return Ok(Charge::default());
         }
         let turn = self.turn(request.namespace).lock_owned().await;

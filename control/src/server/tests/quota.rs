@@ -96,3 +96,14 @@ async fn a_service_that_opens_ports_later_is_charged_then() {
     api.patch("merge-patch", &one, &fewer).await.expect(200);
     assert_eq!(used(&api, "ports").await, json!({"services": "1", "services.nodeports": "1"}));
 }
+
+#[tokio::test]
+async fn events_are_not_charged_and_take_no_quota_with_them_when_they_end() {
+    let api = Api::new().await;
+    quota(&api, "events", json!({"hard": {"count/events": "1"}})).await;
+    let kind = api.server.registry().by_plural("", "v1", "events").cloned().unwrap();
+    for name in ["a", "b"] {
+        api.post("/api/v1/namespaces/default/events", &super::sample(&kind, name)).await.expect(201);
+    }
+    assert_eq!(used(&api, "events").await, json!({"count/events": "0"}));
+}
