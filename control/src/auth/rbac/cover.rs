@@ -4,6 +4,22 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use super::rule::{covers_url, has, list};
 
+/// Permissions that are compared one by one. More are refused unseen: the lists of a rule multiply, and a body of a few
+/// kilobytes can name billions.
+pub const MOST: usize = 16_384;
+
+/// Whether rules name more permissions than [`MOST`].
+pub fn too_many(rules: &[PolicyRule]) -> bool {
+    let length = |items: Option<&Vec<String>>| list(items).len();
+    let parts = rules.iter().map(|rule| {
+        let names = length(rule.resource_names.as_ref()).max(1);
+        let objects = length(rule.api_groups.as_ref()).saturating_mul(length(rule.resources.as_ref()));
+        let each = objects.saturating_mul(names).saturating_add(length(rule.non_resource_urls.as_ref()));
+        each.saturating_mul(rule.verbs.len())
+    });
+    parts.fold(0, usize::saturating_add) > MOST
+}
+
 /// The parts of `wanted` that `held` does not include, as Kubernetes lists them: one resource and its verbs each, sorted.
 pub fn missing(held: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
     let parts = wanted.iter().flat_map(broken_down);

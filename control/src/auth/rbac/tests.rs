@@ -161,6 +161,11 @@ async fn nobody_grants_what_they_do_not_have() {
         escalates(&rbac, &jane, "clusterroles", &aggregated, None).await,
         Err(Refusal::Forbidden("must have cluster-admin privileges to use an aggregationRule".to_owned()))
     );
+    let names: Vec<String> = (0..200).map(|n| format!("r{n}")).collect();
+    let huge = json!({"rules": [{"verbs": names, "apiGroups": names, "resources": names}]});
+    let huge = escalates(&rbac, &jane, "roles", &object("Role", "web", "r", huge), None).await;
+    let Err(Refusal::Forbidden(why)) = huge else { panic!("eight million permissions were compared") };
+    assert!(why.contains("too many to compare"), "{why}");
     let mut collected = more.clone();
     collected["metadata"]["finalizers"] = json!(["a/b"]);
     assert_eq!(escalates(&rbac, &jane, "roles", &collected, Some(&more)).await, Ok(()));
