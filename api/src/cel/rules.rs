@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::types::{Field, Fields, ListKind, ListType, MAX_REQUEST, Object};
 use super::{Budget, Decl, ESTIMATE_LIMIT, EvalError, PER_OBJECT, Program, SCHEMA_ESTIMATE_LIMIT, Type, Val};
 use crate::field::{ErrorKind, ErrorList, FieldError, Path};
-use crate::schema::structural::{Format, Kind, ListType as SchemaListType, Rule, Structural, old_item};
+use crate::schema::structural::{Format, Kind, ListType as SchemaListType, OldItems, Rule, Structural};
 
 /// Bytes of a message that an expression makes.
 const MAX_MESSAGE: usize = 5 * 1024;
@@ -381,12 +381,10 @@ impl Run<'_> {
             }
             Value::Array(list) => {
                 let Some(items) = &node.items else { return };
-                let olds = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                let schema = node.decl.as_ref().map(list_map).unwrap_or_default();
+                let olds = OldItems::of(&schema, old);
                 for (index, item) in list.iter().enumerate() {
-                    let old = node.decl.as_ref().and_then(|decl| match &decl.ty {
-                        Type::List(list) => correlated(&list.kind, olds, item),
-                        _ => None,
-                    });
+                    let old = olds.find(&schema, item);
                     self.node(items, item, old, unchanged || old == Some(item), &path.index(index));
                 }
             }
@@ -502,9 +500,9 @@ fn verdict(rule: &Rule, path: Path, value: &Value, object_like: bool, detail: &s
     FieldError { kind, path, message }
 }
 
-fn correlated<'v>(kind: &ListKind, olds: &'v [Value], item: &Value) -> Option<&'v Value> {
-    let ListKind::Map(keys) = kind else { return None };
-    let schema =
-        Structural { list_type: Some(SchemaListType::Map), list_map_keys: keys.clone(), ..Structural::default() };
-    old_item(&schema, olds, item)
+/// As much of a list's schema as says which of its items are the same.
+fn list_map(decl: &Decl) -> Structural {
+    let Type::List(list) = &decl.ty else { return Structural::default() };
+    let ListKind::Map(keys) = &list.kind else { return Structural::default() };
+    Structural { list_type: Some(SchemaListType::Map), list_map_keys: keys.clone(), ..Structural::default() }
 }

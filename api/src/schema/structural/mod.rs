@@ -32,7 +32,7 @@ mod prune;
 pub mod publish;
 pub mod validate;
 
-pub use correlate::old_item;
+pub use correlate::OldItems;
 pub use format::Format;
 pub use parse::parse;
 

@@ -421,3 +421,20 @@ proptest! {
         publish::definition(Some(&schema), publish::Version::V3);
     }
 }
+
+#[test]
+fn a_long_list_map_is_compared_with_the_old_one_item_by_item() {
+    let item = json!({"type": "object", "required": ["k"],
+        "properties": {"k": {"type": "integer"}, "v": {"type": "integer", "maximum": 1}}});
+    let schema = of(json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+        "items": item}));
+    // In the other order, and one value that was good before.
+    let list = |order: &mut dyn Iterator<Item = u32>, bad: u32| -> Value {
+        order.map(|k| json!({"k": k, "v": if k == 7 || k == bad { 2 } else { 1 }})).collect()
+    };
+    let (old, new) = (list(&mut (0..50_000), 7), list(&mut (0..50_000).rev(), 9));
+    let begin = std::time::Instant::now();
+    let found = judged_update(&schema, new, old);
+    assert_eq!(found, ["spec[49990].v: Invalid value: 2: spec[49990].v in body should be less than or equal to 1"]);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20), "the lists' product was walked");
+}

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::{Additional, Format, Kind, Limits, META_FIELDS, Structural, lists, old_item};
+use super::{Additional, Format, Kind, Limits, META_FIELDS, OldItems, Structural, lists};
 use crate::field::{ErrorKind, ErrorList, FieldError, Path};
 
 /// Nodes of schemas that one validation visits: a schema of many alternatives on a large object is refused, not endless.
@@ -147,12 +147,12 @@ impl Walk {
     fn items(&mut self, schema: &Structural, list: &[Value], old: Option<&Value>, path: &Path, found: &mut Found) {
         count(list.len(), schema.limits.min_items, schema.limits.max_items, "items", path, found);
         let Some(items) = schema.items() else { return };
-        let old = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let old = OldItems::of(schema, old);
         for (index, item) in list.iter().enumerate() {
             if self.steps > MAX_STEPS {
                 return;
             }
-            found.merge(self.node(items, item, old_item(schema, old, item), &path.index(index), false));
+            found.merge(self.node(items, item, old.find(schema, item), &path.index(index), false));
         }
     }
 
