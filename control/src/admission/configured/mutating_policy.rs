@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use serde_json::Value;
 use wherry_api::cel::{Budget, PER_OBJECT};
 use wherry_api::object;
-use wherry_api::patch::{self, PatchType};
+use wherry_api::patch::PatchType;
 use wherry_api::status::ApiError;
 
 use super::super::{Plugin, Request};
-use super::mutating_webhook::{finish, keep_identity};
+use super::mutating_webhook::{finish, keep_identity, shaped, why};
 use super::policy::{self, Due};
 use super::{Context, Objects, exempt, ignores_failure, list, text};
 
@@ -89,9 +89,7 @@ impl MutatingPolicies {
             (false, true) => PatchType::Merge,
             (false, false) => PatchType::Strategic,
         };
-        let mut made = patch::apply(kind, request.resource, current, &changes).map_err(|error| {
-            error.details.causes.first().map_or(error.message.clone(), |cause| cause.message.clone())
-        })?;
+        let mut made = shaped(request, kind, current, &changes).map_err(|error| why(&error).to_owned())?;
         keep_identity(&mut made, current);
         Ok(Some(made))
     }

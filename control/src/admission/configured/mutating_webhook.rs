@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use serde_json::Value;
+use wherry_api::decode::{self, Decoded, FieldValidation};
 use wherry_api::object;
 use wherry_api::patch::{self, PatchType};
 use wherry_api::status::ApiError;
@@ -80,7 +81,7 @@ impl MutatingWebhooks {
             ApiError::internal(format!("failed calling webhook {name:?}: received invalid webhook response: {error}"))
         };
         let Some(changes) = review::patch(&response).map_err(failed)? else { return Ok(Some(false)) };
-        let mut patched = patch::apply(PatchType::Json, request.resource, object, &changes).map_err(|error| {
+        let mut patched = shaped(request, PatchType::Json, object, &changes).map_err(|error| {
             ApiError::internal(format!("failed to apply the patch of webhook {name:?}: {}", why(&error)))
         })?;
         keep_identity(&mut patched, object);
@@ -91,7 +92,21 @@ impl MutatingWebhooks {
     }
 }
 
-fn why(error: &ApiError) -> &str {
+/// The object after a change. It still is one of its kind: what the kind does not know goes, what does not fit is an error,
+/// or an object would be stored that nobody can read.
+pub(super) fn shaped(
+    request: &Request<'_>,
+    kind: PatchType,
+    object: &Value,
+    changes: &Value,
+) -> Result<Value, ApiError> {
+    let made = patch::apply(kind, request.resource, object, changes)?;
+    let made = Decoded { object: made, warnings: Vec::new() };
+    Ok(decode::patched(request.resource, made, changes, FieldValidation::Ignore)?.object)
+}
+
+/// What went wrong with a patch.
+pub(super) fn why(error: &ApiError) -> &str {
     error.details.causes.first().map_or(&error.message, |cause| &cause.message)
 }
 

@@ -198,6 +198,29 @@ async fn a_webhook_sees_a_defaulted_object_and_its_changes_are_defaulted_and_val
 }
 
 #[tokio::test]
+async fn a_webhook_cannot_make_what_is_no_object_of_the_kind() {
+    let hook = Hook::start(|_, request| {
+        let value = if request["object"]["metadata"]["name"] == "bad" { json!(1) } else { json!("1") };
+        patched(
+            json!([{"op": "add", "path": "/data/x", "value": value}, {"op": "add", "path": "/strange", "value": 1}]),
+        )
+    })
+    .await;
+    let api = Api::new().await;
+    api.register("Mutating", "m", vec![hook.webhook("a", "x", json!({}))]).await;
+    let refused = api.post(MAPS, &config_map("bad")).await;
+    assert_eq!(refused.code, 500);
+    assert!(
+        refused.message().contains("failed to apply the patch of webhook \"a.example.com\""),
+        "{}",
+        refused.message()
+    );
+    api.get(&format!("{MAPS}/bad")).await.expect(404);
+    let made = api.post(MAPS, &config_map("good")).await.expect(201);
+    assert_eq!((&made["data"]["x"], made.get("strange")), (&json!("1"), None));
+}
+
+#[tokio::test]
 async fn a_failing_webhook_does_what_its_failure_policy_says() {
     let hook =
         Hook::start(
