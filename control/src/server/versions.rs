@@ -2,7 +2,7 @@
 //! the store.
 //!
 //! What must stay true: an object that is served as it is stored is never parsed here; of a list, all objects that need it
-//! are converted in one call, because that may be a request to a webhook.
+//! are converted in one call, because that may be requests to a webhook.
 
 use std::borrow::Cow;
 use std::sync::Arc;

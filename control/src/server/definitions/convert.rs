@@ -14,12 +14,16 @@ use wherry_api::status::ApiError;
 use wherry_api::version::{Convert, Converting};
 
 use crate::outbound::{ClientConfig, Outbound};
+use crate::server::body;
 use crate::server::metadata::new_uid;
 use crate::store::Revision;
 
 const REVIEW: &str = "apiextensions.k8s.io";
 /// What Kubernetes gives a conversion.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of objects that a webhook is asked about at once: what is gathered of its answer is bounded, and may be longer.
+const AT_ONCE: usize = body::LIMIT / 4;
 
 /// A definition's conversion webhook.
 #[derive(Debug)]
@@ -122,9 +126,13 @@ impl Converter {
         let Some(first) = strangers.first() else { return Ok(objects) };
         let what = format!("conversion webhook for {}, Kind={}", object::api_version(first), self.definition.kind);
         let refuse = |why: String| ApiError::new(500, "InternalError", format!("{what} {why}"));
-        let converted = webhook.ask(&strangers, to).await.map_err(|why| refuse(format!("failed: {why}")))?;
-        if converted.len() != strangers.len() {
-            return Err(refuse(format!("returned {} objects, expected {}", converted.len(), strangers.len())));
+        let mut converted = Vec::with_capacity(strangers.len());
+        for part in parts(&strangers) {
+            let answered = webhook.ask(part, to).await.map_err(|why| refuse(format!("failed: {why}")))?;
+            if answered.len() != part.len() {
+                return Err(refuse(format!("returned {} objects, expected {}", answered.len(), part.len())));
+            }
+            converted.extend(answered);
         }
         let mut converted = strangers.iter().zip(converted).enumerate().map(|(index, (before, after))| {
             checked(before, after, to)
@@ -137,6 +145,23 @@ impl Converter {
         }
         Ok(objects)
     }
+}
+
+/// Objects in the parts that a webhook is asked about at once.
+fn parts(objects: &[Value]) -> Vec<&[Value]> {
+    let (mut parts, mut rest) = (Vec::new(), objects);
+    while !rest.is_empty() {
+        let mut size = 0;
+        let fit = rest.iter().take_while(|object| {
+            size += object.to_string().len();
+            size <= AT_ONCE
+        });
+        // One that is larger goes alone.
+        let (part, after) = rest.split_at(fit.count().clamp(1, rest.len()));
+        parts.push(part);
+        rest = after;
+    }
+    parts
 }
 
 /// A converted object with the metadata that a webhook must not change.
@@ -205,6 +230,15 @@ impl Convert for Converter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_list_is_converted_in_parts_and_nothing_is_left_out() {
+        let object = |bytes: usize| json!({"spec": "x".repeat(bytes)});
+        let all = [object(AT_ONCE / 2), object(AT_ONCE / 3), object(AT_ONCE / 2), object(2 * AT_ONCE), object(1)];
+        let sizes: Vec<usize> = parts(&all).into_iter().map(<[Value]>::len).collect();
+        assert_eq!(sizes, [2, 1, 1, 1]);
+        assert!(parts(&[]).is_empty());
+    }
 
     #[test]
     fn a_webhook_changes_labels_and_annotations_and_no_other_metadata() {
