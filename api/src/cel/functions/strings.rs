@@ -1,5 +1,10 @@
 //! Functions of texts. Positions count characters.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use regex::Regex;
+
 use super::super::value::{Text, Val, number_text};
 use super::super::{EvalError, MAX_TEXT};
 use super::{Result, int, length, shown_duration, str};
@@ -40,8 +45,29 @@ pub fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
     })
 }
 
-fn regex(source: &Text<'_>) -> std::result::Result<regex::Regex, EvalError> {
-    pattern::compile(source).map_err(|error| EvalError::other(format!("error parsing regexp: {error}")))
+thread_local! {
+    /// The expressions that this thread has compiled last: a rule asks the same of each item of a list, and compiling costs a
+    /// thousand times what it is charged. Bound: [`KEPT`], each of [`pattern::MAX_SIZE`] at most.
+    static COMPILED: RefCell<VecDeque<(String, Regex)>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Expressions that a thread keeps.
+const KEPT: usize = 16;
+
+fn regex(source: &Text<'_>) -> std::result::Result<Regex, EvalError> {
+    let source: &str = source;
+    COMPILED.with_borrow_mut(|kept| {
+        if let Some((_, known)) = kept.iter().find(|(text, _)| text == source) {
+            return Ok(known.clone());
+        }
+        let compiled = pattern::compile(source);
+        let compiled = compiled.map_err(|error| EvalError::other(format!("error parsing regexp: {error}")))?;
+        if kept.len() >= KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((source.to_owned(), compiled.clone()));
+        Ok(compiled)
+    })
 }
 
 fn find_all<'a>(text: &str, source: &Text<'_>, limit: Option<i64>) -> Result<'a> {
