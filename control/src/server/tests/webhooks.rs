@@ -198,6 +198,29 @@ async fn a_webhook_sees_a_defaulted_object_and_its_changes_are_defaulted_and_val
 }
 
 #[tokio::test]
+async fn a_webhook_changes_what_is_written_through_a_path_of_its_own() {
+    let hook = Hook::start(|_, request| {
+        assert_eq!(request["subResource"], "ephemeralcontainers");
+        patched(json!([
+            {"op": "replace", "path": "/spec/ephemeralContainers/0/image", "value": "example.com/checked:1"},
+            {"op": "replace", "path": "/spec/containers/0/image", "value": "example.com/other:1"},
+        ]))
+    })
+    .await;
+    let api = Api::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let image = api.post(pods, &pod("p")).await.expect(201)["spec"]["containers"][0]["image"].clone();
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/ephemeralcontainers"],
+        "operations": ["UPDATE"]}]);
+    api.register("Mutating", "m", vec![hook.webhook("a", "x", json!({"rules": rules}))]).await;
+    let look = json!({"spec": {"ephemeralContainers": [{"name": "look", "image": "example.com/any:1"}]}});
+    let path = format!("{pods}/p/ephemeralcontainers");
+    let looked = api.patch("strategic-merge-patch", &path, &look).await.expect(200);
+    assert_eq!(looked["spec"]["ephemeralContainers"][0]["image"], "example.com/checked:1");
+    assert_eq!(looked["spec"]["containers"][0]["image"], image, "only what the path is for");
+}
+
+#[tokio::test]
 async fn a_webhook_cannot_make_what_is_no_object_of_the_kind() {
     let hook = Hook::start(|_, request| {
         let value = if request["object"]["metadata"]["name"] == "bad" { json!(1) } else { json!("1") };

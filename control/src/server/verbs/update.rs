@@ -197,7 +197,8 @@ async fn prepare(
 ) -> Result<(), ServerError> {
     let resource = &call.resource;
     metadata::prepare_update(resource, new, old, part);
-    if part == Part::Main {
+    // What a path of its own may not change, the kind's strategy undoes afterwards.
+    if part != Part::Status {
         let request = call.admission(Operation::Update, &call.info.name, options.dry_run);
         call.server.admission().mutate(&Request { old: Some(old), ..request }, new).await?;
     }
