@@ -329,6 +329,12 @@ mod tests {
                 Some(json!({"spec": {"nodeName": "n1"}})),
                 false,
             ),
+            (
+                "update /pods/status web/mine",
+                json!({"status": {"resourceClaimStatuses": [{"name": "c", "resourceClaimName": "another"}]}}),
+                Some(json!({"spec": {"nodeName": "n1"}})),
+                false,
+            ),
             ("create /pods web/", json!({"spec": {"nodeName": "n1"}}), None, false),
             ("create /pods web/", mirror(json!({"nodeName": "n1"})), None, true),
             ("create /pods web/", mirror(json!({"nodeName": "n2"})), None, false),

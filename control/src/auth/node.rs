@@ -405,6 +405,12 @@ fn own_label(label: &str) -> bool {
     !reserved || OWN_LABEL_NAMES.contains(&label) || OWN_LABELS.iter().any(|prefix| label.starts_with(prefix))
 }
 
+/// The claims that were made for a pod from templates.
+fn claims(pod: &Value) -> &[Value] {
+    let list = pod.pointer("/status/resourceClaimStatuses").and_then(Value::as_array);
+    list.map_or(&[], Vec::as_slice)
+}
+
 fn admit_pod(node: &str, attributes: &Attributes, new: Option<&Value>, old: Option<&Value>) -> Decision {
     let node_of = |pod: &Value| pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default().to_owned();
     match old {
@@ -414,6 +420,10 @@ fn admit_pod(node: &str, attributes: &Attributes, new: Option<&Value>, old: Opti
         }
         Some(pod) if new.is_some_and(|new| !changed_labels(new, Some(pod)).is_empty()) => {
             Decision::deny(format!("node {node:?} cannot update labels through pod status"))
+        }
+        // They say which claims the node may read.
+        Some(pod) if new.is_some_and(|new| claims(new) != claims(pod)) => {
+            Decision::deny(format!("node {node:?} cannot update resource claim statuses"))
         }
         _ => Decision::Allow,
     }
