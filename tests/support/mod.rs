@@ -19,9 +19,10 @@ pub mod http;
 pub mod registry;
 pub mod run;
 pub mod server;
+pub mod webhook;
 
 pub use api::{Answer, Api};
-pub use run::{Output, eventually, missing, within};
+pub use run::{Output, absent, eventually, missing, within};
 pub use server::Wherry;
 
 use std::path::PathBuf;

@@ -11,15 +11,22 @@ use super::PATIENCE;
 
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(50);
+/// Lines of a followed program that may take [`PATIENCE`] each.
+const LINES: u32 = 5;
 
 /// Whether a tool cannot be found, with a line that says so. Under CI a tool must be there.
 pub fn missing(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found =
         std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(tool).is_file());
+    absent(tool, found)
+}
+
+/// Whether something that a test needs was not found, with a line that says so. Under CI it must be there.
+pub fn absent(what: &str, found: bool) -> bool {
     if !found {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{tool} is needed under CI");
-        eprintln!("skipped: needs {tool}");
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{what} is needed under CI");
+        eprintln!("skipped: needs {what}");
     }
     !found
 }
@@ -117,12 +124,17 @@ impl Following {
         Self { child, lines, seen: Vec::new() }
     }
 
+    /// The next line, before `end`.
+    fn line(&self, end: Instant) -> Result<String, mpsc::RecvTimeoutError> {
+        self.lines.recv_timeout(PATIENCE.min(end.saturating_duration_since(Instant::now())))
+    }
+
     /// Reads until a line satisfies.
     #[track_caller]
     pub fn until(&mut self, what: &str, found: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE * LINES;
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.line(end) {
                 Ok(line) => {
                     self.seen.push(line.clone());
                     if found(&line) {
@@ -138,9 +150,9 @@ impl Following {
     #[track_caller]
     #[allow(clippy::wrong_self_convention)]
     pub fn to_end(&mut self) -> i32 {
-        let deadline = Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE * LINES;
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.line(end) {
                 Ok(line) => self.seen.push(line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(error) => panic!("does not end: {error}; seen:\n{}", self.seen.join("\n")),

@@ -183,6 +183,15 @@ impl Wherry {
         }
     }
 
+    /// Kills it and starts it again at the same address, where clients that go on look for it.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        let kubeconfig = fs::read_to_string(self.kubeconfig()).unwrap();
+        let address = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server: https://")).unwrap();
+        self.kill();
+        self.up(&["--quiet", "--listen", address]);
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();

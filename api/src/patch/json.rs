@@ -28,11 +28,21 @@ pub fn apply(object: &Value, patch: &Value) -> Result<Value, ApiError> {
     let mut bounds = Bounds { deepest: depth(object), copied: 0 };
     let mut patched = object.clone();
     for (index, operation) in operations.iter().enumerate() {
+        if tests_absence(operation, &patched) {
+            continue;
+        }
         bounds.check(operation, &patched)?;
         json_patch::patch(&mut patched, std::slice::from_ref(operation))
             .map_err(|error| does_not_apply(format!("operation {index} failed at {}: {}", error.path, error.kind)))?;
     }
     Ok(patched)
+}
+
+/// A `test` for null holds where there is nothing, as in Kubernetes: clients add a field only if it is not there.
+fn tests_absence(operation: &PatchOperation, object: &Value) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let parent = test.path.parent().and_then(|parent| parent.resolve(object).ok());
+    test.value.is_null() && parent.is_some() && test.path.resolve(object).is_err()
 }
 
 /// What the operations so far have used up.
@@ -106,6 +116,20 @@ mod tests {
         ]);
         let patched = apply(&object, &patch).unwrap();
         assert_eq!(patched, json!({"spec": {"list": ["c", "a", "b"]}, "copy": ["a", "b"], "moved": 2}));
+    }
+
+    #[test]
+    fn a_test_for_null_holds_where_there_is_nothing() {
+        let object = json!({"metadata": {"name": "a"}});
+        let patch = json!([
+            {"op": "test", "path": "/metadata/finalizers", "value": null},
+            {"op": "add", "path": "/metadata/finalizers", "value": ["x"]},
+        ]);
+        let patched = apply(&object, &patch).unwrap();
+        assert_eq!(patched, json!({"metadata": {"name": "a", "finalizers": ["x"]}}));
+        assert_eq!(apply(&patched, &patch).unwrap_err().code, 422);
+        let nowhere = json!([{"op": "test", "path": "/status/phase", "value": null}]);
+        assert_eq!(apply(&object, &nowhere).unwrap_err().code, 422);
     }
 
     #[test]
