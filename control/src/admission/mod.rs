@@ -52,7 +52,10 @@ pub enum Operation {
 /// The write that is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
+    /// The kind that the objects have.
     pub resource: &'a Descriptor,
+    /// The kind that the client wrote; another version than `resource` where a webhook or policy asked for that.
+    pub requested: &'a Descriptor,
     /// Empty for the object itself.
     pub subresource: &'a str,
     pub namespace: &'a str,

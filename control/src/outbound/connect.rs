@@ -46,15 +46,25 @@ impl Connector {
 
     async fn connect(self) -> Result<Stream, BoxError> {
         let stream = match &self.endpoint {
-            Endpoint::Host { host, port } => TcpStream::connect((host.trim_matches(['[', ']']), *port)).await?,
+            Endpoint::Host { host, port } => dial(host.trim_matches(['[', ']']), *port).await?,
             Endpoint::Service { namespace, name, port } => match self.resolver.resolve(namespace, name, *port).await? {
-                Address::Endpoint(address) => TcpStream::connect(address).await?,
-                Address::Name { host, port } => TcpStream::connect((host, port)).await?,
+                Address::Endpoint(address) => dial(&address.ip().to_string(), address.port()).await?,
+                Address::Name { host, port } => dial(&host, port).await?,
             },
         };
         stream.set_nodelay(true)?;
         Ok(Stream(TokioIo::new(self.tls.connect(self.name, stream).await?)))
     }
+}
+
+/// A TCP connection. Errors are worded as Go words them: clients read them.
+async fn dial(host: &str, port: u16) -> Result<TcpStream, BoxError> {
+    let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    TcpStream::connect((host, port)).await.map_err(|error| {
+        let why = if refused(&error) { "connect: connection refused".to_owned() } else { error.to_string() };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        format!("dial tcp {host}:{port}: {why}").into()
+    })
 }
 
 impl tower::Service<Uri> for Connector {

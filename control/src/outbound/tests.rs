@@ -186,6 +186,15 @@ async fn a_server_without_a_trusted_certificate_is_not_asked() {
 }
 
 #[tokio::test]
+async fn where_nobody_listens_is_said_as_go_says_it() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let outbound = Cluster::new().await.outbound;
+    let config = ClientConfig::parse(&json!({"url": format!("https://{address}/x")})).unwrap();
+    let error = outbound.post(&config, "", Bytes::new(), Duration::from_secs(5)).await.unwrap_err().to_string();
+    assert!(error.ends_with(&format!("dial tcp {address}: connect: connection refused")), "{error}");
+}
+
+#[tokio::test]
 async fn a_server_that_takes_too_long_is_given_up() {
     let server = Echo::start(&["127.0.0.1"]).await;
     let outbound = Cluster::new().await.outbound;

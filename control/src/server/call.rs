@@ -93,6 +93,7 @@ impl Call {
     pub(crate) fn admission<'a>(&'a self, operation: Operation, name: &'a str, dry_run: bool) -> Request<'a> {
         Request {
             resource: &self.resource,
+            requested: &self.resource,
             subresource: &self.info.subresource,
             namespace: &self.info.namespace,
             name,

@@ -66,7 +66,7 @@ mod subresources;
 #[cfg(test)]
 mod tests;
 mod verbs;
-mod versions;
+pub(crate) mod versions;
 mod write;
 
 pub(crate) use self::metadata::new_uid;

@@ -90,6 +90,11 @@ pub(crate) async fn to_stored<'a>(resource: &Descriptor, object: &'a Value) -> R
     Ok(Cow::Owned(stored))
 }
 
+/// An object of one version in another version of the same kind.
+pub(crate) async fn between(from: &Descriptor, to: &Descriptor, object: &Value) -> Result<Value, ServerError> {
+    convert_one(to, to_stored(from, object).await?.into_owned()).await
+}
+
 /// Whether the store has exactly what a write of `object` would put there: what was written in an older version or by an
 /// older schema is written again by an update that changes nothing.
 pub(crate) async fn is_written_so(

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use wherry_api::cel::authorizer::{self, Check, Question};
 use wherry_api::cel::{Budget, CompileError, EvalError, MATCH_CONDITIONS, Program, Type, Val, admission};
+use wherry_api::resource::Descriptor;
 
 use super::super::Request;
 use super::{Context, Objects, list, matching, text};
@@ -160,13 +161,13 @@ impl<'a> Environment<'a> {
 
 /// `request` in expressions: an AdmissionRequest without its objects.
 pub(super) fn request_value(request: &Request<'_>, objects: Objects<'_>) -> Value {
-    let resource = request.resource;
-    let kind = json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
-    let place = json!({"group": resource.group, "version": resource.version, "resource": resource.plural});
+    let kind = |of: &Descriptor| json!({"group": of.group, "version": of.version, "kind": of.kind});
+    let place = |of: &Descriptor| json!({"group": of.group, "version": of.version, "resource": of.plural});
+    let (shown, requested) = (request.resource, request.requested);
     let user = request.user;
     json!({
-        "kind": kind, "resource": place, "subResource": request.subresource,
-        "requestKind": kind, "requestResource": place, "requestSubResource": request.subresource,
+        "kind": kind(shown), "resource": place(shown), "subResource": request.subresource,
+        "requestKind": kind(requested), "requestResource": place(requested), "requestSubResource": request.subresource,
         "name": matching::name(request, objects), "namespace": request.namespace,
         "operation": request.operation.name(), "dryRun": request.dry_run,
         "userInfo": {"username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra},

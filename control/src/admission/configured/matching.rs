@@ -1,14 +1,18 @@
 //! Whether a webhook or policy is about a request: rules and selectors.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use wherry_api::object;
+use wherry_api::resource::Descriptor;
 use wherry_api::selector::LabelSelector;
 use wherry_api::status::ApiError;
 
 use super::super::Request;
+use super::equivalent::As;
 use super::{Context, Objects, list, text};
 
-/// Whether a request is what `rules`, `excludes` and the selectors of `constraints` are about. `rules` are
+/// As what a request is what `rules`, `excludes` and the selectors of `constraints` are about; `None`: it is not. `rules` are
 /// `RuleWithOperations`, with `resourceNames` in policies.
 pub(super) fn matches(
     context: &Context,
@@ -16,26 +20,41 @@ pub(super) fn matches(
     objects: Objects<'_>,
     constraints: &Value,
     rules: &[Value],
-) -> Result<bool, ApiError> {
-    let equivalent = text(constraints, "matchPolicy") != "Exact";
-    if !rules.is_empty() && !rules.iter().any(|rule| rule_matches(rule, request, equivalent)) {
-        return Ok(false);
+) -> Result<Option<As>, ApiError> {
+    let mut seen = As::Requested;
+    if !rules.is_empty() {
+        match named_by(context, request, constraints, rules) {
+            Some(named) => seen = named,
+            None => return Ok(None),
+        }
     }
-    if list(constraints, "excludeResourceRules").iter().any(|rule| rule_matches(rule, request, equivalent)) {
-        return Ok(false);
+    if named_by(context, request, constraints, list(constraints, "excludeResourceRules")).is_some() {
+        return Ok(None);
     }
-    Ok(objects_match(constraints, objects)? && namespace_matches(context, request, objects, constraints)?)
+    let selected = objects_match(constraints, objects)? && namespace_matches(context, request, objects, constraints)?;
+    Ok(selected.then_some(seen))
+}
+
+/// As what one of the rules names a request: as its own kind, or (unless it is to be exact) as another of the same objects.
+fn named_by(context: &Context, request: &Request<'_>, constraints: &Value, rules: &[Value]) -> Option<As> {
+    let named = |resource: &Descriptor| rules.iter().any(|rule| rule_matches(rule, request, resource));
+    if named(request.resource) {
+        return Some(As::Requested);
+    }
+    let stored = request.resource.storage_resource();
+    if rules.is_empty() || text(constraints, "matchPolicy") == "Exact" {
+        return None;
+    }
+    let registry = (context.kinds.0)();
+    let mut same = registry.iter().filter(|other| other.storage_resource() == stored);
+    same.find(|other| named(other)).map(|other| As::Other(Arc::clone(other)))
 }
 
 fn has(rule: &Value, field: &str, wanted: &str) -> bool {
     list(rule, field).iter().any(|item| item == "*" || item == wanted)
 }
 
-fn rule_matches(rule: &Value, request: &Request<'_>, equivalent: bool) -> bool {
-    let resource = request.resource;
-    // The versions of a group are the same objects: a rule about one is about all, unless it is to be exact.
-    let version = has(rule, "apiVersions", &resource.version)
-        || (equivalent && list(rule, "resources").iter().any(|r| r.as_str().is_some_and(|r| !r.starts_with('*'))));
+fn rule_matches(rule: &Value, request: &Request<'_>, resource: &Descriptor) -> bool {
     // An object that has no namespace, a Namespace among them.
     let cluster = request.namespace.is_empty() || (resource.group.is_empty() && resource.plural == "namespaces");
     let scope = match text(rule, "scope") {
@@ -46,17 +65,17 @@ fn rule_matches(rule: &Value, request: &Request<'_>, equivalent: bool) -> bool {
     let names = list(rule, "resourceNames");
     has(rule, "operations", request.operation.name())
         && has(rule, "apiGroups", &resource.group)
-        && version
+        && has(rule, "apiVersions", &resource.version)
         && scope
-        && list(rule, "resources").iter().any(|r| resource_matches(r.as_str().unwrap_or_default(), request))
+        && list(rule, "resources").iter().any(|r| resource_matches(r.as_str().unwrap_or_default(), request, resource))
         && (names.is_empty() || names.iter().any(|name| name == request.name))
 }
 
 /// `pods`, `pods/status`, `pods/*`, `*/scale`, `*`, `*/*`.
-fn resource_matches(rule: &str, request: &Request<'_>) -> bool {
-    let (resource, subresource) = rule.split_once('/').unwrap_or((rule, ""));
+fn resource_matches(rule: &str, request: &Request<'_>, resource: &Descriptor) -> bool {
+    let (plural, subresource) = rule.split_once('/').unwrap_or((rule, ""));
     let fits = |wanted: &str, is: &str| wanted == "*" || wanted == is;
-    fits(resource, &request.resource.plural) && fits(subresource, request.subresource)
+    fits(plural, &resource.plural) && fits(subresource, request.subresource)
 }
 
 fn selector(constraints: &Value, field: &str) -> Result<Option<LabelSelector>, ApiError> {

@@ -17,6 +17,7 @@ use crate::cache::Cache;
 use crate::outbound::Outbound;
 
 mod environment;
+mod equivalent;
 mod matching;
 mod mutating_policy;
 mod mutating_webhook;

@@ -12,6 +12,7 @@ use wherry_api::patch::PatchType;
 use wherry_api::status::ApiError;
 
 use super::super::{Plugin, Request};
+use super::equivalent;
 use super::mutating_webhook::{finish, keep_identity, shaped, why};
 use super::policy::{self, Due};
 use super::{Context, Objects, exempt, ignores_failure, list, text};
@@ -27,21 +28,21 @@ impl Plugin for MutatingPolicies {
             return Ok(());
         }
         let (policies, bindings) = ("mutatingadmissionpolicies", "mutatingadmissionpolicybindings");
-        let first = Objects { new: Some(object), old: request.old };
-        if policy::due(&self.0, request, first, policies, bindings)?.is_empty() {
+        if self.0.registered(bindings).is_empty() {
             return Ok(());
         }
         finish(request, object);
-        let due = policy::due(&self.0, request, Objects { new: Some(object), old: request.old }, policies, bindings)?;
+        let objects = Objects { new: Some(object), old: request.old };
+        let due = policy::due(&self.0, request, objects, policies, bindings).await?;
         let mut last_change = None;
         for (index, due) in due.iter().enumerate() {
-            if self.run(request, object, due)? {
+            if self.run(request, object, due).await? {
                 last_change = Some(index);
             }
         }
         for (index, due) in due.iter().enumerate() {
             if last_change.is_some_and(|last| last > index) && text(due.spec(), "reinvocationPolicy") == "IfNeeded" {
-                self.run(request, object, due)?;
+                self.run(request, object, due).await?;
             }
         }
         Ok(())
@@ -50,18 +51,21 @@ impl Plugin for MutatingPolicies {
 
 impl MutatingPolicies {
     /// Runs the mutations of one policy; returns whether the object changed.
-    fn run(&self, request: &Request<'_>, object: &mut Value, due: &Due) -> Result<bool, ApiError> {
+    async fn run(&self, request: &Request<'_>, object: &mut Value, due: &Due) -> Result<bool, ApiError> {
         let before = object.clone();
         let mut budget = Budget::new(PER_OBJECT);
         for mutation in list(due.spec(), "mutations") {
             let objects = Objects { new: Some(object), old: request.old };
-            let made = match self.mutation(request, objects, due, mutation, &mut budget) {
+            let view = equivalent::view(request, objects, due.view.seen()).await?;
+            let shown = view.request(request);
+            let mut made = match self.mutation(&shown, view.objects(objects), due, mutation, &mut budget) {
                 Ok(Some(made)) => made,
                 Ok(None) => return Ok(false),
                 Err(_) if ignores_failure(due.spec()) => continue,
                 Err(why) => return Err(policy::refusal(request, objects, &due.policy, &due.binding, &why, "Invalid")),
             };
-            *object = made;
+            finish(&shown, &mut made);
+            *object = view.back(request, made).await?;
             finish(request, object);
         }
         Ok(*object != before)

@@ -11,6 +11,7 @@ use wherry_api::patch::{self, PatchType};
 use wherry_api::status::ApiError;
 
 use super::super::{Operation, Plugin, Request};
+use super::equivalent::Views;
 use super::{Context, Objects, exempt, list, review, text, webhook};
 
 /// Kubernetes' `MutatingAdmissionWebhook`.
@@ -53,10 +54,10 @@ impl Plugin for MutatingWebhooks {
         if request.operation != Operation::Delete || exempt(request) {
             return Ok(());
         }
-        let objects = Objects { new: None, old };
+        let (objects, mut views) = (Objects { new: None, old }, Views::default());
         for webhook in self.webhooks() {
-            if webhook::concerns(&self.0, request, objects, &webhook)? {
-                webhook::call(&self.0, request, objects, &webhook).await?;
+            if let Some(view) = webhook::concerns(&self.0, request, objects, &webhook, &mut views).await? {
+                webhook::call(&self.0, &view.request(request), view.objects(objects), &webhook).await?;
             }
         }
         Ok(())
@@ -72,19 +73,22 @@ impl MutatingWebhooks {
     /// Asks one webhook. `None`: it was not asked; else whether it changed the object.
     async fn one(&self, request: &Request<'_>, object: &mut Value, webhook: &Value) -> Result<Option<bool>, ApiError> {
         let objects = Objects { new: Some(object), old: request.old };
-        if !webhook::concerns(&self.0, request, objects, webhook)? {
-            return Ok(None);
-        }
-        let Some(response) = webhook::call(&self.0, request, objects, webhook).await? else { return Ok(Some(false)) };
+        let concerns = webhook::concerns(&self.0, request, objects, webhook, &mut Views::default()).await?;
+        let Some(view) = concerns else { return Ok(None) };
+        let (shown, objects) = (view.request(request), view.objects(objects));
+        let Some(response) = webhook::call(&self.0, &shown, objects, webhook).await? else { return Ok(Some(false)) };
         let name = text(webhook, "name");
         let failed = |error: String| {
             ApiError::internal(format!("failed calling webhook {name:?}: received invalid webhook response: {error}"))
         };
         let Some(changes) = review::patch(&response).map_err(failed)? else { return Ok(Some(false)) };
-        let mut patched = shaped(request, PatchType::Json, object, &changes).map_err(|error| {
+        let Some(current) = objects.new else { return Ok(Some(false)) };
+        let mut patched = shaped(&shown, PatchType::Json, current, &changes).map_err(|error| {
             ApiError::internal(format!("failed to apply the patch of webhook {name:?}: {}", why(&error)))
         })?;
-        keep_identity(&mut patched, object);
+        keep_identity(&mut patched, current);
+        finish(&shown, &mut patched);
+        let mut patched = view.back(request, patched).await?;
         finish(request, &mut patched);
         let changed = patched != *object;
         *object = patched;

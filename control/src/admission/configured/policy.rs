@@ -8,6 +8,7 @@ use wherry_api::status::ApiError;
 
 use super::super::Request;
 use super::environment::{Environment, conditions_hold};
+use super::equivalent::{View, Views};
 use super::{Context, Objects, ignores_failure, list, matching, text};
 
 /// One evaluation that is due: a policy, a binding of it, and one object of parameters.
@@ -15,11 +16,13 @@ pub(super) struct Due {
     pub(super) policy: Value,
     pub(super) binding: Value,
     pub(super) params: Value,
+    /// What the policy is shown of the request.
+    pub(super) view: View,
 }
 
 /// Everything that policies of these kinds have to say of a request. Errors: a policy that is about the request cannot be
 /// evaluated, as its failure policy says.
-pub(super) fn due(
+pub(super) async fn due(
     context: &Context,
     request: &Request<'_>,
     objects: Objects<'_>,
@@ -30,24 +33,27 @@ pub(super) fn due(
     if bindings.is_empty() {
         return Ok(Vec::new());
     }
-    let mut due = Vec::new();
+    let (mut due, mut views) = (Vec::new(), Views::default());
     for policy in context.registered(policies) {
         let spec = policy.get("spec").unwrap_or(&Value::Null);
         let constraints = spec.get("matchConstraints").unwrap_or(&Value::Null);
         let rules = list(constraints, "resourceRules");
-        if rules.is_empty() || !matching::matches(context, request, objects, constraints, rules)? {
+        if rules.is_empty() {
             continue;
         }
+        let Some(seen) = matching::matches(context, request, objects, constraints, rules)? else { continue };
         for binding in bindings.iter().filter(|b| object::text_at(b, "spec.policyName") == object::name(&policy)) {
             let resources = object::at(binding, "spec.matchResources").unwrap_or(&Value::Null);
-            if !matching::matches(context, request, objects, resources, list(resources, "resourceRules"))? {
+            if matching::matches(context, request, objects, resources, list(resources, "resourceRules"))?.is_none() {
                 continue;
             }
+            let view = views.get(request, objects, seen.clone()).await?;
             match params(context, request, spec, binding) {
                 Ok(all) => due.extend(all.into_iter().map(|params| Due {
                     policy: policy.clone(),
                     binding: binding.clone(),
                     params,
+                    view: view.clone(),
                 })),
                 Err(_) if ignores_failure(spec) => {}
                 Err(why) => {

@@ -30,10 +30,11 @@ impl Plugin for ValidatingPolicies {
         }
         let objects = Objects { new, old };
         let due =
-            policy::due(&self.0, request, objects, "validatingadmissionpolicies", "validatingadmissionpolicybindings")?;
+            policy::due(&self.0, request, objects, "validatingadmissionpolicies", "validatingadmissionpolicybindings")
+                .await?;
         let mut refused: Option<ApiError> = None;
         for due in due {
-            let failures = self.judge(request, objects, &due);
+            let failures = self.judge(&due.view.request(request), due.view.objects(objects), &due);
             for failure in failures {
                 let error = enforce(request, objects, &due, &failure);
                 match (&mut refused, error) {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use wherry_api::status::ApiError;
 
 use super::super::{Plugin, Request};
+use super::equivalent::Views;
 use super::{Context, Objects, exempt, list, webhook};
 
 /// Kubernetes' `ValidatingAdmissionWebhook`.
@@ -19,15 +20,18 @@ impl Plugin for ValidatingWebhooks {
             return Ok(());
         }
         let objects = Objects { new, old };
-        let mut asked = Vec::new();
+        let (mut asked, mut views) = (Vec::new(), Views::default());
         for configuration in self.0.registered("validatingwebhookconfigurations") {
             for webhook in list(&configuration, "webhooks") {
-                if webhook::concerns(&self.0, request, objects, webhook)? {
-                    asked.push(webhook.clone());
+                if let Some(view) = webhook::concerns(&self.0, request, objects, webhook, &mut views).await? {
+                    asked.push((webhook.clone(), view));
                 }
             }
         }
-        let answers = join_all(asked.iter().map(|webhook| webhook::call(&self.0, request, objects, webhook))).await;
+        let answers = asked.iter().map(async |(webhook, view)| {
+            webhook::call(&self.0, &view.request(request), view.objects(objects), webhook).await
+        });
+        let answers = join_all(answers).await;
         // The first refusal, in the order of the configurations.
         answers.into_iter().try_for_each(|answer| answer.map(drop))
     }

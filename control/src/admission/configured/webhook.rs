@@ -7,36 +7,41 @@ use wherry_api::status::ApiError;
 
 use super::super::Request;
 use super::environment::{Environment, conditions_hold};
+use super::equivalent::{View, Views};
 use super::{Context, Objects, ignores_failure, list, matching, review, text};
 use crate::outbound::ClientConfig;
 use crate::server::metadata::new_uid;
 
-/// Whether a webhook is asked about a request.
-pub(super) fn concerns(
+/// What a webhook is shown of a request; `None`: it is not asked. `views` are those of the request so far.
+pub(super) async fn concerns(
     context: &Context,
     request: &Request<'_>,
     objects: Objects<'_>,
     webhook: &Value,
-) -> Result<bool, ApiError> {
+    views: &mut Views,
+) -> Result<Option<View>, ApiError> {
     let rules = list(webhook, "rules");
-    if rules.is_empty() || !matching::matches(context, request, objects, webhook, rules)? {
-        return Ok(false);
+    if rules.is_empty() {
+        return Ok(None);
     }
+    let Some(seen) = matching::matches(context, request, objects, webhook, rules)? else { return Ok(None) };
+    let view = views.get(request, objects, seen).await?;
     if !list(webhook, "matchConditions").is_empty() {
-        let environment = Environment::new(context, request, objects);
+        let environment = Environment::new(context, &view.request(request), view.objects(objects));
         match conditions_hold(context, &environment, webhook) {
-            Ok(holds) => return Ok(holds),
-            Err(_) if ignores_failure(webhook) => return Ok(false),
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(_) if ignores_failure(webhook) => return Ok(None),
             Err(error) => {
                 let name = matching::name(request, objects);
                 return Err(ApiError::forbidden(Some(request.resource), name, error));
             }
         }
     }
-    Ok(true)
+    Ok(Some(view))
 }
 
-/// Asks a webhook. `None`: it failed, and that is to be ignored. Error: it failed, or said no.
+/// Asks a webhook, of a request as it is shown. `None`: it failed, and that is to be ignored. Error: it failed, or said no.
 pub(super) async fn call(
     context: &Context,
     request: &Request<'_>,

@@ -318,6 +318,37 @@ async fn only_what_the_configuration_is_about_is_asked() {
 }
 
 #[tokio::test]
+async fn a_webhook_is_shown_the_version_that_its_rule_names() {
+    let hook = Hook::start(|_, request| {
+        let kinds = (&request["kind"]["version"], &request["requestKind"]["version"]);
+        assert_eq!(kinds, (&json!("v2"), &json!("v1")));
+        assert_eq!(request["object"]["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
+        let path = "/spec/metrics/0/resource/target/averageUtilization";
+        patched(json!([{"op": "replace", "path": path, "value": 80}]))
+    })
+    .await;
+    let api = Api::new().await;
+    let rule = json!({"apiGroups": ["autoscaling"], "apiVersions": ["v2"], "resources": ["horizontalpodautoscalers"],
+        "operations": ["CREATE"]});
+    api.register("Mutating", "m", vec![hook.webhook("a", "x", json!({"rules": [rule]}))]).await;
+    let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let scaler = |name: &str| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name},
+        "spec": {"maxReplicas": 5, "targetCPUUtilizationPercentage": 70,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "a"}}})
+    };
+    let made = api.post(path, &scaler("x")).await.expect(201);
+    assert_eq!(made["apiVersion"], "autoscaling/v1");
+    assert_eq!(made["spec"]["targetCPUUtilizationPercentage"], 80, "{made:#}");
+    let exact = json!({"rules": [rule], "matchPolicy": "Exact"});
+    api.register("Validating", "v", vec![hook.webhook("b", "y", exact)]).await;
+    api.delete(&format!("{ROOT}/mutatingwebhookconfigurations/m")).await.expect(200);
+    api.settle().await;
+    assert_eq!(api.post(path, &scaler("y")).await.expect(201)["spec"]["targetCPUUtilizationPercentage"], 70);
+    assert_eq!(hook.asked.lock().len(), 1);
+}
+
+#[tokio::test]
 async fn deletions_are_asked_about_one_by_one() {
     let hook = Hook::start(|_, request| json!({"allowed": request["oldObject"]["metadata"]["name"] != "kept"})).await;
     let api = Api::new().await;
