@@ -105,13 +105,8 @@ impl Client {
         }
         let status = response.status();
         let bytes = response.into_body().collect().await.context("the server's answer broke off")?.to_bytes();
-        match serde_json::from_slice::<Value>(&bytes)
-            .ok()
-            .as_ref()
-            .and_then(|s| s.get("message"))
-            .and_then(Value::as_str)
-        {
-            Some(message) => Err(anyhow::Error::new(Refused { code: status.as_u16(), message: message.to_owned() })),
+        match serde_json::from_slice::<Value>(&bytes).ok().and_then(|body| Refused::of(status.as_u16(), &body)) {
+            Some(refused) => Err(anyhow::Error::new(refused)),
             None => bail!("the server answered {status}: {}", String::from_utf8_lossy(&bytes)),
         }
     }
@@ -129,6 +124,12 @@ impl Client {
             }
         }
         bail!("the server doesn't have a resource type {called:?}")
+    }
+
+    /// What is said when there is nothing to show.
+    pub fn nothing_found(&self, everywhere: bool) -> String {
+        let place = if everywhere { String::new() } else { format!(" in {} namespace", self.namespace) };
+        format!("No resources found{place}")
     }
 
     /// Every group and version with its resources' discovery entries.
@@ -169,6 +170,19 @@ pub const JSON: &str = "application/json";
 pub struct Refused {
     pub code: u16,
     pub message: String,
+    /// The fields that others manage, and who: what a server-side apply would take from them.
+    pub conflicts: Vec<(String, String)>,
+}
+
+impl Refused {
+    /// From a `Status`; `None` if the body is none.
+    fn of(code: u16, body: &Value) -> Option<Self> {
+        let message = body.get("message")?.as_str()?.to_owned();
+        let causes = body.pointer("/details/causes").and_then(Value::as_array).into_iter().flatten();
+        let conflicts = causes.filter(|cause| text(cause, "reason") == "FieldManagerConflict");
+        let conflict = |cause: &Value| (text(cause, "field").to_owned(), text(cause, "message").to_owned());
+        Some(Self { code, message, conflicts: conflicts.map(conflict).collect() })
+    }
 }
 
 /// Whether an error is the server's answer with this code.
@@ -203,7 +217,35 @@ fn resource(group: &str, version: &str, entry: &Value) -> Resource {
     Resource { api, namespaced: entry.get("namespaced").and_then(Value::as_bool).unwrap_or_default() }
 }
 
+/// `KIND/NAME` as a kind and a name before the others.
+pub fn kind_and_names(kind: String, mut names: Vec<String>) -> (String, Vec<String>) {
+    match kind.split_once('/') {
+        Some((kind, name)) => {
+            names.insert(0, name.to_owned());
+            (kind.to_owned(), names)
+        }
+        None => (kind, names),
+    }
+}
+
 impl Resource {
+    /// Whether it is this kind.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.api.group == group && self.api.plural == plural
+    }
+
+    /// One path per name; without names the collection's, with a label selector.
+    pub fn paths(&self, namespace: Option<&str>, names: &[String], selector: Option<&str>) -> Vec<String> {
+        if !names.is_empty() {
+            return names.iter().map(|name| self.path(namespace, Some(name))).collect();
+        }
+        let query = selector.map(|selector| {
+            let encoded: String = url::form_urlencoded::byte_serialize(selector.as_bytes()).collect();
+            format!("?labelSelector={encoded}")
+        });
+        vec![self.path(namespace, None) + &query.unwrap_or_default()]
+    }
+
     /// The path of the collection, or of one object.
     pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
         let root = if self.api.group.is_empty() { "/api" } else { "/apis" };

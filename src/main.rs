@@ -4,6 +4,7 @@ mod allocator;
 mod client;
 mod commands;
 mod data_dir;
+mod layout;
 mod logging;
 mod manifest;
 mod output;

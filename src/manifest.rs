@@ -1,12 +1,17 @@
-//! Manifests from files, folders and standard input: parsed with line and column, and images that are paths found.
+//! Manifests from files, folders, URLs and standard input: parsed with line and column, and images that are paths found.
 
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
 use wherry_api::decode::{self, Decoded};
+
+/// How long a manifest may take to come from a URL, and how large it may be.
+const FETCH: Duration = Duration::from_secs(60);
+const LARGEST: usize = 32 << 20;
 
 /// One object of a manifest and where it came from.
 #[derive(Clone, Debug)]
@@ -14,8 +19,8 @@ pub struct Document {
     pub object: Value,
     /// For messages: the file's name, and the document's number in it.
     pub origin: String,
-    /// What paths in it are relative to.
-    pub folder: PathBuf,
+    /// What paths in it are relative to; none for a manifest from a URL, which may name no files of this machine.
+    pub folder: Option<PathBuf>,
 }
 
 impl Document {
@@ -40,30 +45,49 @@ impl Document {
     }
 }
 
-/// Reads everything that `-f` names, in order: a file, a folder's `.yaml`, `.yml` and `.json` files by name, or `-`.
-pub fn read(sources: &[String]) -> anyhow::Result<Vec<Document>> {
+/// Reads everything that `-f` names, in order: a file, a folder's `.yaml`, `.yml` and `.json` files by name, a URL, or `-`.
+pub async fn read(sources: &[String]) -> anyhow::Result<Vec<Document>> {
     let mut documents = Vec::new();
     for source in sources {
         if source.starts_with("http://") || source.starts_with("https://") {
-            bail!("{source}: manifests are read from files, folders and standard input; fetch it first");
+            let text = fetch(source).await.with_context(|| format!("{source} cannot be fetched"))?;
+            documents.extend(parse(&text, source, None)?);
+            continue;
         }
         if source == "-" {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text).context("standard input is not UTF-8 text")?;
-            documents.extend(parse(&text, "standard input", &std::env::current_dir()?)?);
+            documents.extend(parse(&text, "standard input", Some(&std::env::current_dir()?))?);
             continue;
         }
         for path in files(Path::new(source))? {
             let text = fs::read_to_string(&path)
                 .with_context(|| format!("{} cannot be read as UTF-8 text", path.display()))?;
-            let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-            documents.extend(parse(&text, &path.display().to_string(), &folder)?);
+            let folder = path.parent().unwrap_or(Path::new(""));
+            documents.extend(parse(&text, &path.display().to_string(), Some(folder))?);
         }
     }
     if documents.is_empty() {
         bail!("there are no objects in {}", sources.join(", "));
     }
     Ok(documents)
+}
+
+/// The text at a URL.
+async fn fetch(url: &str) -> anyhow::Result<String> {
+    let client = reqwest::Client::builder().timeout(FETCH).user_agent("wherry").build()?;
+    let mut response = client.get(url).send().await?;
+    if !response.status().is_success() {
+        bail!("the server answered {}", response.status());
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LARGEST {
+            bail!("it is larger than {} MiB", LARGEST >> 20);
+        }
+    }
+    String::from_utf8(bytes).context("it is not UTF-8 text")
 }
 
 fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -82,7 +106,7 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Parses YAML documents (JSON is YAML); a `List` is its items.
-fn parse(text: &str, origin: &str, folder: &Path) -> anyhow::Result<Vec<Document>> {
+fn parse(text: &str, origin: &str, folder: Option<&Path>) -> anyhow::Result<Vec<Document>> {
     let mut documents = Vec::new();
     let parts = decode::documents(text).map_err(|error| anyhow!("{origin} is not YAML: {}", error.message))?;
     for (index, Decoded { object: value, warnings }) in parts.into_iter().enumerate() {
@@ -97,7 +121,7 @@ fn parse(text: &str, origin: &str, folder: &Path) -> anyhow::Result<Vec<Document
             _ => vec![value],
         };
         for object in items {
-            let document = Document { object, origin: origin.clone(), folder: folder.to_owned() };
+            let document = Document { object, origin: origin.clone(), folder: folder.map(Path::to_owned) };
             if document.api_version().is_empty() || document.kind().is_empty() {
                 bail!("{origin}: an object needs apiVersion and kind");
             }
@@ -132,7 +156,7 @@ mod tests {
 
     #[test]
     fn yaml_that_does_not_parse_says_where() {
-        let error = parse("a: 1\nb: [2\nc: 3\n", "x.yaml", Path::new("")).unwrap_err();
+        let error = parse("a: 1\nb: [2\nc: 3\n", "x.yaml", None).unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("x.yaml") && text.contains("line"), "{text}");
     }
@@ -140,7 +164,7 @@ mod tests {
     #[test]
     fn a_list_is_its_items_and_empty_documents_are_nothing() {
         let text = "---\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n";
-        let documents = parse(text, "x", Path::new("")).unwrap();
+        let documents = parse(text, "x", None).unwrap();
         assert_eq!(documents.iter().map(Document::name).collect::<Vec<_>>(), ["a"]);
     }
 

@@ -13,6 +13,9 @@ fn every_client_command_works_against_a_server() {
     let mut server = Wherry::start("boat");
     claims!(&server;
         apply_packages_paths_and_tells_created_from_unchanged,
+        apply_leaves_to_others_what_is_theirs,
+        apply_reads_urls,
+        describe_tells_everything_about_any_object,
         get_prints_the_servers_tables_and_whole_objects,
         scale_and_delete_act_and_wait,
         logs_are_streamed,
@@ -27,8 +30,20 @@ fn every_client_command_works_against_a_server() {
 fn every_command_explains_itself_and_needs_no_server_for_that() {
     let nowhere = Wherry::prepare("nowhere");
     let help = nowhere.wherry(&["--help"]).ok();
-    for command in ["up", "apply", "get", "delete", "logs", "scale", "push", "image", "kubeconfig", "backup", "version"]
-    {
+    for command in [
+        "up",
+        "apply",
+        "get",
+        "describe",
+        "delete",
+        "logs",
+        "scale",
+        "push",
+        "image",
+        "kubeconfig",
+        "backup",
+        "version",
+    ] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}: {help}");
         let own = nowhere.wherry(&[command, "--help"]).ok();
         assert!(own.contains("Usage: wherry") && own.lines().all(|line| line.chars().count() <= 120), "{own}");
@@ -74,6 +89,125 @@ fn apply_packages_paths_and_tells_created_from_unchanged(server: &Wherry) {
     }
     let folder = server.wherry(&["apply", "-f", &folder.display().to_string()]).ok();
     assert_eq!(folder, "configmap/in-yaml created\nconfigmap/in-json created\n");
+}
+
+/// Server-side apply: what others set is theirs until it is taken, and what leaves the manifest goes.
+fn apply_leaves_to_others_what_is_theirs(server: &Wherry) {
+    let map =
+        |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": data});
+    let apply = |data: Value, more: &[&str]| {
+        server.wherry_with(&[&["apply", "-f", "-"], more].concat(), &map(data).to_string())
+    };
+    let path = "/api/v1/namespaces/default/configmaps/shared";
+    apply(json!({"a": "1", "b": "1"}), &[]).ok();
+    let theirs = json!({"data": {"a": "2", "c": "3"}}).to_string();
+    let patch = format!("{path}?fieldManager=their-tool");
+    server.api().send("PATCH", &patch, "application/merge-patch+json", theirs).ok();
+    let said = apply(json!({"a": "1"}), &[]).fails();
+    has(&said, &["ConfigMap shared (standard input)", "  data.a   their-tool using v1", "--force-conflicts"]);
+    apply(json!({}), &[]).ok();
+    assert_eq!(server.api().get(path).ok()["data"], json!({"a": "2", "c": "3"}), "b left the manifest");
+    let taken = apply(json!({"a": "1"}), &["--force-conflicts"]).ok();
+    assert_eq!(taken, "configmap/shared configured\n");
+    let live = server.api().get(path).ok();
+    assert_eq!(live["data"], json!({"a": "1", "c": "3"}));
+    let managers: Vec<&str> =
+        live["metadata"]["managedFields"].as_array().unwrap().iter().map(|entry| text(entry, "/manager")).collect();
+    assert_eq!(managers, ["wherry", "their-tool"]);
+    let shown = server.wherry(&["get", "cm", "shared", "-o", "yaml"]).ok();
+    assert!(!shown.contains("managedFields"), "{shown}");
+    assert_eq!(server.wherry_with(&["apply", "-f", "-"], &shown).ok(), "configmap/shared configured\n");
+    has(&server.wherry(&["get", "cm", "shared", "-o", "yaml", "--show-managed-fields"]).ok(), &["managedFields:"]);
+}
+
+fn apply_reads_urls(server: &Wherry) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let manifest = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "from-afar"}}).to_string();
+    let path = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: ./a.wasm}]}\n";
+    // Ends with the test.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut line).unwrap();
+            let (status, body) = match line.split(' ').nth(1) {
+                Some("/good.yaml") => ("200 OK", manifest.as_str()),
+                Some("/path.yaml") => ("200 OK", path),
+                _ => ("404 Not Found", "nothing here"),
+            };
+            let answer =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+        }
+    });
+    let apply = |name: &str| server.wherry(&["apply", "-f", &format!("http://{address}/{name}")]);
+    assert_eq!(apply("good.yaml").ok(), "configmap/from-afar created\n");
+    has(&apply("lost.yaml").fails(), &["/lost.yaml cannot be fetched", "404 Not Found"]);
+    has(&apply("path.yaml").fails(), &["./a.wasm", "a manifest from a URL cannot name files of this machine"]);
+    has(
+        &server.wherry(&["delete", "-f", &format!("http://{address}/good.yaml")]).ok(),
+        &["configmap/from-afar deleted"],
+    );
+    has(
+        &server.wherry(&["apply", "-f", "http://127.0.0.1:1/x.yaml"]).fails(),
+        &["x.yaml cannot be fetched", "refused"],
+    );
+}
+
+fn describe_tells_everything_about_any_object(server: &Wherry) {
+    let describe = |args: &[&str]| {
+        let text = server.wherry(&[&["describe"], args].concat()).ok();
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect::<String>()
+    };
+    has(
+        &describe(&["deployment", "hello"]),
+        &[
+            "Name: hello",
+            "Kind: Deployment (apps/v1)",
+            "Spec:",
+            "replicas: 2",
+            "matchLabels:\napp: hello",
+            "Status:",
+            "Conditions:\nTYPE STATUS FOR REASON MESSAGE\nAvailable True",
+            "Events:\nTYPE REASON AGE FROM MESSAGE\n",
+            "Normal ScalingReplicaSet",
+        ],
+    );
+    has(
+        &describe(&["pods", "-l", "app=hello"]),
+        &[
+            "Owner: ReplicaSet/hello-",
+            "(controller)",
+            "Containers:\nhello:\nstate: running for",
+            "ready: yes",
+            "restarts: 0",
+            "ports: http 8080/TCP",
+            "podIP:",
+            "Conditions:",
+            "Ready True",
+            "Events:",
+            "Scheduled",
+        ],
+    );
+    let failing = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "failing"}, "spec": {"restartPolicy": "Never",
+        "containers": [{"name": "main", "image": server.image("worker"), "env": [{"name": "EXIT_CODE", "value": "3"}]}]}});
+    server.wherry_with(&["apply", "-f", "-"], &failing.to_string()).ok();
+    server.pod_until("failing", "has ended", |pod| pod["status"]["phase"] == "Failed");
+    has(&describe(&["pod/failing"]), &["with exit code 3 (Error", "EXIT_CODE: 3", "phase: Failed"]);
+    server.wherry(&["delete", "pod", "failing"]).ok();
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"word": "hush"}});
+    server.wherry_with(&["apply", "-f", "-"], &secret.to_string()).ok();
+    let secret = describe(&["secret", "s"]);
+    has(&secret, &["word: 4 bytes", "Events: none"]);
+    assert!(!secret.contains("aHVzaA"), "{secret}");
+    has(&describe(&["node", "boat"]), &["Kind: Node (v1)", "Ready True", "capacity:"]);
+    has(&server.wherry(&["describe", "pod", "nobody"]).fails(), &[r#"pods "nobody" not found"#]);
+    assert_eq!(
+        server.wherry(&["describe", "svc", "-l", "no=thing"]).stderr.trim(),
+        "No resources found in default namespace"
+    );
 }
 
 fn get_prints_the_servers_tables_and_whole_objects(server: &Wherry) {
@@ -184,10 +318,6 @@ fn mistakes_in_manifests_are_placed(server: &Wherry) {
     let refused = server.api().post("/api/v1/namespaces/default/pods", &direct).refused(422, "Invalid");
     has(&refused, &["spec.containers[0].image", "wherry apply"]);
     has(&server.wherry(&["apply", "-f", "/nonexistent.yaml"]).fails(), &["/nonexistent.yaml"]);
-    has(
-        &server.wherry(&["apply", "-f", "https://example.org/x.yaml"]).fails(),
-        &["https://example.org/x.yaml", "fetch it first"],
-    );
 }
 
 /// The copy is taken while the server runs; what came later is gone after it is put in place.

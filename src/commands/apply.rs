@@ -1,41 +1,49 @@
-//! `wherry apply`: creates or changes objects from manifests, as `kubectl apply` does on the client's side.
+//! `wherry apply`: creates or changes objects from manifests by server-side apply.
 //!
-//! What a manifest said last is kept in kubectl's own annotation, so that both tools can be used in turn: a field that
-//! left the manifest is removed, a field that the manifest never had is left alone. A list is what the manifest says it is.
+//! The server remembers which fields the manifest had: one that left it is removed, one that it never had is left alone, and
+//! one that somebody else has set is not taken from them without `--force-conflicts`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use kube::discovery::Discovery;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use wherry_api::object;
 use wherry_runtime::image::package::Package;
 use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY};
 
-use crate::client::{Client, Connection, JSON, Resource, is_code, resource_of};
+use crate::client::{Client, Connection, JSON, Refused, Resource, is_code, resource_of};
 use crate::manifest::{self, Document};
 use crate::output;
+use crate::table::Table;
 
-/// kubectl's annotation.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// What requests say of fields that the server does not know: refuse them.
-const STRICT: &str = "fieldManager=wherry&fieldValidation=Strict";
+/// Who the server notes as the manager of the fields.
+const MANAGER: &str = "wherry";
+const APPLY: &str = "application/apply-patch+yaml";
+const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
 
 /// Create or change objects from manifests; images that are paths are packaged and pushed.
+///
+/// A field that has left the manifest since it was last applied is removed; fields that it never had are left alone. It is an
+/// error to change a field that somebody else manages, such as replicas after `kubectl scale`: --force-conflicts takes it over.
 #[derive(Debug, Args)]
 pub struct Apply {
     #[command(flatten)]
     connection: Connection,
-    /// A file, a folder, or `-` for standard input; repeatable
+    /// A file, a folder, an http(s) URL, or `-` for standard input; repeatable
     #[arg(short, long, value_name = "FILE", required = true)]
     filename: Vec<String>,
+    /// Take over fields that others manage
+    #[arg(long)]
+    force_conflicts: bool,
 }
 
 impl Apply {
     pub async fn run(self) -> anyhow::Result<()> {
-        let documents = manifest::read(&self.filename)?;
-        let mut applier = Applier::new(self.connection.open().await?).await?;
+        let documents = manifest::read(&self.filename).await?;
+        let mut applier = Applier::new(self.connection.open().await?, self.force_conflicts).await?;
         let mut failed = 0;
         for mut document in documents {
             match applier.apply(&mut document).await {
@@ -90,18 +98,20 @@ impl Outcome {
 pub struct Applier {
     client: Client,
     discovery: Discovery,
+    /// Takes fields from other managers.
+    force: bool,
     /// Files packaged before, by path and namespace.
     packaged: BTreeMap<(PathBuf, String), String>,
 }
 
 impl Applier {
-    pub async fn new(client: Client) -> anyhow::Result<Self> {
+    pub async fn new(client: Client, force: bool) -> anyhow::Result<Self> {
         let discovery =
             Discovery::new(client.kube.clone()).run().await.context("the server's kinds cannot be listed")?;
-        Ok(Self { client, discovery, packaged: BTreeMap::new() })
+        Ok(Self { client, discovery, force, packaged: BTreeMap::new() })
     }
 
-    /// Packages what needs it, then creates or changes the object.
+    /// Packages what needs it, then has the server apply the object.
     pub async fn apply(&mut self, document: &mut Document) -> anyhow::Result<Applied> {
         let resource = resource_of(&self.discovery, document.api_version(), document.kind())?;
         if document.name().is_empty() {
@@ -113,35 +123,23 @@ impl Applier {
         }
         self.package_images(document, &namespace).await?;
         let path = resource.path(Some(&namespace), Some(document.name()));
-        let (outcome, object) = match self.client.request(http::Method::GET, &path, JSON, None).await {
-            Ok(live) => self.change(&path, &document.object, &serde_json::from_slice(&live)?).await?,
-            Err(error) if is_code(&error, 404) => {
-                let mut object = document.object.clone();
-                annotate(&mut object, &document.object)?;
-                let path = format!("{}?{STRICT}", resource.path(Some(&namespace), None));
-                let body = Some((JSON, serde_json::to_vec(&object)?));
-                (
-                    Outcome::Created,
-                    serde_json::from_slice(&self.client.request(http::Method::POST, &path, JSON, body).await?)?,
-                )
-            }
+        let before = match self.client.request(http::Method::GET, &path, METADATA, None).await {
+            Ok(live) => Some(serde_json::from_slice::<Value>(&live)?),
+            Err(error) if is_code(&error, 404) => None,
             Err(error) => return Err(error),
         };
-        Ok(Applied { resource, outcome, object })
-    }
-
-    async fn change(&self, path: &str, wanted: &Value, live: &Value) -> anyhow::Result<(Outcome, Value)> {
-        let last = live.pointer("/metadata/annotations").and_then(|a| a.get(LAST_APPLIED)).and_then(Value::as_str);
-        let last: Value = last.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        let mut annotated = wanted.clone();
-        annotate(&mut annotated, wanted)?;
-        let Some(patch) = three_way(&last, live, &annotated) else { return Ok((Outcome::Unchanged, live.clone())) };
-        let body = Some(("application/merge-patch+json", serde_json::to_vec(&patch)?));
-        let answer = self.client.request(http::Method::PATCH, &format!("{path}?{STRICT}"), JSON, body).await?;
+        let body = Some((APPLY, serde_json::to_vec(&document.object)?));
+        let query = format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict&force={}", self.force);
+        let answer = self.client.request(http::Method::PATCH, &query, JSON, body).await.map_err(explained)?;
         let object: Value = serde_json::from_slice(&answer)?;
-        let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
-        let outcome = if version(&object) == version(live) { Outcome::Unchanged } else { Outcome::Configured };
-        Ok((outcome, object))
+        let outcome = match before {
+            None => Outcome::Created,
+            Some(before) if object::resource_version(&before) == object::resource_version(&object) => {
+                Outcome::Unchanged
+            }
+            Some(_) => Outcome::Configured,
+        };
+        Ok(Applied { resource, outcome, object })
     }
 
     /// Replaces images that are paths by what they are in the cluster's registry.
@@ -149,6 +147,9 @@ impl Applier {
         let folder = document.folder.clone();
         for image in manifest::images(&mut document.object) {
             let Some(path) = image.as_str().filter(|image| manifest::is_path(image)) else { continue };
+            let Some(folder) = &folder else {
+                bail!("image {image}: a manifest from a URL cannot name files of this machine");
+            };
             let path = folder.join(path.trim_start_matches("file://").trim_start_matches("file:"));
             let pushed = self.package(&path, namespace).await.with_context(|| format!("image {}", path.display()))?;
             *image = Value::String(pushed);
@@ -182,40 +183,20 @@ fn metadata(object: &mut Value) -> anyhow::Result<&mut Map<String, Value>> {
     object.get_mut("metadata").and_then(Value::as_object_mut).context("metadata is not an object")
 }
 
-/// Puts what was applied into the annotation, as kubectl does.
-fn annotate(object: &mut Value, applied: &Value) -> anyhow::Result<()> {
-    let text = format!("{}\n", serde_json::to_string(applied)?);
-    let annotations = metadata(object)?.entry("annotations").or_insert_with(|| json!({}));
-    annotations
-        .as_object_mut()
-        .context("metadata.annotations is not an object")?
-        .insert(LAST_APPLIED.into(), text.into());
-    Ok(())
-}
-
-/// The JSON merge patch (RFC 7386) that makes of `live` what `wanted` says, and removes what `last` said and `wanted` no
-/// longer does. `None`: nothing to do.
-fn three_way(last: &Value, live: &Value, wanted: &Value) -> Option<Value> {
-    let Value::Object(wanted) = wanted else { return (live != wanted).then(|| wanted.clone()) };
-    let empty = Map::new();
-    let (last, live_map) = (last.as_object().unwrap_or(&empty), live.as_object().unwrap_or(&empty));
-    let mut patch = Map::new();
-    for (field, value) in wanted.iter().filter(|(_, value)| !value.is_null()) {
-        match live_map.get(field) {
-            None => drop(patch.insert(field.clone(), value.clone())),
-            Some(present) => {
-                if let Some(change) = three_way(last.get(field).unwrap_or(&Value::Null), present, value) {
-                    patch.insert(field.clone(), change);
-                }
-            }
-        }
-    }
-    for field in
-        last.keys().filter(|field| wanted.get(*field).is_none_or(Value::is_null) && live_map.contains_key(*field))
-    {
-        patch.insert(field.clone(), Value::Null);
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
+/// What is said instead of the server's message when fields belong to others.
+fn explained(error: anyhow::Error) -> anyhow::Error {
+    let Some(refused) = error.downcast_ref::<Refused>().filter(|refused| !refused.conflicts.is_empty()) else {
+        return error;
+    };
+    let rows = refused.conflicts.iter().map(|(field, message)| {
+        let who = message.strip_prefix("conflict with ").unwrap_or(message);
+        vec![format!("  {}", field.trim_start_matches('.')), who.replace('"', "")]
+    });
+    let fields = Table::new(&["", ""], rows.collect()).lines(false).join("\n");
+    anyhow!(
+        "others manage fields that would change:\n{fields}\n\
+         Apply with --force-conflicts to take them over, or leave them out of the manifest"
+    )
 }
 
 #[cfg(test)]
@@ -223,17 +204,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_manifest_changed_is_sent() {
-        let last = json!({"spec": {"replicas": 3, "paused": true, "template": {"a": 1}}});
-        let live =
-            json!({"spec": {"replicas": 5, "paused": true, "template": {"a": 1, "defaulted": 2}}, "status": {"x": 1}});
-        let wanted = json!({"spec": {"replicas": 4, "template": {"a": 1}}});
-        assert_eq!(three_way(&last, &live, &wanted), Some(json!({"spec": {"replicas": 4, "paused": null}})));
-        assert_eq!(
-            three_way(&wanted, &live, &json!({"spec": {"replicas": 5}})),
-            Some(json!({"spec": {"template": null}}))
-        );
-        assert_eq!(three_way(&Value::Null, &live, &json!({"spec": {"replicas": 5}})), None);
+    fn a_conflict_tells_each_field_and_its_manager() {
+        let conflicts = vec![
+            (
+                ".spec.replicas".to_owned(),
+                "conflict with \"kubectl\" with subresource \"scale\" using apps/v1".to_owned(),
+            ),
+            (".data.a".to_owned(), "conflict with \"other\" using v1".to_owned()),
+        ];
+        let refused = Refused { code: 409, message: "Apply failed with 2 conflicts".to_owned(), conflicts };
+        let said = explained(anyhow::Error::new(refused)).to_string();
+        for line in
+            ["  spec.replicas   kubectl with subresource scale using apps/v1", "  data.a          other using v1"]
+        {
+            assert!(said.lines().any(|l| l == line), "{said}");
+        }
+        let other = Refused { code: 404, message: "no such thing".to_owned(), conflicts: Vec::new() };
+        assert_eq!(explained(anyhow::Error::new(other)).to_string(), "no such thing");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Delete {
     /// KIND and names, or KIND/NAME
     #[arg(required_unless_present = "filename")]
     target: Vec<String>,
-    /// A file, a folder, or `-` for standard input; repeatable
+    /// A file, a folder, an http(s) URL, or `-` for standard input; repeatable
     #[arg(short, long, value_name = "FILE")]
     filename: Vec<String>,
     /// Seconds that pods have to end [default: what they say]
@@ -63,7 +63,7 @@ impl Delete {
         if !self.filename.is_empty() {
             let discovery =
                 Discovery::new(client.kube.clone()).run().await.context("the server's kinds cannot be listed")?;
-            for document in manifest::read(&self.filename)? {
+            for document in manifest::read(&self.filename).await? {
                 let resource = resource_of(&discovery, document.api_version(), document.kind())?;
                 let namespace = document.namespace().unwrap_or(&client.namespace).to_owned();
                 targets.push((resource, namespace, document.name().to_owned()));

@@ -5,8 +5,9 @@ use clap::{Args, ValueEnum};
 use futures::{AsyncBufReadExt, TryStreamExt};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use wherry_api::object;
 
-use crate::client::{Client, Connection, JSON, Resource};
+use crate::client::{Client, Connection, JSON, Resource, kind_and_names};
 use crate::output;
 use crate::table::Table;
 
@@ -45,14 +46,22 @@ pub struct Get {
     /// Without the header line
     #[arg(long)]
     no_headers: bool,
+    /// With who wrote which field, in YAML and JSON
+    #[arg(long)]
+    show_managed_fields: bool,
+}
+
+/// Takes `metadata.managedFields` out of an object, or of a list's objects.
+fn hide_managed_fields(answer: &mut Value) {
+    for item in answer.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+        object::remove_meta(item, "managedFields");
+    }
+    object::remove_meta(answer, "managedFields");
 }
 
 impl Get {
     pub async fn run(mut self) -> anyhow::Result<()> {
-        if let Some((kind, name)) = self.kind.clone().split_once('/') {
-            kind.clone_into(&mut self.kind);
-            self.names.insert(0, name.to_owned());
-        }
+        (self.kind, self.names) = kind_and_names(self.kind, self.names);
         let client = self.connection.open().await?;
         let kinds: Vec<&str> = self.kind.split(',').collect();
         if kinds.len() > 1 && (self.watch || !self.names.is_empty()) {
@@ -64,32 +73,20 @@ impl Get {
             shown |= self.show(&client, &resource, kinds.len() > 1 && shown).await?;
         }
         if !shown && self.output.is_none_or(|output| output == Output::Wide) && !self.watch {
-            let place = if self.all_namespaces { String::new() } else { format!(" in {} namespace", client.namespace) };
-            output::note(format!("No resources found{place}"));
+            output::note(client.nothing_found(self.all_namespaces));
         }
         Ok(())
-    }
-
-    /// Paths to ask: one per name, or the collection's.
-    fn paths(&self, client: &Client, resource: &Resource) -> Vec<String> {
-        let namespace = (!self.all_namespaces).then_some(client.namespace.as_str());
-        if self.names.is_empty() {
-            let query = self.selector.as_ref().map(|s| {
-                let encoded: String = url::form_urlencoded::byte_serialize(s.as_bytes()).collect();
-                format!("?labelSelector={encoded}")
-            });
-            return vec![resource.path(namespace, None) + &query.unwrap_or_default()];
-        }
-        self.names.iter().map(|name| resource.path(namespace, Some(name))).collect()
     }
 
     async fn show(&self, client: &Client, resource: &Resource, gap: bool) -> anyhow::Result<bool> {
         let wants_table = self.output.is_none_or(|output| output == Output::Wide);
         let mut shown = false;
         let mut version = String::new();
-        for path in self.paths(client, resource) {
+        let namespace = (!self.all_namespaces).then_some(client.namespace.as_str());
+        for path in resource.paths(namespace, &self.names, self.selector.as_deref()) {
             let accept = if wants_table { TABLE } else { JSON };
-            let answer: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, accept, None).await?)?;
+            let answer = client.request(http::Method::GET, &path, accept, None).await?;
+            let mut answer: Value = serde_json::from_slice(&answer)?;
             answer
                 .pointer("/metadata/resourceVersion")
                 .and_then(Value::as_str)
@@ -105,7 +102,7 @@ impl Get {
                     shown = true;
                 }
             } else {
-                self.print(resource, &answer)?;
+                self.print(resource, &mut answer)?;
                 shown = true;
             }
         }
@@ -119,7 +116,10 @@ impl Get {
         Table::from_server(answer, self.output == Some(Output::Wide), self.all_namespaces && resource.namespaced)
     }
 
-    fn print(&self, resource: &Resource, answer: &Value) -> anyhow::Result<()> {
+    fn print(&self, resource: &Resource, answer: &mut Value) -> anyhow::Result<()> {
+        if !self.show_managed_fields {
+            hide_managed_fields(answer);
+        }
         match self.output {
             Some(Output::Yaml) => output::raw(serde_yaml::to_string(answer)?.as_bytes()),
             Some(Output::Name) => {
@@ -154,14 +154,14 @@ impl Get {
         let mut lines = stream.into_async_read().lines();
         while let Some(line) = lines.try_next().await.context("the watch broke off")? {
             let event: Value = serde_json::from_str(&line).context("the watch sent what is not JSON")?;
-            let object = event.get("object").cloned().unwrap_or_default();
+            let mut object = event.get("object").cloned().unwrap_or_default();
             if event.get("type").and_then(Value::as_str) == Some("ERROR") {
                 bail!("{}", object.get("message").and_then(Value::as_str).unwrap_or("the watch failed"));
             }
             if accept == TABLE {
                 self.table(&object, resource).lines(false).iter().for_each(output::line);
             } else {
-                self.print(resource, &object)?;
+                self.print(resource, &mut object)?;
             }
         }
         Ok(())

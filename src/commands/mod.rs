@@ -3,10 +3,13 @@
 mod apply;
 mod backup;
 mod delete;
+mod describe;
+mod events;
 mod get;
 mod image;
 mod kubeconfig;
 mod logs;
+mod pod;
 mod push;
 mod scale;
 mod up;
@@ -25,6 +28,7 @@ pub enum Command {
     Up(up::Up),
     Apply(apply::Apply),
     Get(get::Get),
+    Describe(describe::Describe),
     Delete(delete::Delete),
     Logs(logs::Logs),
     Scale(scale::Scale),
@@ -44,6 +48,7 @@ impl Command {
             Self::Kubeconfig(command) => command.run(),
             Self::Apply(command) => block_on(command.run()),
             Self::Get(command) => block_on(command.run()),
+            Self::Describe(command) => block_on(command.run()),
             Self::Delete(command) => block_on(command.run()),
             Self::Logs(command) => block_on(command.run()),
             Self::Scale(command) => block_on(command.run()),

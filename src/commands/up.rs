@@ -53,7 +53,7 @@ pub struct Up {
     network: Network,
     #[command(flatten)]
     security: Security,
-    /// A manifest to apply: a file, a folder, or `-` for standard input; repeatable
+    /// A manifest to apply: a file, a folder, an http(s) URL, or `-` for standard input; repeatable
     #[arg(short, long, value_name = "FILE")]
     filename: Vec<String>,
     /// Print nothing but errors
@@ -66,18 +66,18 @@ impl Up {
         if self.network == Network::Routed {
             bail!("the routed network is not supported by this version; use --network local");
         }
-        let documents = if self.filename.is_empty() { Vec::new() } else { manifest::read(&self.filename)? };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("wherry")
             .build()
             .context("no runtime")?;
-        let code = runtime.block_on(self.serve(documents))?;
+        let code = runtime.block_on(self.serve())?;
         runtime.shutdown_timeout(Duration::from_secs(1));
         Ok(code)
     }
 
-    async fn serve(self, documents: Vec<manifest::Document>) -> anyhow::Result<ExitCode> {
+    async fn serve(self) -> anyhow::Result<ExitCode> {
+        let documents = if self.filename.is_empty() { Vec::new() } else { manifest::read(&self.filename).await? };
         let mut stop = Stop::new()?;
         let progress = Progress::new(self.quiet);
         let data = DataDir::open(&self.data_dir.clone().map_or_else(data_dir::default_path, Ok)?)?;
@@ -127,7 +127,8 @@ impl Up {
             return Ok(());
         }
         let client = Client::new(stack.admin());
-        let mut applier = Applier::new(client.clone()).await?;
+        // What this command was given is what there is to be.
+        let mut applier = Applier::new(client.clone(), true).await?;
         let mut applied = Vec::new();
         for mut document in documents {
             let what = format!("{} {}", document.kind().to_lowercase(), document.name());

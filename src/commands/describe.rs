@@ -1,0 +1,193 @@
+//! `wherry describe`: everything about objects that a person asks for: what they are, whose, how they are, and what
+//! happened to them.
+//!
+//! Any kind is laid out by its fields; a pod's containers are told in words. What must stay true: a Secret's values are
+//! not shown.
+
+use anyhow::bail;
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::Value;
+use wherry_api::object;
+use wherry_api::table::since;
+
+use super::events::events;
+use super::pod;
+use crate::client::{Client, Connection, JSON, Resource, kind_and_names};
+use crate::layout::{below, indented, pairs};
+use crate::output;
+use crate::table::Table;
+
+/// kubectl keeps the last manifest here: it says nothing that the object does not.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Characters of an annotation that are shown.
+const ANNOTATION: usize = 140;
+
+/// Show everything about objects: fields, owner, conditions, containers, events.
+#[derive(Debug, Args)]
+pub struct Describe {
+    #[command(flatten)]
+    connection: Connection,
+    /// A kind (`pod`, `deploy`, `boats.example.com`), or KIND/NAME
+    kind: String,
+    /// Names; all objects of the kind if none is given
+    names: Vec<String>,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+    /// Only objects with these labels (`app=hello,tier!=front`)
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+}
+
+impl Describe {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let (kind, names) = kind_and_names(self.kind, self.names);
+        let client = self.connection.open().await?;
+        let resource = client.resource(&kind).await?;
+        let namespace = (!self.all_namespaces).then_some(client.namespace.as_str());
+        if self.all_namespaces && !names.is_empty() {
+            bail!("objects are named in one namespace: leave out --all-namespaces, or the names");
+        }
+        let mut shown = false;
+        for path in resource.paths(namespace, &names, self.selector.as_deref()) {
+            let answer: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
+            let one = [answer.clone()];
+            let items = if names.is_empty() { answer.get("items").and_then(Value::as_array) } else { None };
+            for object in items.map_or(&one[..], Vec::as_slice) {
+                if shown {
+                    output::line("\n");
+                }
+                shown = true;
+                describe(&client, &resource, object).await.iter().for_each(output::line);
+            }
+        }
+        if !shown {
+            output::note(client.nothing_found(self.all_namespaces));
+        }
+        Ok(())
+    }
+}
+
+async fn describe(client: &Client, resource: &Resource, object: &Value) -> Vec<String> {
+    let now = Timestamp::now();
+    let mut lines = pairs(&head(resource, object, now));
+    let mut rest = object.clone();
+    if resource.is("", "pods") {
+        lines.extend(pod::containers(&mut rest, now));
+    }
+    if resource.is("", "secrets") {
+        hide_values(&mut rest);
+    }
+    let conditions = rest.pointer_mut("/status/conditions").map(Value::take).unwrap_or_default();
+    let known = ["apiVersion", "kind", "metadata"];
+    for (name, value) in rest.as_object().into_iter().flatten().filter(|(name, _)| !known.contains(&name.as_str())) {
+        let below = below(value);
+        if !below.is_empty() {
+            lines.push(format!("{}:", titled(name)));
+            lines.extend(indented(below));
+        }
+    }
+    lines.extend(condition_table(&conditions, now));
+    match events(client, resource, object, now).await {
+        Ok(table) if table.is_empty() => lines.push("Events:  none".to_owned()),
+        Ok(table) => {
+            lines.push("Events:".to_owned());
+            lines.extend(indented(table.lines(true)));
+        }
+        Err(error) => lines.push(format!("Events:  cannot be read: {error:#}")),
+    }
+    lines
+}
+
+/// What every object has.
+fn head(resource: &Resource, object: &Value, now: Timestamp) -> Vec<(String, String)> {
+    let line = |(name, value): (&str, &str)| cut(&format!("{name}={value}"));
+    let labels: Vec<String> = object::labels(object).map(line).collect();
+    let annotations = object::annotations(object).filter(|(name, _)| *name != LAST_APPLIED);
+    let annotations: Vec<String> = annotations.map(line).collect();
+    let owners: Vec<String> = object::owner_references(object).iter().map(owner).collect();
+    let created = object::creation_timestamp(object).map(|at| format!("{at} ({} ago)", since(Some(at), now)));
+    let rows = [
+        ("Name", object::name(object).to_owned()),
+        ("Namespace", object::namespace(object).to_owned()),
+        ("Kind", format!("{} ({})", resource.api.kind, resource.api.api_version)),
+        ("Created", created.unwrap_or_default()),
+        ("Deleting", object::deletion_timestamp(object).map(|at| format!("to be gone by {at}")).unwrap_or_default()),
+        ("Labels", labels.join("\n")),
+        ("Annotations", annotations.join("\n")),
+        ("Owner", owners.join("\n")),
+        ("Finalizers", object::finalizers(object).join("\n")),
+    ];
+    rows.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// An owner reference: `ReplicaSet/hello-7d4b`, and whether it controls.
+fn owner(reference: &object::OwnerReference) -> String {
+    let controls = if reference.is_controller() { " (controller)" } else { "" };
+    format!("{}/{}{controls}", reference.kind, reference.name)
+}
+
+/// A text on one line of bearable length.
+fn cut(text: &str) -> String {
+    let text = text.replace('\n', " ");
+    if text.chars().count() <= ANNOTATION {
+        return text;
+    }
+    text.chars().take(ANNOTATION).chain("…".chars()).collect()
+}
+
+/// A field's name as a heading.
+fn titled(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// Puts sizes in the place of a Secret's values.
+fn hide_values(secret: &mut Value) {
+    for value in secret.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten().map(|(_, value)| value) {
+        let padding = value.as_str().map_or(0, |text| text.len() - text.trim_end_matches('=').len());
+        let size = value.as_str().map_or(0, |text| text.len() / 4 * 3).saturating_sub(padding);
+        *value = format!("{size} bytes").into();
+    }
+}
+
+fn condition_table(conditions: &Value, now: Timestamp) -> Vec<String> {
+    let row = |condition: &Value| {
+        let text = |field: &str| object::text_at(condition, field);
+        let at = text("lastTransitionTime");
+        let age = if at.is_empty() { String::new() } else { since(object::parse_time(&at), now) };
+        vec![text("type"), text("status"), age, text("reason"), text("message").replace('\n', " ")]
+    };
+    let rows: Vec<Vec<String>> = conditions.as_array().into_iter().flatten().map(row).collect();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let table = Table::new(&["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"], rows);
+    std::iter::once("Conditions:".to_owned()).chain(indented(table.lines(true))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_secrets_values_are_sizes() {
+        let mut secret = json!({"data": {"a": "aGVsbG8=", "b": "", "c": "YQ=="}});
+        hide_values(&mut secret);
+        assert_eq!(secret["data"], json!({"a": "5 bytes", "b": "0 bytes", "c": "1 bytes"}));
+    }
+
+    #[test]
+    fn conditions_are_a_table_with_ages() {
+        let now: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
+        let conditions = json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "reason": "Fine", "message": "two\nlines"}]);
+        let lines = condition_table(&conditions, now);
+        assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"]);
+        assert_eq!(lines[2], "  Ready   True     10m   Fine     two lines");
+        assert!(condition_table(&Value::Null, now).is_empty());
+    }
+}
