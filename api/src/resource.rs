@@ -11,6 +11,7 @@ use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource, SubRes
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
+use crate::patch::PatchType;
 use crate::strategy::{Plain, Strategy};
 use crate::version::StoredAs;
 
@@ -457,6 +458,14 @@ impl Descriptor {
 
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name() == name)
+    }
+
+    /// The patches that are taken. Nobody but a built-in kind says how its lists merge.
+    pub fn patches(&self) -> &'static [PatchType] {
+        match self.schema {
+            SchemaSource::BuiltIn(_) => &[PatchType::Apply, PatchType::Json, PatchType::Merge, PatchType::Strategic],
+            SchemaSource::Custom(_) => &[PatchType::Apply, PatchType::Json, PatchType::Merge],
+        }
     }
 
     /// Whether objects are kept. What can only be created (a review) is answered and forgotten.

@@ -39,6 +39,8 @@ pub use value::Val;
 pub const MAX_SOURCE: usize = 64 * 1024;
 /// Nesting of an expression.
 pub const MAX_DEPTH: u16 = 64;
+/// Bytes of stack for reading an expression of that nesting; what is not used costs nothing.
+const STACK: usize = 64 << 20;
 /// Bytes of a text that an expression makes.
 pub const MAX_TEXT: usize = 4 * 1024 * 1024;
 /// The estimate above which a rule is refused.
@@ -132,6 +134,19 @@ impl fmt::Debug for Program {
 impl Program {
     /// Parses and checks an expression that may use these variables (a name may have one dot: `variables.x`).
     pub fn compile(source: &str, vars: &[(String, Decl)]) -> Result<Self, CompileError> {
+        if too_deep(source) {
+            return Err(CompileError(located("", 0, &format!("expression recursion limit exceeded: {MAX_DEPTH}"))));
+        }
+        let failed = || CompileError(located(source, 0, "Syntax error: the expression cannot be parsed"));
+        // The parser descends through many frames for each level, more than a thread's usual stack holds.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("cel".into()).stack_size(STACK);
+            let compiling = thread.spawn_scoped(scope, || Self::compile_here(source, vars));
+            compiling.ok().and_then(|compiling| compiling.join().ok()).unwrap_or_else(|| Err(failed()))
+        })
+    }
+
+    fn compile_here(source: &str, vars: &[(String, Decl)]) -> Result<Self, CompileError> {
         let (expr, positions) = parse(source)?;
         let known = check::Checker::new(vars.to_vec()).check(&expr).map_err(|complaint| {
             let at = positions.offset_for(complaint.node).map_or(0, |(start, _)| start);
@@ -192,9 +207,6 @@ impl Program {
 fn parse(source: &str) -> Result<(IdedExpr, ::cel::common::ast::SourceInfo), CompileError> {
     if source.len() > MAX_SOURCE {
         return Err(CompileError(located("", 0, &format!("expression code point size exceeds limit: {MAX_SOURCE}"))));
-    }
-    if too_deep(source) {
-        return Err(CompileError(located("", 0, &format!("expression recursion limit exceeded: {MAX_DEPTH}"))));
     }
     let parser = ::cel::Env::default().parser().enable_ident_escape_syntax(true).max_recursion_depth(MAX_DEPTH * 4);
     // The parser is generated code of others: what it does not expect must not end the request.

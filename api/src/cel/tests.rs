@@ -125,7 +125,12 @@ fn what_cannot_be_compiled_says_where_and_why() {
 fn an_evaluation_that_costs_too_much_is_stopped() {
     let list: Vec<i64> = (0..2000).collect();
     let object = json!({"l": list, "s": "x".repeat(500_000)});
+    let doubled = (0..40).fold("size(object.l)".to_owned(), |inner, n| {
+        let last = if n == 39 { "object.l".to_owned() } else { format!("l{}", n + 1) };
+        format!("cel.bind(l{n}, {last} + {last}, {inner})")
+    });
     for source in [
+        doubled.as_str(),
         "object.l.all(a, object.l.all(b, object.l.all(c, a + b + c >= 0)))",
         "object.s.replace('x', object.s)",
         "object.l.all(x, object.s.matches('(x+x+)+y') == false)",

@@ -88,3 +88,11 @@ fn version_2_of_openapi_takes_over_what_did_not_change() {
     assert!(with["paths"].get("/apis/sea.example.com/v1/namespaces/{namespace}/boats/{name}/scale").is_some());
     assert_eq!(read(&next.with_custom(Vec::new())), before);
 }
+
+#[test]
+fn openapi_names_the_patches_that_a_custom_kind_takes() {
+    let registry = Registry::builtin().with_custom(descriptors().into_iter().map(Arc::new).collect());
+    let text = crate::schema::openapi_v3(&registry, "sea.example.com", "v1").unwrap().plain();
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("application/merge-patch+json") && !text.contains("strategic"));
+}

@@ -34,8 +34,25 @@ pub async fn check(
         ("status", Some(old)) if signs(new, old) => {
             may(authorizer, user, attributes, &object::text_at(old, "spec.signerName"), "sign").await
         }
-        ("", None) => no_administrators(new),
+        ("", None) => {
+            is_asked_by(new, user)?;
+            no_administrators(new)
+        }
         _ => Ok(()),
+    }
+}
+
+/// Admission may not put another requester's name in.
+fn is_asked_by(new: &Value, user: &UserInfo) -> Result<(), Refusal> {
+    let groups = object::at(new, "spec.groups").and_then(Value::as_array);
+    let groups: Vec<&str> = groups.into_iter().flatten().filter_map(Value::as_str).collect();
+    let same = object::text_at(new, "spec.username") == user.name
+        && object::text_at(new, "spec.uid") == user.uid
+        && user.groups.iter().eq(&groups);
+    if same {
+        Ok(())
+    } else {
+        Err(Refusal::Forbidden("spec.username, spec.uid and spec.groups are the requester's".to_owned()))
     }
 }
 

@@ -86,7 +86,7 @@ fn parts(other: &UserInfo) -> Vec<Attributes> {
 }
 
 fn service_account(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix("system:serviceaccount:")?.split_once(':')
+    name.strip_prefix("system:serviceaccount:")?.split_once(':').filter(|(_, name)| !name.contains(':'))
 }
 
 /// Adds the groups that the other user has by itself.

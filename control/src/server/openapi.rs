@@ -56,7 +56,8 @@ pub(crate) async fn respond(
     if negotiate::accepts_gzip(headers) {
         return Ok(builder.header(CONTENT_ENCODING, "gzip").body(body::full(document.gzip))?);
     }
-    Ok(builder.body(body::full(document.plain()))?)
+    let text = tokio::task::spawn_blocking(move || document.plain()).await?;
+    Ok(builder.body(body::full(text))?)
 }
 
 /// Whether the client takes version 2 in protobuf and not in JSON.

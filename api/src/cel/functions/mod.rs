@@ -37,6 +37,10 @@ fn cost(name: &str, args: &[Val<'_>]) -> u64 {
     match name {
         "_==_" | "_!=_" => args.iter().map(weight).min().unwrap_or(1).max(1),
         "@in" => args.get(1).map_or(1, weight).max(1),
+        // A new list, not a view of two.
+        "_+_" if args.iter().all(|arg| matches!(arg, Val::List(_))) => {
+            sizes.iter().fold(1, |n, s| n.saturating_add(*s))
+        }
         _ => signatures::of(name).first().map_or(1, |s| s.cost.of(&sizes)),
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -24,6 +25,17 @@ pub struct Document {
     pub gzip: Bytes,
     /// Hexadecimal, without quotes.
     pub etag: String,
+    /// The text, while somebody reads it: all who do share one.
+    plain: Arc<Mutex<Weak<Vec<u8>>>>,
+}
+
+/// A text that several hold.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// A piece of a document's text.
@@ -72,15 +84,20 @@ impl Document {
             // Writing to a String cannot fail.
             let _ = write!(etag, "{byte:02X}");
         }
-        Self { gzip: gzip.into(), etag }
+        Self { gzip: gzip.into(), etag, plain: Arc::default() }
     }
 
-    /// The text, for a client that does not take gzip.
-    pub fn plain(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        // What `of` has written can be read.
-        let _ = GzDecoder::new(self.gzip.as_ref()).read_to_end(&mut text);
-        text
+    /// The text, for a client that does not take gzip. Takes milliseconds.
+    pub fn plain(&self) -> Bytes {
+        let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = plain.upgrade().unwrap_or_else(|| {
+            let mut text = Vec::new();
+            // What `of` has written can be read.
+            let _ = GzDecoder::new(self.gzip.as_ref()).read_to_end(&mut text);
+            Arc::new(text)
+        });
+        *plain = Arc::downgrade(&text);
+        Bytes::from_owner(Shared(text))
     }
 }
 
@@ -93,6 +110,8 @@ mod tests {
         let texts = ["{\"a\": 1, ", "", "\"b\": [1, 2, 3, 1, 2, 3], ", "\"c\": \"a\"}"];
         let document = Document::of(&texts.map(|text| Part::new(text.as_bytes())));
         assert_eq!(document.plain(), texts.concat().into_bytes());
+        let (one, other) = (document.plain(), document.clone().plain());
+        assert_eq!(one.as_ptr(), other.as_ptr(), "those who read at the same time share the text");
         assert_eq!(document.etag, Document::of(&texts.map(|text| Part::new(text.as_bytes()))).etag);
         assert_ne!(document.etag, Document::of(&texts.map(|text| Part::new(text.as_bytes()))[..3]).etag);
         let tree: Value = serde_json::from_str(&texts.concat()).unwrap();

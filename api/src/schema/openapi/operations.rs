@@ -106,6 +106,7 @@ pub(super) struct Subject<'a> {
     pub(super) gvk: &'a Value,
     /// The definition that is exchanged; `None`: text.
     pub(super) definition: Option<&'a str>,
+    pub(super) patches: &'static [PatchType],
 }
 
 fn reference(definition: &str) -> Value {
@@ -136,10 +137,9 @@ fn request(verb: Verb, subject: &Subject<'_>) -> Option<Value> {
         Verb::Create | Verb::Replace => subject.definition.map(|definition| any(reference(definition), true)),
         Verb::Delete | Verb::DeleteCollection => Some(any(reference(&format!("{META}DeleteOptions")), false)),
         Verb::Patch => {
-            let kinds = [PatchType::Apply, PatchType::Json, PatchType::Merge, PatchType::Strategic];
             let schema = json!({"description": "A patch, in the form that its content type says.", "type": "object"});
             let content: Map<String, Value> =
-                kinds.iter().map(|kind| (kind.media_type().to_owned(), json!({"schema": schema}))).collect();
+                subject.patches.iter().map(|kind| (kind.media_type().to_owned(), json!({"schema": schema}))).collect();
             Some(json!({"content": content, "required": true}))
         }
         Verb::List | Verb::Read | Verb::Connect => None,

@@ -82,6 +82,7 @@ impl<'a> Kind<'a> {
             what: &format!("objects of kind {}", self.resource.kind),
             gvk,
             definition,
+            patches: self.resource.patches(),
         };
         let allowed = verbs.iter().filter(|verb| allowed.contains(&verb.discovered()));
         allowed.map(|verb| (verb.method().to_owned(), operation(*verb, &subject))).collect()

@@ -59,6 +59,11 @@ fn translate(source: &str) -> String {
                 }
                 None => out.push_str("\\["),
             },
+            // `--` would be a difference of sets. The second is a member, or the end of a range.
+            ('-', Some(_)) if after.starts_with('-') => {
+                out.push_str("-\\-");
+                next = after.strip_prefix('-').unwrap_or(after);
+            }
             ('&' | '~', Some(_)) => {
                 out.push('\\');
                 out.push(c);
@@ -126,6 +131,7 @@ mod tests {
         assert!(matches(r"^[[]$", "[") && matches(r"^[]a]+$", "]a") && matches("^[^]]$", "x"));
         assert!(matches(r"^{a}$", "{a}") && matches("^a{2,3}$", "aa") && !matches("^a{2,3}$", "a"));
         assert!(matches(r"^[[:alpha:]&&~]+$", "a&~"));
+        assert!(matches("^[a-z--]+$", "m-") && matches("^[+--]+$", "+,-") && !matches("^[+--]$", "a"));
         assert!(matches(r"^\Qa.b\E$", "a.b") && !matches(r"^\Qa.b\E$", "axb"));
         assert!(matches("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "my-name"));
     }

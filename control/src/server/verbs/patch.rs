@@ -4,7 +4,6 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use wherry_api::decode::{self, Decoded, Format};
 use wherry_api::patch::{self, PatchType};
-use wherry_api::resource::SchemaSource;
 use wherry_api::status::ApiError;
 
 use super::{apply, update};
@@ -17,7 +16,6 @@ use crate::server::{metadata, negotiate};
 
 /// Operations that a JSON patch may have, as in Kubernetes.
 const MAX_OPERATIONS: usize = 10_000;
-/// Nobody but a built-in kind says how its lists merge.
 const NOT_STRATEGIC: &str = "the body of the request was in an unknown format - accepted media types include: \
      application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
@@ -26,7 +24,7 @@ pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Res
     if kind == PatchType::Apply {
         return apply::apply(call, view, body).await;
     }
-    if kind == PatchType::Strategic && matches!(call.resource.schema, SchemaSource::Custom(_)) {
+    if !call.resource.patches().contains(&kind) {
         return Err(ApiError::unsupported_media_type(NOT_STRATEGIC).into());
     }
     let options = WriteOptions::parse(&call.query, PATCH)?;
