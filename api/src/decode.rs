@@ -2,7 +2,9 @@
 //! with a message that names the place.
 //!
 //! What leaves [`object`] has the kind's shape, so that a typed view of it cannot fail: types fit, times, quantities and
-//! base64 are good, nulls are gone. A body's depth is bounded (128 levels), so a hostile one cannot exhaust the stack.
+//! base64 are good, nulls are gone. A body's depth is bounded (128 levels), so a hostile one cannot exhaust the stack; so
+//! are its values, and the objects in its lists, so that neither defaults nor validation are asked for hundreds of
+//! thousands of them.
 
 use serde_json::Value;
 
@@ -75,10 +77,13 @@ pub struct Decoded {
 }
 
 /// Parses a body into a tree without looking at its kind (patches, options, lists). A duplicate key is in `warnings`; its
-/// last value counts. Errors: 400 with line and column, or that the body is not UTF-8.
+/// last value counts. Errors: 400 with line and column, or that the body is not UTF-8; 413 for too many values.
 pub fn tree(body: &[u8], format: Format) -> Result<Decoded, ApiError> {
     if format == Format::Protobuf {
-        let object = protobuf::tree(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let object = protobuf::tree(body).map_err(|error| match error {
+            protobuf::ProtobufError::Crowded(_) => crowded(error.to_string()),
+            error => ApiError::bad_request(error.to_string()),
+        })?;
         return Ok(Decoded { object, warnings: Vec::new() });
     }
     let text = std::str::from_utf8(body).map_err(|error| {
@@ -89,7 +94,14 @@ pub fn tree(body: &[u8], format: Format) -> Result<Decoded, ApiError> {
         Format::Yaml => tree::yaml(text),
         Format::Json | Format::Protobuf => tree::json(text),
     }
-    .map_err(|error| ApiError::bad_request(error.to_string()))
+    .map_err(|error| match error {
+        tree::TreeError::Crowded => crowded(error.to_string()),
+        error => ApiError::bad_request(error.to_string()),
+    })
+}
+
+fn crowded(message: String) -> ApiError {
+    ApiError::new(413, "RequestEntityTooLarge", message)
 }
 
 /// The keys that a YAML text has twice in one map, with their lines, in Go's words; the first few. For a text that [`tree()`]

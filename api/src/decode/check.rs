@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::{Complaints, Decoded};
+use crate::field::{ErrorList, Path};
 use crate::object::parse_time;
 use crate::quantity::Quantity;
 use crate::resource::{Descriptor, SchemaSource};
@@ -26,10 +27,20 @@ pub(super) enum Refusal {
     Shapeless(&'static str),
     /// A field does not fit.
     Content(String),
+    /// More objects in lists than any object has that means something.
+    Crowded { path: String, items: usize },
 }
+
+/// Objects in the lists of one object, all together. Lists of scalars are bounded by the values of a body.
+const MAX_ITEMS: usize = 10_000;
 
 impl Refusal {
     pub(super) fn into_error(self, resource: &Descriptor) -> ApiError {
+        if let Self::Crowded { path, items } = &self {
+            let mut errors = ErrorList::default();
+            errors.too_many(&Path::new(path), *items, MAX_ITEMS);
+            return ApiError::invalid(resource, "", &errors);
+        }
         let (kind, version) = (&resource.kind, &resource.version);
         ApiError::bad_request(match self {
             Self::Version { given } => format!(
@@ -43,6 +54,7 @@ impl Refusal {
                 "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: cannot unmarshal {what} into an object"
             ),
             Self::Content(why) => format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"),
+            Self::Crowded { path, .. } => path,
         })
     }
 }
@@ -53,12 +65,15 @@ pub(super) fn object(resource: &Descriptor, mut decoded: Decoded, octal: bool) -
         return Err(Refusal::Shapeless(word(&decoded.object)));
     };
     check_type(resource, map)?;
-    let mut checker = Checker { unknown: Complaints::default(), octal };
-    match &resource.schema {
+    let mut checker = Checker { unknown: Complaints::default(), octal, items: 0, crowded: None };
+    let checked = match &resource.schema {
         SchemaSource::BuiltIn(_) => checker.fields(map, &schema::of(resource), &Place::Root),
         SchemaSource::Custom(_) => checker.custom_metadata(map),
+    };
+    if let Some((path, items)) = checker.crowded {
+        return Err(Refusal::Crowded { path, items });
     }
-    .map_err(Refusal::Content)?;
+    checked.map_err(Refusal::Content)?;
     if let SchemaSource::Custom(schema) = &resource.schema {
         for path in schema.prune(&mut decoded.object) {
             checker.unknown.add(|| format!("unknown field {path:?}"));
@@ -146,6 +161,10 @@ fn word(value: &Value) -> &'static str {
 struct Checker {
     unknown: Complaints,
     octal: bool,
+    /// Objects in lists so far.
+    items: usize,
+    /// The list that was too much, and with how many items.
+    crowded: Option<(String, usize)>,
 }
 
 impl Checker {
@@ -187,10 +206,12 @@ impl Checker {
             (Type::Map(values), Value::Object(map)) => {
                 map.iter_mut().try_for_each(|(key, item)| self.value(item, values, &Place::Key { parent: place, key }))
             }
-            (Type::List(items), Value::Array(list)) => list
-                .iter_mut()
-                .enumerate()
-                .try_for_each(|(index, item)| self.value(item, items, &Place::Index { parent: place, index })),
+            (Type::List(items), Value::Array(list)) => {
+                self.count(list, items, place)?;
+                list.iter_mut()
+                    .enumerate()
+                    .try_for_each(|(index, item)| self.value(item, items, &Place::Index { parent: place, index }))
+            }
             (Type::Quantity, _) => quantity(value),
             (Type::IntOrString, _) => int_or_string(value),
             (Type::Time, _) => time(value),
@@ -202,6 +223,18 @@ impl Checker {
             | (Type::Number, Value::Number(_)) => Ok(()),
             _ => Err(mismatch(word(value), kind, place)),
         }
+    }
+
+    /// Counts the objects of a list.
+    fn count(&mut self, list: &[Value], items: &Type, place: &Place<'_>) -> Result<(), String> {
+        if matches!(items, Type::Object(_) | Type::Map(_)) {
+            self.items += list.len();
+            if self.items > MAX_ITEMS {
+                self.crowded = Some((place.to_string(), list.len()));
+                return Err(String::new());
+            }
+        }
+        Ok(())
     }
 
     fn integer(&self, value: &mut Value, kind: &Type, place: &Place<'_>) -> Result<(), String> {

@@ -14,6 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::tree::MAX_VALUES;
+
 /// What every such body begins with.
 const MAGIC: &[u8] = b"k8s\0";
 const TABLE: &str = include_str!("protobuf.tsv");
@@ -39,6 +41,8 @@ pub(super) enum ProtobufError {
     Kind { kind: String, version: String },
     #[error("unsupported encoding {0:?} of a protobuf message")]
     Encoding(String),
+    #[error("Request entity too large: {0} has more than {MAX_VALUES} items")]
+    Crowded(&'static str),
 }
 
 type Message = BTreeMap<u64, Field>;
@@ -163,10 +167,13 @@ fn read(field: &Field, token: Token<'_>, into: &mut Map<String, Value>) -> Resul
         Form::List => {
             let slot = into.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
             if let Value::Array(items) = slot {
+                if items.len() >= MAX_VALUES {
+                    return Err(ProtobufError::Crowded(field.name));
+                }
                 match token {
                     Token::Bytes(packed) if matches!(field.kind, "int" | "bool") => {
                         let mut wire = Wire(packed);
-                        while !wire.0.is_empty() {
+                        while !wire.0.is_empty() && items.len() < MAX_VALUES {
                             items.push(value(field, Token::Varint(wire.varint()?))?);
                         }
                     }

@@ -134,6 +134,56 @@ fn aliases_that_expand_to_much_more_than_the_text_are_refused() {
 }
 
 #[test]
+fn a_body_of_too_many_values_is_413() {
+    let text = format!("[{}]", vec!["0"; tree::MAX_VALUES].join(","));
+    for format in [Format::Json, Format::Yaml] {
+        let error = tree(text.as_bytes(), format).unwrap_err();
+        assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
+        assert!(error.message.contains("more than 262144 values"), "{error}");
+    }
+    // A Pod in protobuf: `spec.containers` again and again, each empty.
+    let spec = [0x12, 0x00].repeat(1 << 20);
+    let field = |tag: u8, bytes: &[u8]| {
+        let mut field = vec![tag];
+        let mut length = bytes.len();
+        while length > 0x7f {
+            field.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+            length >>= 7;
+        }
+        field.push(u8::try_from(length).unwrap());
+        [field, bytes.to_vec()].concat()
+    };
+    let kind = [field(0x0a, b"v1"), field(0x12, b"Pod")].concat();
+    let body = [b"k8s\0".to_vec(), field(0x0a, &kind), field(0x12, &field(0x12, &spec))].concat();
+    assert_eq!(tree(&body, Format::Protobuf).unwrap_err().code, 413);
+}
+
+#[test]
+fn more_objects_in_lists_than_any_object_has_are_422_at_the_list() {
+    let pod = Descriptor::of::<Pod>();
+    let text = |containers: usize| format!("{{\"spec\":{{\"containers\":[{}]}}}}", vec!["{}"; containers].join(","));
+    let error = body(&pod, text(10_001).as_bytes(), Format::Json, FieldValidation::Warn).unwrap_err();
+    assert_eq!((error.code, error.reason), (422, "Invalid"));
+    assert_eq!(error.message, "Pod \"\" is invalid: spec.containers: Too many: 10001: must have at most 10000 items");
+    assert_eq!(error.details.causes[0].reason, "FieldValueTooMany");
+    assert!(body(&pod, text(10_000).as_bytes(), Format::Json, FieldValidation::Warn).is_ok());
+    // All lists together, however they are spread.
+    let container = format!("{{\"ports\":[{}]}}", vec!["{}"; 200].join(","));
+    let many = format!("{{\"spec\":{{\"containers\":[{}]}}}}", vec![container.as_str(); 100].join(","));
+    let error = body(&pod, many.as_bytes(), Format::Json, FieldValidation::Warn).unwrap_err();
+    assert!(error.message.contains("].ports: Too many: 200"), "{error}");
+}
+
+#[test]
+fn deep_yaml_of_any_style_costs_little() {
+    let started = std::time::Instant::now();
+    for text in ["- ".repeat(1 << 18), "? ".repeat(1 << 18), "a: {b: [".repeat(1 << 16), "&a ".repeat(1 << 18)] {
+        assert!(tree(text.as_bytes(), Format::Yaml).is_err());
+    }
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
 fn a_long_place_is_not_told_for_each_of_its_duplicates() {
     let text = format!("{{\"{}\": {{{}}}}}", "k".repeat(1 << 20), vec!["\"a\":1"; 10_000].join(","));
     assert_eq!(tree(text.as_bytes(), Format::Json).unwrap().warnings.len(), 1);

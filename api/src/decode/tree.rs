@@ -1,6 +1,6 @@
 //! Text to tree, for JSON and YAML alike: one visitor that remembers where it is, so that duplicate keys are reported by
-//! their path. Both parsers bound their depth at 128 levels and count lines and columns; YAML's aliases are bounded here by
-//! what they expand to.
+//! their path. Both parsers bound their depth at 128 levels and count lines and columns. Bounded here: the values of a
+//! tree, each of which takes many times its text's room, and what YAML's aliases expand to.
 
 use std::fmt::{self, Write as _};
 
@@ -13,6 +13,10 @@ use super::{Complaints, Decoded};
 /// and this much for aliases on top.
 const EXPANSION: usize = 2;
 const ALIASES: usize = 1 << 20;
+/// Values of a tree, lists and maps among them: several times what the largest bodies have that mean something.
+pub(super) const MAX_VALUES: usize = 1 << 18;
+
+const EXCESSIVE: &str = "document contains excessive aliasing";
 
 /// Repeated keys that are told with their lines: each is looked for anew.
 const REPEATED_TOLD: usize = 10;
@@ -24,19 +28,23 @@ pub(super) enum TreeError {
     Json(serde_json::Error),
     #[error("error converting YAML to JSON: yaml: {0}")]
     Yaml(serde_yaml::Error),
+    #[error("Request entity too large: the body has more than {MAX_VALUES} values")]
+    Crowded,
 }
 
 pub(super) fn json(text: &str) -> Result<Decoded, TreeError> {
     let mut parser = serde_json::Deserializer::from_str(text);
     let mut place = Place::default();
-    let object = Seed(&mut place).deserialize(&mut parser).map_err(TreeError::Json)?;
+    let object = Seed(&mut place).deserialize(&mut parser);
+    let object = object.map_err(|error| place.refusal(TreeError::Json(error)))?;
     parser.end().map_err(TreeError::Json)?;
     Ok(Decoded { object, warnings: place.duplicates.list })
 }
 
 pub(super) fn yaml(text: &str) -> Result<Decoded, TreeError> {
     let mut place = Place::in_yaml(text);
-    let object = Seed(&mut place).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(TreeError::Yaml)?;
+    let object = Seed(&mut place).deserialize(serde_yaml::Deserializer::from_str(text));
+    let object = object.map_err(|error| place.refusal(TreeError::Yaml(error)))?;
     Ok(Decoded { object, warnings: place.duplicates.list })
 }
 
@@ -56,7 +64,8 @@ pub(super) fn documents(text: &str) -> Result<Vec<Decoded>, TreeError> {
     let mut all = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
         let mut place = Place::in_yaml(text);
-        let object = Seed(&mut place).deserialize(document).map_err(TreeError::Yaml)?;
+        let object = Seed(&mut place).deserialize(document);
+        let object = object.map_err(|error| place.refusal(TreeError::Yaml(error)))?;
         if !object.is_null() {
             all.push(Decoded { object, warnings: place.duplicates.list });
         }
@@ -77,11 +86,21 @@ struct Place {
     refused: Option<usize>,
     /// The key that ended it.
     repeated: Option<String>,
+    values: usize,
+    /// Of YAML: bytes of the text. More values than that come of aliases.
+    length: usize,
 }
 
 impl Place {
     fn in_yaml(text: &str) -> Self {
-        Self { yaml: true, left: Some(text.len().saturating_mul(EXPANSION).saturating_add(ALIASES)), ..Self::default() }
+        let left = text.len().saturating_mul(EXPANSION).saturating_add(ALIASES);
+        Self { yaml: true, left: Some(left), length: text.len(), ..Self::default() }
+    }
+
+    /// Why the parser stopped here, if it says `error`.
+    fn refusal(&self, error: TreeError) -> TreeError {
+        let aliased = self.yaml && self.values > self.length;
+        if self.values > MAX_VALUES && !aliased { TreeError::Crowded } else { error }
     }
 
     /// Errors at the repeated key that is looked for.
@@ -101,11 +120,20 @@ impl Place {
 
     /// Counts a value with this many bytes of text.
     fn count<E: serde::de::Error>(&mut self, bytes: usize) -> Result<(), E> {
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(E::custom(EXCESSIVE));
+        }
+        self.text(bytes)
+    }
+
+    /// Counts text that is no value.
+    fn text<E: serde::de::Error>(&mut self, bytes: usize) -> Result<(), E> {
         match &mut self.left {
             None => Ok(()),
             Some(left) => {
                 let rest = left.checked_sub(bytes + 1);
-                *left = rest.ok_or_else(|| E::custom("document contains excessive aliasing"))?;
+                *left = rest.ok_or_else(|| E::custom(EXCESSIVE))?;
                 Ok(())
             }
         }
@@ -191,7 +219,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut map = Map::new();
         let mut merged = Vec::new();
         while let Some(key) = access.next_key_seed(Key { place: self.0, map: &map })? {
-            self.0.count(key.len())?;
+            self.0.text(key.len())?;
             if length > 0 {
                 self.0.path.push('.');
             }

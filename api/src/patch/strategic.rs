@@ -4,6 +4,8 @@
 //! object. The order of a merged list is Kubernetes': items of the patch in the patch's order (or that of
 //! `$setElementOrder`), the others between them where the object had them.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::resource::Descriptor;
@@ -183,21 +185,21 @@ fn merge_ordered_lists(object: &mut Tree, patch: &mut Tree, level: Level<'_>) ->
 
 /// `$retainKeys`: keys that it does not list go; a patch that sets others contradicts itself.
 fn retain(object: &mut Tree, patch: &Tree, retained: &Value) -> Result<(), PatchError> {
-    let retained: Vec<&str> =
+    let retained: HashSet<&str> =
         retained.as_array().ok_or(PatchError::RetainKeys)?.iter().filter_map(Value::as_str).collect();
     let is_directive = |key: &str| key.starts_with(MERGE_DELETE_LIST) || key.starts_with(ORDER);
     let extra =
-        |(key, value): (&String, &Value)| !value.is_null() && !is_directive(key) && !retained.contains(&key.as_str());
+        |(key, value): (&String, &Value)| !value.is_null() && !is_directive(key) && !retained.contains(key.as_str());
     if patch.iter().any(extra) {
         return Err(PatchError::RetainKeys);
     }
-    object.retain(|key, _| retained.contains(&key.as_str()));
+    object.retain(|key, _| retained.contains(key.as_str()));
     Ok(())
 }
 
 /// `$deleteFromPrimitiveList/FIELD`.
 fn delete_from_list(object: &mut Tree, field: &str, deleted: &Value) -> Result<(), PatchError> {
-    let deleted = deleted.as_array().ok_or(PatchError::PrimitiveList)?;
+    let deleted: HashSet<&Value> = deleted.as_array().ok_or(PatchError::PrimitiveList)?.iter().collect();
     if let Some(Value::Array(items)) = object.get_mut(field) {
         items.retain(|item| !deleted.contains(item));
     }

@@ -38,8 +38,10 @@ pub enum RegistryError {
     OutOfOrder { at: u64 },
     #[error("the blob is larger than the {limit} bytes that this registry takes")]
     BlobTooLarge { limit: u64 },
-    #[error("too many uploads are open; finish or cancel one")]
-    TooManyUploads,
+    #[error("{limit} uploads of this user are open; finish or cancel one")]
+    TooManyUploads { limit: usize },
+    #[error("too many uploads are open; try again later")]
+    NoRoom,
     #[error("manifest unknown: {0}")]
     ManifestUnknown(String),
     #[error("manifest invalid: {0}")]
@@ -76,7 +78,7 @@ impl RegistryError {
             Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
             Self::OutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
             Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
-            Self::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Self::TooManyUploads { .. } | Self::NoRoom => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::ManifestUnknown(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
             Self::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
             Self::ManifestBlobUnknown(_) => (StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN"),

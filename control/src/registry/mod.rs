@@ -299,7 +299,7 @@ impl Images {
         {
             return Ok(created(format!("/v2/{repository}/blobs/{digest}"), &digest).body(body::empty())?);
         }
-        let id = self.uploads.begin(repository.clone()).await?;
+        let id = self.uploads.begin(repository.clone(), &user.name).await?;
         match call.query.get("digest") {
             Some(digest) => self.finish(&repository, &id, digest, body).await,
             None => progress(StatusCode::ACCEPTED, &repository, &id, 0),

@@ -92,6 +92,30 @@ async fn an_upload_in_chunks_continues_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn uploads_that_one_user_leaves_open_are_nobody_elses_limit() {
+    let registry = Registry::new();
+    let begin = async |user: &UserInfo| {
+        let request = Request::post("/v2/web/app/blobs/uploads/").body(body::empty()).unwrap();
+        registry.images.handle(request, user).await
+    };
+    let (greedy, other) = (UserInfo::authenticated("greedy", &[]), UserInfo::authenticated("other", &[]));
+    let mut last = None;
+    while last.is_none() {
+        let answer = begin(&greedy).await;
+        match answer.status().as_u16() {
+            202 => {}
+            429 => last = Some(answer),
+            code => panic!("{code}"),
+        }
+    }
+    let text = last.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&text).contains("64 uploads of this user are open"), "{text:?}");
+    assert_eq!(begin(&other).await.status(), 202);
+    // What was refused leaves no file.
+    assert_eq!(std::fs::read_dir(registry.dir.path().join("uploads")).unwrap().count(), 65);
+}
+
+#[tokio::test]
 async fn a_content_that_has_another_digest_is_refused_and_dropped() {
     let registry = Registry::new();
     let path = format!("/v2/web/app/blobs/uploads/?digest={}", Digest::of(b"wanted"));

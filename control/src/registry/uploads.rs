@@ -22,8 +22,10 @@ use super::error::RegistryError;
 use super::route::Repository;
 use crate::server::body::Body;
 
-/// Uploads at once, each an open file and a few hundred bytes.
-const MAX_UPLOADS: usize = 256;
+/// Uploads of one user at once, each an open file and a few hundred bytes: clients push a handful of layers in parallel.
+const MAX_OF_USER: usize = 64;
+/// Uploads of all users.
+const MAX_UPLOADS: usize = 1024;
 /// An upload that nobody touched for this long is dropped when another begins.
 const IDLE: Duration = Duration::from_hours(1);
 /// The largest blob. Components are megabytes; native images have layers of gigabytes.
@@ -39,6 +41,7 @@ struct Upload {
 
 struct Slot {
     repository: Repository,
+    user: String,
     touched: Instant,
     upload: Arc<AsyncMutex<Upload>>,
 }
@@ -55,26 +58,38 @@ impl Uploads {
     }
 
     /// Begins an upload; the answer is its name.
-    pub(crate) async fn begin(&self, repository: Repository) -> Result<String, RegistryError> {
+    pub(crate) async fn begin(&self, repository: Repository, user: &str) -> Result<String, RegistryError> {
         self.drop_idle().await;
+        // Asked again below, with the lock held: here it saves a refused one the file.
+        Self::room(&self.slots.lock(), user)?;
         let id = format!("{:032x}", rand::random::<u128>());
         let path = self.disk.upload_path(&id);
         let file = File::create_new(&path).await?;
         let upload = Upload { path: path.clone(), file, hasher: Sha256::new(), written: 0 };
-        let slot = Slot { repository, touched: Instant::now(), upload: Arc::new(AsyncMutex::new(upload)) };
-        let full = {
-            let mut slots = self.slots.lock();
-            let full = slots.len() >= MAX_UPLOADS;
-            if !full {
-                slots.insert(id.clone(), slot);
-            }
-            full
+        let slot = Slot {
+            repository,
+            user: user.to_owned(),
+            touched: Instant::now(),
+            upload: Arc::new(AsyncMutex::new(upload)),
         };
-        if full {
+        let begun = {
+            let mut slots = self.slots.lock();
+            Self::room(&slots, user).map(|()| slots.insert(id.clone(), slot))
+        };
+        if let Err(error) = begun {
             tokio::fs::remove_file(path).await?;
-            return Err(RegistryError::TooManyUploads);
+            return Err(error);
         }
         Ok(id)
+    }
+
+    /// Whether a user may begin another one.
+    fn room(slots: &HashMap<String, Slot>, user: &str) -> Result<(), RegistryError> {
+        let own = slots.values().filter(|slot| slot.user == user).count();
+        if own >= MAX_OF_USER {
+            return Err(RegistryError::TooManyUploads { limit: MAX_OF_USER });
+        }
+        if slots.len() >= MAX_UPLOADS { Err(RegistryError::NoRoom) } else { Ok(()) }
     }
 
     async fn drop_idle(&self) {

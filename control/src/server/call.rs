@@ -37,6 +37,8 @@ pub(crate) struct Call {
     pub(crate) notes: Notes,
     /// Of a request that is recorded.
     pub(crate) record: Option<Record>,
+    /// Bytes of the body that was read: how much work the call is.
+    pub(crate) size: usize,
 }
 
 impl Call {
@@ -51,12 +53,12 @@ impl Call {
 
     /// Reads the body as one tree, whatever its kind; `None` if there is no body.
     pub(crate) async fn read_tree(&mut self, body: Body) -> Result<Option<Decoded>, ServerError> {
-        let bytes = body::collect(body).await?;
+        let bytes = self.read(body).await?;
         if bytes.is_empty() {
             return Ok(None);
         }
         let format = negotiate::format(&self.headers)?;
-        let decoded = decode::tree(&bytes, format)?;
+        let decoded = self.apart(0, || decode::tree(&bytes, format)).await?;
         self.requested(&decoded.object);
         Ok(Some(decoded))
     }
@@ -68,8 +70,15 @@ impl Call {
         }
     }
 
-    pub(crate) async fn read(&self, body: Body) -> Result<Bytes, ServerError> {
-        Ok(body::collect(body).await?)
+    pub(crate) async fn read(&mut self, body: Body) -> Result<Bytes, ServerError> {
+        let bytes = body::collect(body).await?;
+        self.size = bytes.len();
+        Ok(bytes)
+    }
+
+    /// Does work on the body and on `more` bytes, apart from the threads that serve everybody if that is much.
+    pub(crate) async fn apart<T>(&self, more: usize, work: impl FnOnce() -> T + Send) -> T {
+        self.server.heavy().run(self.size.saturating_add(more), work).await
     }
 
     /// Asks admission and the authorizer whether an object may be written (or, without a new one, removed).

@@ -1,6 +1,9 @@
-//! The two ways in which a connection ends a body: a request that stops sending, and a watch when the server stops.
+//! What a connection knows of its bodies: a request that stops sending ends, a watch ends when the server stops, and as
+//! long as an answer is being sent the connection is not idle.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -84,6 +87,78 @@ impl HttpBody for UntilStop {
             return Poll::Ready(None);
         }
         Pin::new(&mut self.inner).poll_frame(cx)
+    }
+}
+
+/// How many requests a connection has had and has answered to the end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Activity(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Activity {
+    /// A request begins; it ends when what is returned is dropped.
+    pub(crate) fn begin(&self) -> Busy {
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(&self.0))
+    }
+
+    /// Requests so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.0.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether all of them have been answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed) == self.requests()
+    }
+}
+
+/// A request that is being served.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Counts>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Busy {
+    /// The request ends with its answer's body.
+    pub(crate) fn until_end_of<B>(self, body: B) -> Held<B> {
+        Held { inner: body, _busy: self }
+    }
+}
+
+/// A body that holds something until it has been sent.
+#[derive(Debug)]
+pub(crate) struct Held<B> {
+    inner: B,
+    _busy: Busy,
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Held<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use wherry_api::status::ApiError;
 
 use super::body::{self, Body};
-use super::guard::{Impatient, UntilStop};
+use super::guard::{Activity, Impatient, UntilStop};
 use crate::audit::Origin;
 use crate::auth::authn::{Authenticator, Peer};
 use crate::auth::pki::{Identity, Pki, PkiError, ServerNames};
@@ -44,7 +44,9 @@ const MAX_CONNECTIONS: usize = 4096;
 /// For the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For a request's headers over HTTP/1.1, and so for an idle connection.
-const HEADERS: Duration = Duration::from_secs(90);
+const HEADERS: Duration = IDLE;
+/// After twice this long without a request, a connection is closed: Go's clients close theirs after 90 s.
+const IDLE: Duration = Duration::from_secs(90);
 /// Between two pieces of a request's body.
 const BODY_PATIENCE: Duration = Duration::from_mins(1);
 /// All headers of a request together.
@@ -194,6 +196,10 @@ impl Drop for Listener {
 impl Listener {
     /// Starts to serve.
     pub fn start(bound: Bound, listen: Listen) -> Result<Self, ListenError> {
+        Self::start_with(bound, listen, IDLE)
+    }
+
+    fn start_with(bound: Bound, listen: Listen, idle: Duration) -> Result<Self, ListenError> {
         let address = bound.address;
         let certificate = Arc::new(Certificate::new(&listen.pki.server_identity(&listen.names)?)?);
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
@@ -202,6 +208,7 @@ impl Listener {
             authenticator: listen.authenticator,
             authorizer: listen.authorizer,
             handler: listen.handler,
+            idle,
             stop: stop.clone(),
             streams: Streams { tracker: TaskTracker::new(), abort: abort.clone() },
         };
@@ -294,6 +301,7 @@ struct Shared {
     authenticator: Authenticator,
     authorizer: Arc<dyn Authorizer>,
     handler: Arc<dyn Handler>,
+    idle: Duration,
     stop: CancellationToken,
     streams: Streams,
 }
@@ -319,7 +327,7 @@ where
 async fn accept_loop(bound: Bound, shared: Arc<Shared>, renewal: Renewal) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
-    let mut renew = tokio::time::interval(RENEWAL);
+    let mut renew = interval(RENEWAL);
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => break,
@@ -416,19 +424,38 @@ async fn serve(stream: TlsStream<TcpStream>, address: IpAddr, shared: &Arc<Share
     let (_, session) = stream.get_ref();
     let remote = Arc::new(Remote { address, peer: shared.authenticator.peer(session.peer_certificates()) });
     let http2 = session.alpn_protocol() == Some(b"h2");
+    let activity = Activity::default();
     let service = service_fn(|request: Request<Incoming>| {
-        let (shared, remote) = (Arc::clone(shared), Arc::clone(&remote));
-        async move { Ok::<_, std::convert::Infallible>(answer(request, &remote, &shared).await) }
+        let (shared, remote, busy) = (Arc::clone(shared), Arc::clone(&remote), activity.begin());
+        async move {
+            let response = answer(request, &remote, &shared).await;
+            Ok::<_, std::convert::Infallible>(response.map(|body| busy.until_end_of(body).boxed_unsync()))
+        }
     });
     let builder = builder(shared.streams.clone());
     let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    let result = tokio::select! {
-        result = &mut serving => result,
-        () = shared.stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    let (mut ticks, mut seen, mut ending) = (interval(shared.idle), None, false);
+    let result = loop {
+        tokio::select! {
+            result = &mut serving => break result,
+            () = shared.stop.cancelled(), if !ending => {
+                serving.as_mut().graceful_shutdown();
+                ending = true;
+            }
+            _ = ticks.tick() => {
+                let now = activity.requests();
+                if !activity.is_idle() || seen.replace(now) != Some(now) {
+                    continue;
+                }
+                if ending {
+                    // It has been told that this connection ends, and says nothing.
+                    return;
+                }
+                serving.as_mut().graceful_shutdown();
+                ending = true;
+            }
         }
     };
     if let Err(error) = result {

@@ -25,6 +25,7 @@ use self::definitions::Definitions;
 use self::discovery::Discovery;
 use self::error::ServerError;
 use self::health::Health;
+use self::heavy::Heavy;
 use self::metrics::Metrics;
 use self::openapi::Merged;
 use crate::admission;
@@ -49,6 +50,7 @@ pub mod discovery;
 pub mod error;
 mod guard;
 pub mod health;
+mod heavy;
 mod issuer;
 pub mod listen;
 mod managed;
@@ -134,6 +136,7 @@ struct Inner {
     quota: admission::ResourceQuota,
     outbound: Outbound,
     allocators: Allocators,
+    heavy: Heavy,
     config: Config,
     stopping: CancellationToken,
     /// Writes in flight; they end even if their client has gone.
@@ -184,6 +187,7 @@ impl Server {
             cache,
             authorizer,
             allocators,
+            heavy: Heavy::new(),
             config,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -262,6 +266,11 @@ impl Server {
 
     fn allocators(&self) -> &Allocators {
         &self.inner.allocators
+    }
+
+    /// For work on megabytes.
+    fn heavy(&self) -> &Heavy {
+        &self.inner.heavy
     }
 
     fn served(&self) -> Arc<Served> {

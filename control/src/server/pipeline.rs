@@ -255,6 +255,7 @@ async fn resource(
         warnings: Vec::new(),
         notes: Notes::default(),
         record: record.cloned(),
+        size: 0,
     };
     // What is recorded is what is read here, so it is not packed.
     call.accepted.gzip &= record.is_none_or(|record| record.level() < Level::RequestResponse);

@@ -43,6 +43,27 @@ fn a_list_without_a_merge_key_is_replaced() {
 }
 
 #[test]
+fn lists_of_tens_of_thousands_merge_in_the_time_it_takes_to_read_them() {
+    let name = |index: usize| Value::from(format!("container-{index:06}"));
+    let list = |range: std::ops::Range<usize>| {
+        containers(range.map(|index| json!({"name": name(index), "image": index.to_string()})).collect())
+    };
+    let started = std::time::Instant::now();
+    let merged = pod(list(0..30_000), list(15_000..45_000));
+    let merged = merged["spec"]["containers"].as_array().unwrap();
+    assert_eq!((merged.len(), &merged[0]["name"], &merged[44_999]["name"]), (45_000, &name(0), &name(44_999)));
+    let deletions = (0..30_000).map(|index| json!({"name": name(index), "$patch": "delete"})).collect();
+    assert_eq!(pod(list(0..30_000), containers(deletions))["spec"]["containers"], json!([]));
+    let finalizers = |range: std::ops::Range<usize>| range.map(|i| format!("f/{i:06}")).collect::<Vec<_>>();
+    let object = json!({"metadata": {"finalizers": finalizers(0..30_000)}});
+    let patch = json!({"metadata": {"finalizers": finalizers(15_000..45_000)}});
+    assert_eq!(pod(object.clone(), patch)["metadata"]["finalizers"].as_array().unwrap().len(), 45_000);
+    let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": finalizers(0..30_000)}});
+    assert_eq!(pod(object, patch)["metadata"]["finalizers"], json!([]));
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
 fn null_removes_a_field_and_leaves_nothing_where_nothing_was() {
     let object = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
     let patch = json!({"metadata": {"labels": {"a": null, "c": null}, "annotations": {"d": null, "e": "5"}}});

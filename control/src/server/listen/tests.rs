@@ -39,6 +39,10 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
+        Self::start_with(IDLE).await
+    }
+
+    async fn start_with(idle: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::open(dir.path()).unwrap();
         let fixture = Fixture::new().await;
@@ -51,12 +55,30 @@ impl Running {
             authorizer: Arc::new(AllowAll),
             handler: Arc::new(Echo),
         };
-        let listener = Listener::start(bound, listen).unwrap();
+        let listener = Listener::start_with(bound, listen, idle).unwrap();
         Self { listener, pki, tokens, fixture, _dir: dir }
     }
 
     fn url(&self) -> String {
         format!("https://{}", self.listener.address())
+    }
+
+    /// A TLS connection without credentials that speaks `protocol`.
+    async fn connect(&self, protocol: &[u8]) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.pki.ca_der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let stream = TcpStream::connect(self.listener.address()).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
+        stream
     }
 
     /// A client as `identity`, which may be of another authority than the server's.
@@ -115,21 +137,8 @@ async fn certificates_tokens_and_strangers_are_told_apart() {
 #[tokio::test]
 async fn http2_and_http1_are_both_spoken_and_no_credentials_are_anonymous() {
     let running = Running::start().await;
-    for protocol in [b"h2".to_vec(), b"http/1.1".to_vec()] {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(running.pki.ca_der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![protocol.clone()];
-        let stream = TcpStream::connect(running.listener.address()).await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&protocol[..]));
-        let io = TokioIo::new(stream);
+    for protocol in [&b"h2"[..], b"http/1.1"] {
+        let io = TokioIo::new(running.connect(protocol).await);
         let request =
             Request::get("https://localhost/who").header("host", "localhost").body(body::full("12345")).unwrap();
         let mut tasks = JoinSet::new();
@@ -147,6 +156,33 @@ async fn http2_and_http1_are_both_spoken_and_no_credentials_are_anonymous() {
         let value: Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((value["user"].as_str(), value["read"].as_u64()), (Some("system:anonymous"), Some(5)));
     }
+}
+
+#[tokio::test]
+async fn a_connection_without_requests_is_closed_and_one_with_a_watch_is_not() {
+    let running = Running::start_with(Duration::from_millis(200)).await;
+    let mut tasks = JoinSet::new();
+    let mut open = Vec::new();
+    for path in ["/who", "/things?watch=1"] {
+        let io = TokioIo::new(running.connect(b"h2").await);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        tasks.spawn(async move {
+            drop(connection.await);
+            path
+        });
+        let request = Request::get(format!("https://localhost{path}")).body(body::empty()).unwrap();
+        open.push((sender.send_request(request).await.unwrap(), sender));
+    }
+    // One that says nothing at all after its handshake goes too.
+    let mut silent = running.connect(b"h2").await;
+    let closed = async { while silent.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {} };
+    let (answer, _) = open.remove(0);
+    answer.into_body().collect().await.unwrap();
+    let (first, ()) =
+        timeout(Duration::from_secs(20), async { tokio::join!(tasks.join_next(), closed) }).await.unwrap();
+    assert_eq!(first.unwrap().unwrap(), "/who");
+    assert!(tasks.try_join_next().is_none());
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! Bodies and headers that cannot be served: each is a Status with the right code.
 
+use std::time::{Duration, Instant};
+
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::json;
 
-use super::{Api, config_map};
+use super::{Api, config_map, pod};
 use crate::server::body::LIMIT;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -30,6 +32,45 @@ async fn a_body_that_is_not_text_not_json_or_too_large_is_refused() {
     let yaml = Request::post(CONFIG_MAPS).header(CONTENT_TYPE, "application/yaml");
     let made = api.send(yaml, "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: from-yaml\n").await;
     assert_eq!(made.expect(201)["metadata"]["name"], "from-yaml");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_hundreds_of_thousands_of_items_cost_little_and_keep_nobody_waiting() {
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let api = &Api::new().await;
+    api.post(CONFIG_MAPS, &config_map("small")).await.expect(201);
+    api.post(PODS, &pod("p")).await.expect(201);
+    let containers = |count: usize| format!("{{\"spec\":{{\"containers\":[{}]}}}}", vec!["{}"; count].join(","));
+    let started = Instant::now();
+    let send = |method: &'static str, path: String, media: &'static str, text: String, code: u16| async move {
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media);
+        let answer = api.send(request, text).await;
+        assert_eq!(answer.code, code, "{method} {media}: {}", answer.message());
+    };
+    let (json, yaml) = ("application/json", "application/yaml");
+    let strategic = "application/strategic-merge-patch+json";
+    let merge = "application/merge-patch+json";
+    let apply = "application/apply-patch+yaml";
+    let (p, applied) = (format!("{PODS}/p"), format!("{PODS}/p?fieldManager=m"));
+    let aliases = format!("a: &a [{}]\nb: [{}]\n", vec!["x"; 50_000].join(","), vec!["*a"; 50_000].join(","));
+    let typed = |count| containers(count).replacen('{', "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",", 1);
+    let large = futures::future::join_all([
+        futures::FutureExt::boxed(send("POST", PODS.into(), json, containers(900_000), 413)),
+        futures::FutureExt::boxed(send("POST", PODS.into(), json, containers(200_000), 422)),
+        futures::FutureExt::boxed(send("POST", PODS.into(), yaml, containers(200_000), 422)),
+        futures::FutureExt::boxed(send("POST", PODS.into(), yaml, aliases, 400)),
+        futures::FutureExt::boxed(send("PUT", p.clone(), json, containers(200_000), 422)),
+        futures::FutureExt::boxed(send("PATCH", p.clone(), merge, containers(200_000), 422)),
+        futures::FutureExt::boxed(send("PATCH", p, strategic, containers(900_000), 413)),
+        futures::FutureExt::boxed(send("PATCH", applied, apply, typed(200_000), 422)),
+    ]);
+    let small = async {
+        for _ in 0..100 {
+            api.get(&format!("{CONFIG_MAPS}/small")).await.expect(200);
+        }
+    };
+    tokio::join!(large, small);
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -22,7 +22,9 @@ use crate::server::{managed, metadata};
 pub(crate) async fn apply(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
     let options = WriteOptions::parse_apply(&call.query)?;
     let bytes = call.read(body).await?;
-    let config = configuration(call, &view, &bytes, options.validation)?;
+    let read = call.apart(0, || configuration(call, &view, &bytes, options.validation)).await;
+    let Decoded { object: config, warnings } = read?;
+    call.warnings.extend(warnings);
     call.requested(&config);
     for _ in 0..ATTEMPTS {
         let missing = view == View::Object(Part::Main)
@@ -93,12 +95,12 @@ async fn create_from(call: &mut Call, config: &Value, options: &WriteOptions) ->
     let manager = managed::manager(call);
     let convert = |tree: &Value, version: &str| managed::in_version(&call.server, &resource, tree, version);
     let writer = managed::writer(call, Part::Main, &manager);
-    let new = pure::apply(writer, None, config, options.force, &convert)?;
+    let new = call.apart(0, || pure::apply(writer, None, config, options.force, &convert)).await?;
     create::insert_and_show(call, new, options).await
 }
 
 /// Reads and checks what is applied. Errors: 400.
-fn configuration(call: &mut Call, view: &View, body: &[u8], validation: FieldValidation) -> Result<Value, ServerError> {
+fn configuration(call: &Call, view: &View, body: &[u8], validation: FieldValidation) -> Result<Decoded, ServerError> {
     let decoded = decode::tree(body, Format::Yaml).map_err(|mut error| {
         error.message = format!("error decoding YAML: {}", error.message);
         error
@@ -106,16 +108,17 @@ fn configuration(call: &mut Call, view: &View, body: &[u8], validation: FieldVal
     if !decoded.object.is_object() {
         return Err(ApiError::bad_request("the body of an apply must be an object").into());
     }
-    let mut config = if view.is_object() { typed(call, body, decoded, validation)? } else { decoded.object };
-    metadata::settle_namespace(&call.resource, &mut config, &call.info)?;
-    if object::name(&config).is_empty() {
-        object::set_meta(&mut config, "name", call.info.name.as_str());
+    let mut read = if view.is_object() { typed(call, body, decoded, validation)? } else { decoded };
+    let config = &mut read.object;
+    metadata::settle_namespace(&call.resource, config, &call.info)?;
+    if object::name(config).is_empty() {
+        object::set_meta(config, "name", call.info.name.as_str());
     }
-    metadata::check_name(&config, &call.info.name)?;
-    Ok(config)
+    metadata::check_name(config, &call.info.name)?;
+    Ok(read)
 }
 
-fn typed(call: &mut Call, body: &[u8], decoded: Decoded, validation: FieldValidation) -> Result<Value, ServerError> {
+fn typed(call: &Call, body: &[u8], decoded: Decoded, validation: FieldValidation) -> Result<Decoded, ServerError> {
     let resource = call.resource.clone();
     check_type(&resource, &decoded.object)?;
     let name = object::name(&decoded.object).to_owned();
@@ -149,10 +152,8 @@ fn typed(call: &mut Call, body: &[u8], decoded: Decoded, validation: FieldValida
         );
         return Err(ApiError::bad_request(text).into());
     }
-    if validation == FieldValidation::Warn {
-        call.warnings.extend(complaints);
-    }
-    Ok(checked.object)
+    let warnings = if validation == FieldValidation::Warn { complaints } else { Vec::new() };
+    Ok(Decoded { object: checked.object, warnings })
 }
 
 /// An apply says what it applies.

@@ -26,7 +26,8 @@ pub(crate) async fn create(call: &mut Call, body: Body) -> Result<Response<Body>
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let bytes = call.read(body).await?;
     let format = negotiate::format(&call.headers)?;
-    let decoded = decode::body(&call.resource, &bytes, format, options.validation)?;
+    let (resource, validation) = (call.resource.clone(), options.validation);
+    let decoded = call.apart(0, || decode::body(&resource, &bytes, format, validation)).await?;
     call.requested(&decoded.object);
     call.warnings.extend(decoded.warnings);
     if !call.resource.stored() {
@@ -98,17 +99,8 @@ async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions
     let asked = object::remove_meta(&mut object, "managedFields");
     let request = call.admission(Operation::Create, &name, options.dry_run);
     call.server.admission().mutate(&request, &mut object).await?;
-    resource.strategy.prepare_create(&mut object);
-    resource.strategy.default(&mut object);
-    object::set_type(&mut object, &resource);
-    managed::record(call, Part::Main, *options, None, &mut object, asked);
-    let mut errors = ErrorList::default();
-    meta::validate_create(&resource, &object, &mut errors);
-    resource.strategy.validate(&object, &mut errors);
-    if !errors.is_empty() {
-        return Err(ApiError::invalid(&resource, &name, &errors).into());
-    }
-    call.warnings.extend(resource.strategy.warnings(&object));
+    let finished = call.apart(0, || finish(call, *options, &mut object, asked)).await;
+    call.warnings.extend(finished?);
     call.admit(Operation::Create, &name, Some(&object), None, options.dry_run).await?;
     let key = call.key_of(&name);
     if call.server.current(&resource, object::namespace(&object), &name).is_some() {
@@ -121,6 +113,28 @@ async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions
         return write::unwritten(&resource, &object, None).await;
     }
     commit(call, &key, &object, hold, charge).await
+}
+
+/// Defaults an object and judges it. The answer is what its writer is warned of.
+fn finish(
+    call: &Call,
+    options: WriteOptions,
+    object: &mut Value,
+    asked: Option<Value>,
+) -> Result<Vec<String>, ApiError> {
+    let resource = &call.resource;
+    resource.strategy.prepare_create(object);
+    resource.strategy.default(object);
+    object::set_type(object, resource);
+    managed::record(call, Part::Main, options, None, object, asked);
+    let mut errors = ErrorList::default();
+    meta::validate_create(resource, object, &mut errors);
+    resource.strategy.validate(object, &mut errors);
+    if errors.is_empty() {
+        Ok(resource.strategy.warnings(object))
+    } else {
+        Err(ApiError::invalid(resource, object::name(object), &errors))
+    }
 }
 
 /// Writes the object if its name is free and its namespace still is what admission saw.

@@ -89,12 +89,15 @@ pub(crate) async fn list(call: &Call) -> Result<Response<Body>, ServerError> {
     let page = page(call, &filter, &options).await?;
     let metadata = metadata(&page);
     let items = versions::all(&call.resource, &page.entries).await?;
-    match call.accepted.form {
-        Form::Object if call.accepted.pretty => pretty(call, &metadata, &items),
-        Form::Object => joined(call, &metadata, items),
+    if call.accepted.form == Form::Object && !call.accepted.pretty {
+        return joined(call, &metadata, items);
+    }
+    let made = || match call.accepted.form {
+        Form::Object => pretty(call, &metadata, &items),
         Form::Table { .. } => table(call, metadata, &items),
         Form::Metadata { version } => partial(call, version, &metadata, &items),
-    }
+    };
+    call.apart(items.iter().map(Bytes::len).sum(), made).await
 }
 
 /// One page, as the options ask.

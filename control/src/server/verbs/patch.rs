@@ -29,7 +29,7 @@ pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Res
     }
     let options = WriteOptions::parse(&call.query, PATCH)?;
     let bytes = call.read(body).await?;
-    let decoded = decode::tree(&bytes, Format::Json)?;
+    let decoded = call.apart(0, || decode::tree(&bytes, Format::Json)).await?;
     call.requested(&decoded.object);
     check_size(kind, &decoded.object)?;
     let (resource, info) = (call.resource.clone(), call.info.clone());

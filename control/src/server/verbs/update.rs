@@ -27,11 +27,12 @@ pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Re
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let bytes = call.read(body).await?;
     let format = negotiate::format(&call.headers)?;
-    let decoded = if view.is_object() {
-        decode::body(&call.resource, &bytes, format, options.validation)?
-    } else {
-        decode::tree(&bytes, format)?
+    let (kind, validation) = (view.is_object().then(|| call.resource.clone()), options.validation);
+    let decode = || match &kind {
+        Some(resource) => decode::body(resource, &bytes, format, validation),
+        None => decode::tree(&bytes, format),
     };
+    let decoded = call.apart(0, decode).await?;
     call.requested(&decoded.object);
     call.warnings.extend(decoded.warnings);
     let mut wanted = decoded.object;
@@ -103,7 +104,7 @@ pub(crate) async fn modify(
     call: &mut Call,
     view: &View,
     options: &WriteOptions,
-    change: impl FnMut(&Value) -> Result<Value, ServerError>,
+    change: impl FnMut(&Value) -> Result<Value, ServerError> + Send,
 ) -> Result<Stored, ServerError> {
     let rules = view.part().map_or(Rules::Own, Rules::Of);
     retry(call, rules, options, change).await
@@ -113,7 +114,7 @@ pub(crate) async fn modify(
 pub(crate) async fn modify_own(
     call: &mut Call,
     options: &WriteOptions,
-    change: impl FnMut(&Value) -> Result<Value, ServerError>,
+    change: impl FnMut(&Value) -> Result<Value, ServerError> + Send,
 ) -> Result<Stored, ServerError> {
     retry(call, Rules::Own, options, change).await
 }
@@ -122,12 +123,12 @@ async fn retry(
     call: &mut Call,
     rules: Rules,
     options: &WriteOptions,
-    mut change: impl FnMut(&Value) -> Result<Value, ServerError>,
+    mut change: impl FnMut(&Value) -> Result<Value, ServerError> + Send,
 ) -> Result<Stored, ServerError> {
     let mut current = get::find(call)?;
     for _ in 0..ATTEMPTS {
         let old = versions::tree(&call.resource, &current).await?;
-        let new = change(&old)?;
+        let new = call.apart(current.bytes.len(), || change(&old)).await?;
         match attempt(call, rules, options, &current, &old, new).await {
             // A quota changed between admission and the write: admission is asked again.
             Err(ServerError::Store(StoreError::Precondition { key, .. })) if key != call.key() => {
@@ -160,11 +161,12 @@ async fn attempt(
         prepare(call, part, options, &mut new, old).await?;
     }
     object::set_type(&mut new, &resource);
-    match rules {
+    let record = || match rules {
         Rules::Of(part) => managed::record(call, part, *options, Some(old), &mut new, asked),
         // Kubernetes records no owner of what the server itself writes.
         Rules::Own => managed::keep(&mut new, old),
-    }
+    };
+    call.apart(current.bytes.len(), record).await;
     object::set_meta(&mut new, "resourceVersion", object::resource_version(old));
     let hold = call.server.allocators().begin(&resource, &key, &mut new, Some(old))?;
     let as_written = versions::is_written_so(&resource, current, &new);
@@ -172,7 +174,11 @@ async fn attempt(
         return Ok(current.clone());
     }
     if let Rules::Of(part) = rules {
-        validate(call, part, &new, old)?;
+        let judged = call.apart(current.bytes.len(), || validate(call, part, &new, old)).await;
+        // A second attempt does not warn twice.
+        let warnings = judged?;
+        call.warnings.retain(|w| !warnings.contains(w));
+        call.warnings.extend(warnings);
     }
     call.admit(Operation::Update, &name, Some(&new), Some(old), options.dry_run).await?;
     let request = call.admission(Operation::Update, &name, options.dry_run);
@@ -202,15 +208,19 @@ async fn prepare(
         let request = call.admission(Operation::Update, &call.info.name, options.dry_run);
         call.server.admission().mutate(&Request { old: Some(old), ..request }, new).await?;
     }
-    resource.strategy.default(new);
-    resource.strategy.prepare_update(new, old, part);
-    if part != Part::Status {
-        metadata::count_generation(resource, new, old);
-    }
+    let finish = || {
+        resource.strategy.default(new);
+        resource.strategy.prepare_update(new, old, part);
+        if part != Part::Status {
+            metadata::count_generation(resource, new, old);
+        }
+    };
+    call.apart(0, finish).await;
     Ok(())
 }
 
-fn validate(call: &mut Call, part: Part, new: &Value, old: &Value) -> Result<(), ApiError> {
+/// Judges an update. The answer is what its writer is warned of.
+fn validate(call: &Call, part: Part, new: &Value, old: &Value) -> Result<Vec<String>, ApiError> {
     let resource = &call.resource;
     let mut errors = ErrorList::default();
     meta::validate_update(resource, new, old, &mut errors);
@@ -218,13 +228,7 @@ fn validate(call: &mut Call, part: Part, new: &Value, old: &Value) -> Result<(),
     if !errors.is_empty() {
         return Err(ApiError::invalid(resource, &call.info.name, &errors));
     }
-    if part == Part::Main {
-        // A second attempt does not warn twice.
-        let warnings = resource.strategy.warnings(new);
-        call.warnings.retain(|w| !warnings.contains(w));
-        call.warnings.extend(warnings);
-    }
-    Ok(())
+    Ok(if part == Part::Main { resource.strategy.warnings(new) } else { Vec::new() })
 }
 
 /// Whether this update was what a deletion waited for.
