@@ -1,4 +1,4 @@
-//! From a request's body to one JSON tree: format (JSON, YAML, protobuf), duplicate and unknown fields, wrong types, each
+//! From a request's body to one JSON tree: format (JSON, YAML, CBOR, protobuf), duplicate and unknown fields, wrong types, each
 //! with a message that names the place.
 //!
 //! What leaves [`object`] has the kind's shape, so that a typed view of it cannot fail: types fit, times, quantities and
@@ -65,6 +65,8 @@ impl FieldValidation {
 pub enum Format {
     Json,
     Yaml,
+    /// `application/cbor`, with or without the tag that says so.
+    Cbor,
     /// `application/vnd.kubernetes.protobuf`.
     Protobuf,
 }
@@ -86,18 +88,25 @@ pub fn tree(body: &[u8], format: Format) -> Result<Decoded, ApiError> {
         })?;
         return Ok(Decoded { object, warnings: Vec::new() });
     }
+    if format == Format::Cbor {
+        return tree::cbor(body).map_err(refused);
+    }
     let text = std::str::from_utf8(body).map_err(|error| {
         ApiError::bad_request(format!("the body is not valid UTF-8: invalid byte at offset {}", error.valid_up_to()))
     })?;
     match format {
         Format::Yaml if !nesting::is_sane(text) => return Err(too_deep()),
         Format::Yaml => tree::yaml(text),
-        Format::Json | Format::Protobuf => tree::json(text),
+        Format::Json | Format::Cbor | Format::Protobuf => tree::json(text),
     }
-    .map_err(|error| match error {
+    .map_err(refused)
+}
+
+fn refused(error: tree::TreeError) -> ApiError {
+    match error {
         tree::TreeError::Crowded => crowded(error.to_string()),
         error => ApiError::bad_request(error.to_string()),
-    })
+    }
 }
 
 fn crowded(message: String) -> ApiError {

@@ -4,6 +4,7 @@
 //! Everything that differs between kinds is data in a [`resource::Descriptor`]; the [`registry::Registry`] is the one
 //! list of them, and routes, discovery, OpenAPI, tables and tests are derived from it.
 
+pub mod cbor;
 pub mod cel;
 pub mod cron;
 pub mod custom;

@@ -211,6 +211,8 @@ pub struct Descriptor {
     /// `.metadata.generation` counts changes of everything but metadata and status.
     pub generation: bool,
     pub strategy: Arc<dyn Strategy>,
+    /// What every client of this version is warned of.
+    pub deprecated: Option<Cow<'static, str>>,
 }
 
 /// The verbs of an ordinary resource.
@@ -253,6 +255,7 @@ impl Descriptor {
             returns_deleted: false,
             generation: true,
             strategy: Arc::new(Plain),
+            deprecated: None,
         }
     }
 
@@ -357,10 +360,17 @@ impl Descriptor {
         self
     }
 
-    /// One more field, as clients write it, and its places in the stored form.
+    /// One more field, as clients write it, its places in the stored form, and what it reads as where it is absent.
     #[must_use]
-    pub fn selectable_at(mut self, path: &'static str, stored: &'static str) -> Self {
-        self.selectable.push(Selectable { path: path.into(), stored: stored.into(), absent: "" });
+    pub fn selectable_at(mut self, path: &'static str, stored: &'static str, absent: &'static str) -> Self {
+        self.selectable.push(Selectable { path: path.into(), stored: stored.into(), absent });
+        self
+    }
+
+    /// Every client is warned that this version of the kind is on its way out.
+    #[must_use]
+    pub fn deprecated(mut self, warning: &'static str) -> Self {
+        self.deprecated = Some(warning.into());
         self
     }
 

@@ -277,7 +277,7 @@ impl Cache {
             self.wait_for(revision).await?;
         }
         let (revision, objects) = match at {
-            At::Exact(revision) => (revision, self.past(&group_resource, &shard_name, revision)?),
+            At::Exact(revision) => (revision, self.past(&group_resource, &shard_name, revision).await?),
             At::Latest | At::NotOlderThan(_) => {
                 let state = self.inner.state.read();
                 let shard = state.shards.get(&*shard_name).ok_or(CacheError::Unknown(group_resource.clone()))?;
@@ -359,14 +359,25 @@ impl Cache {
         if self.revision() < revision && !self.following() { Err(StoreError::Closed.into()) } else { Ok(()) }
     }
 
-    /// A past state, while its snapshot or the events since are kept.
-    fn past(&self, resource: &GroupResource, shard: &str, revision: Revision) -> Result<Objects, CacheError> {
-        let state = self.inner.state.read();
-        let shard = state.shards.get(shard).ok_or_else(|| CacheError::Unknown(resource.clone()))?;
-        let past = shard.past(revision, Instant::now());
-        let oldest = shard.ring_start();
-        drop(state);
-        past.map(Past::restore).ok_or(CacheError::Expired { asked: revision, oldest })
+    /// A past state, while its snapshot or the events since are kept: in memory, or, as after a start, by the store.
+    async fn past(&self, resource: &GroupResource, name: &str, revision: Revision) -> Result<Objects, CacheError> {
+        let unknown = || CacheError::Unknown(resource.clone());
+        let shown = || {
+            let state = self.inner.state.read();
+            let shard = state.shards.get(name).ok_or_else(unknown)?;
+            let past = shard.past(revision, Instant::now());
+            Ok::<_, CacheError>((past, state.revision, shard.objects.clone()))
+        };
+        if let (Some(past), ..) = shown()? {
+            return Ok(past.restore());
+        }
+        let hub = self.inner.hub(name).ok_or_else(unknown)?;
+        let _permit = self.inner.replays.acquire().await.map_err(|_| StoreError::Closed)?;
+        let (_, now, objects) = shown()?;
+        let changes = self.inner.store.history(&format!("{name}/"), revision, now).await.map_err(expired)?;
+        let mut parser = Parser::default();
+        let undo = changes.into_iter().map(|change| Arc::new(update_of(&mut parser, &hub, change)));
+        Ok(Past::new(objects, undo.collect()).restore())
     }
 
     /// Events older than what memory keeps, from the store's history.
@@ -382,10 +393,7 @@ impl Cache {
         if let Some(namespace) = &filter.namespace {
             prefix = format!("{prefix}{namespace}/");
         }
-        let changes = self.inner.store.history(&prefix, after, up_to).await.map_err(|error| match error {
-            StoreError::Compacted { asked, oldest } => CacheError::Expired { asked, oldest },
-            other => CacheError::Store(other),
-        })?;
+        let changes = self.inner.store.history(&prefix, after, up_to).await.map_err(expired)?;
         let mut parser = Parser::default();
         let updates = changes.into_iter().map(|change| update_of(&mut parser, hub, change));
         Ok(updates.filter_map(|update| fit(filter, &update, &mut None)).collect())
@@ -407,6 +415,13 @@ enum Begin {
     State(Objects),
     Events(Vec<Arc<Update>>),
     History(Revision),
+}
+
+fn expired(error: StoreError) -> CacheError {
+    match error {
+        StoreError::Compacted { asked, oldest } => CacheError::Expired { asked, oldest },
+        other => CacheError::Store(other),
+    }
 }
 
 /// A resource's keys without the last slash: `core/pods`.

@@ -15,7 +15,7 @@ static KINDS: LazyLock<Vec<Descriptor>> = LazyLock::new(kinds::all);
 fuzz_target!(|input: (u8, u8, &[u8])| {
     let (kind, format, bytes) = input;
     let kind = &KINDS[usize::from(kind) % KINDS.len()];
-    let format = [Format::Json, Format::Yaml, Format::Protobuf][usize::from(format) % 3];
+    let format = [Format::Json, Format::Yaml, Format::Cbor, Format::Protobuf][usize::from(format) % 4];
     let Ok(decoded) = decode::body(kind, bytes, format, FieldValidation::Warn) else { return };
     let object = decoded.object;
     let written = serde_json::to_vec(&object).unwrap();

@@ -157,6 +157,7 @@ impl Definition {
             returns_deleted: false,
             generation: true,
             strategy: Arc::new(strategy::Custom::new(Arc::clone(&version.schema), version.scale())),
+            deprecated: version.deprecated(&self.group, &self.kind).map(Into::into),
         }
     }
 }
@@ -175,6 +176,13 @@ impl Version {
             schema: Arc::new(Schema::parse(some(spec, "/schema/openAPIV3Schema"))),
             spec: spec.clone(),
         }
+    }
+
+    /// What clients of a deprecated version are told.
+    fn deprecated(&self, group: &str, kind: &str) -> Option<String> {
+        let told = some(&self.spec, "/deprecationWarning").and_then(Value::as_str);
+        let usual = || format!("{group}/{} {kind} is deprecated", self.name);
+        is_true(&self.spec, "/deprecated").then(|| told.map_or_else(usual, str::to_owned))
     }
 
     fn subresources(&self) -> Vec<Subresource> {

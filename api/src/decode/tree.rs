@@ -1,5 +1,5 @@
-//! Text to tree, for JSON and YAML alike: one visitor that remembers where it is, so that duplicate keys are reported by
-//! their path. Both parsers bound their depth at 128 levels and count lines and columns. Bounded here: the values of a
+//! Bodies to trees, for JSON, YAML and CBOR alike: one visitor that remembers where it is, so that duplicate keys are reported by
+//! their path. The parsers bound their depth at 128 levels and count lines and columns. Bounded here: the values of a
 //! tree, each of which takes many times its text's room, and what YAML's aliases expand to.
 
 use std::fmt::{self, Write as _};
@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::{Map, Number, Value};
 
 use super::{Complaints, Decoded};
+use crate::cbor::{CborError, Reader};
 
 /// What a YAML text may expand to: this many times its own length (an escape is shorter than its character, twice at most),
 /// and this much for aliases on top.
@@ -28,6 +29,10 @@ pub(super) enum TreeError {
     Json(serde_json::Error),
     #[error("error converting YAML to JSON: yaml: {0}")]
     Yaml(serde_yaml::Error),
+    #[error(transparent)]
+    Cbor(CborError),
+    #[error("cbor: {0}")]
+    Duplicate(String),
     #[error("Request entity too large: the body has more than {MAX_VALUES} values")]
     Crowded,
 }
@@ -39,6 +44,17 @@ pub(super) fn json(text: &str) -> Result<Decoded, TreeError> {
     let object = object.map_err(|error| place.refusal(TreeError::Json(error)))?;
     parser.end().map_err(TreeError::Json)?;
     Ok(Decoded { object, warnings: place.duplicates.list })
+}
+
+/// Unlike a text's, a duplicate key is never good here, as in Kubernetes.
+pub(super) fn cbor(bytes: &[u8]) -> Result<Decoded, TreeError> {
+    let (mut reader, mut place) = (Reader::new(bytes), Place::default());
+    let object = Seed(&mut place).deserialize(&mut reader).map_err(|error| place.refusal(TreeError::Cbor(error)))?;
+    reader.end().map_err(TreeError::Cbor)?;
+    match place.duplicates.list.into_iter().next() {
+        Some(duplicate) => Err(TreeError::Duplicate(duplicate)),
+        None => Ok(Decoded { object, warnings: Vec::new() }),
+    }
 }
 
 pub(super) fn yaml(text: &str) -> Result<Decoded, TreeError> {

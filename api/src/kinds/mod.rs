@@ -13,6 +13,7 @@ pub mod certificates;
 mod check;
 pub mod coordination;
 pub mod core;
+pub(crate) mod deprecated;
 pub mod discovery;
 pub mod events;
 pub mod flowcontrol;

@@ -73,10 +73,6 @@ impl Shard {
         self.loaded
     }
 
-    pub(super) fn ring_start(&self) -> Revision {
-        self.ring_start
-    }
-
     /// Events after `after`, if all of them are kept.
     pub(super) fn events_after(&self, after: Revision) -> Option<VecDeque<Arc<Update>>> {
         let from = self.ring.partition_point(|update| update.revision <= after);
@@ -148,6 +144,10 @@ pub(super) struct Past {
 }
 
 impl Past {
+    pub(super) fn new(objects: Objects, undo: VecDeque<Arc<Update>>) -> Self {
+        Self { objects, undo }
+    }
+
     pub(super) fn restore(self) -> Objects {
         let mut objects = self.objects;
         for update in self.undo.iter().rev() {

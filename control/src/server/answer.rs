@@ -93,15 +93,22 @@ pub(crate) fn success(resource: &Descriptor, name: &str, uid: &str) -> Value {
 fn json_bytes(accepted: Accepted, code: StatusCode, bytes: Bytes) -> Result<Response<Body>, ServerError> {
     let builder =
         Response::builder().status(code).header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private");
-    if accepted.gzip && bytes.len() >= COMPRESS_FROM {
+    Ok(packed(accepted.packs(), builder.body(bytes)?))
+}
+
+/// An answer of known bytes, compressed if the client may get it so and it is large.
+pub(crate) fn packed(gzip: bool, response: Response<Bytes>) -> Response<Body> {
+    let (mut parts, bytes) = response.into_parts();
+    if gzip && bytes.len() >= COMPRESS_FROM {
         let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
         // A Vec takes every write.
         if encoder.write_all(&bytes).is_ok()
             && let Ok(packed) = encoder.finish()
         {
-            let builder = builder.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
-            return Ok(builder.body(body::full(packed))?);
+            parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            parts.headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+            return Response::from_parts(parts, body::full(packed));
         }
     }
-    Ok(builder.body(body::full(bytes))?)
+    Response::from_parts(parts, body::full(bytes))
 }

@@ -57,7 +57,7 @@ impl Call {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let format = negotiate::format(&self.headers)?;
+        let format = negotiate::format(&self.headers, &self.resource)?;
         let decoded = self.apart(0, || decode::tree(&bytes, format)).await?;
         self.requested(&decoded.object);
         Ok(Some(decoded))

@@ -48,6 +48,7 @@ mod call;
 mod definitions;
 pub mod discovery;
 pub mod error;
+mod forms;
 mod guard;
 pub mod health;
 mod heavy;

@@ -1,9 +1,12 @@
 //! What a client accepts and what it sends: media types, transformations (Table, PartialObjectMetadata), compression.
+//!
+//! Everything is made as JSON; [`super::forms`] turns an answer into another media type.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use wherry_api::decode::Format;
 use wherry_api::patch::PatchType;
+use wherry_api::resource::{Descriptor, SchemaSource};
 use wherry_api::status::ApiError;
 use wherry_api::table::IncludeObject;
 
@@ -20,12 +23,41 @@ pub(crate) enum Form {
     Metadata { version: &'static str },
 }
 
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Media {
+    #[default]
+    Json,
+    Yaml,
+    /// A watch: a sequence of items.
+    Cbor,
+}
+
+/// What is asked: not everything can be answered in every form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Of objects with metadata.
+    Objects,
+    /// Of what has no metadata (a review): it is no table.
+    Plain,
+    /// A stream of events.
+    Events,
+}
+
 /// What the answer may look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accepted {
     pub(crate) form: Form,
+    pub(crate) media: Media,
     pub(crate) pretty: bool,
     pub(crate) gzip: bool,
+}
+
+impl Accepted {
+    /// Whether an answer in JSON, as it is made, may be compressed: another form is compressed when it has it.
+    pub(crate) fn packs(self) -> bool {
+        self.gzip && self.media == Media::Json
+    }
 }
 
 /// One element of an `Accept` header.
@@ -55,11 +87,18 @@ impl<'a> Range<'a> {
         self.parameters.iter().find(|(k, _)| *k == key).map_or("", |(_, v)| v)
     }
 
+    fn media(&self, answer: Answer) -> Option<Media> {
+        match (self.media, answer) {
+            ("application/json" | "application/*" | "*/*", _) => Some(Media::Json),
+            ("application/cbor", _) | ("application/cbor-seq", Answer::Events) => Some(Media::Cbor),
+            // There is no stream of YAML.
+            ("application/yaml", Answer::Objects | Answer::Plain) => Some(Media::Yaml),
+            _ => None,
+        }
+    }
+
     /// The form that this element asks for, if the server can make it.
     fn form(&self, include: IncludeObject) -> Option<Form> {
-        if !matches!(self.media, "application/json" | "application/*" | "*/*") {
-            return None;
-        }
         let version = match self.parameter("v") {
             "v1beta1" => "v1beta1",
             "" | "v1" => "v1",
@@ -74,18 +113,19 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Reads `Accept`, `Accept-Encoding`, `pretty` and `includeObject`; `transforms`: whether there is more than the object
-/// itself (not for a review, which has no metadata). Error: 406.
-pub(crate) fn accepted(headers: &HeaderMap, query: &Query, transforms: bool) -> Result<Accepted, ApiError> {
+/// Reads `Accept`, `Accept-Encoding`, `pretty` and `includeObject`. Error: 406.
+pub(crate) fn accepted(headers: &HeaderMap, query: &Query, answer: Answer) -> Result<Accepted, ApiError> {
     let include = include_object(query)?;
     let header = joined(headers, &ACCEPT);
-    let form = if header.trim().is_empty() { Form::Object } else { best(&header, include, transforms)? };
+    let nothing = header.trim().is_empty();
+    let (media, form) = if nothing { (Media::Json, Form::Object) } else { best(&header, include, answer)? };
     let pretty = match query.flag("pretty").unwrap_or(Some(true)) {
         Some(asked) => asked,
         None => browser(headers),
     };
     let gzip = accepts_gzip(headers);
-    Ok(Accepted { form, pretty, gzip })
+    // Only JSON can be told from pretty JSON.
+    Ok(Accepted { form, media, pretty: pretty && media == Media::Json, gzip })
 }
 
 /// Whether an answer may be compressed with gzip.
@@ -96,16 +136,19 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
 /// Whether JSON, without a transformation, is among what the client accepts.
 pub(crate) fn accepts_json(headers: &HeaderMap) -> bool {
     let header = joined(headers, &ACCEPT);
-    header.trim().is_empty() || best(&header, IncludeObject::default(), true).is_ok()
+    let is_json = |range: &Range<'_>| range.quality > 0.0 && range.media(Answer::Events) == Some(Media::Json);
+    header.trim().is_empty() || header.split(',').map(Range::parse).any(|range| is_json(&range))
 }
 
-fn best(header: &str, include: IncludeObject, transforms: bool) -> Result<Form, ApiError> {
+fn best(header: &str, include: IncludeObject, answer: Answer) -> Result<(Media, Form), ApiError> {
     let mut ranges: Vec<Range<'_>> = header.split(',').map(Range::parse).filter(|r| r.quality > 0.0).collect();
     ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-    ranges
-        .iter()
-        .find_map(|r| r.form(include).filter(|form| transforms || *form == Form::Object))
-        .ok_or_else(|| ApiError::not_acceptable("only the following media types are accepted: application/json"))
+    let fits = |form: &Form| answer != Answer::Plain || *form == Form::Object;
+    let found = ranges.iter().find_map(|r| Some((r.media(answer)?, r.form(include).filter(fits)?)));
+    found.ok_or_else(|| {
+        let all = if answer == Answer::Events { "application/cbor-seq" } else { "application/yaml, application/cbor" };
+        ApiError::not_acceptable(format!("only the following media types are accepted: application/json, {all}"))
+    })
 }
 
 fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
@@ -128,33 +171,44 @@ fn joined(headers: &HeaderMap, name: &http::HeaderName) -> String {
     headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",")
 }
 
-/// The format of a request's object. Error: 415.
-pub(crate) fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
+const UNKNOWN: &str = "the body of the request was in an unknown format - accepted media types include: ";
+
+/// The format of a request's object. Nobody but built-in kinds has numbers for fields, which protobuf needs. Error: 415.
+pub(crate) fn format(headers: &HeaderMap, resource: &Descriptor) -> Result<Format, ApiError> {
     let header = joined(headers, &CONTENT_TYPE);
+    let built_in = matches!(resource.schema, SchemaSource::BuiltIn(_));
     match Range::parse(&header).media {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
-        other => Err(ApiError::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: application/json, \
-             application/yaml, application/vnd.kubernetes.protobuf (got {other})"
-        ))),
+        "application/cbor" => Ok(Format::Cbor),
+        "application/vnd.kubernetes.protobuf" if built_in => Ok(Format::Protobuf),
+        _ => {
+            let protobuf = if built_in { ", application/vnd.kubernetes.protobuf" } else { "" };
+            Err(ApiError::unsupported_media_type(format!(
+                "{UNKNOWN}application/json, application/yaml, application/cbor{protobuf}"
+            )))
+        }
     }
 }
 
-/// The type of a patch. Error: 415.
-pub(crate) fn patch_type(headers: &HeaderMap) -> Result<PatchType, ApiError> {
+/// The type of a patch, and how it is written. Error: 415.
+pub(crate) fn patch_type(headers: &HeaderMap, resource: &Descriptor) -> Result<(PatchType, Format), ApiError> {
     let header = joined(headers, &CONTENT_TYPE);
+    // Nobody but a built-in kind says how its lists merge.
+    let built_in = matches!(resource.schema, SchemaSource::BuiltIn(_));
     match Range::parse(&header).media {
-        "application/json-patch+json" => Ok(PatchType::Json),
-        "application/merge-patch+json" => Ok(PatchType::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
-        "application/apply-patch+yaml" => Ok(PatchType::Apply),
-        _ => Err(ApiError::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: \
-             application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
-             application/apply-patch+yaml",
-        )),
+        "application/json-patch+json" => Ok((PatchType::Json, Format::Json)),
+        "application/merge-patch+json" => Ok((PatchType::Merge, Format::Json)),
+        "application/strategic-merge-patch+json" if built_in => Ok((PatchType::Strategic, Format::Json)),
+        "application/apply-patch+yaml" => Ok((PatchType::Apply, Format::Yaml)),
+        "application/apply-patch+cbor" => Ok((PatchType::Apply, Format::Cbor)),
+        _ => {
+            let strategic = if built_in { "application/strategic-merge-patch+json, " } else { "" };
+            Err(ApiError::unsupported_media_type(format!(
+                "{UNKNOWN}application/json-patch+json, application/merge-patch+json, \
+                 {strategic}application/apply-patch+yaml, application/apply-patch+cbor"
+            )))
+        }
     }
 }
 
@@ -167,7 +221,7 @@ mod tests {
     fn form(accept: &'static str) -> Result<Form, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        accepted(&headers, &Query::default(), true).map(|a| a.form).map_err(|e| e.code)
+        accepted(&headers, &Query::default(), Answer::Objects).map(|a| a.form).map_err(|e| e.code)
     }
 
     const TABLE: Form = Form::Table { version: "v1", include: IncludeObject::Metadata };
@@ -194,20 +248,48 @@ mod tests {
     fn what_has_no_metadata_is_no_table() {
         let asked = |accept: &'static str| {
             let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
-            accepted(&headers, &Query::default(), false).map(|a| a.form).map_err(|e| e.code)
+            accepted(&headers, &Query::default(), Answer::Plain).map(|a| a.form).map_err(|e| e.code)
         };
         assert_eq!(asked("application/json;as=Table;v=v1;g=meta.k8s.io"), Err(406));
         assert_eq!(asked("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), Ok(Form::Object));
     }
 
     #[test]
+    fn the_media_type_follows_what_is_accepted_and_what_is_asked() {
+        let media = |accept: &'static str, answer| {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            accepted(&headers, &Query::default(), answer).map(|a| a.media).map_err(|e| e.code)
+        };
+        for (accept, objects, events) in [
+            ("application/yaml", Ok(Media::Yaml), Err(406)),
+            ("application/yaml, application/json;q=0.5", Ok(Media::Yaml), Ok(Media::Json)),
+            ("application/cbor", Ok(Media::Cbor), Ok(Media::Cbor)),
+            ("application/cbor-seq", Err(406), Ok(Media::Cbor)),
+            ("application/cbor;as=Table;g=meta.k8s.io;v=v1", Ok(Media::Cbor), Ok(Media::Cbor)),
+            (
+                "application/vnd.kubernetes.protobuf, application/cbor;q=0.9, */*;q=0.8",
+                Ok(Media::Cbor),
+                Ok(Media::Cbor),
+            ),
+        ] {
+            assert_eq!(media(accept, Answer::Objects), objects, "{accept}");
+            assert_eq!(media(accept, Answer::Events), events, "{accept}");
+        }
+        let yaml = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/yaml"))]);
+        assert!(!accepts_json(&yaml) && accepts_json(&HeaderMap::new()));
+    }
+
+    #[test]
     fn a_body_of_an_unknown_type_is_415() {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/cbor"));
-        assert_eq!(format(&headers).unwrap_err().code, 415);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/vnd.kubernetes.protobuf"));
-        assert_eq!(format(&headers), Ok(Format::Protobuf));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        assert_eq!(format(&headers), Ok(Format::Json));
+        let pods = wherry_api::kinds::core::pod::descriptor();
+        let of = |media: &'static str| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media))]);
+            format(&headers, &pods).map_err(|error| error.code)
+        };
+        assert_eq!(of("application/cbor"), Ok(Format::Cbor));
+        assert_eq!(of("application/cbor-seq"), Err(415));
+        assert_eq!(of("application/vnd.kubernetes.protobuf"), Ok(Format::Protobuf));
+        assert_eq!(of("application/json; charset=utf-8"), Ok(Format::Json));
+        assert_eq!(of("text/plain"), Err(415));
     }
 }

@@ -19,10 +19,11 @@ use super::backup;
 use super::body::{self, Body};
 use super::call::Call;
 use super::error::{self, ServerError};
+use super::forms;
 use super::issuer;
 use super::listen::Refused;
 use super::metrics::Labels;
-use super::negotiate;
+use super::negotiate::{self, Accepted};
 use super::openapi;
 use super::query::Query;
 use super::request::RequestInfo;
@@ -47,7 +48,7 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let head = method == Method::HEAD;
     let (start, in_flight) = (Instant::now(), server.config().metrics.start());
-    let mut labels = Labels { verb: "other", ..Labels::default() };
+    let mut seen = Seen::default();
     let (parts, body) = request.into_parts();
     let (mut record, endless) = audited(server, &id, &parts, Some(&user));
     let request = Request::from_parts(parts, body);
@@ -57,7 +58,7 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
         {
             return Err(ApiError::internal("failed to store audit event").into());
         }
-        serve(server, request, user, record.as_ref(), &mut labels).await
+        serve(server, request, user, record.as_ref(), &mut seen).await
     };
     let served = AssertUnwindSafe(served).catch_unwind().await;
     let mut response = match served {
@@ -79,12 +80,28 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
         }
     };
     drop(in_flight);
-    server.config().metrics.observe(labels, response.status().as_u16(), start.elapsed());
+    let watch = seen.labels.verb == "watch";
+    server.config().metrics.observe(seen.labels, response.status().as_u16(), start.elapsed());
     name(&mut response, id);
     if let Some(record) = record {
         response = record.answered(response, endless).await;
     }
+    let presented = forms::present(server.heavy(), seen.accepted, watch, response).await;
+    let response = presented.unwrap_or_else(|failure| error::respond(&failure));
     if head { response.map(|_| body::empty()) } else { response }
+}
+
+/// What is known of a request when it has been answered, however that ended.
+#[derive(Debug)]
+struct Seen {
+    labels: Labels,
+    accepted: Accepted,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { labels: Labels { verb: "other", ..Labels::default() }, accepted: Accepted::default() }
+    }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
@@ -138,12 +155,12 @@ async fn serve(
     request: Request<Body>,
     user: UserInfo,
     record: Option<&Record>,
-    labels: &mut Labels,
+    seen: &mut Seen,
 ) -> Answer {
     let query = Query::parse(request.uri().query());
     let watch = query.flag("watch")?.unwrap_or_default();
     match Route::of(request.method(), request.uri().path(), watch) {
-        Route::Resource(info) => resource(server, *info, query, request, user, record, labels).await,
+        Route::Resource(info) => resource(server, *info, query, request, user, record, seen).await,
         Route::Images => match &server.config().images {
             Some(images) => Ok(images.handle(request, &user).await),
             None => Err(ApiError::no_such_path().into()),
@@ -209,7 +226,7 @@ async fn resource(
     request: Request<Body>,
     user: UserInfo,
     record: Option<&Record>,
-    labels: &mut Labels,
+    seen: &mut Seen,
 ) -> Answer {
     let served = server.served();
     let remote = served.remotes.find(&info.group, &info.version);
@@ -219,11 +236,11 @@ async fn resource(
     };
     let attributes = attributes(&info, &query, known.as_deref());
     if known.is_some() {
-        *labels = label(&info, known.as_deref());
+        seen.labels = label(&info, known.as_deref());
     }
     if let Some(remote) = remote {
         let resource = remote.resource(&info.resource).unwrap_or_default();
-        *labels = label(&RequestInfo { resource: resource.to_owned(), ..info.clone() }, None);
+        seen.labels = label(&RequestInfo { resource: resource.to_owned(), ..info.clone() }, None);
     }
     if let Decision::Deny(reason) = authorize(server, &user, &attributes, record).await {
         let text = attributes.forbidden_by(&user, &reason);
@@ -240,9 +257,11 @@ async fn resource(
     let (parts, body) = request.into_parts();
     let accepted = match info.subresource.as_str() {
         // A log is text, whatever is accepted.
-        "log" => negotiate::accepted(&http::HeaderMap::new(), &query, true)?,
-        _ => negotiate::accepted(&parts.headers, &query, resource.stored())?,
+        "log" => negotiate::accepted(&http::HeaderMap::new(), &query, negotiate::Answer::Plain)?,
+        _ => negotiate::accepted(&parts.headers, &query, answer_of(&info, &resource))?,
     };
+    seen.accepted = accepted;
+    let deprecated = resource.deprecated.as_ref().map(ToString::to_string);
     let mut call = Call {
         server: server.clone(),
         resource,
@@ -252,7 +271,7 @@ async fn resource(
         accepted,
         user,
         attributes,
-        warnings: Vec::new(),
+        warnings: deprecated.into_iter().collect(),
         notes: Notes::default(),
         record: record.cloned(),
         size: 0,
@@ -306,6 +325,14 @@ fn forbidden(info: &RequestInfo, text: &str) -> ApiError {
     info.group.clone_into(&mut error.details.group);
     info.resource.clone_into(&mut error.details.kind);
     error
+}
+
+fn answer_of(info: &RequestInfo, resource: &Descriptor) -> negotiate::Answer {
+    match info.verb {
+        "watch" => negotiate::Answer::Events,
+        _ if resource.stored() => negotiate::Answer::Objects,
+        _ => negotiate::Answer::Plain,
+    }
 }
 
 /// Labels of bounded variety: only what is served.

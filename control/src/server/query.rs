@@ -173,49 +173,40 @@ impl ListOptions {
         if errors.is_empty() { Ok(options) } else { Err(invalid_options("ListOptions", &errors)) }
     }
 
+    /// The rules, and the order, of Kubernetes' `ValidateListOptions`.
     fn check(&mut self, asked: Option<&str>, watch: bool, errors: &mut ErrorList) {
+        const NOT_OLDER: &str = "NotOlderThan";
         let path = Path::new("resourceVersionMatch");
+        let events = self.initial_events.is_some();
+        if watch && events && asked != Some(NOT_OLDER) {
+            errors.forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        if watch && !events && asked.is_some() {
+            errors.forbidden(&path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        }
+        if !watch && asked.is_some() && self.version.is_none() {
+            errors.forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if !watch && asked.is_some() && self.continue_token.is_some() {
+            errors.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided");
+        }
         self.version_match = match asked {
             None => None,
             Some("Exact") => Some(Match::Exact),
-            Some("NotOlderThan") => Some(Match::NotOlderThan),
+            Some(NOT_OLDER) => Some(Match::NotOlderThan),
             Some(other) => {
-                errors.not_supported(&path, other, &["Exact", "NotOlderThan", ""]);
-                return;
+                errors.not_supported(&path, other, &["Exact", NOT_OLDER, ""]);
+                None
             }
         };
-        if watch { self.check_watch(&path, errors) } else { self.check_list(&path, errors) }
-    }
-
-    fn check_list(&self, path: &Path, errors: &mut ErrorList) {
-        if self.initial_events.is_some() {
-            errors.forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+        if self.version_match == Some(Match::Exact) && self.version == Some(0) {
+            errors.forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
         }
-        let Some(wanted) = self.version_match else { return };
-        if self.continue_token.is_some() {
-            errors.forbidden(path, "resourceVersionMatch is forbidden when continue is provided");
-        } else if self.version.is_none() {
-            errors.forbidden(path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
-        } else if wanted == Match::Exact && self.version == Some(0) {
-            errors.forbidden(path, "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
-        }
-    }
-
-    fn check_watch(&self, path: &Path, errors: &mut ErrorList) {
-        match (self.initial_events, self.version_match) {
-            (None, Some(_)) => {
-                errors.forbidden(
-                    path,
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                );
-            }
-            (Some(_), wanted) if wanted != Some(Match::NotOlderThan) => {
-                errors.forbidden(path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-            }
-            _ => {}
-        }
-        if self.continue_token.is_some() {
+        if watch && self.continue_token.is_some() {
             errors.forbidden(&Path::new("continue"), "continue is forbidden for watch");
+        }
+        if !watch && events {
+            errors.forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
         }
     }
 }
@@ -256,7 +247,16 @@ mod tests {
     fn contradictory_list_options_are_refused_with_the_field() {
         for (query, part) in [
             ("resourceVersionMatch=Exact", "forbidden unless resourceVersion is provided"),
-            ("resourceVersionMatch=Exact&resourceVersion=0", "is forbidden for resourceVersion \"0\""),
+            (
+                "resourceVersionMatch=Exact&resourceVersion=0",
+                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is \
+                 forbidden for resourceVersion \"0\"",
+            ),
+            (
+                "resourceVersionMatch=Exact&continue=x",
+                "[resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided, \
+                 resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided]",
+            ),
             ("resourceVersionMatch=Exact&resourceVersion=1&continue=x", "forbidden when continue is provided"),
             ("resourceVersionMatch=Some&resourceVersion=1", "Unsupported value: \"Some\""),
             ("sendInitialEvents=true", "forbidden for list"),
@@ -267,6 +267,13 @@ mod tests {
             assert!(message.contains(part), "{query}: {message}");
         }
         assert!(watch("sendInitialEvents=true").unwrap_err().contains("requires setting resourceVersionMatch"));
+        assert_eq!(
+            watch("sendInitialEvents=false&resourceVersionMatch=Exact&resourceVersion=0").unwrap_err(),
+            "ListOptions.meta.k8s.io \"\" is invalid: [resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
+             resourceVersionMatch to NotOlderThan, resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is \
+             forbidden for resourceVersion \"0\"]"
+        );
+        assert!(watch("continue=x").unwrap_err().contains("continue: Forbidden: continue is forbidden for watch"));
         assert!(watch("resourceVersionMatch=NotOlderThan").unwrap_err().contains("unless sendInitialEvents"));
         assert!(watch("sendInitialEvents=true&resourceVersionMatch=NotOlderThan").is_ok());
     }

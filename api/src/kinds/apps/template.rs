@@ -260,8 +260,8 @@ pub(crate) fn int_or_percent(parent: &Value, field: &str, path: &Path, errors: &
 
 /// Warnings about the template.
 pub(crate) fn warnings(workload: &Value) -> Vec<String> {
-    let spec = workload.pointer("/spec/template/spec").unwrap_or(&Value::Null);
-    podspec::warnings(spec, &Path::new("spec").child("template").child("spec"))
+    let template = workload.pointer("/spec/template").unwrap_or(&Value::Null);
+    podspec::warnings(template, &Path::new("spec").child("template"))
 }
 
 #[cfg(test)]

@@ -97,9 +97,15 @@ impl Strategy for CronJobStrategy {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let path = Path::new("spec").child("jobTemplate").child("spec").child("template").child("spec");
-        let pod = object.pointer("/spec/jobTemplate/spec/template/spec").unwrap_or(&Value::Null);
-        podspec::warnings(pod, &path)
+        let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
+        let template = object.pointer("/spec/jobTemplate/spec/template").unwrap_or(&Value::Null);
+        let mut all = podspec::warnings(template, &path);
+        if text(object, "/spec/schedule").contains("TZ") {
+            let why = "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
+                https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details";
+            all.push(why.to_owned());
+        }
+        all
     }
 }
 

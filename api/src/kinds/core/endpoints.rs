@@ -26,6 +26,7 @@ pub fn descriptor() -> Descriptor {
             cells::age(),
         ])
         .no_generation()
+        .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
         .strategy(EndpointsStrategy)
 }
 

@@ -32,7 +32,7 @@ pub fn descriptor() -> Descriptor {
             "reportingComponent",
             "type",
         ])
-        .selectable_at("source", "source.component|reportingComponent")
+        .selectable_at("source", "source.component|reportingComponent", "")
         .no_generation()
         .strategy(EventStrategy)
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column, wide};
 use crate::kinds::core::podspec::scheduling;
+use crate::kinds::deprecated;
 use crate::kinds::tree::{carry, drop_false, is_true, list, map, remove, set, text};
 use crate::meta;
 use crate::resource::{Column, Descriptor, PROXY};
@@ -82,6 +83,10 @@ fn roles(node: &Value) -> String {
 struct NodeStrategy;
 
 impl Strategy for NodeStrategy {
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        deprecated::of_node(object)
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(spec) = object.get_mut("spec") {
             drop_false(spec, "unschedulable");

@@ -8,6 +8,7 @@ use super::podspec::{resources, scheduling};
 use super::storage;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column, wide};
+use crate::kinds::deprecated;
 use crate::kinds::tree::{fill, map, object, remove, set, some, split_status, text};
 use crate::meta::{immutable, same};
 use crate::object::format_time;
@@ -104,6 +105,10 @@ fn claim(volume: &Value) -> String {
 struct PersistentVolumeStrategy;
 
 impl Strategy for PersistentVolumeStrategy {
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        deprecated::of_volume(object)
+    }
+
     fn prepare_create(&self, volume: &mut Value) {
         let now = format_time(Timestamp::now());
         set(volume, "status", json!({"phase": "Pending", "lastPhaseTransitionTime": now}));

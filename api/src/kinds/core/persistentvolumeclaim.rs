@@ -8,6 +8,7 @@ use super::storage::{self, CLASS_ANNOTATION};
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template::validate_selector;
 use crate::kinds::cells::{self, column, wide};
+use crate::kinds::deprecated;
 use crate::kinds::tree::{carry, fill, map, object, remove, set, some, split_status, text};
 use crate::meta::{IMMUTABLE, immutable, names, push_all, same};
 use crate::object::{annotation, at, set_at};
@@ -73,6 +74,10 @@ pub(crate) fn default(claim: &mut Value) {
 struct PersistentVolumeClaimStrategy;
 
 impl Strategy for PersistentVolumeClaimStrategy {
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        deprecated::of_volume_claim(object)
+    }
+
     fn prepare_create(&self, claim: &mut Value) {
         set(claim, "status", json!({"phase": "Pending"}));
         if let Some(spec) = object(claim, "spec") {

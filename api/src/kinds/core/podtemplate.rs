@@ -41,8 +41,7 @@ impl Strategy for PodTemplateStrategy {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let spec = object.pointer("/template/spec").unwrap_or(&Value::Null);
-        podspec::warnings(spec, &Path::new("template").child("spec"))
+        podspec::warnings(object.get("template").unwrap_or(&Value::Null), &Path::new("template"))
     }
 }
 

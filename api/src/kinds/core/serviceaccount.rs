@@ -1,11 +1,13 @@
 //! ServiceAccount: who a pod is. Tokens are asked for at `/token`.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::kinds::cells::{self, column};
+use crate::kinds::deprecated;
 use crate::kinds::tree::list;
 use crate::resource::Descriptor;
+use crate::strategy::Strategy;
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<ServiceAccount>()
@@ -20,4 +22,14 @@ pub fn descriptor() -> Descriptor {
             cells::age(),
         ])
         .no_generation()
+        .strategy(ServiceAccountStrategy)
+}
+
+#[derive(Debug)]
+struct ServiceAccountStrategy;
+
+impl Strategy for ServiceAccountStrategy {
+    fn warnings(&self, account: &Value) -> Vec<String> {
+        deprecated::of_service_account(account)
+    }
 }

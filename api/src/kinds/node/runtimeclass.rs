@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::core::podspec;
+use crate::kinds::deprecated;
 use crate::kinds::tree::{list, some, text};
 use crate::meta::{self, names, push_all};
 use crate::resource::Descriptor;
@@ -28,6 +29,10 @@ pub fn descriptor() -> Descriptor {
 struct RuntimeClassStrategy;
 
 impl Strategy for RuntimeClassStrategy {
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        deprecated::of_runtime_class(object)
+    }
+
     fn validate(&self, class: &Value, errors: &mut ErrorList) {
         let handler = text(class, "/handler");
         push_all(errors, &Path::new("handler"), handler, names::dns1123_label(handler));

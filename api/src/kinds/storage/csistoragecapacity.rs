@@ -7,6 +7,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template::validate_selector;
 use crate::kinds::cells::{self, column};
 use crate::kinds::check::subdomain;
+use crate::kinds::deprecated;
 use crate::kinds::tree::{some, text};
 use crate::meta;
 use crate::quantity::Quantity;
@@ -33,6 +34,10 @@ pub fn descriptor() -> Descriptor {
 struct CsiStorageCapacityStrategy;
 
 impl Strategy for CsiStorageCapacityStrategy {
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        deprecated::of_storage_capacity(object)
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         if let Some(selector) = some(object, "/nodeTopology") {
             validate_selector(selector, &Path::new("nodeTopology"), errors);

@@ -7,6 +7,7 @@ use super::names;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::check::{no_duplicates, one_of, required_one_of, strings};
+use crate::kinds::deprecated;
 use crate::kinds::tree::{fill, is_true, list, text};
 use crate::meta::{self, push_all, same};
 use crate::resource::{Cell, Column, Descriptor};
@@ -50,6 +51,10 @@ fn marked_name() -> Column {
 struct StorageClassStrategy;
 
 impl Strategy for StorageClassStrategy {
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        deprecated::of_storage_class(object)
+    }
+
     fn default(&self, class: &mut Value) {
         fill(class, "reclaimPolicy", "Delete");
         fill(class, "volumeBindingMode", "Immediate");

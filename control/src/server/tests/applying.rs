@@ -178,8 +178,8 @@ async fn what_an_apply_may_not_say_is_refused() {
     let refused = apply(&api, &path, "fieldManager=me&fieldValidation=Strict", twice).await.expect(400);
     let message = refused["message"].as_str().unwrap();
     assert!(message.ends_with("yaml: unmarshal errors:\n  line 6: key \"a\" already set in map"), "{message}");
-    let cbor = Request::patch(format!("{path}?fieldManager=me")).header(CONTENT_TYPE, "application/apply-patch+cbor");
-    assert_eq!(api.send(cbor, "x").await.code, 415);
+    let other = Request::patch(format!("{path}?fieldManager=me")).header(CONTENT_TYPE, "application/apply-patch+json");
+    assert_eq!(api.send(other, "x").await.code, 415);
     let made = apply(&api, &path, "fieldManager=me", object.to_string()).await.expect(201);
     api.patch("merge-patch", &path, &json!({"data": {"z": "1"}})).await.expect(200);
     let stale = with("resourceVersion", made["metadata"]["resourceVersion"].clone());

@@ -1,9 +1,14 @@
 //! Lists: pages, selectors, forms.
 
+use std::sync::Arc;
+
 use http::Request;
 use serde_json::{Value, json};
 
 use super::{Api, config_map};
+use crate::auth::AllowAll;
+use crate::store::Store;
+use crate::store::redb::RedbStore;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -37,6 +42,56 @@ async fn pages_come_from_one_snapshot() {
     let both = format!("{CONFIG_MAPS}?continue={token}&resourceVersion=5");
     assert_eq!(api.get(&both).await.code, 400);
     assert_eq!(api.get(&format!("{CONFIG_MAPS}?continue=nonsense")).await.code, 400);
+}
+
+#[tokio::test]
+async fn pages_go_on_after_a_restart_of_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = async || {
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(dir.path()).unwrap());
+        (Arc::clone(&store), Api::over(store, |_, _| Arc::new(AllowAll), |_| ()).await)
+    };
+    let (store, api) = open().await;
+    for name in ["a", "b", "c"] {
+        api.post(CONFIG_MAPS, &config_map(name)).await.expect(201);
+    }
+    let first = api.get(&format!("{CONFIG_MAPS}?limit=1")).await.expect(200);
+    let token = first["metadata"]["continue"].as_str().unwrap().to_owned();
+    api.delete(&format!("{CONFIG_MAPS}/b")).await.expect(200);
+    api.put(&format!("{CONFIG_MAPS}/c"), &json!({"metadata": {"name": "c"}, "data": {"a": "later"}})).await.expect(200);
+    api.post(CONFIG_MAPS, &config_map("d")).await.expect(201);
+    api.server.stop().await;
+    store.close().await.unwrap();
+    drop((store, api));
+
+    let (store, api) = open().await;
+    let second = api.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.expect(200);
+    assert_eq!(names(&second), ["b"], "the page is of the list that was begun");
+    let next = second["metadata"]["continue"].as_str().unwrap();
+    let third = api.get(&format!("{CONFIG_MAPS}?continue={next}")).await.expect(200);
+    assert_eq!((names(&third), &third["items"][0]["data"]["a"]), (vec!["c"], &json!("b")));
+    assert_eq!(third["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_whose_list_is_no_longer_kept_is_410_with_one_that_goes_on() {
+    let api = filled(4).await;
+    let first = api.get(&format!("{CONFIG_MAPS}?limit=2")).await.expect(200);
+    let token = first["metadata"]["continue"].as_str().unwrap().to_owned();
+    // More lists are begun than are kept, and more is written than the store's 16 MB of history.
+    let mut object = config_map("m03");
+    for n in 0..70 {
+        object["data"]["text"] = format!("{n}{}", "x".repeat(400_000)).into();
+        api.put(&format!("{CONFIG_MAPS}/m03"), &object).await.expect(200);
+        api.get(&format!("{CONFIG_MAPS}?limit=1")).await.expect(200);
+    }
+    let expired = api.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.expect(410);
+    assert_eq!(expired["reason"], "Expired");
+    let fresh = expired["metadata"]["continue"].as_str().unwrap();
+    let rest = api.get(&format!("{CONFIG_MAPS}?continue={fresh}")).await.expect(200);
+    assert_eq!(names(&rest), ["m02", "m03"]);
+    assert_ne!(rest["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
 }
 
 #[tokio::test]

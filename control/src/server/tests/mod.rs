@@ -31,6 +31,7 @@ mod custom;
 mod deletion;
 mod events;
 mod every_kind;
+mod forms;
 mod listing;
 mod pod_security;
 mod quota;
@@ -93,7 +94,15 @@ impl Api {
         authorizer: impl FnOnce(&Cache, &Registry) -> Arc<dyn Authorizer>,
         change: impl FnOnce(&mut Config),
     ) -> Self {
-        let store: Arc<dyn Store> = Arc::new(RedbStore::in_memory().unwrap());
+        Self::over(Arc::new(RedbStore::in_memory().unwrap()), authorizer, change).await
+    }
+
+    /// Over a store that there is.
+    async fn over(
+        store: Arc<dyn Store>,
+        authorizer: impl FnOnce(&Cache, &Registry) -> Arc<dyn Authorizer>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let registry = Registry::builtin();
         let cache = Cache::start(Arc::clone(&store), &registry).await.unwrap();
         let authorizer = authorizer(&cache, &registry);

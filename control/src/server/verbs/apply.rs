@@ -19,10 +19,15 @@ use crate::server::subresources::View;
 use crate::server::write::ATTEMPTS;
 use crate::server::{managed, metadata};
 
-pub(crate) async fn apply(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
+pub(crate) async fn apply(
+    call: &mut Call,
+    view: View,
+    body: Body,
+    format: Format,
+) -> Result<Response<Body>, ServerError> {
     let options = WriteOptions::parse_apply(&call.query)?;
     let bytes = call.read(body).await?;
-    let read = call.apart(0, || configuration(call, &view, &bytes, options.validation)).await;
+    let read = call.apart(0, || configuration(call, &view, &bytes, (format, options.validation))).await;
     let Decoded { object: config, warnings } = read?;
     call.warnings.extend(warnings);
     call.requested(&config);
@@ -100,9 +105,15 @@ async fn create_from(call: &mut Call, config: &Value, options: &WriteOptions) ->
 }
 
 /// Reads and checks what is applied. Errors: 400.
-fn configuration(call: &Call, view: &View, body: &[u8], validation: FieldValidation) -> Result<Decoded, ServerError> {
-    let decoded = decode::tree(body, Format::Yaml).map_err(|mut error| {
-        error.message = format!("error decoding YAML: {}", error.message);
+fn configuration(
+    call: &Call,
+    view: &View,
+    body: &[u8],
+    (format, validation): (Format, FieldValidation),
+) -> Result<Decoded, ServerError> {
+    let decoded = decode::tree(body, format).map_err(|mut error| {
+        let name = if format == Format::Cbor { "CBOR" } else { "YAML" };
+        error.message = format!("error decoding {name}: {}", error.message);
         error
     })?;
     if !decoded.object.is_object() {

@@ -25,7 +25,7 @@ const NAMES: usize = 8;
 pub(crate) async fn create(call: &mut Call, body: Body) -> Result<Response<Body>, ServerError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let bytes = call.read(body).await?;
-    let format = negotiate::format(&call.headers)?;
+    let format = negotiate::format(&call.headers, &call.resource)?;
     let (resource, validation) = (call.resource.clone(), options.validation);
     let decoded = call.apart(0, || decode::body(&resource, &bytes, format, validation)).await?;
     call.requested(&decoded.object);

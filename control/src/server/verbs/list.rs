@@ -150,7 +150,7 @@ pub(crate) fn joined(call: &Call, metadata: &Value, items: Vec<Bytes>) -> Result
         .header(CONTENT_TYPE, JSON)
         .header(CACHE_CONTROL, "no-cache, private");
     let chunks = Chunks { head: Some(head), tail: Some(TAIL), items: items.into_iter(), first: true };
-    if call.accepted.gzip && length >= COMPRESS_FROM {
+    if call.accepted.packs() && length >= COMPRESS_FROM {
         let builder = builder.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
         return Ok(builder.body(compressed(chunks))?);
     }

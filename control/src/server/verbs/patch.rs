@@ -2,7 +2,7 @@
 
 use http::{Response, StatusCode};
 use serde_json::Value;
-use wherry_api::decode::{self, Decoded, Format};
+use wherry_api::decode::{self, Decoded};
 use wherry_api::patch::{self, PatchType};
 use wherry_api::status::ApiError;
 
@@ -16,20 +16,15 @@ use crate::server::{metadata, negotiate};
 
 /// Operations that a JSON patch may have, as in Kubernetes.
 const MAX_OPERATIONS: usize = 10_000;
-const NOT_STRATEGIC: &str = "the body of the request was in an unknown format - accepted media types include: \
-     application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
-    let kind = negotiate::patch_type(&call.headers)?;
+    let (kind, format) = negotiate::patch_type(&call.headers, &call.resource)?;
     if kind == PatchType::Apply {
-        return apply::apply(call, view, body).await;
-    }
-    if !call.resource.patches().contains(&kind) {
-        return Err(ApiError::unsupported_media_type(NOT_STRATEGIC).into());
+        return apply::apply(call, view, body, format).await;
     }
     let options = WriteOptions::parse(&call.query, PATCH)?;
     let bytes = call.read(body).await?;
-    let decoded = call.apart(0, || decode::tree(&bytes, Format::Json)).await?;
+    let decoded = call.apart(0, || decode::tree(&bytes, format)).await?;
     call.requested(&decoded.object);
     check_size(kind, &decoded.object)?;
     let (resource, info) = (call.resource.clone(), call.info.clone());

@@ -26,7 +26,7 @@ use crate::store::{Precondition, StoreError};
 pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let bytes = call.read(body).await?;
-    let format = negotiate::format(&call.headers)?;
+    let format = negotiate::format(&call.headers, &call.resource)?;
     let (kind, validation) = (view.is_object().then(|| call.resource.clone()), options.validation);
     let decode = || match &kind {
         Some(resource) => decode::body(resource, &bytes, format, validation),

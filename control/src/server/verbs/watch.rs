@@ -126,7 +126,7 @@ impl Writer {
                 Some(self.object("DELETED", &last, &bytes))
             }
             Step::Event(Event::Progress(revision)) => self.bookmarks.then(|| self.bookmark(revision, false)),
-            Step::InitialEnd(revision) => Some(self.bookmark(revision, true)),
+            Step::InitialEnd(revision) => self.bookmarks.then(|| self.bookmark(revision, true)),
             Step::Failed(error) => Some(line("ERROR", error.to_status().to_string().as_bytes())),
         }
     }

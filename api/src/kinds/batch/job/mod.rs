@@ -33,7 +33,12 @@ const IMMUTABLE: [&str; 6] =
 pub fn descriptor() -> Descriptor {
     let mut columns = status::columns();
     columns.extend(cells::workload());
-    Descriptor::of::<Job>().categories(&["all"]).status().columns(columns).strategy(JobStrategy)
+    Descriptor::of::<Job>()
+        .categories(&["all"])
+        .status()
+        .columns(columns)
+        .selectable_at("status.successful", "status.succeeded", "0")
+        .strategy(JobStrategy)
 }
 
 #[derive(Debug)]

@@ -40,6 +40,7 @@ pub fn descriptor() -> Descriptor {
             "status.podIP",
             "status.nominatedNodeName",
         ])
+        .selectable_at("spec.host", "spec.nodeName", "")
         .returns_deleted()
         .strategy(PodStrategy)
 }
@@ -127,7 +128,7 @@ impl Strategy for PodStrategy {
                 complaints.join(" ")
             ));
         }
-        warnings.extend(podspec::warnings(pod.get("spec").unwrap_or(&Value::Null), &Path::new("spec")));
+        warnings.extend(podspec::warnings(pod, &Path::default()));
         warnings
     }
 }

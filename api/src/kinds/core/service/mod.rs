@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
+use crate::kinds::deprecated;
 use crate::kinds::tree::{fill, int, is_true, list, list_mut, object, remove, set, some, split_status, text};
 use crate::resource::{Descriptor, PROXY};
 use crate::strategy::{NameRule, Part, Strategy};
@@ -35,6 +36,10 @@ pub fn descriptor() -> Descriptor {
 struct ServiceStrategy;
 
 impl Strategy for ServiceStrategy {
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        deprecated::of_service(object)
+    }
+
     fn prepare_create(&self, service: &mut Value) {
         set(service, "status", json!({"loadBalancer": {}}));
     }
