@@ -20,7 +20,7 @@ pub enum LogMode {
     BlockingStrict,
 }
 
-/// Files that say how the server is secured, and what it records.
+/// How the server is secured, what it records, and how much it does at once.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Security {
     /// An EncryptionConfiguration (apiserver.config.k8s.io/v1): what is encrypted on disk, and with which keys
@@ -47,6 +47,9 @@ pub struct Security {
     /// What happens to requests that cannot be recorded
     #[arg(long, value_enum, default_value_t)]
     audit_log_mode: LogMode,
+    /// Requests that are served at once, shared out by priority [default: 600, or 150 for each processor]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    max_requests_inflight: Option<u32>,
 }
 
 impl Security {
@@ -56,6 +59,7 @@ impl Security {
             encryption: self.encryption_config.clone(),
             authentication: self.authentication_config.clone(),
             audit: self.audit(),
+            max_requests: self.max_requests_inflight,
             ..config
         }
     }

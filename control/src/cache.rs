@@ -252,6 +252,11 @@ impl Cache {
         shard.objects.get(&Key::new(resource, namespace, name)).cloned()
     }
 
+    /// How many objects of a resource there are.
+    pub fn count(&self, resource: &GroupResource) -> usize {
+        self.inner.state.read().shards.get(&*shard_name(resource)).map_or(0, |shard| shard.objects.len())
+    }
+
     /// All objects of a resource in a namespace (`""`: those in none), as they are now.
     pub fn all(&self, resource: &GroupResource, namespace: &str) -> Vec<Arc<Entry>> {
         let state = self.inner.state.read();

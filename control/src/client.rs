@@ -11,25 +11,35 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use kube::client::Body as ClientBody;
+use tokio::sync::Semaphore;
 use tower::service_fn;
 
 use crate::auth::UserInfo;
 use crate::server::body::Body;
 use crate::server::listen::Handler;
 
+/// Requests of one client at once. More wait here, where they are not turned away: a flow's queues hold 300.
+const IN_FLIGHT: usize = 200;
+
 /// A client that acts as `user`.
 pub fn in_process(server: Arc<dyn Handler>, user: UserInfo) -> kube::Client {
-    let service = service_fn(move |request: Request<ClientBody>| call(Arc::clone(&server), user.clone(), request));
+    let places = Arc::new(Semaphore::new(IN_FLIGHT));
+    let service = service_fn(move |request: Request<ClientBody>| {
+        call(Arc::clone(&server), user.clone(), Arc::clone(&places), request)
+    });
     kube::Client::new(service, "default")
 }
 
 fn call(
     server: Arc<dyn Handler>,
     user: UserInfo,
+    places: Arc<Semaphore>,
     request: Request<ClientBody>,
 ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
     async move {
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        // The semaphore is never closed.
+        let _place = places.acquire().await;
         Ok(server.handle(request, user).await)
     }
     .boxed()

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod cache;
 pub mod client;
 pub mod controllers;
+pub mod flow;
 mod hex;
 pub mod outbound;
 pub mod plane;

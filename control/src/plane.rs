@@ -30,6 +30,7 @@ use crate::auth::{Authorizer, MASTERS, UserInfo, kubeconfig};
 use crate::cache::{Cache, CacheError};
 use crate::client;
 use crate::controllers;
+use crate::flow;
 use crate::outbound::Outbound;
 use crate::reconcile::{self, Running, Shared};
 use crate::registry::{Images, RegistryError};
@@ -68,6 +69,8 @@ pub struct Config {
     pub encryption: Option<PathBuf>,
     /// An `AuthenticationConfiguration`: whose tokens are believed beside the server's own.
     pub authentication: Option<PathBuf>,
+    /// Requests that are served at once, by all priority levels together; `None`: by the machine's size.
+    pub max_requests: Option<u32>,
     /// What is recorded of requests, and where.
     pub audit: Option<audit::Config>,
 }
@@ -85,6 +88,7 @@ impl Config {
             cluster: "wherry".to_owned(),
             encryption: None,
             authentication: None,
+            max_requests: None,
             audit: None,
         }
     }
@@ -185,7 +189,7 @@ impl ControlPlane {
         let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(nodes, Rbac::new(cache.clone())));
         let images = open_images(&config.data_dir, Arc::clone(&authorizer)).await?;
         let flags = Flags::default();
-        let queues = reconcile::Metrics::default();
+        let (queues, flow) = (reconcile::Metrics::default(), flow::Metrics::default());
         let server_config = server::Config {
             service_range: config.service_range,
             node_ports: config.node_ports.clone(),
@@ -195,13 +199,16 @@ impl ControlPlane {
             front_proxy: Some(pki.front_proxy()?),
             images: Some(images.clone()),
             health: health(&store, &cache, &flags),
-            metrics: metrics(&store, &cache, &queues, audit.as_ref()),
+            metrics: metrics(&store, &cache, (&queues, &flow), audit.as_ref()),
+            seats: config.max_requests.unwrap_or_else(flow::default_seats),
+            flow,
             audit: audit.clone(),
             scratch: Some(config.data_dir.clone()),
         };
         let server = Server::new(registry, Arc::clone(&store), cache, Arc::clone(&authorizer), server_config).await?;
         server.bootstrap().await?;
         server.bootstrap_roles().await?;
+        server.bootstrap_flow().await?;
         flags.bootstrapped.store(true, Ordering::Release);
 
         let listen = Listen {
@@ -422,7 +429,12 @@ fn health(store: &Arc<dyn Store>, cache: &Cache, flags: &Flags) -> Health {
     ])
 }
 
-fn metrics(store: &Arc<dyn Store>, cache: &Cache, queues: &reconcile::Metrics, audit: Option<&Audit>) -> Metrics {
+fn metrics(
+    store: &Arc<dyn Store>,
+    cache: &Cache,
+    (queues, flow): (&reconcile::Metrics, &flow::Metrics),
+    audit: Option<&Audit>,
+) -> Metrics {
     let of_cache = cache.clone();
     let objects = Number {
         name: "apiserver_storage_objects",
@@ -466,6 +478,7 @@ fn metrics(store: &Arc<dyn Store>, cache: &Cache, queues: &reconcile::Metrics, a
     ];
     Metrics::with(numbers, |registry| {
         queues.register(registry);
+        flow.register(registry);
         if let Some(audit) = audit {
             audit.register(registry);
         }
@@ -479,8 +492,9 @@ fn as_double(number: u64) -> f64 {
 /// What runs beside the controllers.
 fn background(server: &Server, shared: &Arc<Shared>, synced: Arc<AtomicBool>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let (publisher, shared) = (server.clone(), Arc::clone(shared));
+    let (publisher, keeper, shared) = (server.clone(), server.clone(), Arc::clone(shared));
     tasks.spawn(async move { publisher.keep_published().await });
+    tasks.spawn(async move { keeper.keep_flow().await });
     tasks.spawn(async move {
         shared.synced().await;
         synced.store(true, Ordering::Release);

@@ -18,6 +18,7 @@ use crate::auth::pki::FrontProxy;
 use crate::auth::{MASTERS, UserInfo};
 use crate::outbound::{EXTRA, GROUP, UID, USER};
 
+mod flow;
 mod roles;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];

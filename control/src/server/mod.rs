@@ -34,6 +34,7 @@ use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::Tokens;
 use crate::auth::{Authorizer, UserInfo};
 use crate::cache::{At, Cache, Filter};
+use crate::flow::{self, Flow};
 use crate::outbound::Outbound;
 use crate::registry::Images;
 use crate::store::Store;
@@ -68,6 +69,7 @@ mod route;
 mod subresources;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod verbs;
 pub(crate) mod versions;
 mod write;
@@ -92,6 +94,9 @@ pub struct Config {
     pub images: Option<Images>,
     pub health: Health,
     pub metrics: Metrics,
+    /// Seats of all priority levels together: requests that are served at once, where a list counts for more than one.
+    pub seats: u32,
+    pub flow: flow::Metrics,
     /// Where requests are recorded.
     pub audit: Option<Audit>,
     /// A folder of the server's own, for the file that a backup is while it is sent. `None`: there are no backups.
@@ -138,6 +143,7 @@ struct Inner {
     outbound: Outbound,
     allocators: Allocators,
     heavy: Heavy,
+    flow: Flow,
     config: Config,
     stopping: CancellationToken,
     /// Writes in flight; they end even if their client has gone.
@@ -177,6 +183,7 @@ impl Server {
         let served = watch::Sender::new(Arc::new(Served::new(registry, Arc::default(), &config)));
         let now = served.subscribe();
         let kinds = admission::Kinds::new(move || now.borrow().registry.clone());
+        let flow = Flow::new(cache.clone(), config.seats, config.flow.clone());
         let inner = Inner {
             admission: admission::Chain::configured(&cache, &outbound, &authorizer, kinds),
             outbound,
@@ -189,6 +196,7 @@ impl Server {
             authorizer,
             allocators,
             heavy: Heavy::new(),
+            flow,
             config,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -267,6 +275,11 @@ impl Server {
 
     fn allocators(&self) -> &Allocators {
         &self.inner.allocators
+    }
+
+    /// Whose turn it is.
+    fn flow(&self) -> &Flow {
+        &self.inner.flow
     }
 
     /// For work on megabytes.

@@ -1,6 +1,6 @@
-//! The pipeline: route → authorize → verb (decode → mutate → default → validate → admit → store) → encode.
+//! The pipeline: route → wait for its turn → authorize → verb (decode → mutate → default → validate → admit → store) → encode.
 //!
-//! What must stay true: nothing is read or written before the authorizer has said yes; whatever happens, also a panic,
+//! What must stay true: nothing is read or written before it is the request's turn and the authorizer has said yes; whatever happens, also a panic,
 //! becomes a Status and is counted.
 
 use std::any::Any;
@@ -29,10 +29,12 @@ use super::query::Query;
 use super::request::RequestInfo;
 use super::route::Route;
 use super::subresources::{self, View};
+use super::turn;
 use super::verbs::{create, delete, deletecollection, get, list, patch, update, watch};
 use crate::admission::Notes;
 use crate::audit::{self, Level, Record};
 use crate::auth::{Attributes, Decision, UserInfo};
+use crate::flow::Class;
 
 /// Names a request in the log and in its answer, as Kubernetes does.
 static REQUEST_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -79,6 +81,7 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
             error::respond(&what.into())
         }
     };
+    turn::label(&mut response, seen.class.as_ref());
     drop(in_flight);
     let watch = seen.labels.verb == "watch";
     server.config().metrics.observe(seen.labels, response.status().as_u16(), start.elapsed());
@@ -96,11 +99,12 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
 struct Seen {
     labels: Labels,
     accepted: Accepted,
+    class: Option<Class>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { labels: Labels { verb: "other", ..Labels::default() }, accepted: Accepted::default() }
+        Self { labels: Labels { verb: "other", ..Labels::default() }, accepted: Accepted::default(), class: None }
     }
 }
 
@@ -159,7 +163,11 @@ async fn serve(
 ) -> Answer {
     let query = Query::parse(request.uri().query());
     let watch = query.flag("watch")?.unwrap_or_default();
-    match Route::of(request.method(), request.uri().path(), watch) {
+    let route = Route::of(request.method(), request.uri().path(), watch);
+    // Held until the answer is made; that of a watch is made when it has begun.
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let _seat = turn::wait(server, &route, (&method, &path), &query, &user, &mut seen.class).await?;
+    match route {
         Route::Resource(info) => resource(server, *info, query, request, user, record, seen).await,
         Route::Images => match &server.config().images {
             Some(images) => Ok(images.handle(request, &user).await),

@@ -27,6 +27,7 @@ use wherry_control::auth::pki::Pki;
 use wherry_control::auth::rbac::Rbac;
 use wherry_control::cache::Cache;
 use wherry_control::client::in_process;
+use wherry_control::flow;
 use wherry_control::reconcile::{Running, Shared};
 use wherry_control::server::health::Health;
 use wherry_control::server::metrics::Metrics;
@@ -67,10 +68,13 @@ impl Cluster {
             scratch: None,
             health: Health::new(Vec::new()),
             metrics: Metrics::new(Vec::new()),
+            seats: flow::default_seats(),
+            flow: flow::Metrics::default(),
         };
         let server = Server::new(registry, store, cache, authorizer, config).await.expect("a server");
         server.bootstrap().await.expect("the first objects");
         server.bootstrap_roles().await.expect("the default roles");
+        server.bootstrap_flow().await.expect("the default flow schemas");
         let client = in_process(Arc::new(server.clone()), UserInfo::admin());
         for name in nodes {
             register(&client, name).await;

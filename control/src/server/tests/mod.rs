@@ -31,6 +31,7 @@ mod custom;
 mod deletion;
 mod events;
 mod every_kind;
+mod fairness;
 mod forms;
 mod listing;
 mod pod_security;
@@ -118,6 +119,8 @@ impl Api {
             scratch: None,
             health: Health::new(Vec::new()),
             metrics: Metrics::new(Vec::new()),
+            seats: 60,
+            flow: crate::flow::Metrics::default(),
         };
         change(&mut config);
         let server = Server::new(registry, store, cache, authorizer, config).await.unwrap();

@@ -198,6 +198,7 @@ mod tests {
                 "spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]",
                 "spec.containers[0].ports[2]: overlapping port definition with spec.containers[0].ports[0]",
                 "spec.containers[0].ports[2]: overlapping port definition with spec.containers[0].ports[1]",
+                "spec.containers[0].ports[2].hostPort: host ports are not opened yet; a Service of type NodePort is",
             ]
         );
     }
