@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 use super::{Additional, META_FIELDS, Structural};
+use crate::schema::object_meta;
 
 impl Structural {
     /// Drops the fields of a whole object that this schema (its root) does not know. `apiVersion`, `kind` and `metadata`
@@ -52,6 +53,19 @@ fn prune(value: &mut Value, schema: Option<&Structural>, whole: bool, path: &mut
     }
 }
 
+/// Metadata of an embedded resource; those of the whole object are looked at with its kind.
+fn embedded_metadata(value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+    let known = object_meta();
+    let Value::Object(map) = value else { return };
+    map.retain(|key, _| {
+        let is_known = known.field(key).is_some();
+        if !is_known {
+            unknown.push(format!("{path}.metadata.{key}"));
+        }
+        is_known
+    });
+}
+
 fn fields(
     map: &mut Map<String, Value>,
     schema: Option<&Structural>,
@@ -62,6 +76,9 @@ fn fields(
     let length = path.len();
     map.retain(|key, value| {
         if whole && META_FIELDS.contains(&key.as_str()) {
+            if key == "metadata" && !path.is_empty() {
+                embedded_metadata(value, path, unknown);
+            }
             return true;
         }
         if !path.is_empty() {

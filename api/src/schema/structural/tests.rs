@@ -308,6 +308,11 @@ fn an_embedded_resource_says_what_it_is() {
         judged(&schema, json!({"pod": {"kind": "Pod"}})),
         ["spec.pod.apiVersion: Required value: must not be empty"]
     );
+    let pod =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"b": "c"}, "odd": 1}, "any": 1});
+    let mut object = json!({"spec": {"pod": pod}});
+    assert_eq!(schema.prune(&mut object), ["spec.pod.metadata.odd"]);
+    assert_eq!(object["spec"]["pod"]["metadata"], json!({"name": "a", "labels": {"b": "c"}}));
 }
 
 #[test]
