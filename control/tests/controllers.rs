@@ -302,3 +302,65 @@ async fn a_machine_becomes_a_node_and_the_node_renews_itself_without_a_person() 
     assert!(matches!(refused, Err(RenewalError::Request(_))));
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_outlives_its_deletion_while_a_pod_uses_it() {
+    use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+    let cluster = Cluster::start(&["a"]).await;
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let claim = json!({"metadata": {"name": "data"}, "spec": spec});
+    cluster.create::<PersistentVolumeClaim>("default", claim).await;
+    let pod = json!({"metadata": {"name": "user"}, "spec": {"nodeName": "a", "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "example.com/c:1"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    cluster.create::<Pod>("default", pod).await;
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    claims.delete("data", &DeleteParams::default()).await.unwrap();
+    // Something else that the same controller does in the meantime shows that it has looked.
+    let other = json!({"metadata": {"name": "other"}, "spec": spec});
+    cluster.create::<PersistentVolumeClaim>("default", other).await;
+    claims.delete("other", &DeleteParams::default()).await.unwrap();
+    eventually("the unused claim is gone", || async { claims.get_opt("other").await.unwrap().is_none() }).await;
+    let held = claims.get("data").await.unwrap();
+    assert!(held.metadata.deletion_timestamp.is_some());
+    cluster.api::<Pod>("default").delete("user", &DeleteParams::default().grace_period(0)).await.unwrap();
+    eventually("the claim goes with its last user", || async { claims.get_opt("data").await.unwrap().is_none() }).await;
+
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}});
+    let made =
+        volumes.create(&kube::api::PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+    assert_eq!(made.metadata.finalizers.as_deref(), Some(&["kubernetes.io/pv-protection".to_owned()][..]));
+    let bound = json!({"status": {"phase": "Bound"}});
+    volumes.patch_status("v", &PatchParams::default(), &Patch::Merge(bound)).await.unwrap();
+    volumes.delete("v", &DeleteParams::default()).await.unwrap();
+    assert!(volumes.get("v").await.unwrap().metadata.deletion_timestamp.is_some());
+    let released = json!({"status": {"phase": "Released"}});
+    volumes.patch_status("v", &PatchParams::default(), &Patch::Merge(released)).await.unwrap();
+    eventually("the volume goes when it is free", || async { volumes.get_opt("v").await.unwrap().is_none() }).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_told_what_its_kinds_have_not() {
+    use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+    let cluster = Cluster::start(&[]).await;
+    let rule = json!({"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"]});
+    let policy = json!({"metadata": {"name": "p.example"}, "spec": {"matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "object.spec.replicas <= 5"}, {"expression": "object.spec.sails > 1"}]}});
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(cluster.client.clone());
+    policies.create(&kube::api::PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
+    eventually("the policy is judged", || async {
+        let status = policies.get("p.example").await.unwrap().status.unwrap_or_default();
+        status.observed_generation == Some(1)
+    })
+    .await;
+    let status = policies.get("p.example").await.unwrap().status.unwrap_or_default();
+    let warnings = status.type_checking.and_then(|checking| checking.expression_warnings).unwrap_or_default();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].field_ref, "spec.validations[1].expression");
+    let wanted = "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'sails'";
+    assert!(warnings[0].warning.starts_with(wanted), "{warnings:?}");
+    cluster.stop().await;
+}

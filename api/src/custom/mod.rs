@@ -63,6 +63,11 @@ pub struct Version {
     spec: Value,
 }
 
+/// Whether a kind's definition is being deleted: nothing of it is created any more.
+pub fn is_ending(resource: &Descriptor) -> bool {
+    matches!(resource.schema, SchemaSource::Custom(_)) && !resource.verbs.contains(&"create")
+}
+
 /// Whether a definition is served: its names are its own.
 pub fn is_accepted(crd: &Value) -> bool {
     condition(crd, "NamesAccepted") == Some("True")

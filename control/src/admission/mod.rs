@@ -11,25 +11,29 @@ use serde_json::Value;
 use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
+use self::reinvocation::Reinvocation;
 use crate::auth::{Authorizer, UserInfo};
 use crate::cache::Cache;
 use crate::outbound::Outbound;
 
 mod configured;
-mod default_storage_class;
+mod default_class;
 mod limit_ranger;
+mod mountable_secrets;
 mod namespace_lifecycle;
 mod notes;
 mod pod_security;
 mod priority;
+mod reinvocation;
 mod requester;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+pub mod storage_protection;
 mod tolerations;
 
 pub use configured::Kinds;
-pub use default_storage_class::DefaultStorageClass;
+pub use default_class::DefaultClass;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use notes::Notes;
@@ -39,6 +43,7 @@ pub use requester::Requester;
 pub use resource_quota::{Charge, ResourceQuota};
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+pub use storage_protection::StorageProtection;
 pub use tolerations::DefaultTolerations;
 
 /// What is about to happen to an object.
@@ -116,7 +121,9 @@ impl Chain {
             Box::new(DefaultTolerations),
             Box::new(Requester),
             Box::new(RuntimeClass::new(cache.clone())),
-            Box::new(DefaultStorageClass::new(cache.clone())),
+            Box::new(DefaultClass::storage(cache.clone())),
+            Box::new(DefaultClass::ingress(cache.clone())),
+            Box::new(StorageProtection),
             Box::new(PodSecurity::new(cache.clone())),
         ]
     }
@@ -133,10 +140,15 @@ impl Chain {
     }
 
     pub async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
-        for plugin in self.plugins.iter() {
-            plugin.mutate(request, object).await?;
+        *request.notes.reinvocation() = Reinvocation::default();
+        loop {
+            for plugin in self.plugins.iter() {
+                plugin.mutate(request, object).await?;
+            }
+            if !request.notes.reinvocation().again() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     pub async fn validate(

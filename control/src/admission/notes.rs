@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::reinvocation::Reinvocation;
 
 /// Of each sort, for one request; an answer carries fewer bytes of warnings than these may have.
 const MOST: usize = 64;
@@ -11,6 +13,7 @@ const MOST: usize = 64;
 #[derive(Debug, Default)]
 pub struct Notes {
     told: Mutex<Told>,
+    reinvocation: Mutex<Reinvocation>,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +37,11 @@ impl Notes {
         if audit.len() < MOST || audit.contains_key(&key) {
             audit.insert(key, value.into());
         }
+    }
+
+    /// Who is to be asked again. Not to be held while anybody is asked.
+    pub(super) fn reinvocation(&self) -> MutexGuard<'_, Reinvocation> {
+        self.reinvocation.lock()
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {

@@ -9,7 +9,7 @@ use wherry_api::object;
 use wherry_api::resource::GroupResource;
 use wherry_api::status::ApiError;
 
-use super::{Plugin, Request};
+use super::{Plugin, Request, mountable_secrets};
 use crate::cache::Cache;
 
 const DEFAULT: &str = "default";
@@ -70,6 +70,18 @@ impl Plugin for ServiceAccount {
             mount(spec, |below| rand::random_range(0..below.max(1)));
         }
         Ok(())
+    }
+
+    async fn validate(&self, request: &Request<'_>, new: Option<&Value>, _: Option<&Value>) -> Result<(), ApiError> {
+        let is_pod = request.resource.group.is_empty() && request.resource.plural == "pods";
+        let concerns = request.creates("", "pods") || (is_pod && request.subresource == "ephemeralcontainers");
+        let Some(pod) = new.filter(|pod| concerns && object::annotation(pod, MIRROR).is_none()) else { return Ok(()) };
+        let account = self.account(request, &object::text_at(pod, "spec.serviceAccountName"))?;
+        match account.filter(mountable_secrets::limits) {
+            Some(account) => mountable_secrets::check(&account, pod)
+                .map_err(|why| ApiError::forbidden(Some(request.resource), request.name, why)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -17,9 +17,11 @@ pub mod namespace;
 pub mod node;
 pub mod pod_gc;
 pub mod pods;
+mod policy_types;
 pub mod replica_set;
 pub mod resource_quota;
 pub mod service_account;
+pub mod volume_protection;
 pub mod write;
 
 use std::sync::Arc;
@@ -88,6 +90,9 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     }),
     (namespace::Namespaces::NAME, |context| boxed(namespace::Namespaces::new(context), context)),
     (service_account::ServiceAccounts::NAME, |context| boxed(service_account::ServiceAccounts::new(context), context)),
+    (policy_types::PolicyTypes::NAME, |context| boxed(policy_types::PolicyTypes::new(context), context)),
+    (volume_protection::Claims::NAME, |context| boxed(volume_protection::Claims::new(context), context)),
+    (volume_protection::Volumes::NAME, |context| boxed(volume_protection::Volumes::new(context), context)),
     (node::Nodes::NAME, |context| boxed(node::Nodes::new(context), context)),
     (node::eviction::Evictions::NAME, |context| boxed(node::eviction::Evictions::new(context), context)),
     (pod_gc::PodGc::NAME, |context| boxed(pod_gc::PodGc::new(context), context)),

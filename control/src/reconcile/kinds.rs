@@ -5,12 +5,13 @@
 
 use std::fmt::Debug;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, PodSpec, ReplicationController, ResourceQuota, Secret, Service,
-    ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec,
+    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -125,9 +126,12 @@ impl Kind for Endpoints {}
 impl Kind for Lease {}
 impl Kind for Namespace {}
 impl Kind for Node {}
+impl Kind for PersistentVolume {}
+impl Kind for PersistentVolumeClaim {}
 impl Kind for ReplicaSet {}
 impl Kind for ReplicationController {}
 impl Kind for ResourceQuota {}
 impl Kind for Secret {}
 impl Kind for Service {}
 impl Kind for ServiceAccount {}
+impl Kind for ValidatingAdmissionPolicy {}

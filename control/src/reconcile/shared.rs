@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
+    ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -44,11 +46,14 @@ pub struct Shared {
     pub replication_controllers: Store<ReplicationController>,
     pub deployments: Store<Deployment>,
     pub resource_quotas: Store<ResourceQuota>,
+    pub persistent_volumes: Store<PersistentVolume>,
+    pub persistent_volume_claims: Store<PersistentVolumeClaim>,
     /// Without their schemas.
     pub definitions: Store<CustomResourceDefinition>,
     pub api_services: Store<APIService>,
     pub service_accounts: Store<ServiceAccount>,
     pub cluster_roles: Store<ClusterRole>,
+    pub validating_policies: Store<ValidatingAdmissionPolicy>,
     pub certificate_requests: Store<CertificateSigningRequest>,
     /// Only those that hold tokens of service accounts.
     pub token_secrets: Store<Secret>,
@@ -95,11 +100,14 @@ impl Shared {
             replica_sets: follow(&mut tasks, Api::all(c.clone()), all()),
             replication_controllers: follow(&mut tasks, Api::all(c.clone()), all()),
             resource_quotas: follow(&mut tasks, Api::all(c.clone()), all()),
+            persistent_volumes: follow(&mut tasks, Api::all(c.clone()), all()),
+            persistent_volume_claims: follow(&mut tasks, Api::all(c.clone()), all()),
             definitions: follow(&mut tasks, Api::all(c.clone()), all()),
             api_services: follow(&mut tasks, Api::all(c.clone()), all()),
             deployments: follow(&mut tasks, Api::all(c.clone()), all()),
             service_accounts: follow(&mut tasks, Api::all(c.clone()), all()),
             cluster_roles: follow(&mut tasks, Api::all(c.clone()), all()),
+            validating_policies: follow(&mut tasks, Api::all(c.clone()), all()),
             certificate_requests: follow(&mut tasks, Api::all(c.clone()), all()),
             token_secrets: follow(
                 &mut tasks,
@@ -136,11 +144,14 @@ impl Shared {
         self.replica_sets.synced().await;
         self.replication_controllers.synced().await;
         self.resource_quotas.synced().await;
+        self.persistent_volumes.synced().await;
+        self.persistent_volume_claims.synced().await;
         self.definitions.synced().await;
         self.api_services.synced().await;
         self.deployments.synced().await;
         self.service_accounts.synced().await;
         self.cluster_roles.synced().await;
+        self.validating_policies.synced().await;
         self.certificate_requests.synced().await;
         self.token_secrets.synced().await;
         self.bootstrap_tokens.synced().await;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use wherry_api::custom;
 use wherry_api::resource::{Descriptor, Subresource};
 use wherry_api::selector::FieldSelector;
 use wherry_api::status::ApiError;
@@ -270,6 +271,9 @@ async fn resource(
     };
     seen.accepted = accepted;
     let deprecated = resource.deprecated.as_ref().map(ToString::to_string);
+    if let Some(record) = record.filter(|_| deprecated.is_some()) {
+        record.annotate([("k8s.io/deprecated".to_owned(), "true".to_owned())]);
+    }
     let mut call = Call {
         server: server.clone(),
         resource,
@@ -370,13 +374,21 @@ fn check_path(resource: &Descriptor, info: &RequestInfo) -> Result<(), ApiError>
     } else {
         resource.subresource(&info.subresource).map(subresources::verbs).ok_or_else(ApiError::no_such_path)?
     };
+    let ending = info.subresource.is_empty() && custom::is_ending(resource);
+    if ending && info.verb == "create" {
+        let mut error = ApiError::method_not_allowed();
+        "create not allowed while custom resource definition is terminating".clone_into(&mut error.message);
+        return Err(error);
+    }
+    // What waits for its finalizers may still be changed.
+    let allowed = verbs.contains(&info.verb) || (ending && matches!(info.verb, "update" | "patch"));
     let named = !matches!(info.verb, "list" | "watch" | "deletecollection") && !info.name.is_empty();
     let misplaced = match info.verb {
         "create" => info.subresource.is_empty() && named,
         "update" | "patch" => !named,
         _ => false,
     };
-    if !verbs.contains(&info.verb) || misplaced || (everywhere && !matches!(info.verb, "list" | "watch")) {
+    if !allowed || misplaced || (everywhere && !matches!(info.verb, "list" | "watch")) {
         return Err(ApiError::method_not_allowed());
     }
     Ok(())

@@ -27,11 +27,6 @@ pub(super) fn source(kind: &str) -> &'static str {
 /// Judges what is scaled and within which limits.
 pub(super) fn scale(autoscaler: &Value, errors: &mut ErrorList) {
     let spec = Path::new("spec");
-    reference(
-        autoscaler.pointer("/spec/scaleTargetRef").unwrap_or(&Value::Null),
-        &spec.child("scaleTargetRef"),
-        errors,
-    );
     let max = int(autoscaler, "/spec/maxReplicas").unwrap_or_default();
     let min = int(autoscaler, "/spec/minReplicas");
     if let Some(min) = min.filter(|min| *min < 1) {
@@ -43,6 +38,8 @@ pub(super) fn scale(autoscaler: &Value, errors: &mut ErrorList) {
     if min.is_some_and(|min| max < min) {
         errors.invalid(&spec.child("maxReplicas"), &json!(max), "must be greater than or equal to `minReplicas`");
     }
+    let target = autoscaler.pointer("/spec/scaleTargetRef").unwrap_or(&Value::Null);
+    reference(target, &spec.child("scaleTargetRef"), errors);
 }
 
 fn reference(reference: &Value, path: &Path, errors: &mut ErrorList) {
@@ -52,6 +49,15 @@ fn reference(reference: &Value, path: &Path, errors: &mut ErrorList) {
             errors.required(&path.child(field), "");
         } else {
             push_all(errors, &path.child(field), value, names::path_segment(value));
+        }
+    }
+}
+
+/// Judges a status.
+pub(super) fn status(autoscaler: &Value, errors: &mut ErrorList) {
+    for field in ["currentReplicas", "desiredReplicas"] {
+        if let Some(count) = int(autoscaler, &format!("/status/{field}")).filter(|count| *count < 0) {
+            errors.invalid(&Path::new("status").child(field), &json!(count), "must be greater than or equal to 0");
         }
     }
 }
@@ -94,8 +100,13 @@ fn validate_metric(metric: &Value, path: &Path, errors: &mut ErrorList) {
         if text(source, "/name").is_empty() {
             errors.required(&path.child("name"), "must specify a resource name");
         }
-        if field == "containerResource" && text(source, "/container").is_empty() {
-            errors.required(&path.child("container"), "must specify a container");
+        if field == "containerResource" {
+            let (container, path) = (text(source, "/container"), path.child("container"));
+            if container.is_empty() {
+                errors.required(&path, "must specify a container");
+            } else {
+                push_all(errors, &path, container, names::dns1123_label(container));
+            }
         }
     } else {
         let (name, path) = (text(source, "/metric/name"), path.child("metric").child("name"));
@@ -136,11 +147,16 @@ fn validate_target(target: &Value, field: &str, path: &Path, errors: &mut ErrorL
         "pods" => {}
         "object" | "external" => {
             if value && average && field == "external" {
-                let why = "may not set both a target value and a target averageValue";
+                let why = "may not set both a target value for metric and a per-pod target";
                 errors.forbidden(&path.child("value"), why);
             }
             if !value && !average {
-                errors.required(&path.child("averageValue"), "must set either a target value or averageValue");
+                let why = if field == "external" {
+                    "must set either a target value for metric or a per-pod target"
+                } else {
+                    "must set either a target value or averageValue"
+                };
+                errors.required(&path.child("averageValue"), why);
             }
         }
         _ if share.is_none() && !average => {
@@ -166,6 +182,11 @@ fn validate_rules(rules: &Value, path: &Path, errors: &mut ErrorList) {
             errors.invalid(&window_path, &json!(seconds), &format!("must be less than or equal to {WINDOW_MAX}"));
         }
         _ => {}
+    }
+    if let Some(tolerance) = some(rules, "/tolerance")
+        && parse(tolerance).is_ok_and(|quantity| quantity < Quantity::ZERO)
+    {
+        errors.invalid(&path.child("tolerance"), tolerance, "must be greater than or equal to 0");
     }
     let select = text(rules, "/selectPolicy");
     if !select.is_empty() && !["Disabled", "Max", "Min"].contains(&select) {
@@ -212,8 +233,8 @@ mod tests {
         assert_eq!(
             complaints(&json!({"minReplicas": 3, "maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment"}})),
             [
-                "spec.scaleTargetRef.name: Required value",
-                "spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`"
+                "spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`",
+                "spec.scaleTargetRef.name: Required value"
             ]
         );
     }

@@ -54,4 +54,8 @@ impl Strategy for AutoscalerStrategy {
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
         split_status(new, old, part);
     }
+
+    fn validate_update(&self, new: &Value, _old: &Value, part: Part, errors: &mut ErrorList) {
+        if part == Part::Main { self.validate(new, errors) } else { check::status(new, errors) }
+    }
 }

@@ -37,7 +37,8 @@ impl Strategy for RuntimeClassStrategy {
         let handler = text(class, "/handler");
         push_all(errors, &Path::new("handler"), handler, names::dns1123_label(handler));
         if let Some(fixed) = some(class, "/overhead/podFixed") {
-            podspec::resources::validate_list(fixed, &Path::new("overhead").child("podFixed"), errors);
+            // Told as Kubernetes tells it, which judges it as a container's limits.
+            podspec::resources::validate_list(fixed, &Path::new("overhead").child("limits"), errors);
         }
         let path = Path::new("scheduling");
         meta::labels(class.pointer("/scheduling/nodeSelector"), &path.child("nodeSelector"), errors);

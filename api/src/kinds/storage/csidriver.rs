@@ -3,7 +3,6 @@
 use k8s_openapi::api::storage::v1::CSIDriver;
 use serde_json::{Value, json};
 
-use super::names;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::check::{one_of, strings};
@@ -13,8 +12,10 @@ use crate::resource::{Column, Descriptor};
 use crate::strategy::{Part, Strategy};
 
 const FS_GROUP_POLICIES: &[&str] = &["File", "None", "ReadWriteOnceWithFSType"];
-const MODES: &[&str] = &["Ephemeral", "Persistent"];
+const MODES: &[&str] = &["Persistent", "Ephemeral"];
 /// Seconds that a token may be good for.
+/// Seconds between two updates of what a node can hold.
+const MIN_PERIOD: i64 = 10;
 const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=1 << 32;
 
 pub fn descriptor() -> Descriptor {
@@ -65,7 +66,6 @@ impl Strategy for CsiDriverStrategy {
     }
 
     fn validate(&self, driver: &Value, errors: &mut ErrorList) {
-        names::driver(text(driver, "/metadata/name"), &Path::new("name"), errors);
         let (spec, path) = (driver.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
         one_of(spec, "fsGroupPolicy", &path, FS_GROUP_POLICIES, errors);
         tokens(list(spec, "/tokenRequests"), &path.child("tokenRequests"), errors);
@@ -73,6 +73,10 @@ impl Strategy for CsiDriverStrategy {
             if !MODES.contains(&mode) {
                 errors.not_supported(&path.child("volumeLifecycleModes"), mode, MODES);
             }
+        }
+        if let Some(period) = int(spec, "/nodeAllocatableUpdatePeriodSeconds").filter(|period| *period < MIN_PERIOD) {
+            let why = format!("must be greater than or equal to {MIN_PERIOD} seconds");
+            errors.invalid(&path.child("nodeAllocatableUpdatePeriodSeconds"), &json!(period), &why);
         }
     }
 
@@ -87,9 +91,11 @@ impl Strategy for CsiDriverStrategy {
 
     fn validate_update(&self, new: &Value, old: &Value, _part: Part, errors: &mut ErrorList) {
         self.validate(new, errors);
-        for field in ["attachRequired", "volumeLifecycleModes"] {
+        // The first is spelt as Kubernetes spells it.
+        for (field, told) in [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")]
+        {
             let pointer = format!("/spec/{field}");
-            meta::immutable(new.pointer(&pointer), old.pointer(&pointer), &Path::new("spec").child(field), errors);
+            meta::immutable(new.pointer(&pointer), old.pointer(&pointer), &Path::new("spec").child(told), errors);
         }
     }
 }
@@ -99,6 +105,7 @@ fn tokens(requests: &[Value], path: &Path, errors: &mut ErrorList) {
         let (path, audience) = (path.index(index), text(request, "/audience"));
         if requests.iter().take(index).any(|earlier| text(earlier, "/audience") == audience) {
             errors.duplicate(&path.child("audience"), &json!(audience));
+            continue;
         }
         let Some(seconds) = int(request, "/expirationSeconds") else { continue };
         let path = path.child("expirationSeconds");
@@ -128,7 +135,8 @@ mod tests {
             complaints(|errors| CsiDriverStrategy.validate(&driver, errors)).len()
         };
         assert_eq!(judge(json!([{"audience": "a"}, {"audience": "b", "expirationSeconds": 600}])), 0);
-        assert_eq!(judge(json!([{"audience": "a"}, {"audience": "a", "expirationSeconds": 599}])), 2);
+        assert_eq!(judge(json!([{"audience": "a"}, {"audience": "a", "expirationSeconds": 599}])), 1);
+        assert_eq!(judge(json!([{"audience": "a", "expirationSeconds": 599}])), 1);
     }
 
     #[test]
@@ -139,7 +147,7 @@ mod tests {
         assert_eq!(new["metadata"]["generation"], 1);
         assert_eq!(
             complaints(|e| CsiDriverStrategy.validate_update(&new, &old, Part::Main, e)),
-            ["spec.attachRequired: Invalid value: false: field is immutable"]
+            ["spec.attachedRequired: Invalid value: false: field is immutable"]
         );
     }
 }

@@ -49,15 +49,14 @@ impl Strategy for CsiNodeStrategy {
     /// A driver that is there keeps what it said of itself, but for how many volumes it takes.
     fn validate_update(&self, new: &Value, old: &Value, _part: Part, errors: &mut ErrorList) {
         self.validate(new, errors);
-        for (index, driver) in list(new, "/spec/drivers").iter().enumerate() {
+        for driver in list(new, "/spec/drivers") {
             let named = |d: &&Value| text(d, "/name") == text(driver, "/name");
             let Some(before) = list(old, "/spec/drivers").iter().find(named) else { continue };
             let (mut now, mut before) = (driver.clone(), before.clone());
             remove(&mut now, "allocatable");
             remove(&mut before, "allocatable");
             if !same(Some(&now), Some(&before)) {
-                let path = Path::new("spec").child("drivers").index(index);
-                errors.invalid(&path, driver, meta::IMMUTABLE);
+                errors.invalid(&Path::new("spec").child("drivers"), &now, meta::IMMUTABLE);
             }
         }
     }
@@ -69,7 +68,7 @@ fn validate_driver(driver: &Value, path: &Path, errors: &mut ErrorList) {
     if id.is_empty() {
         errors.required(&path.child("nodeID"), "");
     } else if id.len() > MAX_NODE_ID {
-        errors.too_long(&path.child("nodeID"), MAX_NODE_ID);
+        errors.invalid(&path.child("nodeID"), &json!(id), &format!("must be {MAX_NODE_ID} characters or less"));
     }
     if let Some(count) = int(driver, "/allocatable/count").filter(|c| *c < 0) {
         let why = "must be greater than or equal to 0";
@@ -78,12 +77,12 @@ fn validate_driver(driver: &Value, path: &Path, errors: &mut ErrorList) {
     let keys = strings(driver, "/topologyKeys");
     for (index, key) in keys.iter().enumerate() {
         if key.is_empty() {
-            errors.required(&path.child("topologyKeys"), "");
+            errors.required(path, "");
         }
         if keys.iter().take(index).any(|earlier| earlier == key) {
-            errors.duplicate(&path.child("topologyKeys"), &json!(key));
+            errors.duplicate(path, &json!(key));
         }
-        push_all(errors, &path.child("topologyKeys"), key, meta::names::qualified_name(key));
+        push_all(errors, path, key, meta::names::qualified_name(key));
     }
 }
 
@@ -100,7 +99,10 @@ mod tests {
     fn a_driver_knows_its_node() {
         let judge = |change: Value| complaints(|errors| CsiNodeStrategy.validate(&node(&change), errors)).len();
         assert_eq!(judge(json!({"topologyKeys": ["zone"], "allocatable": {"count": 3}})), 0);
-        for bad in [json!({"nodeID": ""}), json!({"allocatable": {"count": -1}}), json!({"topologyKeys": ["a", "a"]})] {
+        let long = json!({"nodeID": "n".repeat(MAX_NODE_ID + 1)});
+        for bad in
+            [json!({"nodeID": ""}), long, json!({"allocatable": {"count": -1}}), json!({"topologyKeys": ["a", "a"]})]
+        {
             assert_eq!(judge(bad.clone()), 1, "{bad}");
         }
     }

@@ -1,14 +1,13 @@
 //! VolumeAttachment: the wish to have a volume attached to a node, and whether it is.
 
 use k8s_openapi::api::storage::v1::VolumeAttachment;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::names;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
-use crate::kinds::check::subdomain;
-use crate::kinds::tree::{fill, is_true, object, some, split_status, text};
-use crate::meta;
+use crate::kinds::tree::{fill, int, is_true, object, some, split_status, text};
+use crate::meta::{self, names as names_of_objects, push_all};
 use crate::resource::Descriptor;
 use crate::strategy::{Part, Strategy};
 
@@ -34,6 +33,10 @@ pub fn descriptor() -> Descriptor {
         .strategy(VolumeAttachmentStrategy)
 }
 
+/// Bytes of what a driver tells about an attachment, and of why it failed.
+const MAX_METADATA: usize = 256 * 1024;
+const MAX_MESSAGE: usize = 1024;
+
 #[derive(Debug)]
 struct VolumeAttachmentStrategy;
 
@@ -58,9 +61,20 @@ impl Strategy for VolumeAttachmentStrategy {
             (None, Some(name)) if name.as_str() == Some("") => {
                 errors.required(&source.child("persistentVolumeName"), "must specify non empty persistentVolumeName");
             }
+            (None, Some(name)) => {
+                let name = name.as_str().unwrap_or_default();
+                push_all(
+                    errors,
+                    &source.child("persistentVolumeName"),
+                    name,
+                    names_of_objects::dns1123_subdomain(name),
+                );
+            }
             _ => {}
         }
-        subdomain(spec, "nodeName", &path, errors);
+        let node = text(spec, "/nodeName");
+        push_all(errors, &path.child("nodeName"), node, names_of_objects::dns1123_subdomain(node));
+        status(attachment, errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
@@ -70,8 +84,31 @@ impl Strategy for VolumeAttachmentStrategy {
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
         if part == Part::Main {
             self.validate(new, errors);
+        } else {
+            status(new, errors);
         }
         meta::immutable(new.get("spec"), old.get("spec"), &Path::new("spec"), errors);
+    }
+}
+
+fn status(attachment: &Value, errors: &mut ErrorList) {
+    let path = Path::new("status");
+    let metadata = attachment.pointer("/status/attachmentMetadata").and_then(Value::as_object);
+    let bytes = |map: &Map<String, Value>| map.iter().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
+    if metadata.map_or(0, bytes) > MAX_METADATA {
+        errors.too_long(&path.child("attachmentMetadata"), MAX_METADATA);
+    }
+    for field in ["attachError", "detachError"] {
+        let Some(error) = some(attachment, &format!("/status/{field}")) else { continue };
+        let path = path.child(field);
+        if text(error, "/message").len() > MAX_MESSAGE {
+            // Kubernetes tells the other limit.
+            errors.too_long(&path.child("message"), MAX_METADATA);
+        }
+        if let Some(code) = int(error, "/errorCode").filter(|code| *code < 0) {
+            let why = format!("must be between 0 and {}, inclusive", i32::MAX);
+            errors.invalid(&path.child("errorCode"), &json!(code), &why);
+        }
     }
 }
 
@@ -90,5 +127,15 @@ mod tests {
         assert_eq!(judge(json!({"persistentVolumeName": "pv", "inlineVolumeSpec": {}})), 1);
         assert_eq!(judge(json!({})), 1);
         assert_eq!(judge(json!({"persistentVolumeName": ""})), 1);
+        assert_eq!(judge(json!({"persistentVolumeName": "A_b"})), 1);
+    }
+
+    #[test]
+    fn a_driver_tells_no_more_than_fits() {
+        let judge = |told: Value| complaints(|errors| status(&json!({ "status": told }), errors)).len();
+        let large = "x".repeat(MAX_METADATA);
+        assert_eq!(judge(json!({"attached": true, "attachmentMetadata": {"a": "b"}})), 0);
+        assert_eq!(judge(json!({"attachmentMetadata": {"a": large}})), 1);
+        assert_eq!(judge(json!({"attachError": {"message": "x".repeat(MAX_MESSAGE + 1), "errorCode": -1}})), 2);
     }
 }

@@ -11,6 +11,7 @@ use wherry_api::object;
 use wherry_api::patch::PatchType;
 use wherry_api::status::ApiError;
 
+use super::super::reinvocation::Sort;
 use super::super::{Plugin, Request};
 use super::equivalent;
 use super::mutating_webhook::{finish, keep_identity, shaped, why};
@@ -34,17 +35,17 @@ impl Plugin for MutatingPolicies {
         finish(request, object);
         let objects = Objects { new: Some(object), old: request.old };
         let due = policy::due(&self.0, request, objects, policies, bindings).await?;
-        let mut last_change = None;
-        for (index, due) in due.iter().enumerate() {
-            if self.run(request, object, due).await? {
-                last_change = Some(index);
+        request.notes.reinvocation().enter(Sort::Policies, object);
+        for due in &due {
+            let id = due.id();
+            if !request.notes.reinvocation().is_due(Sort::Policies, &id) {
+                continue;
             }
+            let changed = self.run(request, object, due).await?;
+            let again = text(due.spec(), "reinvocationPolicy") == "IfNeeded";
+            request.notes.reinvocation().asked(Sort::Policies, id, again, changed);
         }
-        for (index, due) in due.iter().enumerate() {
-            if last_change.is_some_and(|last| last > index) && text(due.spec(), "reinvocationPolicy") == "IfNeeded" {
-                self.run(request, object, due).await?;
-            }
-        }
+        request.notes.reinvocation().leave(Sort::Policies, object);
         Ok(())
     }
 }

@@ -4,15 +4,19 @@
 //! once more if a later one changed the object.
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 use wherry_api::decode::{self, Decoded, FieldValidation};
 use wherry_api::object;
 use wherry_api::patch::{self, PatchType};
 use wherry_api::status::ApiError;
 
+use super::super::reinvocation::Sort;
 use super::super::{Operation, Plugin, Request};
 use super::equivalent::Views;
 use super::{Context, Objects, exempt, list, review, text, webhook};
+
+/// Audit annotations that tell what webhooks did.
+const MUTATED: &str = "mutation.webhook.admission.k8s.io";
 
 /// Kubernetes' `MutatingAdmissionWebhook`.
 #[derive(Debug)]
@@ -29,23 +33,20 @@ impl Plugin for MutatingWebhooks {
             return Ok(());
         }
         finish(request, object);
-        // The number of the last webhook that changed the object after each was asked.
-        let mut asked: Vec<(usize, bool)> = Vec::new();
-        let mut last_change = None;
-        for (index, webhook) in webhooks.iter().enumerate() {
-            if let Some(changed) = self.one(request, object, webhook).await? {
-                asked.push((index, text(webhook, "reinvocationPolicy") == "IfNeeded"));
-                if changed {
-                    last_change = Some(index);
-                }
+        request.notes.reinvocation().enter(Sort::Webhooks, object);
+        for (index, (configuration, webhook)) in webhooks.iter().enumerate() {
+            let id = format!("{configuration}/{}", text(webhook, "name"));
+            if !request.notes.reinvocation().is_due(Sort::Webhooks, &id) {
+                continue;
             }
+            let Some(changed) = self.one(request, object, webhook).await? else { continue };
+            let key = format!("{MUTATED}/round_{}_index_{index}", request.notes.reinvocation().round());
+            let told = json!({"configuration": configuration, "webhook": text(webhook, "name"), "mutated": changed});
+            request.notes.audit(key, told.to_string());
+            let again = text(webhook, "reinvocationPolicy") == "IfNeeded";
+            request.notes.reinvocation().asked(Sort::Webhooks, id, again, changed);
         }
-        for (index, again) in asked {
-            if let (true, Some(webhook)) = (again && last_change.is_some_and(|last| last > index), webhooks.get(index))
-            {
-                self.one(request, object, webhook).await?;
-            }
-        }
+        request.notes.reinvocation().leave(Sort::Webhooks, object);
         Ok(())
     }
 
@@ -55,7 +56,7 @@ impl Plugin for MutatingWebhooks {
             return Ok(());
         }
         let (objects, mut views) = (Objects { new: None, old }, Views::default());
-        for webhook in self.webhooks() {
+        for (_, webhook) in self.webhooks() {
             if let Some(view) = webhook::concerns(&self.0, request, objects, &webhook, &mut views).await? {
                 webhook::call(&self.0, &view.request(request), view.objects(objects), &webhook).await?;
             }
@@ -65,9 +66,17 @@ impl Plugin for MutatingWebhooks {
 }
 
 impl MutatingWebhooks {
-    fn webhooks(&self) -> Vec<Value> {
+    /// Each with the name of its configuration.
+    fn webhooks(&self) -> Vec<(String, Value)> {
         let all = self.0.registered("mutatingwebhookconfigurations");
-        all.iter().flat_map(|configuration| list(configuration, "webhooks").to_vec()).collect()
+        let of = |configuration: &Value| {
+            let name = object::name(configuration).to_owned();
+            list(configuration, "webhooks")
+                .iter()
+                .map(move |webhook| (name.clone(), webhook.clone()))
+                .collect::<Vec<_>>()
+        };
+        all.iter().flat_map(of).collect()
     }
 
     /// Asks one webhook. `None`: it was not asked; else whether it changed the object.

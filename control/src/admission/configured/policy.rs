@@ -132,6 +132,12 @@ impl Due {
         self.policy.get("spec").unwrap_or(&Value::Null)
     }
 
+    /// Which evaluation of the request this is.
+    pub(super) fn id(&self) -> String {
+        let place = object::namespace(&self.params);
+        format!("{}/{}/{place}/{}", object::name(&self.policy), object::name(&self.binding), object::name(&self.params))
+    }
+
     /// The environment of this evaluation; `None`: the policy's conditions do not hold. Error: why they cannot be told.
     pub(super) fn environment<'a>(
         &self,

@@ -10,10 +10,15 @@ use super::call::Call;
 use super::error::ServerError;
 use crate::auth::{Attributes, Decision, UserInfo};
 
+mod spec;
+
 /// Answers a review: the object with its `status`.
 pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, ServerError> {
     let resource = call.resource.clone();
     object::set_type(&mut review, &resource);
+    if resource.plural.ends_with("accessreviews") {
+        spec::check(&resource, &review, &call.info.namespace)?;
+    }
     let status = match (resource.group.as_ref(), resource.plural.as_ref()) {
         ("authentication.k8s.io", "selfsubjectreviews") => json!({"userInfo": call.user.to_json()}),
         ("authentication.k8s.io", "tokenreviews") => token(call, &review).await,
@@ -21,15 +26,8 @@ pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, 
             let user = call.user.clone();
             access(call, &review, &user).await?
         }
-        ("authorization.k8s.io", "subjectaccessreviews") => access(call, &review, &subject(&review)?).await?,
-        ("authorization.k8s.io", "localsubjectaccessreviews") => {
-            let namespace = object::text_at(&review, "spec.resourceAttributes.namespace");
-            if namespace != call.info.namespace {
-                return Err(
-                    ApiError::bad_request("spec.resourceAttributes.namespace must match metadata.namespace").into()
-                );
-            }
-            access(call, &review, &subject(&review)?).await?
+        ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews") => {
+            access(call, &review, &subject(&review)).await?
         }
         ("authorization.k8s.io", "selfsubjectrulesreviews") => rules(call, &review).await?,
         _ => return Err(ApiError::method_not_allowed().into()),
@@ -40,7 +38,7 @@ pub(crate) async fn create(call: &mut Call, mut review: Value) -> Result<Value, 
 
 /// Whether a user may do what a review describes.
 async fn access(call: &Call, review: &Value, user: &UserInfo) -> Result<Value, ServerError> {
-    let attributes = attributes(review)?;
+    let attributes = attributes(review);
     let decision = call.server.authorizer().authorize(user, &attributes).await;
     let mut status = json!({"allowed": decision.allowed()});
     let reason = match decision {
@@ -75,36 +73,31 @@ async fn rules(call: &Call, review: &Value) -> Result<Value, ServerError> {
     Ok(status)
 }
 
-fn attributes(review: &Value) -> Result<Attributes, ApiError> {
-    let resource = review.pointer("/spec/resourceAttributes");
-    let other = review.pointer("/spec/nonResourceAttributes");
-    match (resource, other) {
-        (Some(a), None) => {
-            let text = |field: &str| object::text_at(a, field);
-            Ok(Attributes {
-                verb: text("verb"),
-                group: text("group"),
-                version: text("version"),
-                resource: text("resource"),
-                subresource: text("subresource"),
-                namespace: text("namespace"),
-                name: text("name"),
-                ..Attributes::default()
-            })
-        }
-        (None, Some(a)) => Ok(Attributes::non_resource(object::text_at(a, "verb"), object::text_at(a, "path"))),
-        _ => Err(ApiError::bad_request(
-            "exactly one of spec.resourceAttributes and spec.nonResourceAttributes must be specified",
-        )),
+/// What a review that has been checked asks about.
+fn attributes(review: &Value) -> Attributes {
+    let Some(of) = review.pointer("/spec/resourceAttributes").filter(|attributes| !attributes.is_null()) else {
+        let text = |field: &str| object::text_at(review, &format!("spec.nonResourceAttributes.{field}"));
+        return Attributes::non_resource(text("verb"), text("path"));
+    };
+    let text = |field: &str| object::text_at(of, field);
+    Attributes {
+        verb: text("verb"),
+        group: text("group"),
+        version: text("version"),
+        resource: text("resource"),
+        subresource: text("subresource"),
+        namespace: text("namespace"),
+        name: text("name"),
+        ..Attributes::default()
     }
 }
 
-fn subject(review: &Value) -> Result<UserInfo, ApiError> {
+fn subject(review: &Value) -> UserInfo {
     let texts = |value: Option<&Value>| -> Vec<String> {
         let list = value.and_then(Value::as_array).into_iter().flatten();
         list.filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    let user = UserInfo {
+    UserInfo {
         name: object::text_at(review, "spec.user"),
         uid: object::text_at(review, "spec.uid"),
         groups: texts(review.pointer("/spec/groups")),
@@ -115,11 +108,7 @@ fn subject(review: &Value) -> Result<UserInfo, ApiError> {
             .flatten()
             .map(|(key, values)| (key.clone(), texts(Some(values))))
             .collect(),
-    };
-    if user.name.is_empty() && user.groups.is_empty() {
-        return Err(ApiError::bad_request("at least one of spec.user and spec.groups must be specified"));
     }
-    Ok(user)
 }
 
 /// Whose token it is, if it is good.

@@ -88,3 +88,81 @@ async fn a_pod_gets_its_accounts_token_unless_it_does_not_want_it() {
     quiet["spec"]["automountServiceAccountToken"] = json!(true);
     assert!(api.post(PODS, &quiet).await.expect(201)["spec"]["volumes"].is_array());
 }
+
+#[tokio::test]
+async fn an_ingress_without_a_class_gets_the_default_one() {
+    let api = Api::new().await;
+    let key = "ingressclass.kubernetes.io/is-default-class";
+    let ingresses = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    for (name, default) in [("other", "false"), ("usual", "true")] {
+        let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+            "metadata": {"name": name, "annotations": {key: default}}, "spec": {"controller": "example.com/c"}});
+        api.post("/apis/networking.k8s.io/v1/ingressclasses", &class).await.expect(201);
+    }
+    let ingress = |name: &str, annotations: Value, class: Value| {
+        let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {"defaultBackend": backend, "ingressClassName": class}})
+    };
+    for (name, annotations, class, wanted) in [
+        ("a", json!({}), Value::Null, json!("usual")),
+        ("b", json!({}), json!("other"), json!("other")),
+        ("c", json!({"kubernetes.io/ingress.class": "old"}), Value::Null, Value::Null),
+    ] {
+        let made = api.post(ingresses, &ingress(name, annotations, class)).await.expect(201);
+        assert_eq!(made["spec"]["ingressClassName"], wanted, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_limits_its_secrets_refuses_others() {
+    let api = Api::new().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "secrets": [{"name": "mine"}],
+        "metadata": {"name": "robot", "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}});
+    api.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
+    let of = |secret: &str| {
+        let mut pod = pod("p");
+        pod["spec"]["serviceAccountName"] = json!("robot");
+        pod["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": secret}}]);
+        pod
+    };
+    let refused = api.post(PODS, &of("other")).await;
+    assert_eq!(
+        (refused.code, refused.message().as_str()),
+        (
+            403,
+            "pods \"p\" is forbidden: volume with secret.secretName=\"other\" is not allowed because service account \
+             robot does not reference that secret"
+        )
+    );
+    api.post(PODS, &of("mine")).await.expect(201);
+}
+
+#[tokio::test]
+async fn claims_and_volumes_are_made_with_protection() {
+    let api = Api::new().await;
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "finalizers": ["a.io/b"]},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let made = api.post("/api/v1/namespaces/default/persistentvolumeclaims", &claim).await.expect(201);
+    assert_eq!(made["metadata"]["finalizers"], json!(["a.io/b", "kubernetes.io/pvc-protection"]));
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}});
+    let made = api.post("/api/v1/persistentvolumes", &volume).await.expect(201);
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pv-protection"]));
+}
+
+#[tokio::test]
+async fn a_selector_of_devices_that_does_not_compile_is_not_stored() {
+    let api = Api::new().await;
+    let class = |expression: &str| {
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "d"},
+            "spec": {"selectors": [{"cel": {"expression": expression}}]}})
+    };
+    let path = "/apis/resource.k8s.io/v1/deviceclasses";
+    let refused = api.post(path, &class("device.driver ==")).await;
+    assert_eq!(refused.code, 422);
+    let wanted = "spec.selectors[0].cel.expression: Invalid value: \"device.driver ==\": compilation failed: ";
+    assert!(refused.message().contains(wanted), "{}", refused.message());
+    api.post(path, &class("device.driver == 'gpu.example.com'")).await.expect(201);
+}

@@ -240,3 +240,12 @@ async fn a_disk_without_room_stops_what_must_be_recorded_and_is_counted_otherwis
         assert!(scraped.contains("apiserver_audit_error_total{plugin=\"log\"}"), "{scraped}");
     }
 }
+
+#[tokio::test]
+async fn a_request_to_what_is_deprecated_is_marked() {
+    let audited = Audited::new("omitStages: [RequestReceived]\nrules: [{level: Metadata}]").await;
+    audited.api.get("/api/v1/namespaces/default/endpoints").await.expect(200);
+    audited.api.get(MAPS).await.expect(200);
+    let marked: Vec<_> = audited.events().iter().map(|e| e["annotations"]["k8s.io/deprecated"].clone()).collect();
+    assert_eq!(marked, [json!("true"), Value::Null]);
+}

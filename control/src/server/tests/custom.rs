@@ -151,7 +151,16 @@ async fn a_definition_ends_after_its_finalizer_and_takes_no_new_objects() {
     assert_eq!(ending["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
     let conditions = ending["status"]["conditions"].as_array().unwrap();
     assert!(conditions.iter().any(|c| c["type"] == "Terminating" && c["status"] == "True"), "{ending}");
-    assert_eq!(api.post(V1, &boat("b", &json!({}))).await.code, 405);
+    let refused = api.post(V1, &boat("b", &json!({}))).await;
+    assert_eq!(
+        (refused.code, refused.reason().as_str(), refused.message().as_str()),
+        (405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating")
+    );
+    let finalizers = json!({"metadata": {"finalizers": ["example.com/mine"]}});
+    api.patch("merge-patch", &format!("{V1}/a"), &finalizers).await.expect(200);
+    let mut held = api.get(&format!("{V1}/a")).await.expect(200);
+    held["metadata"]["finalizers"] = json!([]);
+    api.put(&format!("{V1}/a"), &held).await.expect(200);
     api.delete(&format!("{V1}/a")).await.expect(200);
     api.patch("merge-patch", &path, &json!({"metadata": {"finalizers": null}})).await.expect(200);
     api.get(&path).await.expect(404);

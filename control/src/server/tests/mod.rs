@@ -37,6 +37,7 @@ mod listing;
 mod pod_security;
 mod quota;
 mod refusals;
+mod reviews;
 mod subresources;
 mod versions;
 mod watching;
@@ -273,6 +274,8 @@ fn sample(resource: &Descriptor, name: &str) -> Value {
     object["apiVersion"] = resource.api_version().into();
     object["kind"] = resource.kind.as_ref().into();
     let fixed = object["metadata"]["name"].as_str().map(str::to_owned);
-    object["metadata"] = json!({"name": fixed.as_deref().unwrap_or(name)});
+    // A question has no name.
+    let named = resource.group != "authorization.k8s.io";
+    object["metadata"] = if named { json!({"name": fixed.as_deref().unwrap_or(name)}) } else { json!({}) };
     object
 }

@@ -363,3 +363,50 @@ async fn deletions_are_asked_about_one_by_one() {
     assert_eq!(api.delete(&format!("{MAPS}?fieldSelector=metadata.name%3Dkept")).await.code, 400);
     api.get(&format!("{MAPS}/kept")).await.expect(200);
 }
+
+#[tokio::test]
+async fn a_mutating_webhook_is_shown_a_status_and_changes_nothing_else() {
+    let hook = Hook::start(|_, _| {
+        patched(json!([{"op": "add", "path": "/status/replicas", "value": 7},
+            {"op": "add", "path": "/spec/paused", "value": true}]))
+    })
+    .await;
+    let api = Api::new().await;
+    let rule = json!({"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments/status"], "operations": ["UPDATE"]});
+    api.register("Mutating", "m", vec![hook.webhook("a", "x", json!({"rules": [rule]}))]).await;
+    let all = "/apis/apps/v1/namespaces/default/deployments";
+    let resource = api.server.registry().by_plural("apps", "v1", "deployments").cloned().unwrap();
+    let made = api.post(all, &sample(&resource, "d")).await.expect(201);
+    assert!(hook.asked.lock().is_empty(), "the object itself is none of its affair");
+    let mut new = made.clone();
+    new["status"] = json!({"replicas": 1});
+    let put = api.put(&format!("{all}/d/status"), &new).await.expect(200);
+    assert_eq!((&put["status"]["replicas"], &put["spec"]), (&json!(7), &made["spec"]));
+    let asked = hook.asked.lock();
+    assert_eq!(asked.len(), 1);
+    let request = &asked[0]["request"];
+    assert_eq!((&request["subResource"], &request["object"]["status"]["replicas"]), (&json!("status"), &json!(1)));
+}
+
+#[tokio::test]
+async fn what_a_webhook_adds_is_seen_by_the_plugins_before_it() {
+    let hook = Hook::start(|_, request| {
+        let there = request["object"]["spec"]["containers"].as_array().map_or(0, Vec::len);
+        if there > 1 {
+            return json!({"allowed": true});
+        }
+        patched(json!([{"op": "add", "path": "/spec/containers/-", "value": {"name": "added", "image": "example.com/a:1"}}]))
+    })
+    .await;
+    let api = Api::new().await;
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r"}, "spec": {"limits": [
+        {"type": "Container", "defaultRequest": {"cpu": "100m"}}]}});
+    api.post("/api/v1/namespaces/default/limitranges", &range).await.expect(201);
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}]);
+    api.register("Mutating", "m", vec![hook.webhook("a", "x", json!({"rules": rules}))]).await;
+    let made = api.post("/api/v1/namespaces/default/pods", &pod("p")).await.expect(201);
+    let added = &made["spec"]["containers"][1];
+    assert_eq!(added["resources"]["requests"], json!({"cpu": "100m"}));
+    assert_eq!(added["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
+    assert_eq!(hook.asked.lock().len(), 1, "it is not asked again, since it does not want to be");
+}

@@ -203,11 +203,9 @@ async fn prepare(
 ) -> Result<(), ServerError> {
     let resource = &call.resource;
     metadata::prepare_update(resource, new, old, part);
-    // What a path of its own may not change, the kind's strategy undoes afterwards.
-    if part != Part::Status {
-        let request = call.admission(Operation::Update, &call.info.name, options.dry_run);
-        call.server.admission().mutate(&Request { old: Some(old), ..request }, new).await?;
-    }
+    // Also a status is shown; what a path of its own may not change, the kind's strategy undoes afterwards.
+    let request = call.admission(Operation::Update, &call.info.name, options.dry_run);
+    call.server.admission().mutate(&Request { old: Some(old), ..request }, new).await?;
     let finish = || {
         resource.strategy.default(new);
         resource.strategy.prepare_update(new, old, part);

@@ -1,0 +1,208 @@
+//! Type checking of ValidatingAdmissionPolicies: what their expressions would trip over, given the kinds that they are about,
+//! is written into their status for their authors to read.
+//!
+//! Checked are rules that name built-in kinds in full; a wildcard, a part of an object or a custom kind could be anything. A
+//! warning refuses nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::{
+    ExpressionWarning, TypeChecking, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyStatus,
+};
+use kube::Api;
+use serde_json::Value;
+use wherry_api::cel::types::Object;
+use wherry_api::cel::{Decl, Program, Type};
+use wherry_api::registry::Registry;
+use wherry_api::resource::Descriptor;
+use wherry_api::schema;
+
+use super::write;
+use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared};
+
+/// Kinds that a policy is checked with, as in Kubernetes.
+const MOST: usize = 10;
+
+/// Kubernetes' `validatingadmissionpolicy-status-controller`.
+#[derive(Debug)]
+pub(super) struct PolicyTypes {
+    shared: Arc<Shared>,
+    registry: Registry,
+}
+
+impl PolicyTypes {
+    pub(super) fn new(context: &Context) -> Self {
+        Self { shared: context.shared.clone(), registry: Registry::builtin() }
+    }
+}
+
+impl Controller for PolicyTypes {
+    type Key = Key;
+    const NAME: &'static str = "validatingadmissionpolicy-status";
+
+    fn watch(self: &Arc<Self>, queue: &Queue<Key>) {
+        let to = queue.clone();
+        self.shared.validating_policies.subscribe(move |change| {
+            if let Some(policy) = change.latest() {
+                to.add(Key::of(&**policy));
+            }
+        });
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.shared.validating_policies.keys()
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let store = &self.shared.validating_policies;
+        let Some(policy) = store.get(key) else { return Ok(None) };
+        let old = policy.status.clone().unwrap_or_default();
+        if policy.metadata.deletion_timestamp.is_some() || old.observed_generation == policy.metadata.generation {
+            return Ok(None);
+        }
+        let spec = serde_json::to_value(&policy.spec).map_err(Error::Encode)?;
+        let found = warnings(&spec, &self.registry);
+        let new = ValidatingAdmissionPolicyStatus {
+            observed_generation: policy.metadata.generation,
+            type_checking: Some(TypeChecking { expression_warnings: (!found.is_empty()).then_some(found) }),
+            ..old.clone()
+        };
+        let api: Api<ValidatingAdmissionPolicy> = Api::all(self.shared.client.clone());
+        write::status(&api, store, &*policy, &old, &new).await?;
+        Ok(None)
+    }
+}
+
+fn list<'v>(value: &'v Value, pointer: &str) -> &'v [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What is wrong with which expression, for the kinds that the policy is about.
+fn warnings(spec: &Value, registry: &Registry) -> Vec<ExpressionWarning> {
+    let scopes: Vec<_> = kinds(spec, registry).into_iter().map(|kind| (kind, scope(spec, kind, registry))).collect();
+    let mut found = Vec::new();
+    for (index, validation) in list(spec, "/validations").iter().enumerate() {
+        for field in ["expression", "messageExpression"] {
+            let source = text(validation, &format!("/{field}"));
+            let complaints: Vec<String> = scopes
+                .iter()
+                .filter(|_| !source.trim().is_empty())
+                .filter_map(|(kind, scope)| {
+                    let error = Program::compile(source, scope).err()?.to_string();
+                    let why = error.strip_prefix("compilation failed: ").unwrap_or(&error).to_owned();
+                    Some(format!("{}, Kind={}: {why}\n", kind.api_version(), kind.kind))
+                })
+                .collect();
+            if !complaints.is_empty() {
+                let field_ref = format!("spec.validations[{index}].{field}");
+                found.push(ExpressionWarning { field_ref, warning: complaints.join("\n") });
+            }
+        }
+    }
+    found
+}
+
+/// The kinds that rules name in full.
+fn kinds<'r>(spec: &Value, registry: &'r Registry) -> Vec<&'r Descriptor> {
+    let mut found: Vec<&Descriptor> = Vec::new();
+    let names = |rule: &Value, field: &str| -> Vec<String> {
+        let all: Vec<String> = list(rule, field).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        if all.iter().any(|name| name == "*") { Vec::new() } else { all }
+    };
+    for rule in list(spec, "/matchConstraints/resourceRules") {
+        for group in names(rule, "/apiGroups") {
+            for version in names(rule, "/apiVersions") {
+                for resource in names(rule, "/resources").iter().filter(|name| !name.contains(['/', '*'])) {
+                    let kind = registry.by_plural(&group, &version, resource);
+                    found.extend(kind.map(|kind| &**kind).filter(|kind| found.len() < MOST && !has(&found, kind)));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn has(found: &[&Descriptor], kind: &Descriptor) -> bool {
+    found.iter().any(|known| std::ptr::eq(*known, kind))
+}
+
+/// The variables of an expression about objects of this kind.
+fn scope(spec: &Value, kind: &Descriptor, registry: &Registry) -> Vec<(String, Decl)> {
+    let typed = |kind: &Descriptor| -> Decl { Type::Object(Object::Shape(schema::of(kind))).into() };
+    let named = |api_version: &str, kind: &str| registry.by_kind(api_version, kind).map(|kind| typed(kind));
+    let any = || Decl::from(Type::Dyn);
+    let param = spec.get("paramKind").filter(|kind| !kind.is_null());
+    let mut known = vec![
+        ("object".to_owned(), typed(kind)),
+        ("oldObject".to_owned(), typed(kind)),
+        ("namespaceObject".to_owned(), named("v1", "Namespace").unwrap_or_else(any)),
+        ("request".to_owned(), any()),
+        ("authorizer".to_owned(), any()),
+        ("authorizer.requestResource".to_owned(), any()),
+    ];
+    if let Some(param) = param {
+        let decl = named(text(param, "/apiVersion"), text(param, "/kind"));
+        known.push(("params".to_owned(), decl.unwrap_or_else(any)));
+    }
+    for variable in list(spec, "/variables") {
+        // A variable that is wrong itself is told where it is used.
+        let decl = Program::compile(text(variable, "/expression"), &known).map_or_else(|_| any(), |p| p.decl().clone());
+        known.push((format!("variables.{}", text(variable, "/name")), decl));
+    }
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn judge(rule: &Value, more: &Value) -> Vec<(String, String)> {
+        let mut spec = json!({"matchConstraints": {"resourceRules": [rule]}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let found = warnings(&spec, &Registry::builtin());
+        found.into_iter().map(|warning| (warning.field_ref, warning.warning)).collect()
+    }
+
+    #[test]
+    fn an_expression_about_a_field_that_a_kind_has_not_is_told() {
+        let rule = json!({"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments", "replicasets"]});
+        let validations = json!([
+            {"expression": "object.spec.replicas > 1 && object.metadata.name.startsWith('a')"},
+            {"expression": "object.spec.paused", "messageExpression": "'no ' + object.spec.nothing"},
+            {"expression": "variables.count > 1 && variables.count == 'x'"},
+        ]);
+        let variables = json!([{"name": "count", "expression": "object.spec.replicas"}]);
+        let found = judge(&rule, &json!({"validations": validations, "variables": variables}));
+        let places: Vec<_> = found.iter().map(|(place, _)| place.as_str()).collect();
+        assert_eq!(
+            places,
+            [
+                "spec.validations[1].expression",
+                "spec.validations[1].messageExpression",
+                "spec.validations[2].expression"
+            ]
+        );
+        let only = &found[0].1;
+        assert!(only.starts_with("apps/v1, Kind=ReplicaSet: ERROR: <input>:1:"), "a Deployment can be paused: {only}");
+        assert!(only.contains("undefined field 'paused'"), "{only}");
+        assert_eq!(found[1].1.matches("undefined field 'nothing'").count(), 2, "{}", found[1].1);
+    }
+
+    #[test]
+    fn what_could_be_anything_is_not_judged() {
+        let wrong = json!({"validations": [{"expression": "object.nothing"}]});
+        for (group, resource) in
+            [("*", "deployments"), ("apps", "*"), ("apps", "deployments/scale"), ("own.example", "things")]
+        {
+            let rule = json!({"apiGroups": [group], "apiVersions": ["v1"], "resources": [resource]});
+            assert!(judge(&rule, &wrong).is_empty(), "{group}/{resource}");
+        }
+    }
+}

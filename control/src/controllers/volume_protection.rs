@@ -1,0 +1,182 @@
+//! Claims and volumes that are in use outlive their deletion: the finalizer that admission gave them goes when no pod that
+//! was scheduled uses the claim, and when the volume is bound to none.
+//!
+//! What must stay true: before a claim is let go the server is asked, not only the cache: a pod that it does not show yet
+//! may be starting on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+use super::write;
+use crate::admission::storage_protection::{CLAIM, VOLUME};
+use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step};
+
+/// Kubernetes' `pvc-protection-controller`.
+#[derive(Debug)]
+pub struct Claims {
+    shared: Arc<Shared>,
+}
+
+/// Kubernetes' `pv-protection-controller`.
+#[derive(Debug)]
+pub struct Volumes {
+    shared: Arc<Shared>,
+}
+
+impl Claims {
+    pub fn new(context: &Context) -> Self {
+        Self { shared: context.shared.clone() }
+    }
+}
+
+impl Volumes {
+    pub fn new(context: &Context) -> Self {
+        Self { shared: context.shared.clone() }
+    }
+}
+
+impl Controller for Claims {
+    type Key = Key;
+    const NAME: &'static str = "pvc-protection";
+
+    fn watch(self: &Arc<Self>, queue: &Queue<Key>) {
+        let to = queue.clone();
+        self.shared.persistent_volume_claims.subscribe(move |change| {
+            if let Some(claim) = change.latest() {
+                to.add(Key::of(&**claim));
+            }
+        });
+        let to = queue.clone();
+        self.shared.pods.subscribe(move |change| {
+            for pod in change.sides() {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                claims_of(pod).into_iter().for_each(|claim| to.add(Key::new(namespace, &claim)));
+            }
+        });
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.shared.persistent_volume_claims.keys()
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let store = &self.shared.persistent_volume_claims;
+        let Some(claim) = store.get(key) else { return Ok(None) };
+        let Some(finalizers) = change(&claim.metadata, CLAIM) else { return Ok(None) };
+        if claim.metadata.deletion_timestamp.is_some() && self.is_used(key).await? {
+            return Ok(None);
+        }
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.shared.client.clone(), &key.namespace);
+        write::merge(&api, store, &*claim, finalizers).await?;
+        Ok(None)
+    }
+}
+
+impl Claims {
+    async fn is_used(&self, key: &Key) -> Result<bool, Error> {
+        if !self.shared.pods.namespace(&key.namespace, |pod| uses(pod, &key.name)).is_empty() {
+            return Ok(true);
+        }
+        let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &key.namespace);
+        let all = api.list(&ListParams::default()).await.step("ask which pods use a claim")?;
+        Ok(all.items.iter().any(|pod| uses(pod, &key.name)))
+    }
+}
+
+impl Controller for Volumes {
+    type Key = Key;
+    const NAME: &'static str = "pv-protection";
+
+    fn watch(self: &Arc<Self>, queue: &Queue<Key>) {
+        let to = queue.clone();
+        self.shared.persistent_volumes.subscribe(move |change| {
+            if let Some(volume) = change.latest() {
+                to.add(Key::of(&**volume));
+            }
+        });
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.shared.persistent_volumes.keys()
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let store = &self.shared.persistent_volumes;
+        let Some(volume) = store.get(key) else { return Ok(None) };
+        let Some(finalizers) = change(&volume.metadata, VOLUME) else { return Ok(None) };
+        let bound = volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
+        if volume.metadata.deletion_timestamp.is_some() && bound {
+            return Ok(None);
+        }
+        let api: Api<PersistentVolume> = Api::all(self.shared.client.clone());
+        write::merge(&api, store, &*volume, finalizers).await?;
+        Ok(None)
+    }
+}
+
+/// The patch that takes a finalizer from what is being deleted, or gives it to what is not; `None`: all is well.
+fn change(meta: &ObjectMeta, finalizer: &str) -> Option<Value> {
+    let mut all = meta.finalizers.clone().unwrap_or_default();
+    let has = all.iter().any(|known| known == finalizer);
+    match (meta.deletion_timestamp.is_some(), has) {
+        (true, true) => all.retain(|known| known != finalizer),
+        (false, false) => all.push(finalizer.to_owned()),
+        _ => return None,
+    }
+    Some(json!({"metadata": {"finalizers": all}}))
+}
+
+/// The claims that a pod names, and those that are made for it.
+fn claims_of(pod: &Pod) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    volumes
+        .filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+            (Some(named), _) => Some(named.claim_name.clone()),
+            (None, Some(_)) => Some(format!("{name}-{}", volume.name)),
+            (None, None) => None,
+        })
+        .collect()
+}
+
+/// Whether a pod uses a claim. One that is not scheduled does not: nodes do not start a pod on a claim that is going.
+fn uses(pod: &Pod, claim: &str) -> bool {
+    let scheduled = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty());
+    scheduled && claims_of(pod).iter().any(|used| used == claim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn a_scheduled_pod_uses_the_claims_that_it_names_and_that_are_made_for_it() {
+        let volumes = json!([{"name": "a", "persistentVolumeClaim": {"claimName": "data"}},
+            {"name": "b", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}, {"name": "c", "emptyDir": {}}]);
+        let placed = pod(json!({"nodeName": "n", "containers": [], "volumes": volumes}));
+        assert!(uses(&placed, "data") && uses(&placed, "p-b") && !uses(&placed, "c"));
+        assert!(!uses(&pod(json!({"containers": [], "volumes": volumes})), "data"));
+    }
+
+    #[test]
+    fn the_finalizer_comes_with_life_and_goes_with_deletion() {
+        let meta = |finalizers: Value, deleted: bool| -> ObjectMeta {
+            let time = deleted.then_some("2026-01-01T00:00:00Z");
+            serde_json::from_value(json!({"finalizers": finalizers, "deletionTimestamp": time})).unwrap()
+        };
+        assert_eq!(change(&meta(json!(["x"]), false), "f"), Some(json!({"metadata": {"finalizers": ["x", "f"]}})));
+        assert_eq!(change(&meta(json!(["x", "f"]), true), "f"), Some(json!({"metadata": {"finalizers": ["x"]}})));
+        assert_eq!(change(&meta(json!(["f"]), false), "f"), None);
+        assert_eq!(change(&meta(json!([]), true), "f"), None);
+    }
+}
