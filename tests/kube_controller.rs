@@ -197,6 +197,7 @@ fn a_controller_made_with_kube_keeps_the_cluster_as_its_objects_say() {
     let (berths, boats) = (Api::default_namespaced(client.clone()), Api::default_namespaced(client.clone()));
     let mut world = World { server, api, berths, boats };
     the_derived_definition_is_accepted(&world);
+    #[expect(clippy::async_yields_async, reason = "the controller goes on while the test looks")]
     let controller = world.api.block_on(async { tokio::spawn(run(client)) });
     claims!(&world;
         what_an_object_wants_is_made_and_owned,

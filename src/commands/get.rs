@@ -25,6 +25,7 @@ enum Output {
 
 /// Show objects.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Get {
     #[command(flatten)]
     connection: Connection,

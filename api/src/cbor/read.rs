@@ -2,6 +2,7 @@
 //! reserved by a length that a body claims, and levels are counted.
 
 use std::fmt;
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -127,7 +128,7 @@ impl<'b> Reader<'b> {
         match (head.major, meaning) {
             (2, Meaning::Base64) => Ok(STANDARD.encode(bytes)),
             (2, Meaning::Base64Url) => Ok(URL_SAFE_NO_PAD.encode(bytes)),
-            (2, Meaning::Base16) => Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+            (2, Meaning::Base16) => Ok(hex(&bytes)),
             _ => String::from_utf8(bytes).or_else(|_| refuse("invalid UTF-8 string")),
         }
     }
@@ -157,17 +158,6 @@ impl<'b> Reader<'b> {
         }
     }
 
-    fn float(&mut self, head: Head) -> Result<f64> {
-        // The argument of these is the number's bits.
-        let bits = head.argument.unwrap_or_default();
-        let value = match head.short {
-            25 => of_half(bits),
-            26 => f64::from(f32::from_bits(u32::try_from(bits).unwrap_or_default())),
-            _ => f64::from_bits(bits),
-        };
-        if value.is_finite() { Ok(value) } else { refuse("floating-point NaN and infinity are not allowed") }
-    }
-
     fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.depth >= MAX_DEPTH {
             return refuse("recursion limit exceeded");
@@ -181,6 +171,26 @@ impl<'b> Reader<'b> {
 
 fn signed(argument: u64) -> Result<i64> {
     i64::try_from(argument).or_else(|_| refuse("integer overflow"))
+}
+
+fn float(head: Head) -> Result<f64> {
+    // The argument of these is the number's bits.
+    let bits = head.argument.unwrap_or_default();
+    let value = match head.short {
+        25 => of_half(bits),
+        26 => f64::from(f32::from_bits(u32::try_from(bits).unwrap_or_default())),
+        _ => f64::from_bits(bits),
+    };
+    if value.is_finite() { Ok(value) } else { refuse("floating-point NaN and infinity are not allowed") }
+}
+
+/// RFC 4648's base 16, in small letters.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// A half-precision float's value.
@@ -232,7 +242,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'_> {
                 parts.finished(value)
             }),
             (_, 25..=27) => {
-                let value = self.float(head)?;
+                let value = float(head)?;
                 if meaning == Meaning::Epoch { visitor.visit_string(time(value)?) } else { visitor.visit_f64(value) }
             }
             (_, 20) => visitor.visit_bool(false),

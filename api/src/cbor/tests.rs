@@ -14,7 +14,7 @@ fn read(hex: &str) -> Result<Value, String> {
 }
 
 fn written(value: &Value) -> String {
-    encode(value).iter().map(|byte| format!("{byte:02x}")).collect()
+    read::hex(&encode(value))
 }
 
 #[test]

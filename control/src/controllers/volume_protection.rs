@@ -56,7 +56,9 @@ impl Controller for Claims {
         self.shared.pods.subscribe(move |change| {
             for pod in change.sides() {
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                claims_of(pod).into_iter().for_each(|claim| to.add(Key::new(namespace, &claim)));
+                for claim in claims_of(pod) {
+                    to.add(Key::new(namespace, &claim));
+                }
             }
         });
     }

@@ -140,7 +140,9 @@ fn of_container(container: &Value, path: &Path, all: &mut Vec<String>) {
 fn ports<'a>(containers: impl Iterator<Item = (&'a Value, Path)>, all: &mut Vec<String>) {
     /// Of one port, as many places are compared: a hostile pod has thousands.
     const COMPARED: usize = 8;
-    let mut seen: HashMap<(i64, &str), Vec<(Path, &str, i64)>> = HashMap::new();
+    /// Where a port is, with its host's address and port.
+    type Place<'a> = (Path, &'a str, i64);
+    let mut seen: HashMap<(i64, &str), Vec<Place<'_>>> = HashMap::new();
     for (container, path) in containers {
         for (index, port) in list(container, "/ports").iter().enumerate() {
             let path = path.child("ports").index(index);
