@@ -132,6 +132,8 @@ fn component(name: &str, mut schema: Value) -> Value {
         "Quantity" => {
             map.insert("oneOf".into(), json!([{"type": "string"}, {"type": "number"}]));
         }
+        // Any value: a number as well as an object.
+        "JSON" => drop(map.remove("type")),
         "IntOrString" => {
             map.insert("format".into(), "int-or-string".into());
             map.insert("oneOf".into(), json!([{"type": "integer"}, {"type": "string"}]));

@@ -52,6 +52,16 @@ fn every_document_stands_alone_and_has_one_id_per_operation() {
 }
 
 #[test]
+fn any_json_value_has_no_type() {
+    let registry = Registry::builtin();
+    let name = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
+    let v3 = read(&openapi_v3(&registry, "apiextensions.k8s.io", "v1").unwrap());
+    for any in [&v3["components"]["schemas"][name], &read(&openapi_v2(&registry, &[]))["definitions"][name]] {
+        assert!(any["description"].is_string() && any.get("type").is_none(), "{any}");
+    }
+}
+
+#[test]
 fn every_kind_can_be_patched_with_field_validation_and_found_by_its_gvk() {
     let registry = Registry::builtin();
     for kind in registry.iter().filter(|d| d.verbs.contains(&"patch")) {
