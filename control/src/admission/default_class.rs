@@ -13,6 +13,8 @@ use crate::cache::Cache;
 /// Whose class it is.
 #[derive(Clone, Copy, Debug)]
 struct Of {
+    /// The plugin's name.
+    plugin: &'static str,
     group: &'static str,
     plural: &'static str,
     classes: (&'static str, &'static str),
@@ -24,6 +26,7 @@ struct Of {
 }
 
 const STORAGE: Of = Of {
+    plugin: "DefaultStorageClass",
     group: "",
     plural: "persistentvolumeclaims",
     classes: ("storage.k8s.io", "storageclasses"),
@@ -33,6 +36,7 @@ const STORAGE: Of = Of {
 };
 
 const INGRESS: Of = Of {
+    plugin: "DefaultIngressClass",
     group: "networking.k8s.io",
     plural: "ingresses",
     classes: ("networking.k8s.io", "ingressclasses"),
@@ -60,8 +64,12 @@ impl DefaultClass {
 
 #[async_trait]
 impl Plugin for DefaultClass {
+    fn name(&self) -> &'static str {
+        self.of.plugin
+    }
+
     async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
-        let Of { group, plural, classes: (of, classes), field, annotation, is_default } = self.of;
+        let Of { group, plural, classes: (of, classes), field, annotation, is_default, .. } = self.of;
         if !request.creates(group, plural) {
             return Ok(());
         }

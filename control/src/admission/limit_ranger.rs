@@ -41,6 +41,10 @@ impl LimitRanger {
 
 #[async_trait]
 impl Plugin for LimitRanger {
+    fn name(&self) -> &'static str {
+        "LimitRanger"
+    }
+
     async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
         if request.creates("", "pods") {
             let items = self.items(request.namespace);

@@ -5,12 +5,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
+use self::metrics::Timer;
 use self::reinvocation::Reinvocation;
 use crate::auth::{Authorizer, UserInfo};
 use crate::cache::Cache;
@@ -19,6 +21,7 @@ use crate::outbound::Outbound;
 mod configured;
 mod default_class;
 mod limit_ranger;
+mod metrics;
 mod mountable_secrets;
 mod namespace_lifecycle;
 mod notes;
@@ -35,6 +38,7 @@ mod tolerations;
 pub use configured::Kinds;
 pub use default_class::DefaultClass;
 pub use limit_ranger::LimitRanger;
+pub use metrics::{Durations, Step};
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use notes::Notes;
 pub use pod_security::PodSecurity;
@@ -88,6 +92,9 @@ impl Request<'_> {
 /// One admission plugin.
 #[async_trait]
 pub trait Plugin: Send + Sync + fmt::Debug {
+    /// As Kubernetes calls it.
+    fn name(&self) -> &'static str;
+
     /// May change the object that is about to be written; it has not been defaulted yet.
     async fn mutate(&self, _request: &Request<'_>, _object: &mut Value) -> Result<(), ApiError> {
         Ok(())
@@ -107,7 +114,8 @@ pub trait Plugin: Send + Sync + fmt::Debug {
 /// All plugins, in order.
 #[derive(Clone, Debug)]
 pub struct Chain {
-    plugins: Arc<[Box<dyn Plugin>]>,
+    plugins: Arc<[(Box<dyn Plugin>, Timer)]>,
+    durations: Durations,
 }
 
 impl Chain {
@@ -129,21 +137,34 @@ impl Chain {
     }
 
     /// What every server has, then what is registered with it.
-    pub fn configured(cache: &Cache, outbound: &Outbound, authorizer: &Arc<dyn Authorizer>, kinds: Kinds) -> Self {
+    pub fn configured(
+        cache: &Cache,
+        outbound: &Outbound,
+        authorizer: &Arc<dyn Authorizer>,
+        kinds: Kinds,
+        durations: Durations,
+    ) -> Self {
         let mut plugins = Self::standard(cache);
-        plugins.extend(configured::plugins(cache, outbound, authorizer, kinds));
-        Self::new(plugins)
-    }
-
-    pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
-        Self { plugins: plugins.into() }
+        plugins.extend(configured::plugins(cache, outbound, authorizer, kinds, &durations));
+        Self { plugins: plugins.into_iter().map(|plugin| (plugin, Timer::default())).collect(), durations }
     }
 
     pub async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
+        let began = Instant::now();
         *request.notes.reinvocation() = Reinvocation::default();
+        let answer = self.rounds(request, object).await;
+        self.durations.step(Step::Admit, request.operation, answer.is_err(), began.elapsed());
+        answer
+    }
+
+    async fn rounds(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
         loop {
-            for plugin in self.plugins.iter() {
-                plugin.mutate(request, object).await?;
+            for (plugin, timer) in self.plugins.iter() {
+                let start = Instant::now();
+                let answer = plugin.mutate(request, object).await;
+                let (rejected, took) = (answer.is_err(), start.elapsed());
+                timer.observe(&self.durations, plugin.name(), Step::Admit, request.operation, rejected, took);
+                answer?;
             }
             if !request.notes.reinvocation().again() {
                 return Ok(());
@@ -157,9 +178,18 @@ impl Chain {
         new: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        for plugin in self.plugins.iter() {
-            plugin.validate(request, new, old).await?;
+        let (operation, began) = (request.operation, Instant::now());
+        let mut answer = Ok(());
+        for (plugin, timer) in self.plugins.iter() {
+            let start = Instant::now();
+            answer = plugin.validate(request, new, old).await;
+            let (rejected, took) = (answer.is_err(), start.elapsed());
+            timer.observe(&self.durations, plugin.name(), Step::Validate, operation, rejected, took);
+            if rejected {
+                break;
+            }
         }
-        Ok(())
+        self.durations.step(Step::Validate, operation, answer.is_err(), began.elapsed());
+        answer
     }
 }

@@ -26,6 +26,10 @@ impl NamespaceLifecycle {
 
 #[async_trait]
 impl Plugin for NamespaceLifecycle {
+    fn name(&self) -> &'static str {
+        "NamespaceLifecycle"
+    }
+
     async fn mutate(&self, request: &Request<'_>, _object: &mut Value) -> Result<(), ApiError> {
         let concerns = request.operation == Operation::Create
             && request.subresource.is_empty()

@@ -76,6 +76,10 @@ fn policy(class: &Value) -> String {
 
 #[async_trait]
 impl Plugin for Priority {
+    fn name(&self) -> &'static str {
+        "Priority"
+    }
+
     async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
         if request.creates("", "pods") { self.settle(request, pod) } else { Ok(()) }
     }

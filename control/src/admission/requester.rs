@@ -13,6 +13,10 @@ pub struct Requester;
 
 #[async_trait]
 impl Plugin for Requester {
+    fn name(&self) -> &'static str {
+        "CertificateRequester"
+    }
+
     async fn mutate(&self, request: &Request<'_>, csr: &mut Value) -> Result<(), ApiError> {
         if !request.creates("certificates.k8s.io", "certificatesigningrequests") {
             return Ok(());

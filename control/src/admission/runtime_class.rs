@@ -26,6 +26,10 @@ impl RuntimeClass {
 
 #[async_trait]
 impl Plugin for RuntimeClass {
+    fn name(&self) -> &'static str {
+        "RuntimeClass"
+    }
+
     async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
         if !request.creates("", "pods") {
             return Ok(());

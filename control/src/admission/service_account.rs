@@ -46,6 +46,10 @@ impl ServiceAccount {
 
 #[async_trait]
 impl Plugin for ServiceAccount {
+    fn name(&self) -> &'static str {
+        "ServiceAccount"
+    }
+
     async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
         if !request.creates("", "pods") || object::annotation(pod, MIRROR).is_some() {
             return Ok(());

@@ -19,6 +19,10 @@ pub struct StorageProtection;
 
 #[async_trait]
 impl Plugin for StorageProtection {
+    fn name(&self) -> &'static str {
+        "StorageObjectInUseProtection"
+    }
+
     async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
         let finalizer = if request.creates("", "persistentvolumeclaims") {
             CLAIM

@@ -16,6 +16,10 @@ pub struct DefaultTolerations;
 
 #[async_trait]
 impl Plugin for DefaultTolerations {
+    fn name(&self) -> &'static str {
+        "DefaultTolerationSeconds"
+    }
+
     async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
         if !request.creates("", "pods") {
             return Ok(());

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Method, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -18,9 +18,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
 use super::body::{self, Body};
+use crate::admission::Durations;
 
 /// Seconds; from a cached GET to a LIST of everything.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -28,7 +30,12 @@ const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// What a request was. `resource` and `subresource` must be names that the server serves, or empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Labels {
+    /// As Kubernetes writes it here: `GET`, `LIST`, `POST`, `APPLY`, …
     pub verb: &'static str,
+    /// `All`, or empty.
+    pub dry_run: &'static str,
+    /// `resource`, `namespace`, `cluster`; empty for what is no resource's.
+    pub scope: &'static str,
     pub group: String,
     pub version: String,
     pub resource: String,
@@ -38,20 +45,42 @@ pub struct Labels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     verb: &'static str,
+    dry_run: &'static str,
     group: String,
     version: String,
     resource: String,
     subresource: String,
+    scope: &'static str,
+    component: &'static str,
     code: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DurationLabels {
     verb: &'static str,
+    dry_run: &'static str,
     group: String,
+    version: String,
     resource: String,
     subresource: String,
+    scope: &'static str,
+    component: &'static str,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InFlightLabels {
+    request_kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    group: String,
+    version: String,
+    resource: String,
+}
+
+/// What answers: the label `component`.
+const COMPONENT: &str = "apiserver";
 
 /// A number that is read when it is asked for.
 pub struct Number {
@@ -95,7 +124,9 @@ pub struct Metrics {
     registry: Arc<Registry>,
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
-    inflight: Gauge<i64, AtomicI64>,
+    inflight: Family<InFlightLabels, Gauge<i64, AtomicI64>>,
+    watch_events: Family<WatchLabels, Counter>,
+    admission: Durations,
 }
 
 /// Counts a request as being served until it is dropped.
@@ -118,7 +149,9 @@ impl Metrics {
     pub fn with(numbers: Vec<Number>, register: impl FnOnce(&mut Registry)) -> Self {
         let requests = Family::default();
         let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let inflight = Gauge::default();
+        let inflight = Family::<InFlightLabels, Gauge<i64, AtomicI64>>::default();
+        let watch_events = Family::<WatchLabels, Counter>::default();
+        let admission = Durations::default();
         let mut registry = Registry::default();
         registry.register("apiserver_request", "Requests by what they asked and how they ended", requests.clone());
         registry.register(
@@ -127,32 +160,50 @@ impl Metrics {
             durations.clone(),
         );
         registry.register("apiserver_current_inflight_requests", "Requests being served", inflight.clone());
+        registry.register("apiserver_watch_events", "Events sent to watches", watch_events.clone());
+        admission.register(&mut registry);
         register(&mut registry);
         for number in numbers.into_iter().chain(process()) {
             registry.register_collector(Box::new(number));
         }
-        Self { registry: Arc::new(registry), requests, durations, inflight }
+        Self { registry: Arc::new(registry), requests, durations, inflight, watch_events, admission }
     }
 
     /// Counts a request while it is served.
-    pub fn start(&self) -> InFlight {
-        self.inflight.inc();
-        InFlight(self.inflight.clone())
+    pub fn start(&self, method: &Method) -> InFlight {
+        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let labels = InFlightLabels { request_kind: if reads { "readOnly" } else { "mutating" } };
+        let gauge = self.inflight.get_or_create(&labels).clone();
+        gauge.inc();
+        InFlight(gauge)
+    }
+
+    /// Counts the events of watches of a kind.
+    pub fn watch_events(&self, resource: &Descriptor) -> Counter {
+        let labels = WatchLabels {
+            group: resource.group.to_string(),
+            version: resource.version.to_string(),
+            resource: resource.plural.to_string(),
+        };
+        self.watch_events.get_or_create(&labels).clone()
+    }
+
+    /// The numbers of admission.
+    pub fn admission(&self) -> &Durations {
+        &self.admission
     }
 
     /// Counts an answered request. A watch's duration is not one, so it is left out of the histogram.
     pub fn observe(&self, labels: Labels, code: u16, took: Duration) {
-        let Labels { verb, group, version, resource, subresource } = labels;
-        if verb != "watch" {
-            let labels = DurationLabels {
-                verb,
-                group: group.clone(),
-                resource: resource.clone(),
-                subresource: subresource.clone(),
-            };
+        let Labels { verb, dry_run, scope, group, version, resource, subresource } = labels;
+        let labels =
+            DurationLabels { verb, dry_run, group, version, resource, subresource, scope, component: COMPONENT };
+        if verb != "WATCH" {
             self.durations.get_or_create(&labels).observe(took.as_secs_f64());
         }
-        self.requests.get_or_create(&RequestLabels { verb, group, version, resource, subresource, code }).inc();
+        let DurationLabels { group, version, resource, subresource, component, .. } = labels;
+        let labels = RequestLabels { verb, dry_run, group, version, resource, subresource, scope, component, code };
+        self.requests.get_or_create(&labels).inc();
     }
 
     /// Answers a GET of `/metrics`.
@@ -209,16 +260,21 @@ mod tests {
         };
         let revision = Number::one("wherry_store_revision", "Revision", || 7.0);
         let metrics = Metrics::new(vec![objects, revision]);
-        let labels =
-            Labels { verb: "list", resource: "pods".to_owned(), version: "v1".to_owned(), ..Labels::default() };
+        let labels = Labels {
+            verb: "LIST",
+            scope: "cluster",
+            resource: "pods".to_owned(),
+            version: "v1".to_owned(),
+            ..Labels::default()
+        };
         metrics.observe(labels, 200, Duration::from_millis(3));
-        let _serving = metrics.start();
+        let _serving = metrics.start(&Method::GET);
         let body = metrics.respond().unwrap().into_body().collect().await.unwrap().to_bytes();
         let text = std::str::from_utf8(&body).unwrap();
         for line in [
-            r#"apiserver_request_total{verb="list",group="",version="v1",resource="pods",subresource="",code="200"} 1"#,
-            r#"apiserver_request_duration_seconds_bucket{le="0.005",verb="list",group="",resource="pods",subresource=""} 1"#,
-            "apiserver_current_inflight_requests 1",
+            r#"apiserver_request_total{verb="LIST",dry_run="",group="",version="v1",resource="pods",subresource="",scope="cluster",component="apiserver",code="200"} 1"#,
+            r#"apiserver_request_duration_seconds_bucket{le="0.005",verb="LIST",dry_run="",group="",version="v1",resource="pods",subresource="",scope="cluster",component="apiserver"} 1"#,
+            r#"apiserver_current_inflight_requests{request_kind="readOnly"} 1"#,
             r#"wherry_cache_objects{resource="pods"} 3.0"#,
             "wherry_store_revision 7.0",
         ] {

@@ -54,6 +54,7 @@ mod guard;
 pub mod health;
 mod heavy;
 mod issuer;
+mod labels;
 pub mod listen;
 mod managed;
 pub(crate) mod metadata;
@@ -185,7 +186,13 @@ impl Server {
         let kinds = admission::Kinds::new(move || now.borrow().registry.clone());
         let flow = Flow::new(cache.clone(), config.seats, config.flow.clone());
         let inner = Inner {
-            admission: admission::Chain::configured(&cache, &outbound, &authorizer, kinds),
+            admission: admission::Chain::configured(
+                &cache,
+                &outbound,
+                &authorizer,
+                kinds,
+                config.metrics.admission().clone(),
+            ),
             outbound,
             quota: admission::ResourceQuota::new(cache.clone()),
             served,

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use wherry_api::custom;
 use wherry_api::resource::{Descriptor, Subresource};
 use wherry_api::selector::FieldSelector;
@@ -22,6 +22,7 @@ use super::call::Call;
 use super::error::{self, ServerError};
 use super::forms;
 use super::issuer;
+use super::labels;
 use super::listen::Refused;
 use super::metrics::Labels;
 use super::negotiate::{self, Accepted};
@@ -50,8 +51,8 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
     let id = audit::request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let head = method == Method::HEAD;
-    let (start, in_flight) = (Instant::now(), server.config().metrics.start());
-    let mut seen = Seen::default();
+    let (start, in_flight) = (Instant::now(), server.config().metrics.start(&method));
+    let mut seen = Seen::of(&method);
     let (parts, body) = request.into_parts();
     let (mut record, endless) = audited(server, &id, &parts, Some(&user));
     let request = Request::from_parts(parts, body);
@@ -103,9 +104,10 @@ struct Seen {
     class: Option<Class>,
 }
 
-impl Default for Seen {
-    fn default() -> Self {
-        Self { labels: Labels { verb: "other", ..Labels::default() }, accepted: Accepted::default(), class: None }
+impl Seen {
+    fn of(method: &Method) -> Self {
+        let labels = Labels { verb: labels::of_method(method), ..Labels::default() };
+        Self { labels, accepted: Accepted::default(), class: None }
     }
 }
 
@@ -245,11 +247,12 @@ async fn resource(
     };
     let attributes = attributes(&info, &query, known.as_deref());
     if known.is_some() {
-        seen.labels = label(&info, known.as_deref());
+        seen.labels = labels::of(&info, &query, request.headers(), known.as_deref());
     }
     if let Some(remote) = remote {
         let resource = remote.resource(&info.resource).unwrap_or_default();
-        seen.labels = label(&RequestInfo { resource: resource.to_owned(), ..info.clone() }, None);
+        let shown = RequestInfo { resource: resource.to_owned(), ..info.clone() };
+        seen.labels = labels::of(&shown, &query, request.headers(), None);
     }
     if let Decision::Deny(reason) = authorize(server, &user, &attributes, record).await {
         let text = attributes.forbidden_by(&user, &reason);
@@ -266,7 +269,7 @@ async fn resource(
     let (parts, body) = request.into_parts();
     let accepted = match info.subresource.as_str() {
         // A log is text, whatever is accepted.
-        "log" => negotiate::accepted(&http::HeaderMap::new(), &query, negotiate::Answer::Plain)?,
+        "log" => negotiate::accepted(&HeaderMap::new(), &query, negotiate::Answer::Plain)?,
         _ => negotiate::accepted(&parts.headers, &query, answer_of(&info, &resource))?,
     };
     seen.accepted = accepted;
@@ -344,18 +347,6 @@ fn answer_of(info: &RequestInfo, resource: &Descriptor) -> negotiate::Answer {
         "watch" => negotiate::Answer::Events,
         _ if resource.stored() => negotiate::Answer::Objects,
         _ => negotiate::Answer::Plain,
-    }
-}
-
-/// Labels of bounded variety: only what is served.
-fn label(info: &RequestInfo, resource: Option<&Descriptor>) -> Labels {
-    let subresource = resource.and_then(|r| r.subresource(&info.subresource)).map(Subresource::name);
-    Labels {
-        verb: if info.verb.is_empty() { "other" } else { info.verb },
-        group: info.group.clone(),
-        version: info.version.clone(),
-        resource: info.resource.clone(),
-        subresource: subresource.unwrap_or_default().to_owned(),
     }
 }
 

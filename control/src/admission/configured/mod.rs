@@ -11,7 +11,7 @@ use serde_json::Value;
 use wherry_api::registry::Registry;
 use wherry_api::resource::GroupResource;
 
-use super::{Operation, Plugin, Request};
+use super::{Durations, Operation, Plugin, Request};
 use crate::auth::Authorizer;
 use crate::cache::Cache;
 use crate::outbound::Outbound;
@@ -50,6 +50,7 @@ struct Context {
     outbound: Outbound,
     authorizer: Arc<dyn Authorizer>,
     kinds: Kinds,
+    durations: Durations,
     programs: Arc<environment::Programs>,
 }
 
@@ -59,12 +60,14 @@ pub(super) fn plugins(
     outbound: &Outbound,
     authorizer: &Arc<dyn Authorizer>,
     kinds: Kinds,
+    durations: &Durations,
 ) -> Vec<Box<dyn Plugin>> {
     let context = Context {
         cache: cache.clone(),
         outbound: outbound.clone(),
         authorizer: Arc::clone(authorizer),
         kinds,
+        durations: durations.clone(),
         programs: Arc::default(),
     };
     vec![
@@ -112,7 +115,7 @@ struct Objects<'a> {
 }
 
 impl Operation {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",

@@ -24,6 +24,10 @@ pub(super) struct MutatingPolicies(pub(super) Context);
 
 #[async_trait]
 impl Plugin for MutatingPolicies {
+    fn name(&self) -> &'static str {
+        "MutatingAdmissionPolicy"
+    }
+
     async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
         if exempt(request) {
             return Ok(());

@@ -11,7 +11,7 @@ use wherry_api::patch::{self, PatchType};
 use wherry_api::status::ApiError;
 
 use super::super::reinvocation::Sort;
-use super::super::{Operation, Plugin, Request};
+use super::super::{Operation, Plugin, Request, Step};
 use super::equivalent::Views;
 use super::{Context, Objects, exempt, list, review, text, webhook};
 
@@ -24,6 +24,10 @@ pub(super) struct MutatingWebhooks(pub(super) Context);
 
 #[async_trait]
 impl Plugin for MutatingWebhooks {
+    fn name(&self) -> &'static str {
+        "MutatingAdmissionWebhook"
+    }
+
     async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
         if exempt(request) {
             return Ok(());
@@ -58,7 +62,7 @@ impl Plugin for MutatingWebhooks {
         let (objects, mut views) = (Objects { new: None, old }, Views::default());
         for (_, webhook) in self.webhooks() {
             if let Some(view) = webhook::concerns(&self.0, request, objects, &webhook, &mut views).await? {
-                webhook::call(&self.0, &view.request(request), view.objects(objects), &webhook).await?;
+                webhook::call(&self.0, &view.request(request), view.objects(objects), &webhook, Step::Admit).await?;
             }
         }
         Ok(())
@@ -85,7 +89,9 @@ impl MutatingWebhooks {
         let concerns = webhook::concerns(&self.0, request, objects, webhook, &mut Views::default()).await?;
         let Some(view) = concerns else { return Ok(None) };
         let (shown, objects) = (view.request(request), view.objects(objects));
-        let Some(response) = webhook::call(&self.0, &shown, objects, webhook).await? else { return Ok(Some(false)) };
+        let Some(response) = webhook::call(&self.0, &shown, objects, webhook, Step::Admit).await? else {
+            return Ok(Some(false));
+        };
         let name = text(webhook, "name");
         let failed = |error: String| {
             ApiError::internal(format!("failed calling webhook {name:?}: received invalid webhook response: {error}"))

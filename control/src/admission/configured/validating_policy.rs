@@ -24,6 +24,10 @@ struct Failure {
 
 #[async_trait]
 impl Plugin for ValidatingPolicies {
+    fn name(&self) -> &'static str {
+        "ValidatingAdmissionPolicy"
+    }
+
     async fn validate(&self, request: &Request<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
         if exempt(request) {
             return Ok(());

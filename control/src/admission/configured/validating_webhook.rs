@@ -5,7 +5,7 @@ use futures::future::join_all;
 use serde_json::Value;
 use wherry_api::status::ApiError;
 
-use super::super::{Plugin, Request};
+use super::super::{Plugin, Request, Step};
 use super::equivalent::Views;
 use super::{Context, Objects, exempt, list, webhook};
 
@@ -15,6 +15,10 @@ pub(super) struct ValidatingWebhooks(pub(super) Context);
 
 #[async_trait]
 impl Plugin for ValidatingWebhooks {
+    fn name(&self) -> &'static str {
+        "ValidatingAdmissionWebhook"
+    }
+
     async fn validate(&self, request: &Request<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
         if exempt(request) {
             return Ok(());
@@ -29,7 +33,7 @@ impl Plugin for ValidatingWebhooks {
             }
         }
         let answers = asked.iter().map(async |(webhook, view)| {
-            webhook::call(&self.0, &view.request(request), view.objects(objects), webhook).await
+            webhook::call(&self.0, &view.request(request), view.objects(objects), webhook, Step::Validate).await
         });
         let answers = join_all(answers).await;
         // The first refusal, in the order of the configurations.

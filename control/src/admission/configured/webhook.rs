@@ -1,11 +1,11 @@
 //! One webhook: whether it is asked, and the asking.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wherry_api::status::ApiError;
 
-use super::super::Request;
+use super::super::{Request, Step};
 use super::environment::{Environment, conditions_hold};
 use super::equivalent::{View, Views};
 use super::{Context, Objects, ignores_failure, list, matching, review, text};
@@ -43,6 +43,20 @@ pub(super) async fn concerns(
 
 /// Asks a webhook, of a request as it is shown. `None`: it failed, and that is to be ignored. Error: it failed, or said no.
 pub(super) async fn call(
+    context: &Context,
+    request: &Request<'_>,
+    objects: Objects<'_>,
+    webhook: &Value,
+    step: Step,
+) -> Result<Option<Value>, ApiError> {
+    let began = Instant::now();
+    let answer = judged(context, request, objects, webhook).await;
+    let (name, rejected) = (text(webhook, "name"), answer.is_err());
+    context.durations.webhook(name, step, request.operation, rejected, began.elapsed());
+    answer
+}
+
+async fn judged(
     context: &Context,
     request: &Request<'_>,
     objects: Objects<'_>,

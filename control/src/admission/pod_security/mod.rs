@@ -57,6 +57,10 @@ impl PodSecurity {
 
 #[async_trait]
 impl Plugin for PodSecurity {
+    fn name(&self) -> &'static str {
+        "PodSecurity"
+    }
+
     async fn validate(&self, request: &Request<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
         let (Some(new), Operation::Create | Operation::Update) = (new, request.operation) else { return Ok(()) };
         let resource = request.resource;

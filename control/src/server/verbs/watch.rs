@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt, stream};
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 use wherry_api::object;
 use wherry_api::resource::Descriptor;
@@ -50,6 +51,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, ServerError> {
         form: call.accepted.form,
         bookmarks: options.bookmarks,
         columns: true,
+        sent: call.server.config().metrics.watch_events(&call.resource),
     };
     let lasts = Duration::from_secs(options.timeout.unwrap_or_else(|| rand::random_range(LASTS)));
     let stopping = call.server.stopping().clone();
@@ -114,10 +116,20 @@ struct Writer {
     bookmarks: bool,
     /// Whether the next table still has to define its columns.
     columns: bool,
+    /// Counts the events.
+    sent: Counter,
 }
 
 impl Writer {
     fn line(&mut self, step: Step) -> Option<Bytes> {
+        let line = self.shown(step);
+        if line.is_some() {
+            self.sent.inc();
+        }
+        line
+    }
+
+    fn shown(&mut self, step: Step) -> Option<Bytes> {
         match step {
             Step::Event(Event::Added(entry)) => Some(self.object("ADDED", &entry, &entry.bytes)),
             Step::Event(Event::Modified(entry)) => Some(self.object("MODIFIED", &entry, &entry.bytes)),
