@@ -117,15 +117,14 @@ fn object(kind: &Descriptor, name: &str) -> Value {
 fn round(subject: &Subject<'_>) {
     let (api, path, kind) = (&subject.api, &subject.path, subject.kind);
     let wanted = object(kind, &format!("round-{}", called(kind)));
-    let name = wanted["metadata"]["name"].as_str().unwrap().to_owned();
-    let one = format!("{path}/{name}");
-
     if !kind.verbs.contains(&"get") {
         let answer = api.post(path, &wanted).ok();
         assert!(answer["status"].is_object(), "a question is answered and not kept: {answer}");
         api.get(path).refused(405, "MethodNotAllowed");
         return;
     }
+    let name = wanted["metadata"]["name"].as_str().unwrap().to_owned();
+    let one = format!("{path}/{name}");
     assert_eq!(api.get(&one).status, 404);
     let dry = api.post(&format!("{path}?dryRun=All"), &wanted);
     assert_eq!(dry.status, 201, "{}", dry.text());

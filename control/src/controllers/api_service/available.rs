@@ -122,7 +122,7 @@ impl Controller for Availability {
         let shown = service.status.clone().unwrap_or_default();
         let status = plan::judged(&shown, verdict.clone(), Timestamp::now());
         if status != shown {
-            tracing::info!(name = key.name.as_ref(), reason = verdict.reason, "an APIService's availability changed");
+            tracing::debug!(name = key.name.as_ref(), reason = verdict.reason, "an APIService's availability changed");
             let api: Api<APIService> = Api::all(self.shared.client.clone());
             write::status(&api, &self.shared.api_services, &service, &shown, &status).await?;
         }
