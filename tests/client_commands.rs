@@ -305,7 +305,7 @@ fn mistakes_in_manifests_are_placed(server: &Wherry) {
     has(&apply("apiVersion: v1\nkind: Boat\nmetadata: {name: a}\n"), &["Boat", "v1"]);
     has(
         &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndatum: {}\n"),
-        &["strict decoding error", r#"unknown field "datum""#],
+        &["ConfigMap a", "wrong.yaml", ".datum: field not declared in schema"],
     );
     has(
         &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_B}\n"),
