@@ -85,13 +85,12 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
     };
     turn::label(&mut response, seen.class.as_ref());
     drop(in_flight);
-    let watch = seen.labels.verb == "watch";
     server.config().metrics.observe(seen.labels, response.status().as_u16(), start.elapsed());
     name(&mut response, id);
     if let Some(record) = record {
         response = record.answered(response, endless).await;
     }
-    let presented = forms::present(server.heavy(), seen.accepted, watch, response).await;
+    let presented = forms::present(server.heavy(), seen.accepted, seen.watch, response).await;
     let response = presented.unwrap_or_else(|failure| error::respond(&failure));
     if head { response.map(|_| body::empty()) } else { response }
 }
@@ -101,13 +100,15 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
 struct Seen {
     labels: Labels,
     accepted: Accepted,
+    /// Whether a success is a stream of events.
+    watch: bool,
     class: Option<Class>,
 }
 
 impl Seen {
     fn of(method: &Method) -> Self {
         let labels = Labels { verb: labels::of_method(method), ..Labels::default() };
-        Self { labels, accepted: Accepted::default(), class: None }
+        Self { labels, accepted: Accepted::default(), watch: false, class: None }
     }
 }
 
@@ -272,7 +273,7 @@ async fn resource(
         "log" => negotiate::accepted(&HeaderMap::new(), &query, negotiate::Answer::Plain)?,
         _ => negotiate::accepted(&parts.headers, &query, answer_of(&info, &resource))?,
     };
-    seen.accepted = accepted;
+    (seen.accepted, seen.watch) = (accepted, info.verb == "watch");
     let deprecated = resource.deprecated.as_ref().map(ToString::to_string);
     if let Some(record) = record.filter(|_| deprecated.is_some()) {
         record.annotate([("k8s.io/deprecated".to_owned(), "true".to_owned())]);

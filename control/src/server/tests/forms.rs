@@ -113,14 +113,14 @@ async fn cbor_is_read_written_and_applied() {
 }
 
 #[tokio::test]
-#[ignore = "does not end: a watch in CBOR, or reading its first event, never returns; find out why"]
 async fn a_watch_in_cbor_is_a_sequence_of_events() {
     let api = Api::new().await;
     api.post(CONFIG_MAPS, &config_map("a")).await.expect(201);
     for accept in ["application/cbor-seq", CBOR] {
         let request =
             Request::get(format!("{CONFIG_MAPS}?watch=1")).header(ACCEPT, accept).body(body::empty()).unwrap();
-        let answer = api.server.handle(request, UserInfo::admin()).await;
+        let answer = api.server.handle(request, UserInfo::admin());
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("the answer begins at once");
         assert_eq!(answer.headers()[CONTENT_TYPE], "application/cbor-seq");
         let mut events = answer.into_body().into_data_stream();
         let first =
