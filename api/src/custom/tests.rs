@@ -1,3 +1,5 @@
+//! Descriptors made of definitions: what objects of theirs hold, and what is published of them.
+
 use serde_json::json;
 
 use super::*;

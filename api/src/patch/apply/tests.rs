@@ -1,3 +1,5 @@
+//! Who owns which field after writes and applies of every sort.
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Structural schemas of custom resources: what a CustomResourceDefinition's `openAPIV3Schema` means, parsed once.
 //!
-//! [`parse`] reads a `JSONSchemaProps` tree, judges it by Kubernetes' rules and keeps what is needed to treat objects. On
+//! [`parse()`] reads a `JSONSchemaProps` tree, judges it by Kubernetes' rules and keeps what is needed to treat objects. On
 //! that, [`Structural`] offers, in the order in which a request uses them:
 //!
 //! 1. [`Structural::prune`]: drops fields that the schema does not know, and says which;

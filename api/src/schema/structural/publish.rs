@@ -1,7 +1,9 @@
 //! What OpenAPI documents show of a custom resource's schema.
 //!
 //! These work on the schema as it was written, because descriptions and titles are for readers and [`Structural`] does
-//! not keep them. [`Structural`]: super::Structural
+//! not keep them.
+//!
+//! [`Structural`]: super::Structural
 
 use serde_json::{Map, Value, json};
 

@@ -1,3 +1,5 @@
+//! Which APIServices the server makes by itself, and when one is available.
+
 use std::sync::Arc;
 
 use jiff::Timestamp;

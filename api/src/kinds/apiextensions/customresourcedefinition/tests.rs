@@ -1,3 +1,5 @@
+//! What a definition may say, and what is refused in which words.
+
 use super::*;
 
 fn crd() -> Value {
