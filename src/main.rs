@@ -12,6 +12,7 @@ mod pods;
 mod progress;
 mod ready;
 mod security;
+mod selection;
 mod stack;
 mod table;
 

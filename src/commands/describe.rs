@@ -4,7 +4,6 @@
 //! Any kind is laid out by its fields; a pod's containers are told in words. What must stay true: a Secret's values are
 //! not shown.
 
-use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -13,9 +12,10 @@ use wherry_api::table::since;
 
 use super::events::events;
 use super::pod;
-use crate::client::{Client, Connection, JSON, Resource, kind_and_names};
+use crate::client::{Client, Connection, JSON, Resource};
 use crate::layout::{below, indented, pairs};
 use crate::output;
+use crate::selection::Selection;
 use crate::table::Table;
 
 /// kubectl keeps the last manifest here: it says nothing that the object does not.
@@ -28,32 +28,20 @@ const ANNOTATION: usize = 140;
 pub struct Describe {
     #[command(flatten)]
     connection: Connection,
-    /// A kind (`pod`, `deploy`, `boats.example.com`), or KIND/NAME
-    kind: String,
-    /// Names; all objects of the kind if none is given
-    names: Vec<String>,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
-    /// Only objects with these labels (`app=hello,tier!=front`)
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 impl Describe {
     pub async fn run(self) -> anyhow::Result<()> {
-        let (kind, names) = kind_and_names(self.kind, self.names);
+        let selection = self.selection.settled()?;
         let client = self.connection.open().await?;
-        let resource = client.resource(&kind).await?;
-        let namespace = (!self.all_namespaces).then_some(client.namespace.as_str());
-        if self.all_namespaces && !names.is_empty() {
-            bail!("objects are named in one namespace: leave out --all-namespaces, or the names");
-        }
+        let resource = client.resource(&selection.kind).await?;
         let mut shown = false;
-        for path in resource.paths(namespace, &names, self.selector.as_deref()) {
+        for path in selection.paths(&client, &resource) {
             let answer: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
             let one = [answer.clone()];
-            let items = if names.is_empty() { answer.get("items").and_then(Value::as_array) } else { None };
+            let items = if selection.names.is_empty() { answer.get("items").and_then(Value::as_array) } else { None };
             for object in items.map_or(&one[..], Vec::as_slice) {
                 if shown {
                     output::line("\n");
@@ -63,7 +51,7 @@ impl Describe {
             }
         }
         if !shown {
-            output::note(client.nothing_found(self.all_namespaces));
+            output::note(client.nothing_found(selection.all_namespaces));
         }
         Ok(())
     }

@@ -7,8 +7,9 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use wherry_api::object;
 
-use crate::client::{Client, Connection, JSON, Resource, kind_and_names};
+use crate::client::{Client, Connection, JSON, Resource};
 use crate::output;
+use crate::selection::Selection;
 use crate::table::Table;
 
 /// What asks for a table.
@@ -23,22 +24,13 @@ enum Output {
     Name,
 }
 
-/// Show objects.
+/// Show objects; several kinds are separated by commas (`deploy,svc`).
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Get {
     #[command(flatten)]
     connection: Connection,
-    /// Kinds, separated by commas (`pods`, `deploy,svc`), or KIND/NAME
-    kind: String,
-    /// Names; all objects if none is given
-    names: Vec<String>,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
-    /// Only objects with these labels (`app=hello,tier!=front`)
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
     #[arg(short, long, value_enum)]
     output: Option<Output>,
     /// Go on with changes as they happen
@@ -62,11 +54,11 @@ fn hide_managed_fields(answer: &mut Value) {
 
 impl Get {
     pub async fn run(mut self) -> anyhow::Result<()> {
-        (self.kind, self.names) = kind_and_names(self.kind, self.names);
+        self.selection = self.selection.settled()?;
         let client = self.connection.open().await?;
-        let kinds: Vec<&str> = self.kind.split(',').collect();
-        if kinds.len() > 1 && (self.watch || !self.names.is_empty()) {
-            bail!("names and --watch need a single kind, not {}", self.kind);
+        let kinds: Vec<&str> = self.selection.kind.split(',').collect();
+        if kinds.len() > 1 && (self.watch || !self.selection.names.is_empty()) {
+            bail!("names and --watch need a single kind, not {}", self.selection.kind);
         }
         let mut shown = false;
         for kind in &kinds {
@@ -74,7 +66,7 @@ impl Get {
             shown |= self.show(&client, &resource, kinds.len() > 1 && shown).await?;
         }
         if !shown && self.output.is_none_or(|output| output == Output::Wide) && !self.watch {
-            output::note(client.nothing_found(self.all_namespaces));
+            output::note(client.nothing_found(self.selection.all_namespaces));
         }
         Ok(())
     }
@@ -83,8 +75,7 @@ impl Get {
         let wants_table = self.output.is_none_or(|output| output == Output::Wide);
         let mut shown = false;
         let mut version = String::new();
-        let namespace = (!self.all_namespaces).then_some(client.namespace.as_str());
-        for path in resource.paths(namespace, &self.names, self.selector.as_deref()) {
+        for path in self.selection.paths(client, resource) {
             let accept = if wants_table { TABLE } else { JSON };
             let answer = client.request(http::Method::GET, &path, accept, None).await?;
             let mut answer: Value = serde_json::from_slice(&answer)?;
@@ -114,7 +105,11 @@ impl Get {
     }
 
     fn table(&self, answer: &Value, resource: &Resource) -> Table {
-        Table::from_server(answer, self.output == Some(Output::Wide), self.all_namespaces && resource.namespaced)
+        Table::from_server(
+            answer,
+            self.output == Some(Output::Wide),
+            self.selection.all_namespaces && resource.namespaced,
+        )
     }
 
     fn print(&self, resource: &Resource, answer: &mut Value) -> anyhow::Result<()> {
@@ -139,13 +134,13 @@ impl Get {
 
     /// Prints changes until the server or the person ends it.
     async fn follow(&self, client: &Client, resource: &Resource, version: &str) -> anyhow::Result<()> {
-        let namespace = (!self.all_namespaces).then_some(client.namespace.as_str());
+        let namespace = self.selection.namespace(client);
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("watch", "true").append_pair("resourceVersion", version);
-        if let [name] = self.names.as_slice() {
+        if let [name] = self.selection.names.as_slice() {
             query.append_pair("fieldSelector", &format!("metadata.name={name}"));
         }
-        if let Some(selector) = &self.selector {
+        if let Some(selector) = &self.selection.selector {
             query.append_pair("labelSelector", selector);
         }
         let path = format!("{}?{}", resource.path(namespace, None), query.finish());
