@@ -24,6 +24,7 @@ fn kubectl_grants_checks_and_certifies() {
         a_certificate_is_asked_for_approved_and_used,
         a_token_secret_is_filled_and_dies_with_its_account,
         a_bootstrap_token_is_a_user_until_it_ends,
+        a_review_asks_with_the_selector_that_it_names,
         aggregated_roles_follow_the_roles_they_choose,
     );
 }
@@ -159,6 +160,19 @@ fn a_bootstrap_token_is_a_user_until_it_ends(server: &Wherry) {
         let left = server.kubectl(&["get", "secrets", "-n", "kube-system", "-o", "name"]).ok();
         if left.contains("fedcba") { Err(left) } else { Ok(()) }
     });
+}
+
+fn a_review_asks_with_the_selector_that_it_names(server: &Wherry) {
+    let may = |attributes: Value| {
+        let spec = json!({"user": "system:node:far", "groups": ["system:nodes"], "resourceAttributes": attributes});
+        let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
+        let answer = server.api().post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).ok();
+        answer["status"]["allowed"] == true
+    };
+    let of = |node: &str| json!({"requirements": [{"key": "spec.nodeName", "operator": "In", "values": [node]}]});
+    assert!(may(json!({"verb": "list", "resource": "pods", "fieldSelector": of("far")})));
+    assert!(!may(json!({"verb": "list", "resource": "pods", "fieldSelector": of("near")})));
+    assert!(!may(json!({"verb": "list", "resource": "pods"})));
 }
 
 fn aggregated_roles_follow_the_roles_they_choose(server: &Wherry) {

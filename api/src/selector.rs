@@ -347,7 +347,8 @@ fn unescape(value: &str) -> Option<String> {
     Some(out)
 }
 
-fn escape(value: &str) -> String {
+/// A value as a field selector writes it.
+pub fn escape(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for c in value.chars() {
         if matches!(c, '\\' | ',' | '=') {

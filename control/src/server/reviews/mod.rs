@@ -10,6 +10,7 @@ use super::call::Call;
 use super::error::ServerError;
 use crate::auth::{Attributes, Decision, UserInfo};
 
+mod selectors;
 mod spec;
 
 /// Answers a review: the object with its `status`.
@@ -88,6 +89,8 @@ fn attributes(review: &Value) -> Attributes {
         subresource: text("subresource"),
         namespace: text("namespace"),
         name: text("name"),
+        field_selector: selectors::of_fields(of),
+        label_selector: selectors::of_labels(of),
         ..Attributes::default()
     }
 }

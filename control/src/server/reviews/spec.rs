@@ -24,6 +24,10 @@ pub(super) fn check(resource: &Descriptor, review: &Value, namespace: &str) -> R
         }
         _ => {}
     }
+    for field in ["fieldSelector", "labelSelector"] {
+        let attributes = of_resource.unwrap_or(&Value::Null);
+        super::selectors::check(attributes, field, &path.child("resourceAttributes"), &mut errors);
+    }
     let mine = resource.plural.starts_with("self");
     let groups = part("groups").and_then(Value::as_array).is_some_and(|groups| !groups.is_empty());
     if !mine && !groups && object::text_at(spec, "user").is_empty() {

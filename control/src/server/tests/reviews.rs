@@ -31,6 +31,11 @@ async fn a_review_that_asks_nothing_is_invalid() {
             json!({"spec": {"resourceAttributes": pods, "nonResourceAttributes": path}}),
             "cannot be specified in combination with resourceAttributes",
         ),
+        (
+            &own,
+            json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods", "fieldSelector": {}}}}),
+            "spec.resourceAttributes.fieldSelector.requirements: Required value",
+        ),
         (&own, json!({"metadata": {"name": "x"}, "spec": {"nonResourceAttributes": path}}), "metadata: Invalid value"),
         (
             &local,
