@@ -19,6 +19,7 @@ use ::cel::common::ast::{EntryExpr, Expr, LiteralValue};
 pub mod admission;
 pub mod authorizer;
 pub mod check;
+mod declare;
 pub mod duration;
 pub mod escape;
 pub mod eval;

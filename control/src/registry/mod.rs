@@ -3,6 +3,7 @@
 //! Repositories are `NAMESPACE/NAME`; who may `get`, `create` or `delete` `images.wherry.dev` in a namespace may pull, push
 //! or delete there. What must stay true: nothing is served whose content does not have the digest it is asked by.
 
+mod answer;
 mod digest;
 mod disk;
 mod error;
@@ -18,19 +19,16 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, LOCATION, RANGE,
-};
-use http::{HeaderMap, Method, Request, Response, StatusCode, response};
-use http_body_util::{BodyExt, StreamBody};
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
+use tokio::io::AsyncSeekExt;
 
 pub use self::digest::{Digest, NotADigest};
 pub use self::error::RegistryError;
 pub use self::route::{Reference, Repository};
 
+use self::answer::{base, created, empty, file_body, listing, progress};
 use self::disk::{Disk, StoredManifest};
 use self::route::Route;
 use self::uploads::Uploads;
@@ -41,11 +39,8 @@ use crate::server::body::{self, Body, GatherError};
 const MAX_MANIFEST: usize = 4 << 20;
 /// The most entries in one page of tags or of the catalog.
 const MAX_PAGE: usize = 1000;
-/// Read from disk at once while a blob is sent.
-const READ: usize = 64 * 1024;
 
 const DOCKER_DIGEST: &str = "docker-content-digest";
-const UPLOAD_ID: &str = "docker-upload-uuid";
 const OCTETS: &str = "application/octet-stream";
 const IMAGE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -398,42 +393,6 @@ fn images(verb: &str, namespace: String, name: String) -> Attributes {
     }
 }
 
-fn base() -> Answer {
-    let response = Response::builder()
-        .header(CONTENT_TYPE, "application/json")
-        .header("docker-distribution-api-version", "registry/2.0");
-    Ok(response.body(body::full("{}"))?)
-}
-
-fn empty(status: StatusCode) -> Answer {
-    Ok(Response::builder().status(status).header(CONTENT_LENGTH, 0).body(body::empty())?)
-}
-
-fn created(location: String, digest: &Digest) -> response::Builder {
-    Response::builder()
-        .status(StatusCode::CREATED)
-        .header(LOCATION, location)
-        .header(DOCKER_DIGEST, digest.to_string())
-        .header(CONTENT_LENGTH, 0)
-}
-
-fn progress(status: StatusCode, repository: &Repository, id: &str, written: u64) -> Answer {
-    let response = Response::builder()
-        .status(status)
-        .header(LOCATION, format!("/v2/{repository}/blobs/uploads/{id}"))
-        .header(RANGE, format!("0-{}", written.saturating_sub(1)))
-        .header(UPLOAD_ID, id);
-    Ok(response.body(body::empty())?)
-}
-
-fn listing(value: &serde_json::Value, link: Option<String>) -> Answer {
-    let mut response = Response::builder().header(CONTENT_TYPE, "application/json");
-    if let Some(link) = link {
-        response = response.header(LINK, link);
-    }
-    Ok(response.body(body::full(value.to_string()))?)
-}
-
 /// One page of sorted names, and the `Link` to the next.
 fn page(all: Vec<String>, call: &Call, path: &str) -> Result<(Vec<String>, Option<String>), RegistryError> {
     let asked = call.query.get("n").map(str::parse::<usize>).transpose();
@@ -466,12 +425,6 @@ fn first_missing(disk: &Disk, repository: &Repository, parsed: &manifest::Parsed
         }
     }
     Ok(parsed.manifests.iter().find(|digest| !disk.has_manifest(repository, digest)).cloned())
-}
-
-fn file_body(file: tokio::fs::File, length: u64) -> Body {
-    use futures::TryStreamExt;
-    let stream = ReaderStream::with_capacity(file.take(length), READ).map_ok(http_body::Frame::data);
-    BodyExt::map_err(StreamBody::new(stream), Into::into).boxed_unsync()
 }
 
 /// The start of a chunk's `Content-Range: START-END` (a prefix of `bytes ` and a size are tolerated).

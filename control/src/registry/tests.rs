@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::*;

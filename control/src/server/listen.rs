@@ -17,11 +17,6 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use parking_lot::RwLock;
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
@@ -32,12 +27,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wherry_api::status::ApiError;
 
+use self::tls::{Certificate, Renewal};
 use super::body::{self, Body};
 use super::guard::{Activity, Impatient, UntilStop};
 use crate::audit::Origin;
 use crate::auth::authn::{Authenticator, Peer};
-use crate::auth::pki::{Identity, Pki, PkiError, ServerNames};
+use crate::auth::pki::{Pki, PkiError, ServerNames};
 use crate::auth::{Authorizer, UserInfo, impersonate};
+
+mod tls;
 
 /// Connections at once; more wait in the kernel's queue. Each may hold a TLS session and HTTP/2 buffers of a few 100 KB.
 const MAX_CONNECTIONS: usize = 4096;
@@ -56,6 +54,7 @@ const MAX_STREAMS: u32 = 1000;
 /// Receive windows: the defaults of 64 KB stall uploads and many streams on one connection.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Of silent HTTP/2 and TCP connections.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the server's certificate is looked at.
@@ -204,7 +203,7 @@ impl Listener {
         let certificate = Arc::new(Certificate::new(&listen.pki.server_identity(&listen.names)?)?);
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let shared = Shared {
-            tls: TlsAcceptor::from(Arc::new(tls_config(&listen.authenticator, Arc::clone(&certificate))?)),
+            tls: TlsAcceptor::from(Arc::new(tls::config(&listen.authenticator, Arc::clone(&certificate))?)),
             authenticator: listen.authenticator,
             authorizer: listen.authorizer,
             handler: listen.handler,
@@ -239,59 +238,6 @@ fn bind_error(address: SocketAddr, source: io::Error) -> ListenError {
         io::ErrorKind::AddrInUse => ListenError::InUse { address },
         io::ErrorKind::PermissionDenied => ListenError::NotPermitted { address },
         _ => ListenError::Bind { address, source },
-    }
-}
-
-fn tls_config(authenticator: &Authenticator, certificate: Arc<Certificate>) -> Result<ServerConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(authenticator.handshake_verifier())
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// The certificate in use; replaced when it is renewed.
-#[derive(Debug)]
-struct Certificate(RwLock<Arc<CertifiedKey>>);
-
-impl Certificate {
-    fn new(identity: &Identity) -> Result<Self, ListenError> {
-        Ok(Self(RwLock::new(Self::load(identity)?)))
-    }
-
-    fn replace(&self, identity: &Identity) -> Result<(), ListenError> {
-        *self.0.write() = Self::load(identity)?;
-        Ok(())
-    }
-
-    fn load(identity: &Identity) -> Result<Arc<CertifiedKey>, ListenError> {
-        let (chain, key) = identity.to_der().ok_or(ListenError::Damaged)?;
-        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)?;
-        Ok(Arc::new(CertifiedKey::new(chain, key)))
-    }
-}
-
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read()))
-    }
-}
-
-/// Keeps a server that runs for months from showing an expired certificate.
-struct Renewal {
-    pki: Arc<Pki>,
-    names: ServerNames,
-    certificate: Arc<Certificate>,
-}
-
-impl Renewal {
-    fn run(&self) {
-        let renewed = self.pki.server_identity(&self.names).map_err(ListenError::from);
-        if let Err(error) = renewed.and_then(|identity| self.certificate.replace(&identity)) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the server's certificate could not be renewed");
-        }
     }
 }
 
@@ -376,7 +322,7 @@ async fn next_connection(
 async fn connection(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
     let handshake = tokio::select! {
         () = shared.stop.cancelled() => return,
-        done = timeout(HANDSHAKE, handshake(stream, &shared.tls)) => done,
+        done = timeout(HANDSHAKE, tls::handshake(stream, &shared.tls)) => done,
     };
     match handshake {
         Ok(Ok(Some(stream))) => serve(stream, address, shared).await,
@@ -384,34 +330,6 @@ async fn connection(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
-}
-
-/// The first byte of every TLS connection: a handshake record.
-const TLS_HANDSHAKE: u8 = 0x16;
-
-/// `None`: the client spoke plain HTTP and has been told.
-async fn handshake(mut stream: TcpStream, tls: &TlsAcceptor) -> io::Result<Option<TlsStream<TcpStream>>> {
-    stream.set_nodelay(true)?;
-    keep_alive(&stream)?;
-    let mut first = [0];
-    if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
-        let answer = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await?;
-        // What the client sent is read, or closing would reset the connection before it has read the answer.
-        let mut unread = [0; 4096];
-        while stream.try_read(&mut unread).is_ok_and(|read| read > 0) {}
-        return Ok(None);
-    }
-    tls.accept(stream).await.map(Some)
-}
-
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    use rustix::net::sockopt;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_TIMEOUT)?;
-    Ok(())
 }
 
 /// The other side of a connection.

@@ -4,10 +4,11 @@ use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use http_body_util::StreamBody;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::auth::fixture::Fixture;
+use crate::auth::pki::Identity;
 use crate::auth::tokens::{Reference, TokenSpec, Tokens};
 use crate::auth::{AllowAll, kubeconfig};
 
