@@ -14,7 +14,7 @@ use wherry_runtime::backend::wasm::{Engine, GuestRuntime, WasmBackend};
 use wherry_runtime::image::store::ImageStore;
 use wherry_runtime::log::Limits;
 use wherry_runtime::network::LocalNetwork;
-use wherry_runtime::network::ipam::Slot;
+use wherry_runtime::network::ipam::{KEPT, Slot};
 use wherry_runtime::node::tls::NodeTls;
 use wherry_runtime::node::{Node, NodeConfig};
 
@@ -48,7 +48,9 @@ impl Stack {
         let services = slot.services().to_string().parse().context("the range of Service addresses is not one")?;
         // The engine reserves address space and probes the machine, which takes a while: beside the server's start.
         let engine = tokio::task::spawn_blocking(Engine::new);
-        let config = security.apply(Config::new(data.path(), listen, services));
+        let kept: Result<_, _> = KEPT.iter().map(|range| range.parse()).collect();
+        let mut config = security.apply(Config::new(data.path(), listen, services));
+        config.not_for_services = kept.context("a range of the local network is not one")?;
         let plane = ControlPlane::start(config).await?;
         let engine = engine.await.context("the WebAssembly engine's start was interrupted")??;
         let node = start_node(&plane, data, node_name, slot, engine).await?;

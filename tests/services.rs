@@ -128,3 +128,71 @@ fn a_port_that_goes_from_one_service_to_another_opens_again_at_once() {
     eventually("the other answers on the same port", || http::text(&url));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
+
+#[test]
+fn services_have_their_addresses_as_objects_and_in_other_ranges_too() {
+    needs!("kubectl");
+    let server = Wherry::start("host");
+    let table = server.kubectl(&["get", "ipaddress,servicecidr"]).ok();
+    let kubernetes = server.api().get("/api/v1/namespaces/default/services/kubernetes").ok();
+    let address = kubernetes["spec"]["clusterIP"].as_str().unwrap();
+    let row = |table: &str, name: &str| -> Vec<String> {
+        let found = table.lines().find(|line| line.starts_with(&format!("{name} ")));
+        found.unwrap_or_else(|| panic!("no {name} in:\n{table}")).split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(
+        row(&table, &format!("ipaddress.networking.k8s.io/{address}"))[1],
+        "services/default/kubernetes",
+        "{table}"
+    );
+    assert!(row(&table, "servicecidr.networking.k8s.io/kubernetes")[1].ends_with(".0.0/16"), "{table}");
+
+    let range = |name: &str, cidr: &str| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name},
+            "spec": {"cidrs": [cidr]}})
+    };
+    let refused = server.kubectl_with(&["create", "-f", "-"], &range("pods", "127.64.0.0/16").to_string()).fails();
+    assert!(refused.contains("which the nodes' network uses itself"), "{refused}");
+    server.apply(&[range("near", "127.222.0.0/24"), range("far", "203.0.113.0/24")]);
+    server.kubectl(&["wait", "--for=condition=Ready", "servicecidr", "--all", "--timeout=30s"]).ok();
+
+    // The host reaches a Service in loopback, guests reach one anywhere.
+    let mut near = node_port("web");
+    near["spec"]["clusterIP"] = "127.222.0.10".into();
+    near["spec"]["ports"][0]["port"] = 8088.into();
+    let mut web = served("web", &server.image("hello-http"), 1);
+    web.retain(|object| object["kind"] != "Service");
+    web.push(near);
+    server.apply(&web);
+    ready(&server, 1);
+    eventually("the host reaches it by its address", || http::text("http://127.222.0.10:8088"));
+    let guestbook = support::manifest("guestbook.yaml");
+    let far = guestbook.replacen(
+        "spec:\n  selector:\n    app: guestbook\n    tier: store",
+        "spec:\n  clusterIP: 203.0.113.10\n  selector:\n    app: guestbook\n    tier: store",
+        2,
+    );
+    assert_ne!(far, guestbook);
+    server.wherry_with(&["apply", "-f", "-"], &far).ok();
+    assert_eq!(
+        server.api().get("/api/v1/namespaces/default/services/guestbook-store").ok()["spec"]["clusterIP"],
+        "203.0.113.10"
+    );
+    let url = server.url("guestbook");
+    eventually("a guest reaches the other by its name", || {
+        let answer = http::post(&url, "hello")?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    });
+
+    server.kubectl(&["delete", "servicecidr", "far", "--wait=false"]).ok();
+    let condition = "jsonpath={.status.conditions[0].reason}: {.status.conditions[0].message}";
+    eventually("it says what it waits for", || {
+        let said = server.kubectl(&["get", "servicecidr", "far", "-o", condition]).ok();
+        if said.starts_with("Terminating: There are still IPAddresses") { Ok(()) } else { Err(said) }
+    });
+    server.kubectl(&["delete", "service", "guestbook-store"]).ok();
+    server.kubectl(&["wait", "--for=delete", "servicecidr/far", "--timeout=30s"]).ok();
+    server.kubectl(&["delete", "service", "web"]).ok();
+    let table = server.kubectl(&["get", "ipaddress", "--no-headers"]).ok();
+    assert_eq!(table.lines().filter(|line| line.contains("services/default/")).count(), 2, "{table}");
+}

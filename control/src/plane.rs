@@ -62,8 +62,10 @@ pub struct Config {
     pub advertise: Option<IpAddr>,
     /// Further names and addresses for the server's certificate.
     pub server_names: Vec<String>,
-    /// Where Services' addresses come from.
+    /// Where Services' addresses come from, unless other ServiceCIDRs are made.
     pub service_range: Cidr,
+    /// What else the nodes' network has addresses from.
+    pub not_for_services: Vec<Cidr>,
     pub node_ports: RangeInclusive<u16>,
     /// The cluster's name in kubeconfigs.
     pub cluster: String,
@@ -86,6 +88,7 @@ impl Config {
             advertise: None,
             server_names: Vec::new(),
             service_range,
+            not_for_services: Vec::new(),
             node_ports: 30_000..=32_767,
             cluster: "wherry".to_owned(),
             encryption: None,
@@ -194,6 +197,7 @@ impl ControlPlane {
         let (queues, flow) = (reconcile::Metrics::default(), flow::Metrics::default());
         let server_config = server::Config {
             service_range: config.service_range,
+            not_for_services: config.not_for_services.clone(),
             node_ports: config.node_ports.clone(),
             advertise,
             node_tls: Some(Arc::new(node_tls(&pki)?)),
@@ -209,6 +213,7 @@ impl ControlPlane {
         };
         let server = Server::new(registry, Arc::clone(&store), cache, Arc::clone(&authorizer), server_config).await?;
         server.bootstrap().await?;
+        server.check_range()?;
         server.bootstrap_roles().await?;
         server.bootstrap_flow().await?;
         flags.bootstrapped.store(true, Ordering::Release);

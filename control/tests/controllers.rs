@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -329,8 +330,7 @@ async fn a_claim_outlives_its_deletion_while_a_pod_uses_it() {
     let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
     let volume = json!({"metadata": {"name": "v"}, "spec": {"accessModes": ["ReadWriteOnce"],
         "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}});
-    let made =
-        volumes.create(&kube::api::PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+    let made = volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
     assert_eq!(made.metadata.finalizers.as_deref(), Some(&["kubernetes.io/pv-protection".to_owned()][..]));
     let bound = json!({"status": {"phase": "Bound"}});
     volumes.patch_status("v", &PatchParams::default(), &Patch::Merge(bound)).await.unwrap();
@@ -350,7 +350,7 @@ async fn a_policy_is_told_what_its_kinds_have_not() {
     let policy = json!({"metadata": {"name": "p.example"}, "spec": {"matchConstraints": {"resourceRules": [rule]},
         "validations": [{"expression": "object.spec.replicas <= 5"}, {"expression": "object.spec.sails > 1"}]}});
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(cluster.client.clone());
-    policies.create(&kube::api::PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
+    policies.create(&PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
     eventually("the policy is judged", || async {
         let status = policies.get("p.example").await.unwrap().status.unwrap_or_default();
         status.observed_generation == Some(1)
@@ -362,5 +362,71 @@ async fn a_policy_is_told_what_its_kinds_have_not() {
     assert_eq!(warnings[0].field_ref, "spec.validations[1].expression");
     let wanted = "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'sails'";
     assert!(warnings[0].warning.starts_with(wanted), "{warnings:?}");
+    cluster.stop().await;
+}
+
+fn ready(range: &ServiceCIDR) -> Option<(String, String)> {
+    let conditions = range.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    Some((ready.status.clone(), ready.reason.clone()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_waits_for_its_last_address() {
+    let cluster = Cluster::start(&[]).await;
+    let ranges: Api<ServiceCIDR> = Api::all(cluster.client.clone());
+    let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["203.0.113.0/24", "2001:db8::/64"]}});
+    ranges.create(&PostParams::default(), &serde_json::from_value(range).unwrap()).await.unwrap();
+    for name in ["more", "kubernetes"] {
+        eventually("the range is ready and protected", || async {
+            let range = ranges.get(name).await.unwrap();
+            let finalizers = range.metadata.finalizers.clone().unwrap_or_default();
+            finalizers == ["networking.k8s.io/service-cidr-finalizer"]
+                && ready(&range) == Some(("True".to_owned(), String::new()))
+        })
+        .await;
+    }
+    let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "203.0.113.7", "ports": [{"port": 80}]}});
+    cluster.create::<Service>("default", service).await;
+    ranges.delete("more", &DeleteParams::default()).await.unwrap();
+    eventually("it says that it waits", || async {
+        ready(&ranges.get("more").await.unwrap()) == Some(("False".to_owned(), "Terminating".to_owned()))
+    })
+    .await;
+    cluster.api::<Service>("default").delete("web", &DeleteParams::default()).await.unwrap();
+    eventually("it is gone", || async { ranges.get_opt("more").await.unwrap().is_none() }).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_the_address_of_a_service_by_hand_is_mended() {
+    let cluster = Cluster::start(&[]).await;
+    let addresses: Api<IPAddress> = Api::all(cluster.client.clone());
+    let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.3.7", "ports": [{"port": 80}]}});
+    cluster.create::<Service>("default", service).await;
+    let first = addresses.get("10.96.3.7").await.unwrap();
+    addresses.delete("10.96.3.7", &DeleteParams::default()).await.unwrap();
+    eventually("it is made again", || async {
+        let again = addresses.get_opt("10.96.3.7").await.unwrap();
+        again.is_some_and(|again| again.uid() != first.uid() && again.labels() == first.labels())
+    })
+    .await;
+    eventually("an event tells", || async {
+        let told = cluster.events("default", "web", "ClusterIPNotAllocated").await;
+        told.contains(&"Cluster IP [IPv4]: 10.96.3.7 is not allocated; repairing".to_owned())
+    })
+    .await;
+    let labels = Patch::Merge(json!({"metadata": {"labels": null}}));
+    addresses.patch("10.96.3.7", &PatchParams::default(), &labels).await.unwrap();
+    eventually("its labels come back", || async {
+        addresses.get_opt("10.96.3.7").await.unwrap().is_some_and(|again| again.labels() == first.labels())
+    })
+    .await;
+    let wrong = json!({"metadata": {"name": "10.96.3.8", "labels": first.labels()},
+        "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "web"}}});
+    addresses.create(&PostParams::default(), &serde_json::from_value(wrong).unwrap()).await.unwrap();
+    eventually("a second one goes", || async { addresses.get_opt("10.96.3.8").await.unwrap().is_none() }).await;
+    // A healthy life makes no events.
+    assert!(cluster.events("default", "kubernetes", "ClusterIPNotAllocated").await.is_empty());
     cluster.stop().await;
 }

@@ -32,6 +32,7 @@ mod requester;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod service_ranges;
 pub mod storage_protection;
 mod tolerations;
 
@@ -47,6 +48,7 @@ pub use requester::Requester;
 pub use resource_quota::{Charge, ResourceQuota};
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+pub use service_ranges::ServiceRanges;
 pub use storage_protection::StorageProtection;
 pub use tolerations::DefaultTolerations;
 
@@ -142,9 +144,11 @@ impl Chain {
         outbound: &Outbound,
         authorizer: &Arc<dyn Authorizer>,
         kinds: Kinds,
+        ranges: ServiceRanges,
         durations: Durations,
     ) -> Self {
         let mut plugins = Self::standard(cache);
+        plugins.push(Box::new(ranges));
         plugins.extend(configured::plugins(cache, outbound, authorizer, kinds, &durations));
         Self { plugins: plugins.into_iter().map(|plugin| (plugin, Timer::default())).collect(), durations }
     }

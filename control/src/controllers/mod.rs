@@ -21,6 +21,7 @@ mod policy_types;
 pub mod replica_set;
 pub mod resource_quota;
 pub mod service_account;
+pub mod service_cidr;
 pub mod volume_protection;
 pub mod write;
 
@@ -90,6 +91,8 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     }),
     (namespace::Namespaces::NAME, |context| boxed(namespace::Namespaces::new(context), context)),
     (service_account::ServiceAccounts::NAME, |context| boxed(service_account::ServiceAccounts::new(context), context)),
+    (service_cidr::ServiceCidrs::NAME, |context| boxed(service_cidr::ServiceCidrs::new(context), context)),
+    (service_cidr::Repair::NAME, |context| boxed(service_cidr::Repair::new(context), context)),
     (policy_types::PolicyTypes::NAME, |context| boxed(policy_types::PolicyTypes::new(context), context)),
     (volume_protection::Claims::NAME, |context| boxed(volume_protection::Claims::new(context), context)),
     (volume_protection::Volumes::NAME, |context| boxed(volume_protection::Volumes::new(context), context)),

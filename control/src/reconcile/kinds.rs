@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -123,6 +124,7 @@ impl Kind for CustomResourceDefinition {
 impl Kind for ConfigMap {}
 impl Kind for Deployment {}
 impl Kind for Endpoints {}
+impl Kind for IPAddress {}
 impl Kind for Lease {}
 impl Kind for Namespace {}
 impl Kind for Node {}
@@ -134,4 +136,5 @@ impl Kind for ResourceQuota {}
 impl Kind for Secret {}
 impl Kind for Service {}
 impl Kind for ServiceAccount {}
+impl Kind for ServiceCIDR {}
 impl Kind for ValidatingAdmissionPolicy {}

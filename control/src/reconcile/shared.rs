@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
     ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub nodes: Store<Node>,
     pub namespaces: Store<Namespace>,
     pub services: Store<Service>,
+    pub service_cidrs: Store<ServiceCIDR>,
+    pub ip_addresses: Store<IPAddress>,
     pub endpoints: Store<Endpoints>,
     pub endpoint_slices: Store<EndpointSlice>,
     pub replica_sets: Store<ReplicaSet>,
@@ -95,6 +98,8 @@ impl Shared {
             nodes: follow(&mut tasks, Api::all(c.clone()), all()),
             namespaces: follow(&mut tasks, Api::all(c.clone()), all()),
             services: follow(&mut tasks, Api::all(c.clone()), all()),
+            service_cidrs: follow(&mut tasks, Api::all(c.clone()), all()),
+            ip_addresses: follow(&mut tasks, Api::all(c.clone()), all()),
             endpoints: follow(&mut tasks, Api::all(c.clone()), all()),
             endpoint_slices: follow(&mut tasks, Api::all(c.clone()), all()),
             replica_sets: follow(&mut tasks, Api::all(c.clone()), all()),
@@ -139,6 +144,8 @@ impl Shared {
         self.nodes.synced().await;
         self.namespaces.synced().await;
         self.services.synced().await;
+        self.service_cidrs.synced().await;
+        self.ip_addresses.synced().await;
         self.endpoints.synced().await;
         self.endpoint_slices.synced().await;
         self.replica_sets.synced().await;

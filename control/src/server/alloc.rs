@@ -1,8 +1,9 @@
 //! Cluster addresses and node ports of Services, handed out in the same path that writes them.
 //!
 //! What must stay true: no address or port has two owners, also with many writers of one Service; what a failed or dry-run
-//! write took is free again, unless another write of the same Service has it. The state is one map in memory, bounded by the
-//! address range and the port range; it is rebuilt from the stored Services at start.
+//! write took is free again, unless another write of the same Service has it. What Services have is one map in memory,
+//! bounded by the address ranges and the port range, and rebuilt from the stored Services at start; besides, an address is
+//! taken while there is an IPAddress of its name, which is written and removed with its Service in one transaction.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,14 +15,22 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use wherry_api::field::{ErrorList, Path};
 use wherry_api::object;
+use wherry_api::registry::Registry;
 use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
+use self::addresses::Addresses;
+pub(crate) use self::addresses::{ALLOCATOR, FAMILY, MANAGED_BY, Writes};
 pub use self::cidr::{BadCidr, Cidr};
+pub(crate) use self::ranges::DEFAULT;
+use self::ranges::{GROUP, Ranges, Ready};
 use self::service::{carry_over, cluster_ip, families, items, needs_address, needs_node_ports, node_port};
+use crate::cache::Cache;
 use crate::store::Key;
 
+mod addresses;
 mod cidr;
+mod ranges;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -62,22 +71,44 @@ type Taken = BTreeMap<Item, Claim>;
 /// The allocators of one server.
 #[derive(Clone, Debug)]
 pub struct Allocators {
-    range: Cidr,
+    ranges: Arc<Ranges>,
+    addresses: Addresses,
+    pool: Pool,
+}
+
+/// Who has what.
+#[derive(Clone, Debug)]
+struct Pool {
     ports: RangeInclusive<u16>,
     taken: Arc<Mutex<Taken>>,
+}
+
+/// What the store says of addresses.
+struct Stored<'a> {
+    ready: &'a [Ready],
+    /// Whether somebody has an address who is no Service that is known here.
+    taken: &'a dyn Fn(Ipv4Addr) -> bool,
 }
 
 /// What a write has taken: freed again unless it is kept.
 #[derive(Debug, Default)]
 pub struct Hold {
-    allocators: Option<Allocators>,
+    pool: Option<Pool>,
     owner: Owner,
     took: Vec<Item>,
     /// What the object no longer has; freed when the write has happened.
     frees: Vec<Item>,
+    /// The address that the object did not have before, and of which range.
+    new: Option<(Ipv4Addr, Ready)>,
+    writes: Writes,
 }
 
 impl Hold {
+    /// What must be written together with the object.
+    pub(crate) fn take_writes(&mut self) -> Writes {
+        std::mem::take(&mut self.writes)
+    }
+
     /// The write happened.
     pub fn keep(mut self) {
         let (took, frees) = (std::mem::take(&mut self.took), std::mem::take(&mut self.frees));
@@ -90,8 +121,8 @@ impl Hold {
 
     /// Changes claims, and frees what nothing claims any more.
     fn settle(&self, items: &[Item], change: impl Fn(&mut Claim)) {
-        let Some(allocators) = self.allocators.as_ref().filter(|_| !items.is_empty()) else { return };
-        let mut taken = allocators.taken.lock();
+        let Some(pool) = self.pool.as_ref().filter(|_| !items.is_empty()) else { return };
+        let mut taken = pool.taken.lock();
         for item in items {
             let Some(claim) = taken.get_mut(item).filter(|claim| claim.owner == self.owner) else { continue };
             change(claim);
@@ -109,6 +140,15 @@ impl Drop for Hold {
     }
 }
 
+impl Item {
+    fn address(self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Address(address) => Some(address),
+            Self::Port(_) => None,
+        }
+    }
+}
+
 /// What went wrong with one item.
 enum Refused {
     OutOfRange,
@@ -116,18 +156,27 @@ enum Refused {
     Full,
 }
 
-impl Allocators {
-    pub fn new(range: Cidr, ports: RangeInclusive<u16>) -> Self {
-        Self { range, ports, taken: Arc::default() }
-    }
+/// Kubernetes' words for an address that is in no range.
+const OUTSIDE: &str = "the provided network does not match the current range";
+const TAKEN: &str = "provided IP is already allocated";
 
-    pub fn range(&self) -> Cidr {
-        self.range
+fn is_service(resource: &Descriptor) -> bool {
+    resource.group.is_empty() && resource.plural == "services"
+}
+
+impl Allocators {
+    pub fn new(registry: &Registry, cache: &Cache, ports: RangeInclusive<u16>) -> Self {
+        let kind = registry.by_plural(GROUP, "v1", "ipaddresses").cloned();
+        Self {
+            ranges: Arc::new(Ranges::new(cache.clone())),
+            addresses: Addresses::new(cache.clone(), kind),
+            pool: Pool::new(ports),
+        }
     }
 
     /// Marks what a stored Service has.
     pub fn restore(&self, key: &Key, service: &Value) {
-        let mut taken = self.taken.lock();
+        let mut taken = self.pool.taken.lock();
         for item in items(service) {
             let owner = Owner::new(key, object::uid(service));
             taken.entry(item).or_insert(Claim { owner, holds: 0, stored: true });
@@ -136,14 +185,18 @@ impl Allocators {
 
     /// Frees all that an object has, which is gone.
     pub fn release(&self, key: &Key, uid: &str) {
-        if !key.as_str().starts_with("core/services/") {
-            return;
+        self.pool.release(key, uid);
+    }
+
+    /// What must be removed together with an object.
+    pub(crate) fn ending(&self, resource: &Descriptor, old: &Value) -> Writes {
+        let mut writes = Writes::default();
+        if is_service(resource) {
+            for address in items(old).into_iter().filter_map(Item::address) {
+                writes.add(self.addresses.remove(address, old));
+            }
         }
-        let owner = Owner::new(key, uid);
-        self.taken.lock().retain(|_, claim| {
-            claim.stored &= claim.owner != owner;
-            claim.stored || claim.holds > 0
-        });
+        writes
     }
 
     /// Fills in and takes what an object that is about to be written needs. Objects other than Services need nothing.
@@ -154,44 +207,87 @@ impl Allocators {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<Hold, ApiError> {
-        if !resource.group.is_empty() || resource.plural != "services" {
+        if !is_service(resource) {
             return Ok(Hold::default());
         }
+        let ready = self.ranges.ready();
+        let stored = Stored { ready: &ready, taken: &|address| self.addresses.has(address) };
+        let mut hold = self.pool.begin(resource, key, object, old, &stored)?;
+        if let Some((address, range)) = hold.new.take() {
+            hold.writes.preconditions.push(range.holds());
+            hold.writes.add(self.addresses.make(address, object));
+        }
+        if let Some(old) = old {
+            for address in hold.frees.iter().copied().filter_map(Item::address) {
+                hold.writes.add(self.addresses.remove(address, old));
+            }
+        }
+        Ok(hold)
+    }
+}
+
+impl Pool {
+    fn new(ports: RangeInclusive<u16>) -> Self {
+        Self { ports, taken: Arc::default() }
+    }
+
+    fn release(&self, key: &Key, uid: &str) {
+        if !key.as_str().starts_with("core/services/") {
+            return;
+        }
+        let owner = Owner::new(key, uid);
+        self.taken.lock().retain(|_, claim| {
+            claim.stored &= claim.owner != owner;
+            claim.stored || claim.holds > 0
+        });
+    }
+
+    fn begin(
+        &self,
+        resource: &Descriptor,
+        key: &Key,
+        object: &mut Value,
+        old: Option<&Value>,
+        stored: &Stored<'_>,
+    ) -> Result<Hold, ApiError> {
         if let Some(old) = old {
             carry_over(object, old);
         }
         let mut errors = ErrorList::default();
         families(object, &mut errors);
         let owner = Owner::new(key, object::uid(object));
-        let mut hold = Hold { allocators: Some(self.clone()), owner, took: Vec::new(), frees: Vec::new() };
+        let mut hold = Hold::default();
+        (hold.pool, hold.owner) = (Some(self.clone()), owner);
+        let had = old.map(items).unwrap_or_default();
         if errors.is_empty() {
-            self.address(object, &mut hold, &mut errors);
+            self.address(object, &had, stored, &mut hold, &mut errors);
             self.node_ports(object, &mut hold, &mut errors);
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, object::name(object), &errors));
         }
-        if let Some(old) = old {
-            let has = items(object);
-            hold.frees = items(old).into_iter().filter(|item| !has.contains(item)).collect();
-        }
+        let has = items(object);
+        hold.frees = had.into_iter().filter(|item| !has.contains(item)).collect();
         Ok(hold)
     }
 
-    fn address(&self, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) {
+    fn address(&self, object: &mut Value, had: &[Item], stored: &Stored<'_>, hold: &mut Hold, errors: &mut ErrorList) {
         if !needs_address(object) {
             return;
         }
         let path = Path::new("spec").child("clusterIPs");
         let asked = cluster_ip(object).to_owned();
         let got = if asked.is_empty() {
-            self.any_address(&hold.owner).map_err(|_| "failed to allocate a serviceIP: range is full".to_owned())
+            self.any_address(&hold.owner, stored)
+                .ok_or_else(|| "failed to allocate a serviceIP: range is full".to_owned())
         } else {
-            self.this_address(&hold.owner, &asked)
+            self.this_address(&hold.owner, had, stored, &asked)
+                .map_err(|why| format!("failed to allocate IP {asked}: {why}"))
         };
         match got {
-            Ok(address) => {
+            Ok((address, range)) => {
                 hold.took.push(Item::Address(address));
+                hold.new = range.map(|range| (address, range));
                 object::set_at(object, "spec.clusterIP", address.to_string());
                 object::set_at(object, "spec.clusterIPs", json!([address.to_string()]));
             }
@@ -199,29 +295,48 @@ impl Allocators {
         }
     }
 
-    fn this_address(&self, owner: &Owner, asked: &str) -> Result<Ipv4Addr, String> {
-        let address: Ipv4Addr =
-            asked.parse().map_err(|_| "must be a valid IPv4 address of this cluster's service range".to_owned())?;
-        if !self.range.contains(address) {
-            return Err(format!(
-                "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of \
-                 valid IPs is {}",
-                self.range
-            ));
-        }
-        self.take(Item::Address(address), owner)
-            .map_err(|_| format!("failed to allocate IP {address}: provided IP is already allocated"))?;
-        Ok(address)
+    /// Takes an address that is asked for. What the Service has already it keeps, also if its range is gone.
+    fn this_address(
+        &self,
+        owner: &Owner,
+        had: &[Item],
+        stored: &Stored<'_>,
+        asked: &str,
+    ) -> Result<(Ipv4Addr, Option<Ready>), &'static str> {
+        let address: Ipv4Addr = asked.parse().map_err(|_| OUTSIDE)?;
+        let item = Item::Address(address);
+        let range = if had.contains(&item) {
+            None
+        } else {
+            let range = stored.ready.iter().find(|range| range.contains(address)).ok_or(OUTSIDE)?;
+            if (stored.taken)(address) {
+                return Err(TAKEN);
+            }
+            Some(range.clone())
+        };
+        self.take(item, owner).map_err(|_| TAKEN)?;
+        Ok((address, range))
     }
 
-    /// A free address, at first from beyond those that are left for requests.
-    fn any_address(&self, owner: &Owner) -> Result<Ipv4Addr, Refused> {
-        let (size, reserved) = (self.range.size(), self.range.reserved());
-        let start = rand::random_range(reserved..size);
-        let order = (start..size).chain(reserved..start).chain(1..reserved);
+    /// A free address, in each range at first from beyond those that are left for requests.
+    fn any_address(&self, owner: &Owner, stored: &Stored<'_>) -> Option<(Ipv4Addr, Option<Ready>)> {
         let mut taken = self.taken.lock();
-        let free = |address: &Ipv4Addr| claim_free(&mut taken, Item::Address(*address), owner);
-        order.map(|n| self.range.nth(n)).find(free).ok_or(Refused::Full)
+        for range in stored.ready {
+            for cidr in range.cidrs.iter().filter(|cidr| cidr.size() > 0) {
+                let (size, reserved) = (cidr.size(), cidr.reserved());
+                let start = rand::random_range(reserved..size);
+                let first = u32::from(range.own);
+                let mut order = (start..size).chain(reserved..start).chain(first..reserved).map(|n| cidr.nth(n));
+                let free = |address: &Ipv4Addr| {
+                    let item = Item::Address(*address);
+                    !taken.contains_key(&item) && !(stored.taken)(*address) && claim_free(&mut taken, item, owner)
+                };
+                if let Some(address) = order.find(free) {
+                    return Some((address, Some(range.clone())));
+                }
+            }
+        }
+        None
     }
 
     fn node_ports(&self, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) {

@@ -1,4 +1,5 @@
-//! What a cluster has before anybody asked: its namespaces, and the Service through which pods reach this server.
+//! What a cluster has before anybody asked: its namespaces, the range of Services' addresses, and the Service
+//! through which pods reach this server.
 //!
 //! All of it goes through the pipeline, as a user of the system. What exists is left alone, except for the Service's
 //! endpoints, which follow the server's address.
@@ -19,6 +20,7 @@ use crate::auth::{MASTERS, UserInfo};
 use crate::outbound::{EXTRA, GROUP, UID, USER};
 
 mod flow;
+mod ranges;
 mod roles;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -52,7 +54,8 @@ impl Server {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             self.ensure("/api/v1/namespaces", name, &namespace).await?;
         }
-        let range = self.allocators().range();
+        self.settle_range().await?;
+        let range = self.config().service_range;
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
         let service = json!({
             "apiVersion": "v1", "kind": "Service",

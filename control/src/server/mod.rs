@@ -28,7 +28,7 @@ use self::health::Health;
 use self::heavy::Heavy;
 use self::metrics::Metrics;
 use self::openapi::Merged;
-use crate::admission;
+use crate::admission::{self, ServiceRanges};
 use crate::audit::Audit;
 use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::Tokens;
@@ -80,8 +80,10 @@ pub(crate) use self::metadata::new_uid;
 /// What a server is told.
 #[derive(Clone)]
 pub struct Config {
-    /// Where Services' addresses come from.
+    /// Where Services' addresses come from: the ServiceCIDR `kubernetes`.
     pub service_range: Cidr,
+    /// What else the nodes' network has addresses from: no other ServiceCIDR may overlap it.
+    pub not_for_services: Vec<Cidr>,
     /// Kubernetes: 30000-32767.
     pub node_ports: RangeInclusive<u16>,
     /// Where clients in the cluster reach this server: the endpoint of the Service `kubernetes`.
@@ -172,7 +174,7 @@ impl Server {
         authorizer: Arc<dyn Authorizer>,
         config: Config,
     ) -> Result<Self, ServerError> {
-        let allocators = Allocators::new(config.service_range, config.node_ports.clone());
+        let allocators = Allocators::new(&registry, &cache, config.node_ports.clone());
         if let Some(services) = registry.by_plural("", "v1", "services") {
             let stored = cache.list(services, &Filter::default(), At::Latest, None, 0).await?;
             for entry in stored.entries {
@@ -191,6 +193,7 @@ impl Server {
                 &outbound,
                 &authorizer,
                 kinds,
+                ServiceRanges::new(config.service_range, config.not_for_services.clone()),
                 config.metrics.admission().clone(),
             ),
             outbound,

@@ -11,7 +11,7 @@ use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
 use super::Server;
-use super::alloc::Hold;
+use super::alloc::{Hold, Writes};
 use super::body;
 use super::definitions::Definitions;
 use super::error::ServerError;
@@ -49,15 +49,17 @@ impl Server {
     }
 
     /// Writes an object; `hold` is what was allocated for it.
-    pub(crate) async fn put(&self, put: Put<'_>, hold: Hold) -> Result<Stored, ServerError> {
+    pub(crate) async fn put(&self, put: Put<'_>, mut hold: Hold) -> Result<Stored, ServerError> {
         let (bytes, splice) = object::encode(&*versions::to_stored(put.resource, put.object).await?);
         if bytes.len() > body::LIMIT {
             return Err(ApiError::too_large(body::LIMIT).into());
         }
         let Charge { preconditions: charged, ops: charges, turn } = put.charge;
+        let Writes { preconditions: taken, ops: takes } = hold.take_writes();
+        let own = Op::Put { key: put.key, value: Encoded { bytes, splice } };
         let txn = Txn {
-            preconditions: put.preconditions.into_iter().chain(charged).collect(),
-            ops: [Op::Put { key: put.key, value: Encoded { bytes, splice } }].into_iter().chain(charges).collect(),
+            preconditions: put.preconditions.into_iter().chain(charged).chain(taken).collect(),
+            ops: [own].into_iter().chain(charges).chain(takes).collect(),
             durability: put.resource.durability,
             expires_after: put.resource.expires_after,
         };
@@ -76,9 +78,11 @@ impl Server {
         old: &Value,
         revision: Revision,
     ) -> Result<Revision, ServerError> {
+        let Writes { preconditions, ops } = self.allocators().ending(resource, old);
+        let own = (key.clone(), Precondition::At(revision));
         let txn = Txn {
-            preconditions: vec![(key.clone(), Precondition::At(revision))],
-            ops: vec![Op::Delete { key: key.clone() }],
+            preconditions: [own].into_iter().chain(preconditions).collect(),
+            ops: [Op::Delete { key: key.clone() }].into_iter().chain(ops).collect(),
             durability: resource.durability,
             expires_after: None,
         };

@@ -58,6 +58,7 @@ impl Cluster {
             Arc::new(Chain::new(NodeAuthorizer::new(cache.clone(), registry.clone()), Rbac::new(cache.clone())));
         let config = Config {
             service_range: "10.96.0.0/16".parse().expect("a range"),
+            not_for_services: Vec::new(),
             node_ports: 30000..=32767,
             advertise: "192.0.2.1:6443".parse().expect("an address"),
             node_tls: None,

@@ -19,6 +19,10 @@ const SERVICES: u8 = 1;
 const PODS: u8 = 64;
 const LOCALHOSTS: u8 = 128;
 
+/// Ranges with addresses of this host, of pods, of their private localhosts and of the Services of clusters beside this one,
+/// in CIDR notation. A cluster's own Services are in one of them.
+pub const KEPT: [&str; 3] = ["127.0.0.0/9", "127.128.0.0/10", "127.192.0.0/16"];
+
 /// A range of 65,536 addresses, `127.N.0.0/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range(u8);
@@ -213,7 +217,8 @@ mod tests {
     fn no_range_is_the_hosts_own_or_overlaps_another_kind() {
         for index in 0..SLOTS {
             assert!(SERVICES + index > 0 && SERVICES + index < PODS && PODS + index < LOCALHOSTS);
-            assert!(u32::from(LOCALHOSTS) + u32::from(index) < 255);
+            // What is kept ends with 127.192.0.0/16.
+            assert!(LOCALHOSTS + index < 192);
         }
     }
 }

@@ -145,7 +145,7 @@ impl PodNetwork {
         if let Some(service) = self.shared.services.by_address(protocol, ip, port) {
             return self.to_service(protocol, &service, destination);
         }
-        if self.shared.service_range.contains(ip) {
+        if self.shared.service_range.contains(ip) || self.shared.services.has_address(ip) {
             return Err(Denied::Refused(format!("no Service has the address {destination}")));
         }
         if ipam::is_pod(ip) {

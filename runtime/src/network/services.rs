@@ -3,6 +3,7 @@
 //! One watch task (`watch.rs`) writes; guests' connects, the proxy and name resolution read. What a connection costs does
 //! not depend on how many Services or endpoints there are.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -98,6 +99,8 @@ struct Maps {
     named: HashMap<String, HashMap<String, Named>>,
     by_address: HashMap<(Protocol, Ipv4Addr, u16), Arc<ServicePort>>,
     by_node_port: HashMap<(Protocol, u16), Arc<ServicePort>>,
+    /// How many Services have an address: two for a moment, when news of them come in another order.
+    cluster_ips: HashMap<Ipv4Addr, usize>,
 }
 
 /// All Services.
@@ -119,14 +122,20 @@ impl Services {
         self.0.read().by_node_port.get(&(protocol, port)).cloned()
     }
 
-    /// Every TCP port of a Service that the host can be served on: Service addresses and node ports.
+    /// Whether a Service has this address, on whatever port.
+    pub fn has_address(&self, address: Ipv4Addr) -> bool {
+        self.0.read().cluster_ips.contains_key(&address)
+    }
+
+    /// Every TCP port of a Service that the host can be served on: node ports, and Service addresses of this machine's
+    /// loopback. Addresses of other ranges are no machine's, so nothing can listen on them.
     pub fn frontends(&self) -> HashSet<Frontend> {
         let maps = self.0.read();
         let tcp = |protocol: Protocol| protocol == Protocol::Tcp;
         let addresses = maps
             .by_address
             .keys()
-            .filter(|(p, ..)| tcp(*p))
+            .filter(|(p, address, _)| tcp(*p) && address.is_loopback())
             .map(|(_, address, port)| Frontend::Address(*address, *port));
         let node_ports = maps.by_node_port.keys().filter(|(p, _)| tcp(*p)).map(|(_, port)| Frontend::NodePort(*port));
         addresses.chain(node_ports).collect()
@@ -153,6 +162,17 @@ impl Services {
             None => services.remove(name),
         };
         let old_address = old.as_ref().and_then(|old| old.cluster_ip);
+        if let Some(address) = new.as_ref().and_then(|new| new.cluster_ip) {
+            *maps.cluster_ips.entry(address).or_default() += 1;
+        }
+        if let Some(address) = old_address
+            && let Entry::Occupied(mut count) = maps.cluster_ips.entry(address)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         for port in old.iter().flat_map(|old| old.ports.iter()) {
             if let Some(address) = old_address {
                 remove(&mut maps.by_address, &(port.protocol, address, port.port), port);
@@ -425,6 +445,20 @@ mod tests {
         assert!(services.by_address(Protocol::Tcp, address, 81).is_some());
         services.replace("shop", "web", None);
         assert!(services.by_address(Protocol::Tcp, address, 81).is_none() && services.named("shop", "web").is_none());
+    }
+
+    #[test]
+    fn the_host_is_served_on_addresses_of_loopback_and_guests_on_all() {
+        let services = Services::default();
+        let with =
+            |address| Some(build(&service(json!({"clusterIP": address, "ports": [{"port": 80}]})), &[], "n1", None));
+        services.replace("shop", "near", with("127.1.0.9"));
+        services.replace("shop", "far", with("203.0.113.9"));
+        let (near, far) = (Ipv4Addr::new(127, 1, 0, 9), Ipv4Addr::new(203, 0, 113, 9));
+        assert_eq!(services.frontends(), HashSet::from([Frontend::Address(near, 80)]));
+        assert!(services.by_address(Protocol::Tcp, far, 80).is_some() && services.has_address(far));
+        services.replace("shop", "far", None);
+        assert!(!services.has_address(far) && services.has_address(near));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::cidr;
 use crate::cel::net::Cidr;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
-use crate::kinds::check::{self, strings};
+use crate::kinds::check::strings;
 use crate::kinds::tree::split_status;
 use crate::meta::IMMUTABLE;
 use crate::resource::Descriptor;
@@ -61,8 +61,9 @@ impl Strategy for ServiceCidrStrategy {
 
     /// A second family may be added; nothing else changes.
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
+        // As in Kubernetes, whose own condition `Ready` has no reason.
         if part != Part::Main {
-            return check::conditions(new.get("status").unwrap_or(&Value::Null), &Path::new("status"), errors);
+            return;
         }
         let path = Path::new("spec").child("cidrs");
         let (now, before) = (strings(new, "/spec/cidrs"), strings(old, "/spec/cidrs"));

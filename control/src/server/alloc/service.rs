@@ -82,13 +82,27 @@ pub(super) fn families(service: &mut Value, errors: &mut ErrorList) {
         return;
     }
     let spec = Path::new("spec");
-    if spec_text(service, "ipFamilyPolicy") == "RequireDualStack" {
+    let list = |field: &str| object::at(service, field).and_then(Value::as_array).cloned().unwrap_or_default();
+    let (asked, addresses) = (list("spec.ipFamilies"), list("spec.clusterIPs"));
+    let policy = spec_text(service, "ipFamilyPolicy");
+    if policy == "RequireDualStack" {
         let detail = "this cluster is not configured for dual-stack services";
-        errors.invalid(&spec.child("ipFamilyPolicy"), &json!("RequireDualStack"), detail);
+        errors.invalid(&spec.child("ipFamilyPolicy"), &json!(policy), detail);
     }
-    let asked = service.pointer("/spec/ipFamilies").and_then(Value::as_array).cloned().unwrap_or_default();
+    if addresses.len() > 1 && matches!(policy, "" | "SingleStack") {
+        let detail = "must be 'RequireDualStack' or 'PreferDualStack' when multiple cluster IPs are specified";
+        errors.invalid(&spec.child("ipFamilyPolicy"), &json!("SingleStack"), detail);
+    }
     for (index, family) in asked.iter().enumerate().filter(|(_, f)| **f != json!("IPv4")) {
         errors.invalid(&spec.child("ipFamilies").index(index), family, "not configured on this cluster");
+    }
+    // Where no family is named, the address tells it.
+    let named = |index: usize| index < asked.len();
+    let single = [json!(cluster_ip(service))];
+    let told = if addresses.is_empty() { &single[..] } else { &addresses };
+    for (index, _) in told.iter().enumerate().filter(|(index, address)| !named(*index) && is_ipv6(address)) {
+        let path = spec.child("clusterIPs").index(index);
+        errors.invalid(&path, &json!(told), "IPv6 is not configured on this cluster");
     }
     if asked.is_empty() {
         object::set_at(service, "spec.ipFamilies", json!(["IPv4"]));
@@ -100,4 +114,8 @@ pub(super) fn families(service: &mut Value, errors: &mut ErrorList) {
         object::set_at(service, "spec.clusterIP", "None");
         object::set_at(service, "spec.clusterIPs", json!(["None"]));
     }
+}
+
+fn is_ipv6(address: &Value) -> bool {
+    address.as_str().is_some_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
 }

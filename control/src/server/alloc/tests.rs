@@ -5,16 +5,35 @@ use wherry_api::registry::Registry;
 use super::service::cluster_ip;
 use super::*;
 
-fn allocators(cidr: &str) -> Allocators {
-    Allocators::new(cidr.parse().unwrap(), 30000..=30003)
+/// A pool, and the ranges that are ready.
+struct All {
+    pool: Pool,
+    ready: Vec<Ready>,
+    /// Addresses of IPAddresses that somebody made.
+    reserved: Vec<Ipv4Addr>,
 }
 
-fn begin(allocators: &Allocators, name: &str, spec: Value, old: Option<&Value>) -> Result<(Value, Hold), String> {
+impl All {
+    fn taken(&self) -> usize {
+        self.pool.taken.lock().len()
+    }
+
+    fn release(&self, uid: &str) {
+        self.pool.release(&Key::from_stored("core/services/a/one"), uid);
+    }
+}
+
+fn allocators(cidr: &str) -> All {
+    All { pool: Pool::new(30000..=30003), ready: vec![Ready::of(&[cidr])], reserved: Vec::new() }
+}
+
+fn begin(all: &All, name: &str, spec: Value, old: Option<&Value>) -> Result<(Value, Hold), String> {
     let registry = Registry::builtin();
     let resource = registry.by_plural("", "v1", "services").unwrap();
     let mut service = json!({"metadata": {"name": name, "namespace": "a"}, "spec": spec});
     let key = Key::new(&resource.group_resource(), "a", name);
-    let hold = allocators.begin(resource, &key, &mut service, old).map_err(|e| e.message)?;
+    let stored = Stored { ready: &all.ready, taken: &|address| all.reserved.contains(&address) };
+    let hold = all.pool.begin(resource, &key, &mut service, old, &stored).map_err(|e| e.message)?;
     Ok((service, hold))
 }
 
@@ -27,8 +46,9 @@ fn an_address_has_one_owner_until_it_is_released() {
     let refused = begin(&all, "two", json!({"clusterIP": "10.0.0.7"}), None).unwrap_err();
     assert!(refused.contains("failed to allocate IP 10.0.0.7: provided IP is already allocated"), "{refused}");
     let refused = begin(&all, "two", json!({"clusterIP": "10.0.1.7"}), None).unwrap_err();
-    assert!(refused.contains("is not in the valid range. The range of valid IPs is 10.0.0.0/24"), "{refused}");
-    all.release(&Key::from_stored("core/services/a/one"), "");
+    let why = "failed to allocate IP 10.0.1.7: the provided network does not match the current range";
+    assert!(refused.contains(why), "{refused}");
+    all.release("");
     assert!(begin(&all, "two", json!({"clusterIP": "10.0.0.7"}), None).is_ok());
 }
 
@@ -36,7 +56,7 @@ fn an_address_has_one_owner_until_it_is_released() {
 fn a_write_that_does_not_happen_takes_nothing() {
     let all = allocators("10.0.0.0/24");
     drop(begin(&all, "one", json!({"type": "NodePort", "ports": [{"port": 80}]}), None).unwrap());
-    assert!(all.taken.lock().is_empty());
+    assert!(all.taken() == 0);
 }
 
 #[test]
@@ -48,8 +68,8 @@ fn a_write_that_fails_leaves_what_another_write_of_the_same_service_took() {
     faster.keep();
     drop(slower);
     assert!(begin(&all, "two", spec, None).unwrap_err().contains("already allocated"));
-    all.release(&Key::from_stored("core/services/a/one"), "");
-    assert!(all.taken.lock().is_empty());
+    all.release("");
+    assert!(all.taken() == 0);
 }
 
 #[test]
@@ -57,8 +77,8 @@ fn the_end_of_a_service_frees_nothing_of_the_next_one_of_its_name() {
     let all = allocators("10.0.0.0/24");
     let (_, hold) = begin(&all, "one", json!({"type": "NodePort", "ports": [{"port": 80}]}), None).unwrap();
     hold.keep();
-    all.release(&Key::from_stored("core/services/a/one"), "an older uid");
-    assert_eq!(all.taken.lock().len(), 2);
+    all.release("an older uid");
+    assert_eq!(all.taken(), 2);
 }
 
 #[test]
@@ -88,7 +108,7 @@ fn node_ports_are_kept_by_an_update_and_freed_by_a_change_of_type() {
     hold.keep();
     assert_eq!(plain.pointer("/spec/ports/1/nodePort"), None);
     assert_eq!(items(&plain).len(), 1);
-    assert_eq!(all.taken.lock().len(), 1);
+    assert_eq!(all.taken(), 1);
     let refused = begin(&all, "two", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 80}]}), None);
     assert!(refused.unwrap_err().contains("The range of valid ports is 30000-30003"));
 }
@@ -100,5 +120,55 @@ fn headless_and_named_services_have_no_address() {
     assert_eq!(headless.pointer("/spec/clusterIPs"), Some(&json!(["None"])));
     let (named, _hold) = begin(&all, "two", json!({"type": "ExternalName", "externalName": "x.y"}), None).unwrap();
     assert_eq!(named.pointer("/spec/clusterIP"), None);
-    assert!(all.taken.lock().is_empty());
+    assert!(all.taken() == 0);
+}
+
+#[test]
+fn other_ranges_are_taken_from_when_the_first_is_full_and_for_who_asks() {
+    let mut all = allocators("10.0.0.0/29");
+    all.ready.push(Ready::of(&["10.9.0.0/28"]));
+    let addresses: Vec<_> = (0..8)
+        .map(|n| {
+            let (service, hold) = begin(&all, &format!("s{n}"), json!({}), None).unwrap();
+            hold.keep();
+            cluster_ip(&service).to_owned()
+        })
+        .collect();
+    assert_eq!(addresses.iter().filter(|a| a.starts_with("10.0.0.")).count(), 5, "{addresses:?}");
+    assert_eq!(addresses.iter().filter(|a| a.starts_with("10.9.0.")).count(), 3, "{addresses:?}");
+    let asked = (1..15).map(|n| format!("10.9.0.{n}")).find(|a| !addresses.contains(a)).unwrap();
+    let (_, hold) = begin(&all, "asked", json!({"clusterIP": asked}), None).unwrap();
+    assert_eq!(hold.new.as_ref().map(|(address, _)| address.to_string()), Some(asked));
+}
+
+#[test]
+fn an_address_that_somebody_reserved_is_not_given() {
+    let mut all = allocators("10.0.0.0/29");
+    all.reserved = (2..6).map(|n| Ipv4Addr::new(10, 0, 0, n)).collect();
+    let refused = begin(&all, "one", json!({"clusterIP": "10.0.0.2"}), None).unwrap_err();
+    assert!(refused.contains("provided IP is already allocated"), "{refused}");
+    let (service, _hold) = begin(&all, "one", json!({}), None).unwrap();
+    assert_eq!(cluster_ip(&service), "10.0.0.6");
+    assert!(begin(&all, "two", json!({}), None).unwrap_err().contains("range is full"));
+}
+
+#[test]
+fn a_service_keeps_its_address_when_the_range_is_gone() {
+    let mut all = allocators("10.0.0.0/24");
+    let (first, hold) = begin(&all, "one", json!({"clusterIP": "10.0.0.7"}), None).unwrap();
+    hold.keep();
+    all.ready.clear();
+    let (again, hold) = begin(&all, "one", json!({"clusterIP": "10.0.0.7"}), Some(&first)).unwrap();
+    assert!(hold.new.is_none() && hold.frees.is_empty(), "nothing is written but the Service");
+    assert_eq!(first, again);
+}
+
+#[test]
+fn a_second_family_is_refused_by_name() {
+    let all = allocators("10.0.0.0/24");
+    let refused = begin(&all, "one", json!({"clusterIP": "fd00::7"}), None).unwrap_err();
+    assert!(refused.contains(r#"spec.clusterIPs[0]: Invalid value: ["fd00::7"]: IPv6 is not configured"#), "{refused}");
+    let both = json!({"clusterIPs": ["10.0.0.7", "fd00::7"]});
+    let refused = begin(&all, "one", both, None).unwrap_err();
+    assert!(refused.contains("when multiple cluster IPs are specified"), "{refused}");
 }

@@ -110,6 +110,7 @@ impl Api {
         let authorizer = authorizer(&cache, &registry);
         let mut config = Config {
             service_range: "10.96.0.0/24".parse().unwrap(),
+            not_for_services: vec!["127.0.0.0/8".parse().unwrap()],
             node_ports: 30000..=32767,
             advertise: "192.0.2.1:6443".parse().unwrap(),
             node_tls: None,

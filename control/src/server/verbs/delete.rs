@@ -226,8 +226,13 @@ pub(crate) async fn run(call: &Call, name: &str, options: &DeleteOptions) -> Res
     let namespace = if resource.namespaced() { call.info.namespace.as_str() } else { "" };
     let found = call.server.current(resource, namespace, name);
     let mut current = found.ok_or_else(|| ApiError::not_found(resource, name))?;
+    let key = call.key_of(name);
     for _ in 0..ATTEMPTS {
         match attempt(call, name, options, &current).await {
+            // What goes with it changed between the look at it and the write.
+            Err(ServerError::Store(StoreError::Precondition { key: other, .. })) if other != key => {
+                call.server.cache().reached(call.server.store().revision()).await;
+            }
             Err(ServerError::Store(StoreError::Precondition { actual: Some(record), .. })) => {
                 current = Stored { bytes: record.value, revision: record.revision };
             }
