@@ -1,4 +1,4 @@
-//! Load on an API server: creates, gets and lists of ConfigMaps, which every API server stores and none interprets.
+//! Load on an API server: creates, gets, patches and lists of ConfigMaps, which every API server stores and none interprets.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    fn collection(&self) -> String {
+    pub(super) fn collection(&self) -> String {
         format!("/api/v1/namespaces/{}/configmaps", self.namespace)
     }
 
@@ -77,6 +77,21 @@ pub(crate) async fn get(load: &Load, count: usize, time: Duration) -> anyhow::Re
         turn.set(number + 1);
         let path = || format!("{path}/{}-{}", load.prefix, number % count.max(1));
         (began.elapsed() < time).then(|| (Method::GET, path(), Bytes::new()))
+    })
+    .await
+}
+
+/// Changes them in turn, each acknowledged.
+pub(crate) async fn patch(load: &Load, count: usize, time: Duration) -> anyhow::Result<Value> {
+    let (turn, path, began) = (Rc::new(Cell::new(0_usize)), load.collection(), Instant::now());
+    load.run(|| {
+        let number = turn.get();
+        turn.set(number + 1);
+        (began.elapsed() < time).then(|| {
+            let patch = json!({"data": {"changed": number.to_string()}});
+            let path = format!("{path}/{}-{}", load.prefix, number % count.max(1));
+            (Method::PATCH, path, Bytes::from(patch.to_string()))
+        })
     })
     .await
 }

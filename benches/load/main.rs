@@ -8,6 +8,7 @@ mod api;
 mod client;
 mod paced;
 mod report;
+mod watchers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,6 +48,23 @@ enum Command {
         count: usize,
         #[arg(long)]
         seconds: f64,
+    },
+    /// Change ConfigMaps that `create` made, in turn
+    Patch {
+        #[command(flatten)]
+        server: Server,
+        /// How many there are
+        #[arg(long)]
+        count: usize,
+        #[arg(long)]
+        seconds: f64,
+    },
+    /// Change one ConfigMap, each time until all clients, which watch it, have been told
+    Watch {
+        #[command(flatten)]
+        server: Server,
+        #[arg(long)]
+        rounds: usize,
     },
     /// List the ConfigMaps of the namespace
     List {
@@ -112,6 +130,10 @@ fn main() -> anyhow::Result<()> {
             Command::Get { server, count, seconds } => {
                 api::get(&server.load()?, count, Duration::from_secs_f64(seconds)).await
             }
+            Command::Patch { server, count, seconds } => {
+                api::patch(&server.load()?, count, Duration::from_secs_f64(seconds)).await
+            }
+            Command::Watch { server, rounds } => watchers::run(&server.load()?, rounds).await,
             Command::List { server, query, seconds } => {
                 api::list(&server.load()?, &query, Duration::from_secs_f64(seconds)).await
             }

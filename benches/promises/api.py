@@ -1,4 +1,5 @@
-"""The API server and its store: durable creates, gets, and LISTs of 10,000 objects of 1 KB.
+"""The API server and its store: durable creates and patches, gets, LISTs of 10,000 objects of 1 KB, and one write told to
+1,000 watchers, each with a connection of its own, until the last one has it.
 
 Both servers run at the same time and are asked in turn by the same client; only one is asked at a time. A create is
 acknowledged after it is on disk. A plain LIST is as current as the store; with resourceVersion=0 a server may answer from
@@ -14,9 +15,12 @@ TITLE = "The API"
 CLIENTS = 32
 LISTERS = 4
 OBJECTS = 10_000
+WATCHERS = 1000
+WRITES = 50
 SIZE = 1024
 ROUNDS = 3
 SECONDS = 8
+WATCHED = f"a write told to {WATCHERS:,} watchers"
 QUERIES = {"LISTs/s": "", "LISTs/s, resourceVersion=0": "?resourceVersion=0"}
 
 
@@ -63,6 +67,15 @@ class _Server:
         seconds = self.bench.seconds(SECONDS)
         self.measure("gets/s", lambda: load.get(self.bench, self.api, "many", CLIENTS, OBJECTS, seconds))
 
+    def patch(self):
+        seconds = self.bench.seconds(SECONDS)
+        self.measure("patches/s", lambda: load.patch(self.bench, self.api, "many", CLIENTS, OBJECTS, seconds))
+
+    def watch(self, turn):
+        namespace = f"watched-{turn}"
+        self.api.ensure_namespace(namespace)
+        self.measure(WATCHED, lambda: load.watch(self.bench, self.api, namespace, WATCHERS, WRITES))
+
     def list(self, what):
         seconds = self.bench.seconds(SECONDS)
         self.measure(what, lambda: load.list_all(self.bench, self.api, "many", LISTERS, QUERIES[what], seconds))
@@ -80,6 +93,11 @@ def _show(servers, bench):
         for what in QUERIES:
             for server in servers.values():
                 server.list(what)
+    for turn in range(bench.rounds(ROUNDS)):
+        for server in servers.values():
+            server.patch()
+        for server in servers.values():
+            server.watch(turn)
     say(f"{CLIENTS} clients ({LISTERS} for LISTs), HTTP/1.1 over TLS, {bench.rounds(ROUNDS)} runs each: medians (and extremes)\n")
     rows = [row for what in servers["wherry"].seen for row in _rows(servers, what)]
     show(["what", "server", "per second", "p50", "p99", "failed", "ratio", "RSS before", "peak RSS"], rows, words=2)

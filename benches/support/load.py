@@ -24,6 +24,15 @@ def get(bench, api, namespace, clients, count, seconds):
     return _run(bench, "get", *_at(api, namespace, clients), "--count", count, "--seconds", seconds)
 
 
+def patch(bench, api, namespace, clients, count, seconds):
+    return _run(bench, "patch", *_at(api, namespace, clients), "--count", count, "--seconds", seconds)
+
+
+def watch(bench, api, namespace, watchers, rounds):
+    """A "request" is a write until all watchers were told of it."""
+    return _run(bench, "watch", *_at(api, namespace, watchers), "--rounds", rounds)
+
+
 def list_all(bench, api, namespace, clients, query, seconds):
     return _run(bench, "list", *_at(api, namespace, clients), f"--query={query}", "--seconds", seconds)
 
