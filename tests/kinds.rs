@@ -14,7 +14,8 @@ fn every_kind_takes_every_verb() {
     let api = server.api();
     let failed: Vec<String> = std::thread::scope(|scope| {
         let registry = Registry::builtin();
-        let kinds: Vec<_> = registry.iter().cloned().collect();
+        // A Binding is about a pod that there is.
+        let kinds: Vec<_> = registry.iter().filter(|kind| kind.kind != "Binding").cloned().collect();
         let rounds: Vec<_> = kinds
             .into_iter()
             .map(|kind| {

@@ -42,6 +42,7 @@ fn what_an_operator_installs_works() {
         a_dry_run_asks_and_stores_nothing,
         a_webhook_that_is_down_does_as_its_failure_policy_says,
         a_webhook_is_asked_only_where_its_conditions_hold,
+        a_webhook_keeps_users_from_attaching_to_a_pod,
     );
     world.server.kubectl(&["delete", &crd, "--timeout=60s"]).ok();
 }
@@ -50,6 +51,9 @@ fn what_an_operator_installs_works() {
 fn answer(path: &str, request: &Value) -> Value {
     let object = &request["object"];
     match path {
+        "attach" if request["operation"] == "CONNECT" && request["name"] == "to-be-attached-pod" => {
+            deny("attaching to pod 'to-be-attached-pod' is not allowed")
+        }
         "convert" => convert(request),
         "validate" => match (request["operation"].as_str().unwrap(), object["spec"]["sails"].as_i64()) {
             ("DELETE", _) if request["oldObject"]["metadata"]["labels"]["at-sea"] == "yes" => deny("it is at sea"),
@@ -332,4 +336,21 @@ fn a_webhook_is_asked_only_where_its_conditions_hold(world: &World) {
         update("skiff");
         assert_eq!(world.hooks.asked("validate").len(), 2, "three sails");
     });
+}
+
+/// As Kubernetes' conformance test "should deny attaching pod".
+fn a_webhook_keeps_users_from_attaching_to_a_pod(world: &World) {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "to-be-attached-pod"},
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "container1", "image": "registry.example/pause:1"}]}});
+    world.server.apply(&[pod]);
+    let attach = ["attach", "to-be-attached-pod", "-i", "-c=container1"];
+    let rules = json!({"rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/attach"],
+        "operations": ["CONNECT"]}]});
+    world.with_webhook("Validating", "attach", rules, || {
+        let said = world.server.kubectl(&attach).fails();
+        assert!(said.contains("attaching to pod 'to-be-attached-pod' is not allowed"), "{said}");
+        assert_eq!(world.hooks.asked("attach")[0]["object"]["container"], "container1");
+    });
+    let said = world.server.kubectl(&attach).fails();
+    assert!(said.contains("attach of pods is not supported yet"), "{said}");
 }

@@ -16,6 +16,7 @@ pub mod core;
 pub(crate) mod deprecated;
 pub mod discovery;
 pub mod events;
+pub mod exchanged;
 pub mod flowcontrol;
 pub mod networking;
 pub mod node;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Descriptor> {
         core::namespace::descriptor(),
         core::node::descriptor(),
         core::pod::descriptor(),
+        core::binding::descriptor(),
         core::configmap::descriptor(),
         core::secret::descriptor(),
         core::serviceaccount::descriptor(),

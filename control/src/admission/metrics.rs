@@ -111,7 +111,7 @@ impl Durations {
 
 /// One plugin's histograms, by step, operation and outcome.
 #[derive(Debug, Default)]
-pub(super) struct Timer([OnceLock<Histogram>; 12]);
+pub(super) struct Timer([OnceLock<Histogram>; 16]);
 
 impl Timer {
     pub(super) fn observe(
@@ -127,6 +127,7 @@ impl Timer {
             Operation::Create => 0,
             Operation::Update => 1,
             Operation::Delete => 2,
+            Operation::Connect => 3,
         };
         let index = usize::from(step == Step::Validate) * 6 + operation_index * 2 + usize::from(rejected);
         if let Some(cell) = self.0.get(index) {

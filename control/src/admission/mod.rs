@@ -1,7 +1,8 @@
 //! Admission: what may change or refuse a write after it is authorized and decoded, whatever its kind.
 //!
-//! [`Plugin::mutate`] runs before defaults, [`Plugin::validate`] after validation; a delete is only validated. The chain
-//! is fixed; a plugin that has no say answers `Ok`.
+//! [`Plugin::mutate`] runs before defaults, [`Plugin::validate`] after validation; a delete is only validated. What is asked
+//! of a subresource with a document of its own (an Eviction, a Scale, the options of an exec) is judged as that document. The
+//! chain is fixed; a plugin that has no say answers `Ok`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -58,14 +59,18 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    /// A stream to the object is opened.
+    Connect,
 }
 
 /// The write that is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// The kind that the objects have.
+    /// What the path names.
     pub resource: &'a Descriptor,
-    /// The kind that the client wrote; another version than `resource` where a webhook or policy asked for that.
+    /// The kind that the objects have: `resource`, or what the subresource exchanges.
+    pub kind: &'a Descriptor,
+    /// What the client's path named; another version than `resource` where a webhook or policy asked for that.
     pub requested: &'a Descriptor,
     /// Empty for the object itself.
     pub subresource: &'a str,
@@ -82,6 +87,11 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Whether the objects are of the resource's own kind.
+    fn is_whole(&self) -> bool {
+        std::ptr::eq(self.kind, self.resource)
+    }
+
     /// Whether this is the creation of such an object.
     fn creates(&self, group: &str, plural: &str) -> bool {
         self.operation == Operation::Create

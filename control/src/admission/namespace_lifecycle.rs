@@ -31,17 +31,15 @@ impl Plugin for NamespaceLifecycle {
     }
 
     async fn mutate(&self, request: &Request<'_>, _object: &mut Value) -> Result<(), ApiError> {
-        let concerns = request.operation == Operation::Create
-            && request.subresource.is_empty()
-            && request.resource.namespaced()
-            && request.resource.stored();
-        if !concerns {
+        // Also a subresource's: no pod of such a namespace is bound or evicted.
+        let creates = request.operation == Operation::Create;
+        if !(creates || request.operation == Operation::Connect) || !request.resource.namespaced() {
             return Ok(());
         }
         let namespace = request.namespace;
         match self.cache.get(&self.namespaces, "", namespace) {
             None => Err(missing(namespace)),
-            Some(entry) if entry.meta.deleting => Err(terminating(request)),
+            Some(entry) if creates && entry.meta.deleting => Err(terminating(request)),
             Some(_) => Ok(()),
         }
     }

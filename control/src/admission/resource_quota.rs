@@ -73,7 +73,7 @@ impl ResourceQuota {
         let counts = match request.operation {
             Operation::Create => request.subresource.is_empty(),
             Operation::Update => quota::measured(group, plural, request.subresource),
-            Operation::Delete => false,
+            Operation::Delete | Operation::Connect => false,
         };
         // What ends by itself is not limited, as Kubernetes does not limit Events: a charge ends with the write that makes it.
         let ends = request.resource.expires_after.is_some();

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 use wherry_api::decode::{self, Decoded};
+use wherry_api::kinds::exchanged;
 use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
@@ -99,9 +100,16 @@ impl Call {
         }
     }
 
+    /// The kind of what the request's path exchanges.
+    pub(crate) fn kind(&self) -> &Descriptor {
+        let subresource = self.resource.subresource(&self.info.subresource);
+        subresource.and_then(|subresource| exchanged::by(&self.resource, subresource)).unwrap_or(&self.resource)
+    }
+
     pub(crate) fn admission<'a>(&'a self, operation: Operation, name: &'a str, dry_run: bool) -> Request<'a> {
         Request {
             resource: &self.resource,
+            kind: self.kind(),
             requested: &self.resource,
             subresource: &self.info.subresource,
             namespace: &self.info.namespace,

@@ -56,6 +56,10 @@ impl RequestInfo {
             parts = rest;
         }
         info.resource_path(parts)?;
+        // What a proxy is to ask for ends as the path does.
+        if info.subresource == "proxy" && path.ends_with('/') {
+            info.rest.push('/');
+        }
         info.verb = verb(method, !info.name.is_empty(), watch);
         Some(info)
     }
@@ -125,6 +129,8 @@ mod tests {
             (Method::DELETE, "/api/v1/namespaces/a/pods/p", "delete", "/v1 pods  a p "),
             (Method::GET, "/api/v1/namespaces/a/pods/p/log", "get", "/v1 pods log a p "),
             (Method::POST, "/api/v1/namespaces/a/services/s/proxy/x/y", "create", "/v1 services proxy a s x/y"),
+            (Method::GET, "/api/v1/namespaces/a/services/s/proxy/x/", "get", "/v1 services proxy a s x/"),
+            (Method::GET, "/api/v1/nodes/n/proxy/", "get", "/v1 nodes proxy  n /"),
             (
                 Method::PATCH,
                 "/apis/apps/v1/namespaces/a/deployments/d/scale",

@@ -1,6 +1,7 @@
 //! The core group, `v1`.
 
 pub(super) mod addresses;
+pub mod binding;
 pub mod configmap;
 mod data;
 pub mod endpoints;

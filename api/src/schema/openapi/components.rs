@@ -1,16 +1,13 @@
 //! Component schemas: `k8s-openapi`'s definitions with what Kubernetes says about merging, lists of the root kinds, and
 //! the meta kinds that operations exchange.
 
-use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::autoscaling::v1::Scale;
-use k8s_openapi::api::core::v1::Binding;
-use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Status, WatchEvent};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::gvk;
+use crate::kinds::exchanged;
 use crate::resource::{Descriptor, SchemaSource, Subresource};
 use crate::schema::build::{REFERENCE, definitions};
 use crate::schema::facts::{self, Structure};
@@ -19,20 +16,6 @@ use crate::schema::structural::publish;
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 type Source = fn(&mut SchemaGenerator) -> Schema;
-
-/// What subresources exchange besides their parents: group, version, kind, definition, schema.
-const EXCHANGED: [(&str, &str, &str, &str, Source); 4] = [
-    ("", "v1", "Binding", "io.k8s.api.core.v1.Binding", SchemaGenerator::subschema_for::<Binding>),
-    ("policy", "v1", "Eviction", "io.k8s.api.policy.v1.Eviction", SchemaGenerator::subschema_for::<Eviction>),
-    (
-        "authentication.k8s.io",
-        "v1",
-        "TokenRequest",
-        "io.k8s.api.authentication.v1.TokenRequest",
-        SchemaGenerator::subschema_for::<TokenRequest>,
-    ),
-    ("autoscaling", "v1", "Scale", "io.k8s.api.autoscaling.v1.Scale", SchemaGenerator::subschema_for::<Scale>),
-];
 
 /// Meta kinds of every document.
 const META_SOURCES: [Source; 5] = [
@@ -44,50 +27,38 @@ const META_SOURCES: [Source; 5] = [
 ];
 
 /// The definition that a subresource exchanges; `None` for one without a body of its own (`log`, `exec`).
-pub(super) fn exchanged(resource: &Descriptor, subresource: &Subresource) -> Option<(Value, String)> {
-    let (group, version, kind) = subresource_kind(resource, subresource);
-    let own = gvk(&group, &version, &kind);
+pub(super) fn definition(resource: &Descriptor, subresource: &Subresource) -> Option<(Value, String)> {
+    let (group, version, kind) = exchanged::named(resource, subresource);
+    let own = gvk(group, version, kind);
     if kind == resource.kind {
         return Some((own, resource.definition.to_string()));
     }
-    let found = EXCHANGED.iter().find(|(g, v, k, ..)| *g == group && *v == version && *k == kind)?;
-    Some((own, found.3.to_owned()))
+    let found = exchanged::bodies().iter().find(|d| d.group == group && d.version == version && d.kind == kind)?;
+    Some((own, found.definition.to_string()))
 }
 
-/// Group, version and kind of what a subresource exchanges.
-pub(super) fn subresource_kind(resource: &Descriptor, subresource: &Subresource) -> (String, String, String) {
-    let own = || (resource.group.to_string(), resource.version.to_string());
-    match subresource {
-        Subresource::Status | Subresource::Part(_) => {
-            let (group, version) = own();
-            (group, version, resource.kind.to_string())
-        }
-        Subresource::Scale(_) => ("autoscaling".into(), "v1".into(), "Scale".into()),
-        Subresource::Named(named) => {
-            let (group, version) =
-                named.group_version.as_ref().map_or_else(own, |(g, v)| (g.to_string(), v.to_string()));
-            (group, version, named.kind.to_string())
-        }
+/// What a built-in kind's definition is made from.
+fn source(kind: &Descriptor) -> Option<Source> {
+    match kind.schema {
+        SchemaSource::BuiltIn(source) => Some(source),
+        SchemaSource::Custom(_) => None,
     }
 }
 
 /// All component schemas of a document.
 pub(super) fn all(kinds: &[&Descriptor]) -> Map<String, Value> {
-    let roots = kinds.iter().filter_map(|d| match &d.schema {
-        SchemaSource::BuiltIn(source) => Some(*source),
-        SchemaSource::Custom(_) => None,
-    });
+    let roots = kinds.iter().filter_map(|kind| source(kind));
     let custom = kinds.iter().filter_map(|d| match &d.schema {
         SchemaSource::BuiltIn(_) => None,
         SchemaSource::Custom(schema) => Some((d.definition.to_string(), schema.published(publish::Version::V3))),
     });
     let needed: Vec<String> = kinds
         .iter()
-        .flat_map(|d| d.subresources.iter().filter_map(|s| exchanged(d, s)))
+        .flat_map(|d| d.subresources.iter().filter_map(|s| definition(d, s)))
         .map(|(_, definition)| definition)
         .collect();
-    let exchanged = EXCHANGED.iter().filter(|e| needed.iter().any(|n| n == e.3));
-    let sources = roots.chain(exchanged.clone().map(|e| e.4)).chain(META_SOURCES);
+    let exchanged = exchanged::bodies().iter().filter(|e| needed.iter().any(|n| *n == e.definition));
+    let sources = roots.chain(exchanged.clone().filter_map(source)).chain(META_SOURCES);
     let mut schemas: Map<String, Value> = definitions(sources)
         .into_iter()
         .map(|(name, schema)| {
@@ -100,8 +71,8 @@ pub(super) fn all(kinds: &[&Descriptor]) -> Map<String, Value> {
         mark(&mut schemas, &kind.definition, gvk(&kind.group, &kind.version, &kind.kind));
         schemas.insert(format!("{}List", kind.definition), list(kind));
     }
-    for (group, version, kind, definition, _) in exchanged {
-        mark(&mut schemas, definition, gvk(group, version, kind));
+    for kind in exchanged {
+        mark(&mut schemas, &kind.definition, gvk(&kind.group, &kind.version, &kind.kind));
     }
     mark(&mut schemas, &format!("{META}Status"), gvk("", "v1", "Status"));
     for meta in ["DeleteOptions", "WatchEvent"] {

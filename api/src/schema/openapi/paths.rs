@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::operations::{Subject, Verb, operation};
 use super::{components, gvk, parameters, root};
+use crate::kinds::exchanged;
 use crate::resource::{Descriptor, Subresource};
 
 /// All paths of a document.
@@ -91,7 +92,7 @@ impl<'a> Kind<'a> {
     fn subresource(&self, subresource: &Subresource) -> Map<String, Value> {
         let id = format!("{}{}{}", self.scope, self.resource.kind, capital(subresource.name()));
         let whole = &[Verb::Read, Verb::Replace, Verb::Patch];
-        match (subresource, components::exchanged(self.resource, subresource)) {
+        match (subresource, components::definition(self.resource, subresource)) {
             (Subresource::Status | Subresource::Scale(_) | Subresource::Part(_), Some((gvk, definition))) => {
                 self.item(&id, &gvk, Some(&definition), whole, &["get", "update", "patch"])
             }
@@ -102,8 +103,8 @@ impl<'a> Kind<'a> {
                 self.item(&id, &gvk, definition.as_deref(), verbs, named.verbs)
             }
             (_, None) => {
-                let (group, version, kind) = components::subresource_kind(self.resource, subresource);
-                self.item(&id, &gvk(&group, &version, &kind), None, &[Verb::Connect], &["get"])
+                let (group, version, kind) = exchanged::named(self.resource, subresource);
+                self.item(&id, &gvk(group, version, kind), None, &[Verb::Connect], &["get"])
             }
         }
     }

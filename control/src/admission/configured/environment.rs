@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use wherry_api::cel::authorizer::{self, Check, Question};
 use wherry_api::cel::{Budget, CompileError, EvalError, MATCH_CONDITIONS, Program, Type, Val, admission};
+use wherry_api::object;
 use wherry_api::resource::Descriptor;
 
-use super::super::Request;
+use super::super::{Operation, Request};
 use super::{Context, Objects, list, matching, text};
 use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
 
@@ -164,14 +165,30 @@ pub(super) fn request_value(request: &Request<'_>, objects: Objects<'_>) -> Valu
     let kind = |of: &Descriptor| json!({"group": of.group, "version": of.version, "kind": of.kind});
     let place = |of: &Descriptor| json!({"group": of.group, "version": of.version, "resource": of.plural});
     let (shown, requested) = (request.resource, request.requested);
+    let requested_kind = if request.is_whole() { requested } else { request.kind };
     let user = request.user;
     json!({
-        "kind": kind(shown), "resource": place(shown), "subResource": request.subresource,
-        "requestKind": kind(requested), "requestResource": place(requested), "requestSubResource": request.subresource,
+        "kind": kind(request.kind), "resource": place(shown), "subResource": request.subresource,
+        "requestKind": kind(requested_kind), "requestResource": place(requested), "requestSubResource": request.subresource,
         "name": matching::name(request, objects), "namespace": request.namespace,
-        "operation": request.operation.name(), "dryRun": request.dry_run,
+        "operation": request.operation.name(), "dryRun": request.dry_run, "options": options(request),
         "userInfo": {"username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra},
     })
+}
+
+/// The options of the operation; a connection has none.
+fn options(request: &Request<'_>) -> Value {
+    let kind = match request.operation {
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete => "DeleteOptions",
+        Operation::Connect => return Value::Null,
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    if request.dry_run {
+        object::set_at(&mut options, "dryRun", json!(["All"]));
+    }
+    options
 }
 
 /// Whether all conditions of a webhook or policy hold. Error: one could not be evaluated, and none was false.

@@ -2,12 +2,12 @@
 //!
 //! The versions of a kind are the same objects, and so are two groups that serve one kind. A registration that names one of
 //! them is asked about all; it is shown the objects in the version that it names, and what it changes is converted back to
-//! the request's. What must stay true: nothing is converted for a registration that names the request's own version.
+//! the request's. What a subresource exchanges (a Scale) is the same whatever the version of its parent. What must stay true:
+//! nothing is converted for a registration that names the request's own version.
 
 use std::sync::Arc;
 
 use serde_json::Value;
-use wherry_api::object;
 use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
@@ -49,7 +49,8 @@ impl View {
             None => *own,
             Some(converted) => {
                 let old = own.old.and(converted.old.as_ref());
-                Request { resource: &converted.resource, old, ..*own }
+                let kind = if own.is_whole() { &*converted.resource } else { own.kind };
+                Request { resource: &converted.resource, kind, old, ..*own }
             }
         }
     }
@@ -64,8 +65,8 @@ impl View {
     /// An object that was changed as it was shown, in the request's version.
     pub(super) async fn back(&self, request: &Request<'_>, changed: Value) -> Result<Value, ApiError> {
         match &self.0 {
-            None => Ok(changed),
-            Some(converted) => between(&converted.resource, request.resource, &changed).await,
+            Some(converted) if request.is_whole() => between(&converted.resource, request.resource, &changed).await,
+            _ => Ok(changed),
         }
     }
 }
@@ -79,15 +80,12 @@ impl Views {
         seen: As,
     ) -> Result<View, ApiError> {
         let As::Other(resource) = seen else { return Ok(View(None)) };
-        // A Scale, say, is the same whatever version of the object it is about.
-        if objects.new.or(objects.old).is_none_or(|object| object::kind(object) != request.resource.kind) {
-            return Ok(View(None));
-        }
         if let Some(known) = self.0.iter().find(|known| Arc::ptr_eq(&known.resource, &resource)) {
             return Ok(View(Some(Arc::clone(known))));
         }
         let show = async |object: Option<&Value>| match object {
-            Some(object) => between(request.resource, &resource, object).await.map(Some),
+            Some(object) if request.is_whole() => between(request.resource, &resource, object).await.map(Some),
+            Some(object) => Ok(Some(object.clone())),
             None => Ok(None),
         };
         let (new, old) = (show(objects.new).await?, show(objects.old).await?);

@@ -87,7 +87,9 @@ fn selector(constraints: &Value, field: &str) -> Result<Option<LabelSelector>, A
 
 fn objects_match(constraints: &Value, objects: Objects<'_>) -> Result<bool, ApiError> {
     let Some(selector) = selector(constraints, "objectSelector")? else { return Ok(true) };
-    Ok([objects.new, objects.old].into_iter().flatten().any(|object| selector.matches_object(object)))
+    // Options of a connection have no labels, not even none: no selector selects them.
+    let labelled = [objects.new, objects.old].into_iter().flatten().filter(|object| object.get("metadata").is_some());
+    Ok(labelled.into_iter().any(|object| selector.matches_object(object)))
 }
 
 fn namespace_matches(

@@ -93,7 +93,7 @@ impl MutatingPolicies {
         let program = self.0.programs.get(&source, &environment.names()).map_err(|error| error.to_string())?;
         let value = environment.eval(&program, budget).map_err(|error| error.to_string())?;
         let changes = value.to_json().ok_or("the expression's value is not an object of the API")?;
-        let kind = match (json_patch, wherry_api::schema::of(request.resource).fields().is_empty()) {
+        let kind = match (json_patch, wherry_api::schema::of(request.kind).fields().is_empty()) {
             (true, _) => PatchType::Json,
             (false, true) => PatchType::Merge,
             (false, false) => PatchType::Strategic,

@@ -119,9 +119,9 @@ pub(super) fn shaped(
     object: &Value,
     changes: &Value,
 ) -> Result<Value, ApiError> {
-    let made = patch::apply(kind, request.resource, object, changes)?;
+    let made = patch::apply(kind, request.kind, object, changes)?;
     let made = Decoded { object: made, warnings: Vec::new() };
-    Ok(decode::patched(request.resource, made, changes, FieldValidation::Ignore)?.object)
+    Ok(decode::patched(request.kind, made, changes, FieldValidation::Ignore)?.object)
 }
 
 /// What went wrong with a patch.
@@ -131,6 +131,9 @@ pub(super) fn why(error: &ApiError) -> &str {
 
 /// What no admission changes.
 pub(super) fn keep_identity(new: &mut Value, old: &Value) {
+    if old.get("metadata").is_none() {
+        return;
+    }
     for field in ["name", "namespace", "uid", "creationTimestamp"] {
         object::set_meta(new, field, object::meta(old, field).cloned().unwrap_or(Value::Null));
     }
@@ -138,8 +141,8 @@ pub(super) fn keep_identity(new: &mut Value, old: &Value) {
 
 /// Makes an object whole again after a change: its type and defaults.
 pub(super) fn finish(request: &Request<'_>, object: &mut Value) {
-    if request.subresource.is_empty() {
-        object::set_type(object, request.resource);
-        request.resource.strategy.default(object);
+    if request.subresource.is_empty() || !request.is_whole() {
+        object::set_type(object, request.kind);
+        request.kind.strategy.default(object);
     }
 }

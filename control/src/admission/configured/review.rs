@@ -20,16 +20,6 @@ pub(super) fn ask(request: &Request<'_>, objects: Objects<'_>, uid: &str, webhoo
         map.insert("uid".into(), uid.into());
         map.insert("object".into(), objects.new.cloned().unwrap_or(Value::Null));
         map.insert("oldObject".into(), objects.old.cloned().unwrap_or(Value::Null));
-        let kind = match request.operation.name() {
-            "CREATE" => "CreateOptions",
-            "UPDATE" => "UpdateOptions",
-            _ => "DeleteOptions",
-        };
-        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
-        if request.dry_run {
-            object::set_at(&mut options, "dryRun", json!(["All"]));
-        }
-        map.insert("options".into(), options);
         map.retain(|key, value| !(matches!(key.as_str(), "subResource" | "requestSubResource") && value == ""));
     }
     let version = version(webhook);

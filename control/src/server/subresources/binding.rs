@@ -1,38 +1,45 @@
-//! Binding: gives a pod its node, once.
+//! Binding: gives a pod its node, once. Admission judges the Binding; the change of the pod is the server's own.
 
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use wherry_api::field::{ErrorList, Path};
 use wherry_api::object;
-use wherry_api::resource::Subresource;
 use wherry_api::status::ApiError;
 
-use crate::server::answer;
+use crate::admission::Operation;
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::{self, ServerError};
-use crate::server::metadata;
 use crate::server::query::WriteOptions;
 use crate::server::verbs::update::modify_own;
+use crate::server::{answer, metadata};
 
+/// `/binding` of a pod.
 pub(crate) async fn bind(call: &mut Call, body: Body) -> Result<Response<Body>, ServerError> {
-    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let resource = call.resource.clone();
-    let Some(Subresource::Named(named)) = resource.subresource("binding") else {
-        return Err(ApiError::no_such_path().into());
-    };
-    let mut binding = super::read_document(call, body, named).await?;
-    metadata::settle_namespace(&resource, &mut binding, &call.info)?;
-    if object::name(&binding).is_empty() {
-        object::set_meta(&mut binding, "name", call.info.name.as_str());
-    }
+    let (binding, options) = super::asked(call, body).await?;
     metadata::check_name(&binding, &call.info.name)?;
-    let node = target(&binding)?;
-    let name = call.info.name.clone();
-    modify_own(call, &options, |pod| Ok(bound(pod, &binding, &node, &name)?)).await?;
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    answer::value(call.accepted, StatusCode::CREATED, &status)
+    let answered = run(call, &binding, &options).await?;
+    answer::value(call.accepted, StatusCode::CREATED, &answered)
+}
+
+/// A Binding that is created beside the pod that it names.
+pub(crate) async fn create(call: &mut Call, mut binding: Value, options: &WriteOptions) -> Result<Value, ServerError> {
+    let name = object::name(&binding).to_owned();
+    super::settle(call, &mut binding, &name, options.dry_run).await?;
+    metadata::check_name(&binding, &name)?;
+    call.info.name = name;
+    run(call, &binding, options).await
+}
+
+/// Binds the pod that the call names, after admission.
+async fn run(call: &mut Call, binding: &Value, options: &WriteOptions) -> Result<Value, ServerError> {
+    let (node, name) = (target(binding)?, call.info.name.clone());
+    call.admit(Operation::Create, &name, Some(binding), None, options.dry_run).await?;
+    let pods = call.server.registry().by_plural("", "v1", "pods").cloned();
+    call.resource = pods.ok_or_else(ApiError::no_such_path)?;
+    modify_own(call, options, |pod| Ok(bound(pod, binding, &node, &name)?)).await?;
+    Ok(super::done())
 }
 
 /// The node that a binding names. Error: 422.

@@ -2,17 +2,21 @@
 //! a handler each.
 
 use http::Response;
-use serde_json::Value;
-use wherry_api::object;
+use serde_json::{Value, json};
 use wherry_api::resource::{Descriptor, NamedSubresource, ScalePaths, Subresource};
 use wherry_api::status::ApiError;
 use wherry_api::strategy::Part;
+use wherry_api::{decode, object};
 
 use super::body::Body;
 use super::call::Call;
 use super::error::ServerError;
+use super::query::WriteOptions;
+use super::{metadata, negotiate};
+use crate::admission::Operation;
 
 pub(super) mod binding;
+pub(super) mod connect;
 pub(super) mod eviction;
 pub(super) mod finalize;
 pub(super) mod log;
@@ -46,10 +50,10 @@ impl View {
     }
 
     /// The document that shows an object.
-    pub(crate) fn show(&self, resource: &Descriptor, whole: Value) -> Result<Value, ApiError> {
+    pub(crate) fn show(&self, whole: Value) -> Result<Value, ApiError> {
         match self {
             Self::Object(_) | Self::Finalize => Ok(whole),
-            Self::Scale(paths) => scale::show(resource, paths, &whole),
+            Self::Scale(paths) => scale::show(paths, &whole),
         }
     }
 
@@ -102,37 +106,40 @@ pub(crate) async fn run(
         "eviction" => eviction::evict(call, body).await,
         "log" => log::log(call).await,
         "token" => token::issue(call, body).await,
-        "attach" | "exec" | "portforward" | "proxy" => {
-            let what = format!("{} of {} is not supported yet", subresource.name, call.resource.group_resource());
-            Err(ApiError::new(501, "NotImplemented", what).into())
-        }
+        "attach" | "exec" | "portforward" | "proxy" => connect::connect(call).await,
         _ => Err(ApiError::no_such_path().into()),
     }
 }
 
-/// Reads the body of a subresource's create and checks what it says it is.
-pub(crate) async fn read_document(
-    call: &mut Call,
-    body: Body,
-    subresource: &NamedSubresource,
-) -> Result<Value, ServerError> {
-    let Some(decoded) = call.read_tree(body).await? else {
+/// Reads the document that a subresource is asked with, and lets admission change it.
+pub(crate) async fn asked(call: &mut Call, body: Body) -> Result<(Value, WriteOptions), ServerError> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let bytes = call.read(body).await?;
+    if bytes.is_empty() {
         return Err(ApiError::bad_request("the body of the request must not be empty").into());
-    };
-    call.warnings.extend(decoded.warnings);
-    let document = decoded.object;
-    let kind = object::kind(&document);
-    let (group, version) = subresource.group_version.as_ref().map_or(("", "v1"), |(g, v)| (g.as_ref(), v.as_ref()));
-    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    let right = (kind.is_empty() || kind == subresource.kind)
-        && matches!(object::api_version(&document), own if own.is_empty() || own == api_version);
-    if !right {
-        return Err(ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {api_version} is expected, not {} {kind}",
-            subresource.kind,
-            object::api_version(&document),
-        ))
-        .into());
     }
-    Ok(document)
+    let format = negotiate::format(&call.headers, &call.resource)?;
+    let decoded = call.apart(0, || decode::body(call.kind(), &bytes, format, options.validation)).await?;
+    call.requested(&decoded.object);
+    call.warnings.extend(decoded.warnings);
+    let mut document = decoded.object;
+    if object::name(&document).is_empty() {
+        object::set_meta(&mut document, "name", call.info.name.as_str());
+    }
+    let name = call.info.name.clone();
+    settle(call, &mut document, &name, options.dry_run).await?;
+    Ok((document, options))
+}
+
+/// Completes a document that is about the object of that name, and lets admission change it.
+pub(crate) async fn settle(call: &Call, document: &mut Value, name: &str, dry_run: bool) -> Result<(), ServerError> {
+    metadata::settle_namespace(&call.resource, document, &call.info)?;
+    call.kind().strategy.default(document);
+    let request = call.admission(Operation::Create, name, dry_run);
+    Ok(call.server.admission().mutate(&request, document).await?)
+}
+
+/// The answer to what was asked for and has been done.
+pub(crate) fn done() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 }

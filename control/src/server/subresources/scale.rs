@@ -8,7 +8,7 @@ use wherry_api::selector::LabelSelector;
 use wherry_api::status::ApiError;
 
 /// The Scale of an object.
-pub(crate) fn show(_resource: &Descriptor, paths: &ScalePaths, whole: &Value) -> Result<Value, ApiError> {
+pub(crate) fn show(paths: &ScalePaths, whole: &Value) -> Result<Value, ApiError> {
     let number =
         |path: &str| object::at(whole, path.trim_start_matches('.')).and_then(Value::as_i64).unwrap_or_default();
     let mut scale = json!({

@@ -1,10 +1,12 @@
 //! Token: issues a token for a service account, bound to what the TokenRequest names.
 
 use http::{Response, StatusCode};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use wherry_api::field::{ErrorList, Path};
+use wherry_api::kinds::exchanged::TOKEN_SECONDS;
 use wherry_api::object;
-use wherry_api::resource::{GroupResource, Subresource};
+use wherry_api::resource::GroupResource;
 use wherry_api::status::ApiError;
 
 use crate::admission::Operation;
@@ -12,30 +14,17 @@ use crate::auth::tokens::{self, Reference, TokenSpec};
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::{self, ServerError};
-use crate::server::query::WriteOptions;
 use crate::server::verbs::get;
 use crate::server::{answer, metadata, versions};
 
-/// What Kubernetes gives if nothing is asked.
-const SECONDS: i64 = 3600;
 const MIN_SECONDS: i64 = 600;
 const MAX_SECONDS: i64 = 1 << 32;
 
 pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>, ServerError> {
-    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let resource = call.resource.clone();
-    let Some(Subresource::Named(named)) = resource.subresource("token") else {
-        return Err(ApiError::no_such_path().into());
-    };
-    let mut request = super::read_document(call, body, named).await?;
-    metadata::settle_namespace(&resource, &mut request, &call.info)?;
-    if object::name(&request).is_empty() {
-        object::set_meta(&mut request, "name", call.info.name.as_str());
-    }
+    let (mut request, options) = super::asked(call, body).await?;
     metadata::check_name(&request, &call.info.name)?;
-    let account = versions::tree(&resource, &get::find(call)?).await?;
+    let account = versions::tree(&call.resource, &get::find(call)?).await?;
     let name = call.info.name.clone();
-    call.admit(Operation::Create, &name, Some(&request), None, options.dry_run).await?;
     let mut spec = TokenSpec {
         namespace: call.info.namespace.clone(),
         service_account: reference(&account),
@@ -43,8 +32,12 @@ pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>,
         seconds: seconds(&request)?,
         ..TokenSpec::default()
     };
-    bind(call, &request, &mut spec)?;
     let audiences = if spec.audiences.is_empty() { vec![tokens::ISSUER.to_owned()] } else { spec.audiences.clone() };
+    object::set_at(&mut request, "spec.audiences", json!(audiences));
+    object::set_at(&mut request, "status", Value::Null);
+    object::set_meta(&mut request, "creationTimestamp", object::format_time(Timestamp::now()));
+    call.admit(Operation::Create, &name, Some(&request), None, options.dry_run).await?;
+    bind(call, &request, &mut spec)?;
     if spec.seconds > tokens::MAX_SECONDS {
         let (asked, given) = (spec.seconds, tokens::MAX_SECONDS);
         call.warnings.push(format!("requested expiration of {asked} seconds shortened to {given} seconds"));
@@ -55,9 +48,6 @@ pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>,
         return Err(ApiError::unavailable("this server issues no tokens").into());
     };
     let issued = tokens.issue(spec).map_err(|error| ServerError::Node(error.into()))?;
-    object::set_at(&mut request, "apiVersion", "authentication.k8s.io/v1");
-    object::set_at(&mut request, "kind", "TokenRequest");
-    object::set_at(&mut request, "spec.audiences", json!(audiences));
     object::set_at(&mut request, "spec.expirationSeconds", seconds);
     let status = json!({"token": issued.token, "expirationTimestamp": object::format_time(issued.expires)});
     object::set_at(&mut request, "status", status);
@@ -77,7 +67,7 @@ fn invalid(path: &Path, value: &Value, detail: &str) -> ApiError {
 fn seconds(request: &Value) -> Result<i64, ApiError> {
     let path = Path::new("spec").child("expirationSeconds");
     match object::at(request, "spec.expirationSeconds").and_then(Value::as_i64) {
-        None => Ok(SECONDS),
+        None => Ok(TOKEN_SECONDS),
         Some(n) if n < MIN_SECONDS => Err(invalid(&path, &json!(n), "may not specify a duration less than 10 minutes")),
         Some(n) if n > MAX_SECONDS => {
             Err(invalid(&path, &json!(n), "may not specify a duration larger than 2^32 seconds"))

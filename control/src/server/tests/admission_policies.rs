@@ -18,7 +18,7 @@ fn policy(kind: &str, name: &str, more: Value) -> Value {
 }
 
 impl Api {
-    async fn bind(&self, kind: &str, policy: &Value, more: Value) {
+    pub(super) async fn bind(&self, kind: &str, policy: &Value, more: Value) {
         let plural = format!("{ROOT}/{}admissionpolic", kind.to_lowercase());
         self.post(&format!("{plural}ies"), policy).await.expect(201);
         let mut spec = json!({"policyName": policy["metadata"]["name"]});

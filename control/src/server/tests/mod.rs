@@ -39,6 +39,7 @@ mod quota;
 mod refusals;
 mod reviews;
 mod subresources;
+mod subresources_shown;
 mod versions;
 mod watching;
 mod webhooks;

@@ -21,15 +21,15 @@ use super::*;
 type Answering = dyn Fn(&str, &Value) -> Value + Send + Sync;
 
 /// A webhook server on loopback. What it answers depends on the path and on the review's request.
-struct Hook {
+pub(super) struct Hook {
     port: u16,
     bundle: String,
-    asked: Arc<Mutex<Vec<Value>>>,
+    pub(super) asked: Arc<Mutex<Vec<Value>>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Hook {
-    async fn start(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         let chain = vec![CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
@@ -61,7 +61,7 @@ impl Hook {
     }
 
     /// A webhook of that name and path, about creations and updates of ConfigMaps, with these fields besides.
-    fn webhook(&self, name: &str, path: &str, more: Value) -> Value {
+    pub(super) fn webhook(&self, name: &str, path: &str, more: Value) -> Value {
         let mut webhook = json!({
             "name": format!("{name}.example.com"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
             "clientConfig": {"url": format!("https://127.0.0.1:{}/{path}", self.port), "caBundle": self.bundle},
@@ -96,7 +96,7 @@ const ROOT: &str = "/apis/admissionregistration.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 impl Api {
-    async fn register(&self, kind: &str, name: &str, webhooks: Vec<Value>) {
+    pub(super) async fn register(&self, kind: &str, name: &str, webhooks: Vec<Value>) {
         let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": format!("{kind}WebhookConfiguration"),
             "metadata": {"name": name}, "webhooks": webhooks});
         let path = format!("{ROOT}/{}webhookconfigurations", kind.to_lowercase());
@@ -105,12 +105,12 @@ impl Api {
     }
 
     /// Waits until the cache has seen every write so far.
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         self.server.cache().reached(self.server.store().revision()).await;
     }
 }
 
-fn patched(patch: Value) -> Value {
+pub(super) fn patched(patch: Value) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch.to_string())})
 }
 

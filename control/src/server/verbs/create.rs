@@ -31,7 +31,7 @@ pub(crate) async fn create(call: &mut Call, body: Body) -> Result<Response<Body>
     call.requested(&decoded.object);
     call.warnings.extend(decoded.warnings);
     if !call.resource.stored() {
-        let answered = reviews::create(call, decoded.object).await?;
+        let answered = reviews::create(call, decoded.object, &options).await?;
         return answer::value(call.accepted, StatusCode::CREATED, &answered);
     }
     if !object::resource_version(&decoded.object).is_empty() {

@@ -61,6 +61,13 @@ impl DeleteOptions {
         Ok(options)
     }
 
+    /// From a field of an object, checked.
+    pub(crate) fn embedded(tree: Option<&Value>) -> Result<Self, ApiError> {
+        let mut options = tree.cloned().map_or_else(|| Ok(Self::default()), Self::of_body)?;
+        options.check()?;
+        Ok(options)
+    }
+
     fn of_body(tree: Value) -> Result<Self, ApiError> {
         if !matches!(object::kind(&tree), "" | "DeleteOptions") {
             return Err(ApiError::bad_request(format!(
@@ -197,7 +204,7 @@ pub(crate) async fn delete(call: &mut Call, body: Body) -> Result<Response<Body>
     let tree = call.read_tree(body).await?.map(|d| d.object);
     let options = DeleteOptions::parse(tree, &call.query)?;
     let (resource, name) = (call.resource.clone(), call.info.name.clone());
-    match run(call, &name, &options).await? {
+    match run(call, &name, &options, Admission::Asked).await? {
         Outcome::Removed(last) => {
             let status = answer::success(&resource, &name, object::uid(&answer::parse(&last.bytes)?));
             if resource.returns_deleted {
@@ -220,15 +227,28 @@ pub(crate) enum Outcome {
     Waiting(Stored),
 }
 
+/// Whether admission is asked about a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Asked,
+    /// It has allowed what led to the deletion.
+    Given,
+}
+
 /// Deletes one object of the call's resource and namespace.
-pub(crate) async fn run(call: &Call, name: &str, options: &DeleteOptions) -> Result<Outcome, ServerError> {
+pub(crate) async fn run(
+    call: &Call,
+    name: &str,
+    options: &DeleteOptions,
+    admission: Admission,
+) -> Result<Outcome, ServerError> {
     let resource = &call.resource;
     let namespace = if resource.namespaced() { call.info.namespace.as_str() } else { "" };
     let found = call.server.current(resource, namespace, name);
     let mut current = found.ok_or_else(|| ApiError::not_found(resource, name))?;
     let key = call.key_of(name);
     for _ in 0..ATTEMPTS {
-        match attempt(call, name, options, &current).await {
+        match attempt(call, name, options, admission, &current).await {
             // What goes with it changed between the look at it and the write.
             Err(ServerError::Store(StoreError::Precondition { key: other, .. })) if other != key => {
                 call.server.cache().reached(call.server.store().revision()).await;
@@ -245,11 +265,19 @@ pub(crate) async fn run(call: &Call, name: &str, options: &DeleteOptions) -> Res
     Err(ApiError::modified(resource, name).into())
 }
 
-async fn attempt(call: &Call, name: &str, options: &DeleteOptions, current: &Stored) -> Result<Outcome, ServerError> {
+async fn attempt(
+    call: &Call,
+    name: &str,
+    options: &DeleteOptions,
+    admission: Admission,
+    current: &Stored,
+) -> Result<Outcome, ServerError> {
     let resource = &call.resource;
     let old = versions::tree(resource, current).await?;
     options.check_preconditions(resource, &old)?;
-    call.admit(Operation::Delete, name, None, Some(&old), options.is_dry_run()).await?;
+    if admission == Admission::Asked {
+        call.admit(Operation::Delete, name, None, Some(&old), options.is_dry_run()).await?;
+    }
     let key = call.key_of(name);
     match decide(resource, &old, options, Timestamp::now()) {
         Decision::Nothing => Ok(Outcome::Waiting(current.clone())),

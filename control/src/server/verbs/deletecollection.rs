@@ -5,7 +5,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use http::Response;
 use serde_json::json;
 
-use super::delete::{self, DeleteOptions, Outcome};
+use super::delete::{self, Admission, DeleteOptions, Outcome};
 use super::list;
 use crate::server::body::Body;
 use crate::server::call::Call;
@@ -31,7 +31,7 @@ pub(crate) async fn delete_collection(call: &mut Call, body: Body) -> Result<Res
 
 /// Deletes one object; `None`: somebody else was faster.
 async fn one(call: &Call, name: &str, options: &DeleteOptions) -> Result<Option<Bytes>, ServerError> {
-    match delete::run(call, name, options).await {
+    match delete::run(call, name, options, Admission::Asked).await {
         Ok(Outcome::Removed(stored) | Outcome::Waiting(stored)) => {
             Ok(Some(versions::bytes(&call.resource, stored).await?))
         }

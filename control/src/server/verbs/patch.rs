@@ -30,7 +30,7 @@ pub(crate) async fn patch(call: &mut Call, view: View, body: Body) -> Result<Res
     let (resource, info) = (call.resource.clone(), call.info.clone());
     let mut warnings = Vec::new();
     let stored = update::modify(call, &view, &options, |old| {
-        let shown = view.show(&resource, old.clone())?;
+        let shown = view.show(old.clone())?;
         let patched = patch::apply(kind, &resource, &shown, &decoded.object)?;
         let mut changed = if view.is_object() {
             let patched = Decoded { object: patched, warnings: decoded.warnings.clone() };

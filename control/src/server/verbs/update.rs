@@ -12,13 +12,13 @@ use wherry_api::strategy::Part;
 use wherry_api::{decode, meta, object};
 
 use super::{create, get};
-use crate::admission::{Operation, Request};
+use crate::admission::{Charge, Operation, Request};
 use crate::auth::{Attributes, Decision};
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
-use crate::server::subresources::View;
+use crate::server::subresources::{View, scale};
 use crate::server::write::{self, ATTEMPTS, Put, Stored};
 use crate::server::{answer, managed, metadata, negotiate, versions};
 use crate::store::{Precondition, StoreError};
@@ -84,17 +84,19 @@ pub(crate) async fn show(
         let bytes = versions::bytes(&call.resource, stored).await?;
         return answer::object(call.accepted, &call.resource, code, bytes);
     }
-    let shown = view.show(&call.resource, versions::tree(&call.resource, &stored).await?)?;
+    let shown = view.show(versions::tree(&call.resource, &stored).await?)?;
     answer::value(call.accepted, code, &shown)
 }
 
 /// How a change is treated before it is written.
 #[derive(Clone, Copy, Debug)]
-enum Rules {
-    /// As an update of this part by a client.
-    Of(Part),
+enum Rules<'a> {
+    /// As an update of this part by a client, through a view.
+    Of(&'a View, Part),
     /// The change is the server's own, and complete.
     Own,
+    /// The same, of what admission has allowed in another form (a Binding).
+    Admitted,
 }
 
 /// Reads the object, lets `change` make the new one of it, and writes that; again if another writer was faster.
@@ -106,22 +108,22 @@ pub(crate) async fn modify(
     options: &WriteOptions,
     change: impl FnMut(&Value) -> Result<Value, ServerError> + Send,
 ) -> Result<Stored, ServerError> {
-    let rules = view.part().map_or(Rules::Own, Rules::Of);
+    let rules = view.part().map_or(Rules::Own, |part| Rules::Of(view, part));
     retry(call, rules, options, change).await
 }
 
-/// Like [`modify`], for a change that a subresource has made and judged: the kind's strategy is not asked.
+/// Like [`modify`], for a change that a subresource has made and judged: neither the kind's strategy is asked nor admission.
 pub(crate) async fn modify_own(
     call: &mut Call,
     options: &WriteOptions,
     change: impl FnMut(&Value) -> Result<Value, ServerError> + Send,
 ) -> Result<Stored, ServerError> {
-    retry(call, Rules::Own, options, change).await
+    retry(call, Rules::Admitted, options, change).await
 }
 
 async fn retry(
     call: &mut Call,
-    rules: Rules,
+    rules: Rules<'_>,
     options: &WriteOptions,
     mut change: impl FnMut(&Value) -> Result<Value, ServerError> + Send,
 ) -> Result<Stored, ServerError> {
@@ -148,23 +150,23 @@ async fn retry(
 
 async fn attempt(
     call: &mut Call,
-    rules: Rules,
+    rules: Rules<'_>,
     options: &WriteOptions,
     current: &Stored,
     old: &Value,
     mut new: Value,
 ) -> Result<Stored, ServerError> {
-    let (resource, name, key) = (call.resource.clone(), call.info.name.clone(), call.key());
+    let (resource, key) = (call.resource.clone(), call.key());
     check_preconditions(call, &new, old)?;
     let asked = object::remove_meta(&mut new, "managedFields");
-    if let Rules::Of(part) = rules {
-        prepare(call, part, options, &mut new, old).await?;
+    if let Rules::Of(view, part) = rules {
+        prepare(call, (view, part), options, &mut new, old).await?;
     }
     object::set_type(&mut new, &resource);
     let record = || match rules {
-        Rules::Of(part) => managed::record(call, part, *options, Some(old), &mut new, asked),
+        Rules::Of(_, part) => managed::record(call, part, *options, Some(old), &mut new, asked),
         // Kubernetes records no owner of what the server itself writes.
-        Rules::Own => managed::keep(&mut new, old),
+        Rules::Own | Rules::Admitted => managed::keep(&mut new, old),
     };
     call.apart(current.bytes.len(), record).await;
     object::set_meta(&mut new, "resourceVersion", object::resource_version(old));
@@ -173,16 +175,14 @@ async fn attempt(
     if new == *old && !call.server.store().stale(&key).await && as_written.await? {
         return Ok(current.clone());
     }
-    if let Rules::Of(part) = rules {
+    if let Rules::Of(_, part) = rules {
         let judged = call.apart(current.bytes.len(), || validate(call, part, &new, old)).await;
         // A second attempt does not warn twice.
         let warnings = judged?;
         call.warnings.retain(|w| !warnings.contains(w));
         call.warnings.extend(warnings);
     }
-    call.admit(Operation::Update, &name, Some(&new), Some(old), options.dry_run).await?;
-    let request = call.admission(Operation::Update, &name, options.dry_run);
-    let charge = call.server.quota().charge(&request, &new, Some(old)).await?;
+    let charge = admit(call, rules, options, &new, old).await?;
     if options.dry_run {
         return write::unwritten(&resource, &new, Some(current.revision)).await;
     }
@@ -196,7 +196,7 @@ async fn attempt(
 
 async fn prepare(
     call: &Call,
-    part: Part,
+    (view, part): (&View, Part),
     options: &WriteOptions,
     new: &mut Value,
     old: &Value,
@@ -204,8 +204,17 @@ async fn prepare(
     let resource = &call.resource;
     metadata::prepare_update(resource, new, old, part);
     // Also a status is shown; what a path of its own may not change, the kind's strategy undoes afterwards.
-    let request = call.admission(Operation::Update, &call.info.name, options.dry_run);
-    call.server.admission().mutate(&Request { old: Some(old), ..request }, new).await?;
+    let (admission, request) = (call.server.admission(), call.admission(Operation::Update, &call.info.name, options.dry_run));
+    if let View::Scale(paths) = view {
+        let (was, shown) = (scale::show(paths, old)?, scale::show(paths, new)?);
+        let mut changed = shown.clone();
+        admission.mutate(&Request { old: Some(&was), ..request }, &mut changed).await?;
+        if changed != shown {
+            *new = scale::write_back(resource, paths, new, &changed)?;
+        }
+    } else {
+        admission.mutate(&Request { old: Some(old), ..request }, new).await?;
+    }
     let finish = || {
         resource.strategy.default(new);
         resource.strategy.prepare_update(new, old, part);
@@ -215,6 +224,27 @@ async fn prepare(
     };
     call.apart(0, finish).await;
     Ok(())
+}
+
+/// Asks admission and, last, the quotas.
+async fn admit(
+    call: &Call,
+    rules: Rules<'_>,
+    options: &WriteOptions,
+    new: &Value,
+    old: &Value,
+) -> Result<Charge, ServerError> {
+    let (name, dry_run) = (call.info.name.as_str(), options.dry_run);
+    match rules {
+        Rules::Admitted => return Ok(Charge::default()),
+        Rules::Of(View::Scale(paths), _) => {
+            let (shown, was) = (scale::show(paths, new)?, scale::show(paths, old)?);
+            call.admit(Operation::Update, name, Some(&shown), Some(&was), dry_run).await?;
+        }
+        Rules::Of(..) | Rules::Own => call.admit(Operation::Update, name, Some(new), Some(old), dry_run).await?,
+    }
+    let request = call.admission(Operation::Update, name, dry_run);
+    Ok(call.server.quota().charge(&request, new, Some(old)).await?)
 }
 
 /// Judges an update. The answer is what its writer is warned of.
