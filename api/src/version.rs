@@ -52,6 +52,9 @@ impl fmt::Debug for Conversion {
 
 /// Between what is stored and one served version of a custom resource.
 pub trait Convert: Send + Sync + fmt::Debug {
+    /// The uid of the definition that the kind is served by.
+    fn definition(&self) -> &str;
+
     /// Whether an object whose last write has this revision can be sent as its bytes are: it was written in this version, by
     /// the present schema.
     fn is_current(&self, revision: u64) -> bool;
@@ -106,6 +109,14 @@ impl Descriptor {
             None => true,
             Some(Conversion::Pure { .. }) => false,
             Some(Conversion::Custom(convert)) => convert.is_current(revision),
+        }
+    }
+
+    /// The uid of a custom kind's definition.
+    pub fn defined_by(&self) -> Option<&str> {
+        match self.stored_as.as_ref().map(|stored| &stored.conversion) {
+            Some(Conversion::Custom(convert)) => Some(convert.definition()),
+            _ => None,
         }
     }
 

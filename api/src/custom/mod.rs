@@ -35,6 +35,7 @@ const ENDING_VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "wa
 pub struct Definition {
     /// `PLURAL.GROUP`.
     pub name: String,
+    pub uid: String,
     pub group: String,
     pub plural: String,
     pub kind: String,
@@ -95,6 +96,7 @@ impl Definition {
         let storage = versions.iter().find(|v| is_true(v, "/storage")).map(|v| text(v, "/name").to_owned());
         Self {
             name: object::name(crd).to_owned(),
+            uid: object::uid(crd).to_owned(),
             group: spec("/spec/group"),
             plural: spec("/spec/names/plural"),
             kind: accepted("kind"),

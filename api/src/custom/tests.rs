@@ -13,6 +13,9 @@ use crate::version::Converting;
 struct AsIs;
 
 impl Convert for AsIs {
+    fn definition(&self) -> &'static str {
+        "u"
+    }
     fn is_current(&self, _: u64) -> bool {
         true
     }

@@ -19,6 +19,7 @@ use super::Server;
 use super::backup;
 use super::body::{self, Body};
 use super::call::Call;
+use super::definitions;
 use super::error::{self, ServerError};
 use super::forms;
 use super::issuer;
@@ -368,9 +369,7 @@ fn check_path(resource: &Descriptor, info: &RequestInfo) -> Result<(), ApiError>
     };
     let ending = info.subresource.is_empty() && custom::is_ending(resource);
     if ending && info.verb == "create" {
-        let mut error = ApiError::method_not_allowed();
-        "create not allowed while custom resource definition is terminating".clone_into(&mut error.message);
-        return Err(error);
+        return Err(definitions::ending());
     }
     // What waits for its finalizers may still be changed.
     let allowed = verbs.contains(&info.verb) || (ending && matches!(info.verb, "update" | "patch"));

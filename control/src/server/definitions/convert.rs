@@ -192,6 +192,10 @@ fn checked(before: &Value, mut after: Value, to: &str) -> Result<Value, String> 
 }
 
 impl Convert for Converter {
+    fn definition(&self) -> &str {
+        &self.definition.uid
+    }
+
     fn is_current(&self, revision: u64) -> bool {
         revision > self.since && self.to.name == self.definition.storage
     }

@@ -13,11 +13,12 @@ use tokio::time::timeout;
 use wherry_api::custom::{self, Definition};
 use wherry_api::registry::Registry;
 use wherry_api::resource::{Descriptor, GroupResource};
+use wherry_api::status::ApiError;
 
 use super::error::ServerError;
 use super::{Inner, Server, answer};
 use crate::cache::{At, Entry, Filter};
-use crate::store::{Key, Revision};
+use crate::store::{Key, Precondition, Revision};
 
 mod convert;
 
@@ -62,6 +63,26 @@ impl Definitions {
     /// Whether a write to this key changes what is served.
     pub(super) fn concerns(key: &Key) -> bool {
         key.as_str().starts_with(&Key::prefix(&resource()))
+    }
+}
+
+/// What clients are told who create something of a kind that is going.
+pub(super) fn ending() -> ApiError {
+    let mut error = ApiError::method_not_allowed();
+    "create not allowed while custom resource definition is terminating".clone_into(&mut error.message);
+    error
+}
+
+/// What must stay in the store as it is when an object of a custom kind is created, or the object might outlive its
+/// definition, which is gone when it has been emptied. `None`: the kind is built in. Errors: 404, 405.
+pub(super) fn hold(server: &Server, resource: &Descriptor) -> Result<Option<(Key, Precondition)>, ApiError> {
+    let Some(uid) = resource.defined_by() else { return Ok(None) };
+    let name = resource.group_resource().to_string();
+    match server.cache().get(&self::resource(), "", &name) {
+        Some(entry) if *entry.meta.uid != *uid => Err(ApiError::no_such_path()),
+        Some(entry) if entry.meta.deleting => Err(ending()),
+        Some(entry) => Ok(Some((entry.key.clone(), Precondition::At(entry.revision)))),
+        None => Err(ApiError::no_such_path()),
     }
 }
 

@@ -37,7 +37,7 @@ fn definition() -> Value {
 
 impl Api {
     /// Creates a definition and accepts its names.
-    async fn define(&self, definition: &Value) -> Value {
+    pub(super) async fn define(&self, definition: &Value) -> Value {
         let made = self.post(DEFINITIONS, definition).await.expect(201);
         let name = made["metadata"]["name"].as_str().unwrap();
         let status = json!({"status": {"acceptedNames": made["spec"]["names"],

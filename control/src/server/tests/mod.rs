@@ -33,6 +33,7 @@ mod events;
 mod every_kind;
 mod fairness;
 mod forms;
+mod in_flight;
 mod listing;
 mod pod_security;
 mod quota;

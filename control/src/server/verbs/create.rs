@@ -16,7 +16,7 @@ use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
 use crate::server::write::{self, ATTEMPTS, Put, Stored};
-use crate::server::{answer, managed, metadata, negotiate, reviews, versions};
+use crate::server::{answer, definitions, managed, metadata, negotiate, reviews, versions};
 use crate::store::{Key, Precondition, StoreError};
 
 /// How many generated names are tried, as in Kubernetes: with 27^5 suffixes a second try is rare already.
@@ -75,14 +75,14 @@ async fn insert(call: &mut Call, mut object: Value, options: &WriteOptions) -> R
                     return Err(exhausted(error).into());
                 }
             }
-            // The namespace or its quota changed between admission and the write: admission is asked again.
+            // The namespace, its quota or the kind's definition changed between admission and the write: admission is asked again.
             Err(ServerError::Store(StoreError::Precondition { .. })) => {
                 call.server.cache().reached(call.server.store().revision()).await;
             }
             other => return other,
         }
     }
-    let why = "its namespace is being modified; please try again";
+    let why = "its namespace or its definition is being modified; please try again";
     Err(ApiError::conflict(&resource, object::name(&object), why).into())
 }
 
@@ -137,7 +137,7 @@ fn finish(
     }
 }
 
-/// Writes the object if its name is free and its namespace still is what admission saw.
+/// Writes the object if its name is free, and its namespace and its kind's definition still are what admission saw.
 async fn commit(call: &Call, key: &Key, object: &Value, hold: Hold, charge: Charge) -> Result<Stored, ServerError> {
     let resource = &call.resource;
     let mut preconditions = vec![(key.clone(), Precondition::Absent)];
@@ -150,6 +150,7 @@ async fn commit(call: &Call, key: &Key, object: &Value, hold: Hold, charge: Char
         };
         preconditions.push((key, Precondition::At(namespace.revision)));
     }
+    preconditions.extend(definitions::hold(&call.server, resource)?);
     let put = Put { resource, key: key.clone(), object, preconditions, charge };
     match call.server.put(put, hold).await {
         Err(ServerError::Store(StoreError::Precondition { key: failed, .. })) if failed == *key => {

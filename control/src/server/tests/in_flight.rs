@@ -1,0 +1,121 @@
+//! What changes while a write is on its way: its kind's definition, and a namespace that others write to meanwhile.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::webhooks::Hook;
+use super::*;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const BOATS: &str = "/apis/sea.example.com/v1/namespaces/default/boats";
+
+/// A webhook that waits until it is let go on.
+struct Held {
+    hook: Hook,
+    asked: Receiver<()>,
+    go: Sender<()>,
+}
+
+impl Held {
+    async fn start(answer: fn(&Value) -> Value) -> Self {
+        let ((tell, asked), (go, wait)) = (channel(), channel::<()>());
+        let (tell, wait) = (Mutex::new(tell), Mutex::new(wait));
+        let hook = Hook::start(move |_, request| {
+            let _ = tell.lock().unwrap().send(());
+            let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(20));
+            answer(request)
+        })
+        .await;
+        Self { hook, asked, go }
+    }
+
+    /// Returns when a request waits.
+    fn wait(&self) {
+        self.asked.recv_timeout(Duration::from_secs(20)).expect("the webhook is asked");
+    }
+
+    fn go_on(&self) {
+        self.go.send(()).unwrap();
+    }
+}
+
+fn definition(conversion: Value) -> Value {
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object"}}})
+    };
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boats.sea.example.com"},
+        "spec": {"group": "sea.example.com", "scope": "Namespaced", "names": {"plural": "boats", "kind": "Boat"},
+            "conversion": conversion, "versions": [version("v1", false), version("v2", true)]}})
+}
+
+impl Api {
+    async fn boats(&self, conversion: Value) {
+        self.define(&definition(conversion)).await;
+    }
+
+    /// Starts creating a boat.
+    fn creating(&self, name: &str) -> tokio::task::JoinHandle<(u16, String)> {
+        let boat = json!({"apiVersion": "sea.example.com/v1", "kind": "Boat", "metadata": {"name": name}});
+        let server = self.server.clone();
+        tokio::spawn(async move {
+            let answer = Api { server }.post(BOATS, &boat).await;
+            (answer.code, answer.message())
+        })
+    }
+}
+
+/// Registers the webhook for boats.
+async fn ask_about_boats(api: &Api, held: &Held) {
+    let rules = json!([{"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["boats"], "operations": ["CREATE"]}]);
+    let more = json!({"rules": rules, "timeoutSeconds": 30});
+    api.register("Validating", "v", vec![held.hook.webhook("v", "x", more)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_in_flight_does_not_outlive_its_definition() {
+    let held = Held::start(|_| json!({"allowed": true})).await;
+    let api = Api::new().await;
+    let path = format!("{DEFINITIONS}/boats.sea.example.com");
+    api.boats(json!({"strategy": "None"})).await;
+    ask_about_boats(&api, &held).await;
+
+    let creating = api.creating("changed");
+    held.wait();
+    api.patch("merge-patch", &path, &json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
+    held.go_on();
+    assert_eq!(creating.await.unwrap().0, 201, "a change of the definition is no obstacle");
+
+    let creating = api.creating("ending");
+    held.wait();
+    api.delete(&path).await.expect(200);
+    held.go_on();
+    let (code, message) = creating.await.unwrap();
+    assert_eq!((code, &*message), (405, "create not allowed while custom resource definition is terminating"));
+    assert_eq!(api.get(BOATS).await.expect(200)["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_in_flight_is_not_stored_by_another_definition() {
+    let held = Held::start(|_| json!({"allowed": true})).await;
+    let api = Api::new().await;
+    let path = format!("{DEFINITIONS}/boats.sea.example.com");
+    api.boats(json!({"strategy": "None"})).await;
+    ask_about_boats(&api, &held).await;
+    for again in [false, true] {
+        let creating = api.creating("lost");
+        held.wait();
+        api.delete(&path).await.expect(200);
+        api.patch("merge-patch", &path, &json!({"metadata": {"finalizers": []}})).await.expect(200);
+        api.get(&path).await.expect(404);
+        if again {
+            api.boats(json!({"strategy": "None"})).await;
+        }
+        held.go_on();
+        assert_eq!(creating.await.unwrap().0, 404);
+        if !again {
+            api.boats(json!({"strategy": "None"})).await;
+        }
+        assert_eq!(api.get(BOATS).await.expect(200)["items"], json!([]));
+    }
+}
