@@ -4,6 +4,8 @@
 //! read sees it; a change that changes nothing is not written; no object outgrows what a client may send at once, however
 //! many patches made it.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::Value;
 use wherry_api::object;
@@ -15,7 +17,6 @@ use super::alloc::{Hold, Writes};
 use super::body;
 use super::definitions::Definitions;
 use super::error::ServerError;
-use super::versions;
 use crate::admission::Charge;
 use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, StoreError, Txn};
 
@@ -30,12 +31,13 @@ pub(crate) struct Stored {
     pub(crate) revision: Revision,
 }
 
-/// What is to be written: an object in the version of `resource`.
+/// What is to be written: an object in the stored version of `resource`. It has been converted before it is charged: nobody
+/// waits for a webhook while others of the namespace wait for their turn.
 #[derive(Debug)]
 pub(crate) struct Put<'a> {
     pub(crate) resource: &'a Descriptor,
     pub(crate) key: Key,
-    pub(crate) object: &'a Value,
+    pub(crate) stored: &'a Value,
     pub(crate) preconditions: Vec<(Key, Precondition)>,
     /// What is charged for it in the same transaction.
     pub(crate) charge: Charge,
@@ -50,7 +52,7 @@ impl Server {
 
     /// Writes an object; `hold` is what was allocated for it.
     pub(crate) async fn put(&self, put: Put<'_>, mut hold: Hold) -> Result<Stored, ServerError> {
-        let (bytes, splice) = object::encode(&*versions::to_stored(put.resource, put.object).await?);
+        let (bytes, splice) = object::encode(put.stored);
         if bytes.len() > body::LIMIT {
             return Err(ApiError::too_large(body::LIMIT).into());
         }
@@ -109,18 +111,13 @@ impl Server {
     }
 }
 
-/// What an object would be in the store without having been written.
-pub(crate) async fn unwritten(
-    resource: &Descriptor,
-    object: &Value,
-    revision: Option<Revision>,
-) -> Result<Stored, ServerError> {
-    let object = versions::to_stored(resource, object).await?;
+/// What an object of the stored version would be in the store without having been written.
+pub(crate) fn unwritten(stored: Cow<'_, Value>, revision: Option<Revision>) -> Stored {
     if let Some(revision) = revision {
-        let (bytes, splice) = object::encode(&object);
-        return Ok(Stored { bytes: Encoded { bytes, splice }.with_revision(revision), revision });
+        let (bytes, splice) = object::encode(&stored);
+        return Stored { bytes: Encoded { bytes, splice }.with_revision(revision), revision };
     }
-    let mut object = object.into_owned();
-    object::remove_meta(&mut object, "resourceVersion");
-    Ok(Stored { bytes: object.to_string().into(), revision: 0 })
+    let mut stored = stored.into_owned();
+    object::remove_meta(&mut stored, "resourceVersion");
+    Stored { bytes: stored.to_string().into(), revision: 0 }
 }

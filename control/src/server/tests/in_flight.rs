@@ -1,4 +1,4 @@
-//! What changes while a write is on its way: its kind's definition, and a namespace that others write to meanwhile.
+//! What happens while a write is on its way: its kind's definition changes, others write to its namespace.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -40,9 +40,7 @@ impl Held {
 }
 
 fn definition(conversion: Value) -> Value {
-    let version = |name: &str, storage: bool| {
-        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object"}}})
-    };
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object"}}});
     json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "boats.sea.example.com"},
         "spec": {"group": "sea.example.com", "scope": "Namespaced", "names": {"plural": "boats", "kind": "Boat"},
@@ -118,4 +116,41 @@ async fn a_create_in_flight_is_not_stored_by_another_definition() {
         }
         assert_eq!(api.get(BOATS).await.expect(200)["items"], json!([]));
     }
+}
+
+/// What a conversion webhook answers.
+fn converted(request: &Value) -> Value {
+    let mut objects = request["objects"].clone();
+    for object in objects.as_array_mut().unwrap() {
+        object["apiVersion"] = request["desiredAPIVersion"].clone();
+    }
+    json!({"result": {"status": "Success"}, "convertedObjects": objects})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_quota_while_another_object_is_converted() {
+    let held = Held::start(converted).await;
+    let api = Api::new().await;
+    let config = held.hook.webhook("c", "x", json!({}))["clientConfig"].clone();
+    let webhook = json!({"conversionReviewVersions": ["v1"], "clientConfig": config});
+    api.boats(json!({"strategy": "Webhook", "webhook": webhook})).await;
+    let hard = json!({"configmaps": "5", "count/boats.sea.example.com": "5"});
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": hard}});
+    api.post(quotas, &quota).await.expect(201);
+    let status = json!({"status": {"hard": hard, "used": {"configmaps": "0", "count/boats.sea.example.com": "0"}}});
+    api.patch("merge-patch", &format!("{quotas}/q/status"), &status).await.expect(200);
+
+    let creating = api.creating("slow");
+    held.wait();
+    let map = config_map("quick");
+    let made = api.post("/api/v1/namespaces/default/configmaps", &map);
+    tokio::time::timeout(Duration::from_secs(10), made).await.expect("it does not wait").expect(201);
+    assert!(!creating.is_finished());
+    // Once to be stored, once to be shown.
+    held.go_on();
+    held.go_on();
+    assert_eq!(creating.await.unwrap().0, 201);
+    let used = api.get(&format!("{quotas}/q")).await.expect(200)["status"]["used"].clone();
+    assert_eq!(used, json!({"configmaps": "1", "count/boats.sea.example.com": "1"}));
 }

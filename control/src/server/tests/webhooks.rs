@@ -88,7 +88,7 @@ async fn respond(
     if response.get("uid").is_none() {
         response["uid"] = review["request"]["uid"].clone();
     }
-    let said = json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response});
+    let said = json!({"kind": review["kind"], "apiVersion": review["apiVersion"], "response": response});
     Ok(Response::new(body::full(said.to_string())))
 }
 

@@ -107,12 +107,13 @@ async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions
         return Err(ApiError::already_exists(&resource, &name).into());
     }
     let hold = call.server.allocators().begin(&resource, &key, &mut object, None)?;
+    let stored = versions::to_stored(&resource, &object).await?;
     let request = call.admission(Operation::Create, &name, options.dry_run);
     let charge = call.server.quota().charge(&request, &object, None).await?;
     if options.dry_run {
-        return write::unwritten(&resource, &object, None).await;
+        return Ok(write::unwritten(stored, None));
     }
-    commit(call, &key, &object, hold, charge).await
+    commit(call, &key, &stored, hold, charge).await
 }
 
 /// Defaults an object and judges it. The answer is what its writer is warned of.
@@ -138,7 +139,7 @@ fn finish(
 }
 
 /// Writes the object if its name is free, and its namespace and its kind's definition still are what admission saw.
-async fn commit(call: &Call, key: &Key, object: &Value, hold: Hold, charge: Charge) -> Result<Stored, ServerError> {
+async fn commit(call: &Call, key: &Key, stored: &Value, hold: Hold, charge: Charge) -> Result<Stored, ServerError> {
     let resource = &call.resource;
     let mut preconditions = vec![(key.clone(), Precondition::Absent)];
     if resource.namespaced() {
@@ -151,10 +152,10 @@ async fn commit(call: &Call, key: &Key, object: &Value, hold: Hold, charge: Char
         preconditions.push((key, Precondition::At(namespace.revision)));
     }
     preconditions.extend(definitions::hold(&call.server, resource)?);
-    let put = Put { resource, key: key.clone(), object, preconditions, charge };
+    let put = Put { resource, key: key.clone(), stored, preconditions, charge };
     match call.server.put(put, hold).await {
         Err(ServerError::Store(StoreError::Precondition { key: failed, .. })) if failed == *key => {
-            Err(ApiError::already_exists(resource, object::name(object)).into())
+            Err(ApiError::already_exists(resource, object::name(stored)).into())
         }
         other => other,
     }

@@ -284,14 +284,15 @@ async fn attempt(
         Decision::Remove if options.is_dry_run() => Ok(Outcome::Removed(current.clone())),
         Decision::Remove => {
             let revision = call.server.remove(resource, key, &old, current.revision).await?;
-            Ok(Outcome::Removed(unwritten(resource, &old, Some(revision)).await?))
+            Ok(Outcome::Removed(unwritten(versions::to_stored(resource, &old).await?, Some(revision))))
         }
         Decision::Mark(new) if options.is_dry_run() => {
-            Ok(Outcome::Waiting(unwritten(resource, &new, Some(current.revision)).await?))
+            Ok(Outcome::Waiting(unwritten(versions::to_stored(resource, &new).await?, Some(current.revision))))
         }
         Decision::Mark(new) => {
             let preconditions = vec![(key.clone(), Precondition::At(current.revision))];
-            let put = Put { resource, key, object: &new, preconditions, charge: Charge::default() };
+            let stored = versions::to_stored(resource, &new).await?;
+            let put = Put { resource, key, stored: &stored, preconditions, charge: Charge::default() };
             Ok(Outcome::Waiting(call.server.put(put, Hold::default()).await?))
         }
     }

@@ -12,7 +12,7 @@ use wherry_api::strategy::Part;
 use wherry_api::{decode, meta, object};
 
 use super::{create, get};
-use crate::admission::{Charge, Operation, Request};
+use crate::admission::{Operation, Request};
 use crate::auth::{Attributes, Decision};
 use crate::server::body::Body;
 use crate::server::call::Call;
@@ -182,16 +182,19 @@ async fn attempt(
         call.warnings.retain(|w| !warnings.contains(w));
         call.warnings.extend(warnings);
     }
-    let charge = admit(call, rules, options, &new, old).await?;
-    if options.dry_run {
-        return write::unwritten(&resource, &new, Some(current.revision)).await;
-    }
-    if ends(&resource, &new, old) {
+    admit(call, rules, options, &new, old).await?;
+    let stored = versions::to_stored(&resource, &new).await?;
+    if ends(&resource, &new, old) && !options.dry_run {
         let revision = call.server.remove(&resource, key, old, current.revision).await?;
-        return write::unwritten(&resource, &new, Some(revision)).await;
+        return Ok(write::unwritten(stored, Some(revision)));
+    }
+    let request = call.admission(Operation::Update, &call.info.name, options.dry_run);
+    let charge = call.server.quota().charge(&request, &new, Some(old)).await?;
+    if options.dry_run {
+        return Ok(write::unwritten(stored, Some(current.revision)));
     }
     let preconditions = vec![(key.clone(), Precondition::At(current.revision))];
-    call.server.put(Put { resource: &resource, key, object: &new, preconditions, charge }, hold).await
+    call.server.put(Put { resource: &resource, key, stored: &stored, preconditions, charge }, hold).await
 }
 
 async fn prepare(
@@ -204,7 +207,8 @@ async fn prepare(
     let resource = &call.resource;
     metadata::prepare_update(resource, new, old, part);
     // Also a status is shown; what a path of its own may not change, the kind's strategy undoes afterwards.
-    let (admission, request) = (call.server.admission(), call.admission(Operation::Update, &call.info.name, options.dry_run));
+    let (admission, request) =
+        (call.server.admission(), call.admission(Operation::Update, &call.info.name, options.dry_run));
     if let View::Scale(paths) = view {
         let (was, shown) = (scale::show(paths, old)?, scale::show(paths, new)?);
         let mut changed = shown.clone();
@@ -226,25 +230,23 @@ async fn prepare(
     Ok(())
 }
 
-/// Asks admission and, last, the quotas.
+/// Asks admission.
 async fn admit(
     call: &Call,
     rules: Rules<'_>,
     options: &WriteOptions,
     new: &Value,
     old: &Value,
-) -> Result<Charge, ServerError> {
+) -> Result<(), ServerError> {
     let (name, dry_run) = (call.info.name.as_str(), options.dry_run);
     match rules {
-        Rules::Admitted => return Ok(Charge::default()),
+        Rules::Admitted => Ok(()),
         Rules::Of(View::Scale(paths), _) => {
             let (shown, was) = (scale::show(paths, new)?, scale::show(paths, old)?);
-            call.admit(Operation::Update, name, Some(&shown), Some(&was), dry_run).await?;
+            call.admit(Operation::Update, name, Some(&shown), Some(&was), dry_run).await
         }
-        Rules::Of(..) | Rules::Own => call.admit(Operation::Update, name, Some(new), Some(old), dry_run).await?,
+        Rules::Of(..) | Rules::Own => call.admit(Operation::Update, name, Some(new), Some(old), dry_run).await,
     }
-    let request = call.admission(Operation::Update, name, dry_run);
-    Ok(call.server.quota().charge(&request, new, Some(old)).await?)
 }
 
 /// Judges an update. The answer is what its writer is warned of.
