@@ -2,6 +2,7 @@
 
 mod columns;
 mod parts;
+mod resize;
 mod status;
 mod update;
 

@@ -3,15 +3,16 @@
 
 use serde_json::{Value, json};
 
+use super::resize;
 use crate::field::{ErrorList, Path};
-use crate::kinds::core::podspec::{self, resources};
+use crate::kinds::core::podspec;
 use crate::kinds::tree::{carry, list, list_mut, map, object, set, text};
 use crate::meta::same;
 
 pub(super) const EPHEMERAL: &str = "ephemeralcontainers";
 pub(super) const RESIZE: &str = "resize";
 /// Lists of containers that are resized.
-const SIZED: [&str; 2] = ["containers", "initContainers"];
+pub(super) const SIZED: [&str; 2] = ["containers", "initContainers"];
 /// What a container that is only there to look has not.
 const NOT_EPHEMERAL: [&str; 8] = [
     "ports",
@@ -43,16 +44,22 @@ fn carry_version(kept: &mut Value, new: &Value) {
     }
 }
 
+/// Takes over what containers ask for. Containers that were added, removed, renamed or moved are kept so for [`validate`] to
+/// refuse.
 fn carry_sizes(spec: &mut Value, given: &Value, field: &str) {
-    for container in list_mut(spec, field) {
-        let same_name = |other: &&Value| text(other, "/name") == text(container, "/name");
-        let Some(other) = list(given, &format!("/{field}")).iter().find(same_name) else { continue };
-        let (resources, policy) = (other.get("resources").cloned(), other.get("resizePolicy").cloned());
-        set(container, "resources", resources.unwrap_or_else(|| json!({})));
-        if let Some(policy) = policy {
-            set(container, "resizePolicy", policy);
-        }
+    let pointer = format!("/{field}");
+    let asked = list(given, &pointer);
+    if !same_containers(list(spec, &pointer), asked) {
+        return carry(spec, given, field);
     }
+    for (container, other) in list_mut(spec, field).zip(asked) {
+        set(container, "resources", other.get("resources").cloned().unwrap_or_else(|| json!({})));
+        carry(container, other, "resizePolicy");
+    }
+}
+
+fn same_containers(old: &[Value], new: &[Value]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| text(old, "/name") == text(new, "/name"))
 }
 
 pub(super) fn validate(new: &Value, old: &Value, part: &str, errors: &mut ErrorList) {
@@ -60,7 +67,7 @@ pub(super) fn validate(new: &Value, old: &Value, part: &str, errors: &mut ErrorL
     podspec::validate(new.get("spec").unwrap_or(&Value::Null), &path, errors);
     match part {
         EPHEMERAL => validate_ephemeral(new, old, &path, errors),
-        _ => validate_sizes(new, old, &path, errors),
+        _ => resize::validate(new, old, &path, errors),
     }
 }
 
@@ -94,44 +101,6 @@ fn validate_ephemeral(new: &Value, old: &Value, spec: &Path, errors: &mut ErrorL
         }
         if map(container, "/resources").next().is_some() {
             errors.forbidden(&path.child("resources"), "cannot be set for an Ephemeral Container");
-        }
-    }
-}
-
-/// Only cpu and memory change, nothing that was said is taken back, and the pod stays in its class.
-fn validate_sizes(new: &Value, old: &Value, spec: &Path, errors: &mut ErrorList) {
-    let null = Value::Null;
-    let (now, before) = (new.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));
-    let class = resources::qos_class(now);
-    if class != resources::qos_class(before) {
-        errors.invalid(spec, &json!(class), "Pod QOS Class may not change as a result of resizing");
-    }
-    for field in SIZED {
-        let pointer = format!("/{field}");
-        for (index, (now, before)) in list(now, &pointer).iter().zip(list(before, &pointer)).enumerate() {
-            validate_size(now, before, &spec.child(field).index(index).child("resources"), spec, errors);
-        }
-    }
-}
-
-fn validate_size(new: &Value, old: &Value, path: &Path, spec: &Path, errors: &mut ErrorList) {
-    for field in ["limits", "requests"] {
-        let pointer = format!("/resources/{field}");
-        let now = |name: &str| new.pointer(&pointer).and_then(|map| map.get(name));
-        for (name, amount) in map(old, &pointer) {
-            match now(name) {
-                None if matches!(name.as_str(), "cpu" | "memory") => {
-                    errors.forbidden(&path.child(field), &format!("resource {field} cannot be removed"));
-                }
-                other if !matches!(name.as_str(), "cpu" | "memory") && other != Some(amount) => {
-                    errors.forbidden(spec, "only cpu and memory resources are mutable");
-                }
-                _ => {}
-            }
-        }
-        let known = |name: &str| old.pointer(&pointer).is_some_and(|map| map.get(name).is_some());
-        if map(new, &pointer).any(|(name, _)| !matches!(name.as_str(), "cpu" | "memory") && !known(name)) {
-            errors.forbidden(spec, "only cpu and memory resources are mutable");
         }
     }
 }
@@ -181,24 +150,6 @@ mod tests {
             [
                 "spec.ephemeralContainers[0].targetContainerName: Not found: \"b\"",
                 "spec.ephemeralContainers[0].livenessProbe: Forbidden: cannot be set for an Ephemeral Container"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_pod_is_resized_within_its_class() {
-        let (resized, said) =
-            change(RESIZE, &pod(), |spec| spec["containers"][0]["resources"]["requests"]["cpu"] = json!("2"));
-        assert_eq!(
-            (said, &resized["spec"]["containers"][0]["resources"]["requests"]["cpu"]),
-            (Vec::new(), &json!("2"))
-        );
-        let (_, said) = change(RESIZE, &pod(), |spec| spec["containers"][0]["resources"] = json!({}));
-        assert_eq!(
-            said,
-            [
-                "spec: Invalid value: \"BestEffort\": Pod QOS Class may not change as a result of resizing",
-                "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"
             ]
         );
     }
