@@ -2,7 +2,7 @@
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret, Service, ServiceAccount};
 use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
@@ -259,5 +259,45 @@ async fn a_token_of_another_issuer_is_a_user_and_strangers_are_let_in_where_the_
     let stranger = client(&as_user(json!({}))).await;
     let ask = |path: &str| stranger.request_text(http::Request::get(path).body(Vec::new()).unwrap());
     assert_eq!((code(ask("/livez").await), code(ask("/version").await)), (200, 401));
+    plane.shutdown(DRAIN).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_names_an_owner_in_another_namespace_goes_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = ControlPlane::start(config(dir.path())).await.unwrap();
+    let client = admin(&plane).await;
+    let (here, there): (Api<ConfigMap>, Api<ConfigMap>) =
+        (Api::default_namespaced(client.clone()), Api::namespaced(client.clone(), "kube-system"));
+    let owner = there.create(&PostParams::default(), &map("owner")).await.unwrap();
+    let reference = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid}]);
+    let owned = |name: &str| json!({"metadata": {"name": name, "ownerReferences": reference}});
+    there.create(&PostParams::default(), &typed(owned("kept"))).await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces.create(&PostParams::default(), &typed(owned("left-alone"))).await.unwrap();
+    here.create(&PostParams::default(), &typed(owned("lost"))).await.unwrap();
+    until(|| async { code(here.get("lost").await) == 404 }).await;
+
+    let events: Api<Event> = Api::default_namespaced(client.clone());
+    let uid = owner.metadata.uid.unwrap();
+    for (kind, namespace) in [("ConfigMap", "default"), ("Namespace", "")] {
+        let told = format!(
+            "ownerRef [v1/ConfigMap, namespace: {namespace}, name: owner, uid: {uid}] does not exist in namespace {namespace:?}"
+        );
+        until(|| async {
+            let all = events.list(&ListParams::default()).await.unwrap();
+            all.iter().any(|event| {
+                let about = event.involved_object.kind.as_deref() == Some(kind);
+                about
+                    && event.reason.as_deref() == Some("OwnerRefInvalidNamespace")
+                    && event.type_.as_deref() == Some("Warning")
+                    && event.message.as_deref() == Some(&*told)
+            })
+        })
+        .await;
+    }
+    assert_eq!(code(there.get("kept").await), 200);
+    let left = namespaces.get("left-alone").await.unwrap();
+    assert!(left.metadata.deletion_timestamp.is_none() && left.metadata.owner_references.is_some());
     plane.shutdown(DRAIN).await.unwrap();
 }

@@ -23,10 +23,12 @@ pub enum Task {
     Check(Uid),
     /// Release its dependents.
     Orphan(Uid),
+    /// Tell that it names an owner that is in another namespace.
+    Report { dependent: Uid, owner: Uid },
 }
 
 /// A reference to an owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     pub uid: Uid,
     pub api_version: Box<str>,
@@ -54,7 +56,21 @@ impl Node {
         self.deleting && self.foreground
     }
 
-    fn owned_by(&self, uid: &str) -> Option<&Owner> {
+    /// Whether an object of this namespace (empty: of none) may name this one as its owner.
+    pub fn reaches(&self, namespace: &str) -> bool {
+        self.key.namespace.is_empty() || *self.key.namespace == *namespace
+    }
+
+    /// Whether the reference of an object of this namespace is to this object.
+    pub fn is(&self, owner: &Owner, namespace: &str) -> bool {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        self.reaches(namespace)
+            && *self.key.name == *owner.name
+            && self.resource.kind == *owner.kind
+            && self.resource.group == group
+    }
+
+    pub fn owned_by(&self, uid: &str) -> Option<&Owner> {
         self.owners.iter().find(|owner| &*owner.uid == uid)
     }
 }
@@ -104,14 +120,26 @@ impl Graph {
             );
         }
         let restless = |owner: &Owner| self.get(&owner.uid).is_none_or(Node::waits);
-        if node.owners.iter().any(restless) || node.waits() {
+        let new = node.owners.iter().filter(|owner| !before.contains(owner));
+        let strangers: Vec<&Owner> = new.filter(|owner| self.is_other(owner, &node)).collect();
+        if node.owners.iter().any(restless) || node.waits() || !strangers.is_empty() {
             tasks.push(Task::Check(uid.clone()));
         }
+        tasks.extend(strangers.into_iter().filter_map(|owner| self.report(&uid, &node, &owner.uid)));
         if node.deleting && node.orphan {
             tasks.push(Task::Orphan(uid.clone()));
         }
         let waits = node.waits();
-        self.nodes.insert(uid.clone(), node);
+        let is_new = self.nodes.insert(uid.clone(), node).is_none();
+        if is_new {
+            // Those that were there before it, and mean another by its uid.
+            for (dependent, node) in self.dependents(&uid) {
+                if node.owned_by(&uid).is_some_and(|owner| self.is_other(owner, &node)) {
+                    tasks.push(Task::Check(dependent.clone()));
+                    tasks.extend(self.report(&dependent, &node, &uid));
+                }
+            }
+        }
         if waits {
             tasks.extend(self.blocking(&uid).into_iter().map(|(uid, _)| Task::Check(uid)));
         }
@@ -126,6 +154,16 @@ impl Graph {
         let waiting = node.owners.iter().filter(|owner| self.get(&owner.uid).is_some_and(Node::waits));
         tasks.extend(waiting.map(|owner| Task::Check(owner.uid.clone())));
         tasks
+    }
+
+    /// Whether an owner is known, and another object than its reference says.
+    fn is_other(&self, owner: &Owner, dependent: &Node) -> bool {
+        self.get(&owner.uid).is_some_and(|known| !known.is(owner, &dependent.key.namespace))
+    }
+
+    fn report(&self, uid: &Uid, dependent: &Node, owner: &Uid) -> Option<Task> {
+        let elsewhere = self.get(owner).is_some_and(|known| !known.reaches(&dependent.key.namespace));
+        elsewhere.then(|| Task::Report { dependent: uid.clone(), owner: owner.clone() })
     }
 
     fn relink(&mut self, uid: &Uid, before: &[Owner], after: &[Owner]) {
@@ -270,6 +308,47 @@ mod tests {
         graph.put(&resource(), &meta("child", &[("owner", true)], json!({})));
         graph.put(&resource(), &meta("owner", &[], waiting()));
         assert_eq!(graph.put(&resource(), &meta("child", &[], json!({}))), [check("owner")]);
+    }
+
+    #[test]
+    fn who_names_an_owner_in_another_namespace_is_looked_at_and_told_of() {
+        let elsewhere = || json!({"namespace": "other"});
+        let report = |dependent: &str| Task::Report { dependent: dependent.into(), owner: "owner".into() };
+        for (place, told) in [(elsewhere(), true), (json!({"namespace": null}), true), (json!({}), false)] {
+            let child = meta("child", &[("owner", false)], place);
+            let wanted = if told { vec![check("child"), report("child")] } else { Vec::new() };
+            let mut graph = Graph::default();
+            graph.put(&resource(), &meta("owner", &[], json!({})));
+            assert_eq!(graph.put(&resource(), &child), wanted, "the owner came first");
+            assert!(graph.put(&resource(), &child).is_empty(), "once");
+            let mut graph = Graph::default();
+            assert_eq!(graph.put(&resource(), &child), [check("child")]);
+            assert_eq!(graph.put(&resource(), &meta("owner", &[], json!({}))), wanted, "the child came first");
+        }
+        let mut graph = Graph::default();
+        graph.put(&resource(), &meta("owner", &[], json!({"namespace": null})));
+        let child = meta("child", &[("owner", false)], elsewhere());
+        assert!(graph.put(&resource(), &child).is_empty(), "who has no namespace may own anything");
+    }
+
+    #[test]
+    fn a_reference_that_means_another_object_is_looked_at() {
+        let mut graph = Graph::default();
+        graph.put(&resource(), &meta("owner", &[], json!({"name": "renamed"})));
+        let child = meta("child", &[("owner", false)], json!({}));
+        assert_eq!(graph.put(&resource(), &child), [check("child")]);
+        let node = graph.get("owner").unwrap();
+        let owner = |change: fn(&mut Owner)| {
+            let mut owner = read(&resource(), &child).owners.first().unwrap().clone();
+            owner.name = "renamed".into();
+            change(&mut owner);
+            owner
+        };
+        assert!(node.is(&owner(|_| ()), "n"));
+        assert!(node.is(&owner(|owner| owner.api_version = "v2".into()), "n"), "a version is no other kind");
+        assert!(!node.is(&owner(|owner| owner.api_version = "apps/v1".into()), "n"));
+        assert!(!node.is(&owner(|owner| owner.kind = "Secret".into()), "n"));
+        assert!(!node.is(&owner(|_| ()), "m"));
     }
 
     #[test]

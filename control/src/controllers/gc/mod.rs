@@ -3,6 +3,9 @@
 //!
 //! Works on metadata of every kind that discovery lists, those of later CRDs as well. The graph only says where to look:
 //! before anything is deleted the object and its owners are read from the server, and the delete names the uid.
+//!
+//! An owner is where its reference says: in the dependent's namespace, or in none. Who names one in another namespace has lost it,
+//! and is told so; who has no namespace and names an owner of a kind that has is left alone.
 
 pub mod graph;
 mod monitor;
@@ -12,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ObjectMeta, Patch, Preconditions, PropagationPolicy,
 };
@@ -23,10 +27,11 @@ use tokio::sync::{Notify, watch};
 
 use self::graph::{FOREGROUND, Fate, Graph, Node, ORPHAN, Owner, Standing, Task, Uid, fate, owners};
 use super::write;
+use crate::reconcile::events::Type;
 use crate::reconcile::{Context, Controller, Error, Queue, Shared, Step, absent_is_fine, driver};
 
 pub const NAME: &str = "garbagecollector";
-/// uids that the server said are gone; emptied when full.
+/// Owners that the server said are gone; emptied when full.
 const GONE: usize = 4096;
 /// The first look waits this long at most for every kind to be listed. Live reads make an early look safe.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Gc {
     shared: Arc<Shared>,
     graph: RwLock<Graph>,
-    gone: Mutex<HashSet<Uid>>,
+    /// As dependents of a namespace name them. Bound: [`GONE`].
+    gone: Mutex<HashSet<(Owner, Arc<str>)>>,
     kinds: RwLock<Option<Arc<Kinds>>>,
     /// Set when the workers start.
     queue: watch::Sender<Option<Queue<Task>>>,
@@ -91,11 +97,16 @@ impl Controller for Collector {
     }
 
     async fn reconcile(&self, task: &Task) -> Result<Option<Duration>, Error> {
+        if let Task::Report { dependent, owner } = task {
+            self.0.report(dependent, owner);
+            return Ok(None);
+        }
         let mut synced = self.0.synced.subscribe();
         let _ = tokio::time::timeout(PATIENCE, synced.wait_for(|done| *done)).await;
         match task {
             Task::Check(uid) => self.0.check(uid).await?,
             Task::Orphan(uid) => self.0.orphan(uid).await?,
+            Task::Report { .. } => {}
         }
         Ok(None)
     }
@@ -162,7 +173,8 @@ impl Gc {
         }
         let mut standings = Vec::new();
         for owner in &owners(&meta) {
-            standings.push((owner.uid.clone(), self.standing(&node, owner).await?));
+            let Some(standing) = self.standing(&node, owner).await? else { return Ok(()) };
+            standings.push((owner.uid.clone(), standing));
         }
         let parent = !self.graph.read().dependents(uid).is_empty();
         match fate(&node, parent, &standings) {
@@ -177,27 +189,51 @@ impl Gc {
         }
     }
 
-    async fn standing(&self, node: &Node, owner: &Owner) -> Result<Standing, Error> {
-        if let Some(known) = self.graph.read().get(&owner.uid) {
-            return Ok(if known.waits() { Standing::Waiting } else { Standing::Solid });
+    /// How an owner of `node` stands; `None`: it is nowhere to be found, and that will not change.
+    async fn standing(&self, node: &Node, owner: &Owner) -> Result<Option<Standing>, Error> {
+        let known = |waits: bool| Ok(Some(if waits { Standing::Waiting } else { Standing::Solid }));
+        let place = &node.key.namespace;
+        if let Some(found) = self.graph.read().get(&owner.uid).filter(|known| known.is(owner, place)) {
+            return known(found.waits());
         }
-        if self.gone.lock().contains(&owner.uid) {
-            return Ok(Standing::Gone);
+        let named = (owner.clone(), place.clone());
+        if self.gone.lock().contains(&named) {
+            return Ok(Some(Standing::Gone));
         }
-        // As in Kubernetes: an owner that cannot be looked up is not one that is gone.
-        let Some(api) = self.owner_api(node, owner)? else { return Ok(Standing::Solid) };
+        let Some(api) = self.owner_api(node, owner)? else { return Ok(None) };
         let found = api.get_metadata_opt(&owner.name).await.step("read an owner")?.map(|object| object.metadata);
         let Some(meta) = found.filter(|meta| meta.uid.as_deref() == Some(&*owner.uid)) else {
             let mut gone = self.gone.lock();
             if gone.len() >= GONE {
                 gone.clear();
             }
-            gone.insert(owner.uid.clone());
-            return Ok(Standing::Gone);
+            gone.insert(named);
+            return Ok(Some(Standing::Gone));
         };
         let foreground = meta.finalizers.iter().flatten().any(|name| name == FOREGROUND);
-        let waits = meta.deletion_timestamp.is_some() && foreground;
-        Ok(if waits { Standing::Waiting } else { Standing::Solid })
+        known(meta.deletion_timestamp.is_some() && foreground)
+    }
+
+    /// Tells, as an event, that an object names an owner that is in another namespace, if it still does.
+    fn report(&self, dependent: &Uid, owner: &Uid) {
+        let graph = self.graph.read();
+        let (Some(node), Some(known)) = (graph.get(dependent), graph.get(owner)) else { return };
+        let Some(named) = node.owned_by(owner).filter(|_| !known.reaches(&node.key.namespace)) else { return };
+        let namespace = &node.key.namespace;
+        let message = format!(
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {owner}] does not exist in namespace {namespace:?}",
+            named.api_version, named.kind, named.name
+        );
+        let about = ObjectReference {
+            api_version: Some(node.resource.api_version.clone()),
+            kind: Some(node.resource.kind.clone()),
+            namespace: Some(namespace.to_string()).filter(|namespace| !namespace.is_empty()),
+            name: Some(node.key.name.to_string()),
+            uid: Some(dependent.to_string()),
+            ..ObjectReference::default()
+        };
+        let events = self.shared.events.component("garbage-collector-controller");
+        events.about(about, Type::Warning, "OwnerRefInvalidNamespace", message);
     }
 
     /// Where an owner is found; `None`: nowhere, as its kind has namespaces and the dependent has none.
