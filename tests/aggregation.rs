@@ -165,6 +165,15 @@ fn without_the_server_its_group_is_unavailable_and_others_are_not(server: &Wherr
     let groups = list.ok()["items"].as_array().cloned().unwrap();
     let wardle = groups.iter().find(|group| group["metadata"]["name"] == "wardle.example.com").unwrap();
     assert_eq!(wardle["versions"][0]["freshness"], "Stale");
+    eventually("the numbers tell", || {
+        let text = server.api().get("/metrics").text();
+        let told = [
+            format!("aggregator_unavailable_apiservice{{name=\"{NAME}\"}} 1"),
+            "aggregator_unavailable_apiservice{name=\"v1.apps\"} 0".to_owned(),
+            format!("aggregator_unavailable_apiservice_total{{name=\"{NAME}\",reason=\""),
+        ];
+        if told.iter().all(|line| text.contains(line)) { Ok(()) } else { Err(text) }
+    });
 }
 
 fn a_namespace_says_what_it_waits_for(server: &Wherry) {

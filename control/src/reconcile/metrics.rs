@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
+use crate::controllers::api_service::Unavailable;
 use crate::server::metrics::{Number, count};
 
 /// One per process; clones share the numbers.
@@ -16,6 +17,8 @@ pub struct Metrics {
     /// One entry per controller.
     controllers: Arc<Mutex<BTreeMap<&'static str, Counts>>>,
     dropped_events: Arc<AtomicU64>,
+    /// Which APIServices do not answer.
+    pub unavailable: Unavailable,
 }
 
 /// What is counted of one controller.
@@ -53,6 +56,7 @@ impl Metrics {
     /// Makes the numbers readable at `/metrics`, with the controller as the resource.
     pub fn register(&self, registry: &mut Registry) {
         self.numbers().into_iter().for_each(|number| registry.register_collector(Box::new(number)));
+        registry.register_collector(Box::new(self.unavailable.clone()));
     }
 
     fn numbers(&self) -> Vec<Number> {

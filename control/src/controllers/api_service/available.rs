@@ -15,6 +15,7 @@ use kube::{Api, ResourceExt};
 use tokio::time::timeout;
 
 use super::plan::{self, Behind, Verdict};
+use super::unavailable::Unavailable;
 use crate::auth::UserInfo;
 use crate::controllers::write;
 use crate::outbound::{ClientConfig, Outbound};
@@ -32,11 +33,13 @@ const QUESTIONS: usize = 5;
 pub struct Availability {
     shared: Arc<Shared>,
     outbound: Option<Outbound>,
+    unavailable: Unavailable,
 }
 
 impl Availability {
     pub fn new(context: &Context) -> Self {
-        Self { shared: context.shared.clone(), outbound: context.config.outbound.clone() }
+        let unavailable = context.metrics.unavailable.clone();
+        Self { shared: context.shared.clone(), outbound: context.config.outbound.clone(), unavailable }
     }
 
     async fn judge(&self, spec: &APIServiceSpec) -> Verdict {
@@ -116,15 +119,22 @@ impl Controller for Availability {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let Some(service) = self.shared.api_services.get(key) else { return Ok(None) };
+        let Some(service) = self.shared.api_services.get(key) else {
+            self.unavailable.forget(&key.name);
+            return Ok(None);
+        };
         let Some(spec) = &service.spec else { return Ok(None) };
         let verdict = self.judge(spec).await;
         let shown = service.status.clone().unwrap_or_default();
         let status = plan::judged(&shown, verdict.clone(), Timestamp::now());
+        self.unavailable.is(&key.name, !verdict.available);
         if status != shown {
             tracing::debug!(name = key.name.as_ref(), reason = verdict.reason, "an APIService's availability changed");
             let api: Api<APIService> = Api::all(self.shared.client.clone());
             write::status(&api, &self.shared.api_services, &service, &shown, &status).await?;
+            if plan::is_available(&shown) && !verdict.available {
+                self.unavailable.fell(&key.name, verdict.reason);
+            }
         }
         match verdict.reason {
             // Asked again sooner than the timer would.

@@ -5,6 +5,8 @@ mod plan;
 mod registration;
 #[cfg(test)]
 mod tests;
+mod unavailable;
 
 pub use available::Availability;
 pub use registration::Registration;
+pub use unavailable::Unavailable;

@@ -182,6 +182,12 @@ fn has_ready(slice: &EndpointSlice, port: &str) -> bool {
     states.any(ready) && ports.any(|p| p.name.as_deref().unwrap_or_default() == port && p.port.is_some())
 }
 
+/// Whether a status says that the APIService can be used.
+pub fn is_available(status: &Status) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|condition| condition.type_ == "Available" && condition.status == "True")
+}
+
 /// The status with this verdict; its time moves when the condition's status does.
 pub fn judged(shown: &Status, verdict: Verdict, now: Timestamp) -> Status {
     let mut status = shown.clone();
