@@ -6,8 +6,9 @@ use std::io::IsTerminal;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged without `--log-filter`.
-const DEFAULT_FILTER: &str = "warn,wherry=info,wherry_control=info,wherry_runtime=info";
+/// What is logged without `--log-filter`. The client of the API would log whole answers that it cannot read; who asked says what
+/// went wrong.
+const DEFAULT_FILTER: &str = "warn,kube_client::client=error,wherry=info,wherry_control=info,wherry_runtime=info";
 /// What is logged by a client command.
 const QUIET_FILTER: &str = "error";
 

@@ -11,6 +11,7 @@ pub mod custom;
 pub mod decode;
 pub mod field;
 pub mod kinds;
+pub mod lenient;
 pub mod meta;
 pub mod object;
 pub mod patch;

@@ -8,8 +8,11 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use wherry_api::object;
+use wherry_api::resource::{Durability, GroupResource};
 
 use super::*;
+use crate::store::{Encoded, Op, Txn};
 
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -299,5 +302,38 @@ async fn who_names_an_owner_in_another_namespace_goes_and_that_is_told() {
     assert_eq!(code(there.get("kept").await), 200);
     let left = namespaces.get("left-alone").await.unwrap();
     assert!(left.metadata.deletion_timestamp.is_none() && left.metadata.owner_references.is_some());
+    plane.shutdown(DRAIN).await.unwrap();
+}
+
+/// What another version of this program, or a mistake, may have left: one object that is none of its kind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_that_cannot_be_read_keeps_no_controller_from_its_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = ControlPlane::start(config(dir.path())).await.unwrap();
+    plane.shutdown(DRAIN).await.unwrap();
+    let store = RedbStore::open(&dir.path().join("state")).unwrap();
+    for (group, plural, kind, version) in [("", "pods", "Pod", "v1"), ("apps", "deployments", "Deployment", "apps/v1")]
+    {
+        let resource = GroupResource { group: group.into(), resource: plural.into() };
+        let broken = json!({"apiVersion": version, "kind": kind, "spec": {"containers": 1, "replicas": "many"},
+            "metadata": {"name": "broken", "namespace": "default", "uid": format!("broken-{plural}")}});
+        let (bytes, splice) = object::encode(&broken);
+        let op = Op::Put { key: Key::new(&resource, "default", "broken"), value: Encoded { bytes, splice } };
+        let txn = Txn { preconditions: Vec::new(), ops: vec![op], durability: Durability::Synced, expires_after: None };
+        store.commit(txn).await.unwrap();
+    }
+    store.close().await.unwrap();
+
+    let plane = ControlPlane::start(config(dir.path())).await.unwrap();
+    let client = admin(&plane).await;
+    let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
+    let wanted = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "x:1"}]}}}});
+    deployments.create(&PostParams::default(), &typed(wanted)).await.unwrap();
+    until(|| async {
+        let status = deployments.get("web").await.unwrap().status.unwrap_or_default();
+        status.replicas == Some(2)
+    })
+    .await;
     plane.shutdown(DRAIN).await.unwrap();
 }

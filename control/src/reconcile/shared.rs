@@ -22,6 +22,7 @@ use kube::{Api, Client};
 use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tracing::warn;
+use wherry_api::lenient::{Lenient, Told};
 
 use super::kinds::Kind;
 use super::{EventRecorder, Metrics, Store};
@@ -196,16 +197,28 @@ impl Departures {
     }
 }
 
-/// Fills a new store from a watch, in a task of `tasks`.
-pub fn follow<K: Kind>(tasks: &mut JoinSet<()>, api: Api<K>, config: watcher::Config) -> Store<K> {
+/// Fills a new store from a watch, in a task of `tasks`. An object that cannot be read hides no other; of it, the last state
+/// that could be read stays.
+pub fn follow<K: Kind>(tasks: &mut JoinSet<()>, api: Api<Lenient<K>>, config: watcher::Config) -> Store<K> {
     let store = Store::default();
     let target = store.clone();
     tasks.spawn(async move {
-        let kind = K::kind(&());
+        let (kind, mut told) = (K::kind(&()), Told::default());
         let mut events = watcher(api, config).default_backoff().boxed();
         loop {
             match events.try_next().await {
-                Ok(Some(event)) => target.watched(event),
+                Ok(Some(event)) => {
+                    match &event {
+                        watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+                            if let Some((object, why)) = told.news(object) {
+                                warn!(%kind, object, why, "an object cannot be read and is left out");
+                            }
+                        }
+                        watcher::Event::Delete(object) => told.forget(object),
+                        watcher::Event::Init | watcher::Event::InitDone => {}
+                    }
+                    target.watched(event);
+                }
                 Ok(None) => break,
                 Err(error) => warn!(%kind, %error, "watch failed; will try again"),
             }

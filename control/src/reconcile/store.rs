@@ -10,9 +10,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use either::Either;
+use kube::Resource;
 use kube::runtime::watcher;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use wherry_api::lenient::Lenient;
 
 use super::kinds::Kind;
 use super::{Key, controller_of, uid, version};
@@ -208,10 +210,16 @@ impl<K: Kind> Store<K> {
     }
 
     /// One event of the watch that feeds this store.
-    pub fn watched(&self, event: watcher::Event<K>) {
+    pub fn watched(&self, event: watcher::Event<Lenient<K>>) {
         match event {
             watcher::Event::Init => self.0.state.write().relist = Some(Relist::default()),
-            watcher::Event::InitApply(object) | watcher::Event::Apply(object) => self.applied(object),
+            watcher::Event::InitApply(Lenient::Read(object)) | watcher::Event::Apply(Lenient::Read(object)) => {
+                self.applied(object);
+            }
+            // What was known of it stays.
+            watcher::Event::InitApply(unreadable) | watcher::Event::Apply(unreadable) => {
+                self.0.state.write().told_of(&unreadable);
+            }
             watcher::Event::Delete(object) => self.deleted(&object),
             watcher::Event::InitDone => self.relisted(),
         }
@@ -223,10 +231,7 @@ impl<K: Kind> Store<K> {
         let handlers = self.0.handlers.lock();
         let old = {
             let mut state = self.0.state.write();
-            match &mut state.relist {
-                Some(relist) => drop(relist.seen.insert(Key::of(&*object))),
-                None => state.told = state.told.max(version(&*object)),
-            }
+            state.told_of(&*object);
             state.put(object.clone())
         };
         if let Ok(old) = old {
@@ -234,7 +239,7 @@ impl<K: Kind> Store<K> {
         }
     }
 
-    fn deleted(&self, object: &K) {
+    fn deleted(&self, object: &Lenient<K>) {
         let handlers = self.0.handlers.lock();
         let old = {
             let mut state = self.0.state.write();
@@ -272,6 +277,14 @@ struct Stale;
 impl<K: Kind> State<K> {
     fn pick(&self, keys: Option<&BTreeSet<Key>>) -> Vec<Arc<K>> {
         keys.into_iter().flatten().filter_map(|key| self.objects.get(key).cloned()).collect()
+    }
+
+    /// The watch, or the list that begins it, shows an object.
+    fn told_of(&mut self, object: &impl Resource) {
+        match &mut self.relist {
+            Some(relist) => drop(relist.seen.insert(Key::of(object))),
+            None => self.told = self.told.max(version(object)),
+        }
     }
 
     /// Whether the object that a write was answered with has gone since.
@@ -329,6 +342,7 @@ fn tell<K>(handlers: &[Handler<K>], old: Option<&Arc<K>>, new: Option<&Arc<K>>) 
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
+    use wherry_api::lenient::Unreadable;
 
     use super::*;
 
@@ -350,9 +364,9 @@ mod tests {
     fn an_own_write_is_seen_at_once_and_an_older_event_does_not_undo_it() {
         let store = Store::<Pod>::default();
         store.observe(pod("a", "1", 7, Some("rs")));
-        store.watched(watcher::Event::Apply(pod("a", "1", 5, None)));
+        store.watched(watcher::Event::Apply(Lenient::Read(pod("a", "1", 5, None))));
         assert_eq!(names(&store.owned_by("rs")), ["a"]);
-        store.watched(watcher::Event::Apply(pod("a", "1", 9, None)));
+        store.watched(watcher::Event::Apply(Lenient::Read(pod("a", "1", 9, None))));
         assert!(store.owned_by("rs").is_empty());
         assert_eq!(names(&store.owned_by("")), ["a"]);
     }
@@ -363,18 +377,18 @@ mod tests {
         let one = pod("a", "1", 5, None);
         store.observe(one.clone());
         store.forget_now(&one);
-        store.watched(watcher::Event::Apply(pod("a", "1", 6, None)));
+        store.watched(watcher::Event::Apply(Lenient::Read(pod("a", "1", 6, None))));
         assert!(store.is_empty());
-        store.watched(watcher::Event::Delete(pod("a", "1", 8, None)));
-        store.watched(watcher::Event::Apply(pod("a", "2", 9, None)));
+        store.watched(watcher::Event::Delete(Lenient::Read(pod("a", "1", 8, None))));
+        store.watched(watcher::Event::Apply(Lenient::Read(pod("a", "2", 9, None))));
         assert_eq!(store.len(), 1, "a successor of the same name is another object");
     }
 
     #[test]
     fn an_answer_that_comes_after_the_objects_end_does_not_bring_it_back() {
         let store = Store::<Pod>::default();
-        store.watched(watcher::Event::Apply(pod("a", "1", 5, None)));
-        store.watched(watcher::Event::Delete(pod("a", "1", 8, None)));
+        store.watched(watcher::Event::Apply(Lenient::Read(pod("a", "1", 5, None))));
+        store.watched(watcher::Event::Delete(Lenient::Read(pod("a", "1", 8, None))));
         store.observe(pod("a", "1", 5, None));
         assert!(store.is_empty());
         store.observe(pod("b", "2", 9, None));
@@ -387,7 +401,7 @@ mod tests {
         store.observe(pod("old", "1", 1, None));
         store.watched(watcher::Event::Init);
         store.observe(pod("mine", "2", 20, None));
-        store.watched(watcher::Event::InitApply(pod("listed", "3", 3, None)));
+        store.watched(watcher::Event::InitApply(Lenient::Read(pod("listed", "3", 3, None))));
         store.watched(watcher::Event::InitDone);
         assert_eq!(names(&store.list()), ["listed", "mine"]);
     }
@@ -400,8 +414,31 @@ mod tests {
         let log = heard.clone();
         store.subscribe(move |change| log.lock().push((change.old.is_some(), change.new.is_some())));
         store.observe(pod("a", "1", 2, None));
-        store.watched(watcher::Event::Apply(pod("a", "1", 2, None)));
-        store.watched(watcher::Event::Delete(pod("a", "1", 3, None)));
+        store.watched(watcher::Event::Apply(Lenient::Read(pod("a", "1", 2, None))));
+        store.watched(watcher::Event::Delete(Lenient::Read(pod("a", "1", 3, None))));
         assert_eq!(*heard.lock(), [(false, true), (true, true), (true, false)]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_hides_nothing_and_is_no_loss() {
+        let store = Store::<Pod>::default();
+        let bad = |name: &str, version: u64| {
+            let meta = pod(name, name, version, None).metadata;
+            Lenient::Unreadable(Box::new(Unreadable { meta, why: "it is bad".to_owned() }))
+        };
+        for (name, version) in [("a", 1), ("b", 2), ("c", 3)] {
+            store.observe(pod(name, name, version, None));
+        }
+        store.watched(watcher::Event::Init);
+        store.watched(watcher::Event::InitApply(bad("a", 4)));
+        store.watched(watcher::Event::InitApply(bad("new", 5)));
+        store.watched(watcher::Event::InitApply(Lenient::Read(pod("b", "b", 2, None))));
+        store.watched(watcher::Event::InitDone);
+        assert_eq!(names(&store.list()), ["a", "b"], "it is there as it was");
+        store.watched(watcher::Event::Apply(bad("b", 6)));
+        store.watched(watcher::Event::Delete(bad("a", 7)));
+        assert_eq!(names(&store.list()), ["b"]);
+        store.watched(watcher::Event::Apply(Lenient::Read(pod("new", "new", 8, None))));
+        assert_eq!(names(&store.list()), ["b", "new"]);
     }
 }

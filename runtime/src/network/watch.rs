@@ -10,8 +10,9 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use tokio::sync::watch::Sender;
+use wherry_api::lenient::{Lenient, Told};
 
 use super::local::Shared;
 use super::services;
@@ -30,12 +31,14 @@ struct Follower {
     /// Keys seen since a list began; what is missing at its end is gone.
     listing_services: Vec<Key>,
     listing_slices: Vec<(Key, String)>,
+    told_services: Told,
+    told_slices: Told,
 }
 
 /// Runs until it is dropped; says on `changed` that the table changed.
 pub(super) async fn follow(shared: Arc<Shared>, client: kube::Client, node: String, changed: Sender<()>) {
-    let services = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default()).default_backoff();
-    let slices = watcher::watcher(Api::<EndpointSlice>::all(client), watcher::Config::default()).default_backoff();
+    let services = watcher::watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff();
+    let slices = watcher::watcher(Api::all(client), watcher::Config::default()).default_backoff();
     let mut events = pin!(futures::stream::select(services.map_ok(Seen::Service), slices.map_ok(Seen::Slice)));
     let mut follower = Follower {
         shared,
@@ -44,6 +47,8 @@ pub(super) async fn follow(shared: Arc<Shared>, client: kube::Client, node: Stri
         slices: HashMap::new(),
         listing_services: Vec::new(),
         listing_slices: Vec::new(),
+        told_services: Told::default(),
+        told_slices: Told::default(),
     };
     while let Some(event) = events.next().await {
         match event {
@@ -60,21 +65,28 @@ pub(super) async fn follow(shared: Arc<Shared>, client: kube::Client, node: Stri
 
 #[expect(clippy::large_enum_variant, reason = "events pass one at a time and are not kept")]
 enum Seen {
-    Service(Event<Service>),
-    Slice(Event<EndpointSlice>),
+    Service(Event<Lenient<Service>>),
+    Slice(Event<Lenient<EndpointSlice>>),
 }
 
 fn key(object: &impl ResourceExt) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
+/// Says once of an object that it cannot be read; what was known of it stays.
+fn tell<K: Resource<DynamicType = ()>>(told: &mut Told, object: &Lenient<K>) {
+    if let Some((object, why)) = told.news(object) {
+        tracing::warn!(kind = %K::kind(&()), object, why, "an object cannot be read and is left as it was");
+    }
+}
+
 /// The Service that a slice belongs to.
-fn owner(slice: &EndpointSlice) -> Option<Key> {
+fn owner(slice: &impl ResourceExt) -> Option<Key> {
     Some((slice.namespace().unwrap_or_default(), slice.labels().get(SERVICE_NAME)?.clone()))
 }
 
 impl Follower {
-    fn service(&mut self, event: Event<Service>) {
+    fn service(&mut self, event: Event<Lenient<Service>>) {
         match event {
             Event::Init => self.listing_services.clear(),
             Event::InitApply(service) => {
@@ -82,7 +94,10 @@ impl Follower {
                 self.put_service(service);
             }
             Event::Apply(service) => self.put_service(service),
-            Event::Delete(service) => self.drop_service(&key(&service)),
+            Event::Delete(service) => {
+                self.told_services.forget(&service);
+                self.drop_service(&key(&service));
+            }
             Event::InitDone => {
                 let seen = std::mem::take(&mut self.listing_services);
                 let gone: Vec<Key> = self.services.keys().filter(|key| !seen.contains(key)).cloned().collect();
@@ -93,7 +108,9 @@ impl Follower {
         }
     }
 
-    fn put_service(&mut self, service: Service) {
+    fn put_service(&mut self, service: Lenient<Service>) {
+        tell(&mut self.told_services, &service);
+        let Lenient::Read(service) = service else { return };
         let key = key(&service);
         self.services.insert(key.clone(), service);
         self.rebuild(&key);
@@ -104,7 +121,7 @@ impl Follower {
         self.rebuild(key);
     }
 
-    fn slice(&mut self, event: Event<EndpointSlice>) {
+    fn slice(&mut self, event: Event<Lenient<EndpointSlice>>) {
         match event {
             Event::Init => self.listing_slices.clear(),
             Event::InitApply(slice) => {
@@ -115,6 +132,7 @@ impl Follower {
             }
             Event::Apply(slice) => self.put_slice(slice),
             Event::Delete(slice) => {
+                self.told_slices.forget(&slice);
                 if let Some(owner) = owner(&slice) {
                     self.drop_slice(&owner, &slice.name_any());
                 }
@@ -131,7 +149,9 @@ impl Follower {
         }
     }
 
-    fn put_slice(&mut self, slice: EndpointSlice) {
+    fn put_slice(&mut self, slice: Lenient<EndpointSlice>) {
+        tell(&mut self.told_slices, &slice);
+        let Lenient::Read(slice) = slice else { return };
         let Some(owner) = owner(&slice) else { return };
         self.slices.entry(owner.clone()).or_default().insert(slice.name_any(), slice);
         self.rebuild(&owner);

@@ -15,6 +15,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
+use wherry_api::lenient::{Lenient, Told};
 
 use super::Context;
 use super::setup::identity;
@@ -28,18 +29,33 @@ pub type PodSource = BoxStream<'static, Event<Arc<Pod>>>;
 /// A source of its own for a node that shares no cache: watches the API, and drops what the node does not read.
 pub fn watch_pods(client: Client, node: &str) -> PodSource {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    watch(Api::<Pod>::all(client), config)
+    let mut told = Told::default();
+    watch(Api::<Lenient<Pod>>::all(client), config)
         .default_backoff()
         .inspect_err(|error| tracing::warn!(%error, "watching this node's pods; trying again"))
         .filter_map(|event| async move { event.ok() })
-        .map(|event| match event {
-            Event::Apply(pod) => Event::Apply(trim(pod)),
-            Event::Delete(pod) => Event::Delete(trim(pod)),
-            Event::InitApply(pod) => Event::InitApply(trim(pod)),
+        .map(move |event| match event {
+            Event::Apply(pod) => Event::Apply(read(pod, &mut told)),
+            Event::InitApply(pod) => Event::InitApply(read(pod, &mut told)),
+            Event::Delete(pod) => {
+                told.forget(&pod);
+                Event::Delete(read(pod, &mut Told::default()))
+            }
             Event::Init => Event::Init,
             Event::InitDone => Event::InitDone,
         })
         .boxed()
+}
+
+/// A pod as it is followed; one that cannot be read has metadata alone.
+pub(super) fn read(pod: Lenient<Pod>, told: &mut Told) -> Arc<Pod> {
+    if let Some((pod, why)) = told.news(&pod) {
+        tracing::warn!(pod, why, "a pod of this node cannot be read and is left as it is");
+    }
+    match pod {
+        Lenient::Read(pod) => trim(pod),
+        Lenient::Unreadable(unreadable) => Arc::new(Pod { metadata: unreadable.meta, ..Pod::default() }),
+    }
 }
 
 fn trim(mut pod: Pod) -> Arc<Pod> {
@@ -117,6 +133,10 @@ impl Manager {
     }
 
     fn apply(&self, pod: Arc<Pod>) {
+        if pod.spec.is_none() {
+            // It could not be read: what is known of it stays.
+            return;
+        }
         let uid = identity(&pod).2.to_owned();
         let mut pods = self.pods.lock();
         if let Some(shared) = pods.get(&uid) {
@@ -137,7 +157,9 @@ impl Manager {
     fn delete(&self, pod: &Arc<Pod>) {
         let shared = self.pods.lock().get(identity(pod).2).cloned();
         if let Some(shared) = shared {
-            shared.update(pod.clone());
+            if pod.spec.is_some() {
+                shared.update(pod.clone());
+            }
             shared.remove();
         }
     }
@@ -151,7 +173,9 @@ impl Manager {
         for shared in gone {
             shared.remove();
         }
-        let known: HashSet<String> = self.pods.lock().keys().cloned().collect();
+        // Also what could not be read is no stranger.
+        let mut known = listed;
+        known.extend(self.pods.lock().keys().cloned());
         self.ctx.logs.remove_others(&known).await;
     }
 }

@@ -9,8 +9,9 @@ use kube::runtime::watcher::Event;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use wherry_api::lenient::Told;
 
-use super::super::manager::Manager;
+use super::super::manager::{self, Manager};
 use super::super::testing::{World, eventually, pod};
 use super::*;
 
@@ -79,6 +80,26 @@ async fn a_deleted_pod_is_deleted_after_its_last_status_and_leaves_nothing() {
     assert_eq!(node.world.api.count(&Method::DELETE, "/api/v1/namespaces/default/pods/web"), 1);
     node.feed.send(Event::Delete(deleting("web", "Always", 30))).unwrap();
     eventually("forgotten", || node.manager.pods().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_cannot_be_read_any_more_runs_on_until_it_is_gone() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    let container = node.world.backend.container("web").unwrap();
+    let text =
+        json!({"metadata": {"name": "web", "namespace": "default", "uid": "uid-web"}, "spec": {"containers": 1}});
+    let unreadable = || manager::read(serde_json::from_str(&text.to_string()).unwrap(), &mut Told::default());
+    for event in [Event::Apply(unreadable()), Event::Init, Event::InitApply(unreadable()), Event::InitDone] {
+        node.feed.send(event).unwrap();
+    }
+    node.apply(&pod("other", "Always", |_| {}));
+    node.phase("other", "Running").await;
+    assert!(container.stops.lock().is_empty() && node.manager.find("default", "web").is_some());
+    node.feed.send(Event::Delete(unreadable())).unwrap();
+    eventually("stopped", || !container.stops.lock().is_empty()).await;
+    eventually("forgotten", || node.manager.find("default", "web").is_none()).await;
 }
 
 #[tokio::test(start_paused = true)]
