@@ -59,9 +59,8 @@ impl Server {
         let path = format!("{RANGES}/{DEFAULT}/status?{MANAGER}");
         let written = self.ask(Method::PATCH, &path, "application/merge-patch+json", Some(&patch)).await?;
         match written.status() {
-            StatusCode::OK => Ok(()),
-            // Somebody else wrote it: it is looked at again soon.
-            StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(()),
+            // Or somebody else wrote it: it is looked at again soon.
+            StatusCode::OK | StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(()),
             _ => Err(failure(written).await),
         }
     }
