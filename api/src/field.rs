@@ -1,37 +1,84 @@
 //! Field paths and validation errors, with Kubernetes' words (`field.ErrorList` of apimachinery).
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value;
 
-/// A path into an object, `spec.template.spec.containers[0].name`.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Path(String);
+/// A path into an object, `spec.template.spec.containers[0].name`. It shares what it begins with with the path that it was
+/// made of, so that a walk costs what its steps are long, however long the way to them is.
+#[derive(Clone, Debug, Default)]
+pub struct Path(Option<Arc<Step>>);
+
+#[derive(Debug)]
+struct Step {
+    before: Path,
+    part: Part,
+}
+
+#[derive(Debug)]
+enum Part {
+    Name(String),
+    Index(usize),
+    Key(String),
+}
 
 impl Path {
     pub fn new(root: &str) -> Self {
-        Self(root.to_owned())
+        if root.is_empty() { Self::default() } else { Self::default().child(root) }
+    }
+
+    fn with(&self, part: Part) -> Self {
+        Self(Some(Arc::new(Step { before: self.clone(), part })))
     }
 
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        self.with(Part::Name(name.to_owned()))
     }
 
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        self.with(Part::Index(index))
     }
 
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        self.with(Part::Key(key.to_owned()))
+    }
+
+    /// Whether this is the object itself.
+    pub fn is_root(&self) -> bool {
+        self.0.is_none()
     }
 }
 
+impl PartialEq for Path {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(other)) if Arc::ptr_eq(one, other) => true,
+            (Some(_), Some(_)) => self.to_string() == other.to_string(),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Path {}
+
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+        let Some(step) = &self.0 else { return f.write_str("<nil>") };
+        let first = step.before.is_root();
+        if !first {
+            fmt::Display::fmt(&step.before, f)?;
+        }
+        match &step.part {
+            Part::Name(name) if first => f.write_str(name),
+            Part::Name(name) => write!(f, ".{name}"),
+            Part::Index(index) => write!(f, "[{index}]"),
+            Part::Key(key) => write!(f, "[{key}]"),
+        }
     }
 }
 
@@ -83,11 +130,15 @@ impl fmt::Display for FieldError {
 /// The errors of one object, in the order in which they were found: the first ones, because an error may quote the value
 /// it is about, and a hostile object could have a large part of itself quoted once for each of its fields.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ErrorList(Vec<FieldError>);
+pub struct ErrorList {
+    list: Vec<FieldError>,
+    /// Of messages and paths.
+    bytes: usize,
+}
 
 /// Errors of an object that are told.
 const MAX_ERRORS: usize = 100;
-/// Bytes of messages after which no more are told.
+/// Bytes of messages and paths after which no more are told.
 const MAX_TEXT: usize = 64 * 1024;
 
 impl<'a> IntoIterator for &'a ErrorList {
@@ -95,28 +146,29 @@ impl<'a> IntoIterator for &'a ErrorList {
     type IntoIter = std::slice::Iter<'a, FieldError>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.list.iter()
     }
 }
 
 impl ErrorList {
     pub fn push(&mut self, error: FieldError) {
         if !self.is_full() {
-            self.0.push(error);
+            self.bytes += error.message.len() + error.path.to_string().len();
+            self.list.push(error);
         }
     }
 
     /// Whether enough has been told: more errors are dropped.
     fn is_full(&self) -> bool {
-        self.0.len() >= MAX_ERRORS || self.0.iter().map(|error| error.message.len()).sum::<usize>() > MAX_TEXT
+        self.list.len() >= MAX_ERRORS || self.bytes > MAX_TEXT
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, FieldError> {
-        self.0.iter()
+        self.list.iter()
     }
 
     pub fn required(&mut self, path: &Path, detail: &str) {
@@ -158,7 +210,7 @@ impl ErrorList {
 
     fn add(&mut self, kind: ErrorKind, path: &Path, message: impl FnOnce() -> String) {
         if !self.is_full() {
-            self.0.push(FieldError { kind, path: path.clone(), message: message() });
+            self.push(FieldError { kind, path: path.clone(), message: message() });
         }
     }
 }
@@ -176,5 +228,23 @@ mod tests {
         let mut errors = ErrorList::default();
         (0..1000).for_each(|_| errors.required(&Path::new("spec"), ""));
         assert_eq!(errors.iter().count(), MAX_ERRORS);
+        let (mut errors, far) = (ErrorList::default(), Path::new("spec").key(&"x".repeat(1 << 20)));
+        (0..1000).for_each(|index| errors.required(&far.index(index), ""));
+        assert_eq!(errors.iter().count(), 1, "its place is a part of an error");
+    }
+
+    #[test]
+    fn a_path_is_written_as_its_steps_and_shares_the_way_to_it() {
+        let path = Path::new("spec").child("list").index(3).key("a").child("b");
+        assert_eq!(path.to_string(), "spec.list[3][a].b");
+        assert_eq!((Path::default().to_string(), Path::new("").to_string()), ("<nil>".to_owned(), "<nil>".to_owned()));
+        assert_eq!(path, Path::new("spec").child("list").index(3).key("a").child("b"));
+        assert_ne!(path, Path::new("spec"));
+        // As many steps as a large object has below a long key: each costs its own length only.
+        let far = Path::new("spec").key(&"x".repeat(1 << 20));
+        let all: Vec<Path> = (0..100_000).map(|index| far.index(index)).collect();
+        assert!(all.iter().all(|path| path.0.as_ref().is_some_and(|step| {
+            step.before.0.as_ref().is_some_and(|before| far.0.as_ref().is_some_and(|far| Arc::ptr_eq(before, far)))
+        })));
     }
 }

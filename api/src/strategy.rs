@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::field::ErrorList;
+use crate::status::ApiError;
 
 /// Which part of an object a request may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,12 @@ pub trait Strategy: Send + Sync + fmt::Debug {
 
     /// Fills absent fields with Kubernetes' defaults. Must be idempotent.
     fn default(&self, _object: &mut Value) {}
+
+    /// [`Strategy::default`] where the object is about to be written. Error: 413, if it would become too large.
+    fn try_default(&self, object: &mut Value) -> Result<(), ApiError> {
+        self.default(object);
+        Ok(())
+    }
 
     /// Judges a new object, `metadata` excepted except for what the kind adds to it (the generic verb validates names,
     /// labels, annotations, owner references and finalizers; [`Strategy::name_rule`] says which names are good).

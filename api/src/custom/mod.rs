@@ -19,7 +19,7 @@ mod columns;
 mod schema;
 mod strategy;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use columns::{FORMATS, TYPES};
 pub use schema::Schema;

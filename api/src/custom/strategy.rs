@@ -9,6 +9,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{carry, split_status};
 use crate::object;
 use crate::resource::ScalePaths;
+use crate::status::ApiError;
 use crate::strategy::{Part, Strategy};
 
 /// The behaviour of one version.
@@ -46,8 +47,14 @@ impl Custom {
 }
 
 impl Strategy for Custom {
+    /// As far as there is room: who writes asks with [`Strategy::try_default`].
     fn default(&self, object: &mut Value) {
-        self.schema.structural().apply_defaults(object);
+        let _ = self.schema.structural().apply_defaults(object);
+    }
+
+    fn try_default(&self, object: &mut Value) -> Result<(), ApiError> {
+        let grown = self.schema.structural().apply_defaults(object);
+        grown.map_err(|error| ApiError::new(413, "RequestEntityTooLarge", error.to_string()))
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {

@@ -27,6 +27,15 @@ impl Convert for AsIs {
     }
 }
 
+/// The one kind of a definition with this schema.
+pub(crate) fn descriptor_of(schema: &Value) -> Descriptor {
+    let names = json!({"plural": "boats", "singular": "boat", "kind": "Boat", "listKind": "BoatList"});
+    let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+    let crd = json!({"metadata": {"name": "boats.sea.example.com"}, "status": {"acceptedNames": names},
+        "spec": {"group": "sea.example.com", "scope": "Namespaced", "names": names, "versions": [version]}});
+    Definition::parse(&crd).descriptors(|_| Arc::new(AsIs)).remove(0)
+}
+
 fn descriptors() -> Vec<Descriptor> {
     let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
         "size": {"type": "integer", "default": 1, "minimum": 0}, "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}});

@@ -1,5 +1,7 @@
 //! Judgements that kinds of many groups share: enumerations, required texts, references to webhooks' servers.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::tree::{int, list, some, text};
@@ -29,8 +31,9 @@ pub(crate) fn strings<'a>(parent: &'a Value, pointer: &str) -> Vec<&'a str> {
 
 /// Reports each string of a list that stood in it before.
 pub(crate) fn no_duplicates(values: &[&str], path: &Path, errors: &mut ErrorList) {
+    let mut seen = HashSet::new();
     for (index, value) in values.iter().enumerate() {
-        if values.iter().take(index).any(|earlier| earlier == value) {
+        if !seen.insert(value) {
             errors.duplicate(&path.index(index), &json!(value));
         }
     }
@@ -62,12 +65,13 @@ pub(crate) fn fully_qualified(name: &str, path: &Path, errors: &mut ErrorList) {
 /// The conditions of a status, as `metav1.Condition` wants them.
 pub(crate) fn conditions(status: &Value, path: &Path, errors: &mut ErrorList) {
     let all = list(status, "/conditions");
+    let mut seen = HashSet::new();
     for (index, condition) in all.iter().enumerate() {
         let path = path.child("conditions").index(index);
         let kind = text(condition, "/type");
         if kind.is_empty() {
             errors.required(&path.child("type"), "must be set");
-        } else if all.iter().take(index).any(|earlier| text(earlier, "/type") == kind) {
+        } else if !seen.insert(kind) {
             errors.duplicate(&path.child("type"), &json!(kind));
         }
         push_all(errors, &path.child("type"), kind, names::qualified_name(kind));

@@ -1,8 +1,10 @@
 //! RFC 6902 JSON Patch.
 //!
-//! Bounds: 10,000 operations; 3 MiB of copied values, because a few `copy` operations can double an object each; and 128
-//! levels, because an object that is nested deeper could not be read again.
+//! Bounds: 10,000 operations; 3 MiB of copied values, because a few `copy` operations can double an object each; 128
+//! levels, because an object that is nested deeper could not be read again; and the list elements that operations move
+//! aside, because each insertion at the head of a long list moves all of it.
 
+use json_patch::jsonptr::Pointer;
 use json_patch::{Patch, PatchOperation};
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,6 +15,9 @@ use crate::status::ApiError;
 const MAX_OPERATIONS: usize = 10_000;
 const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 const MAX_DEPTH: usize = 127;
+/// List elements that are moved, and values that are looked at to know how deep they are: a fraction of a second, and more than
+/// all operations need that build a list from nothing.
+const MAX_MOVED: usize = 60_000_000;
 
 /// Applies a patch; a failed `test` or a missing path is 422, a malformed patch 400.
 pub fn apply(object: &Value, patch: &Value) -> Result<Value, ApiError> {
@@ -25,7 +30,7 @@ pub fn apply(object: &Value, patch: &Value) -> Result<Value, ApiError> {
         );
         return Err(ApiError::new(413, "RequestEntityTooLarge", message));
     }
-    let mut bounds = Bounds { deepest: depth(object), copied: 0 };
+    let mut bounds = Bounds { deepest: depth(object, &mut 0), copied: 0, moved: 0 };
     let mut patched = object.clone();
     for (index, operation) in operations.iter().enumerate() {
         if tests_absence(operation, &patched) {
@@ -50,13 +55,22 @@ struct Bounds {
     /// The object is not deeper than this.
     deepest: usize,
     copied: usize,
+    moved: usize,
 }
 
 impl Bounds {
     fn check(&mut self, operation: &PatchOperation, object: &Value) -> Result<(), ApiError> {
+        self.moved += match operation {
+            PatchOperation::Add(add) => behind(&add.path, object),
+            PatchOperation::Remove(remove) => behind(&remove.path, object),
+            PatchOperation::Copy(copy) => behind(&copy.path, object),
+            PatchOperation::Move(moved) => behind(&moved.from, object) + behind(&moved.path, object),
+            PatchOperation::Replace(_) | PatchOperation::Test(_) => 0,
+        };
+        self.settle()?;
         match operation {
-            PatchOperation::Add(add) => self.deepen(add.path.count(), || depth(&add.value)),
-            PatchOperation::Replace(replace) => self.deepen(replace.path.count(), || depth(&replace.value)),
+            PatchOperation::Add(add) => self.deepen(add.path.count(), || Some(&add.value)),
+            PatchOperation::Replace(replace) => self.deepen(replace.path.count(), || Some(&replace.value)),
             PatchOperation::Move(moved) => self.carry(moved.path.count(), || moved.from.resolve(object).ok()),
             PatchOperation::Copy(copy) => {
                 self.copied += copy.from.resolve(object).map_or(0, |value| value.to_string().len());
@@ -69,17 +83,31 @@ impl Bounds {
         }
     }
 
-    /// A part of the object goes to a path: looked at only where the object's depth alone does not settle it.
-    fn carry<'a>(&mut self, at: usize, part: impl FnOnce() -> Option<&'a Value>) -> Result<(), ApiError> {
-        let bound = self.deepest;
-        if at + bound <= MAX_DEPTH {
-            return self.deepen(at, || bound);
+    /// Error: 413 when the operations so far are too much work.
+    fn settle(&self) -> Result<(), ApiError> {
+        if self.moved <= MAX_MOVED {
+            return Ok(());
         }
-        self.deepen(at, || part().map_or(0, depth))
+        let message = format!(
+            "The allowed maximum of list elements that the operations of a JSON patch move is {MAX_MOVED}: replace a long \
+             list as a whole: Request entity too large: limit is {MAX_MOVED}"
+        );
+        Err(ApiError::new(413, "RequestEntityTooLarge", message))
     }
 
-    fn deepen(&mut self, at: usize, depth: impl FnOnce() -> usize) -> Result<(), ApiError> {
-        self.deepest = self.deepest.max(at + depth());
+    /// A part of the object goes to a path: looked at only where the object's depth alone does not settle it.
+    fn carry<'a>(&mut self, at: usize, part: impl FnOnce() -> Option<&'a Value>) -> Result<(), ApiError> {
+        if at + self.deepest > MAX_DEPTH {
+            return self.deepen(at, part);
+        }
+        self.deepest += at;
+        Ok(())
+    }
+
+    fn deepen<'a>(&mut self, at: usize, part: impl FnOnce() -> Option<&'a Value>) -> Result<(), ApiError> {
+        let depth = part().map_or(0, |part| depth(part, &mut self.moved));
+        self.settle()?;
+        self.deepest = self.deepest.max(at + depth);
         if self.deepest > MAX_DEPTH {
             return Err(does_not_apply(format!("the object would be nested more than {MAX_DEPTH} levels deep")));
         }
@@ -87,11 +115,19 @@ impl Bounds {
     }
 }
 
-/// Levels of a value; a scalar has none.
-fn depth(value: &Value) -> usize {
+/// How many elements of a list stand at or after a place in it: they move when something comes or goes there.
+fn behind(path: &Pointer, object: &Value) -> usize {
+    let Some(Value::Array(list)) = path.parent().and_then(|parent| parent.resolve(object).ok()) else { return 0 };
+    let place = path.last().and_then(|token| token.decoded().parse::<usize>().ok());
+    place.map_or(0, |place| list.len().saturating_sub(place))
+}
+
+/// Levels of a value; a scalar has none. `seen` counts the values that are looked at.
+fn depth(value: &Value, seen: &mut usize) -> usize {
+    *seen += 1;
     match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
+        Value::Array(items) => 1 + items.iter().map(|item| depth(item, seen)).max().unwrap_or_default(),
+        Value::Object(map) => 1 + map.values().map(|value| depth(value, seen)).max().unwrap_or_default(),
         _ => 0,
     }
 }
@@ -156,6 +192,62 @@ mod tests {
         let mut operations = vec![json!({"op": "add", "path": "/a", "value": {}})];
         operations.extend((0..60).map(|n| json!({"op": "copy", "from": "/a", "path": format!("/a/{n}")})));
         assert_eq!(apply(&json!({}), &Value::Array(operations)).unwrap_err().code, 413);
+    }
+
+    /// How many elements a patch of `operations` insertions moves in a list of `elements`.
+    fn moved(elements: usize, operations: usize) -> usize {
+        let mut object = json!({"x": vec![0; elements]});
+        let mut bounds = Bounds { deepest: 2, copied: 0, moved: 0 };
+        let add = json!([{"op": "add", "path": "/x/0", "value": 1}]);
+        let Patch(add) = Patch::deserialize(&add).unwrap();
+        for _ in 0..operations {
+            bounds.check(&add[0], &object).unwrap();
+            json_patch::patch(&mut object, &add).unwrap();
+        }
+        bounds.moved
+    }
+
+    #[test]
+    fn what_insertions_move_is_counted_and_bounded() {
+        let (once, longer, more) = (moved(1000, 100), moved(2000, 100), moved(1000, 200));
+        assert!(once >= 100_000 && longer >= 2 * once - 10_000 && more >= 2 * once, "{once} {longer} {more}");
+        let object = json!({"x": vec![0; 300_000], "y": []});
+        let repeated = |operation: Value| apply(&object, &Value::Array(vec![operation; 9000]));
+        for operation in [
+            json!({"op": "add", "path": "/x/0", "value": 1}),
+            json!({"op": "remove", "path": "/x/0"}),
+            json!({"op": "copy", "from": "/x/0", "path": "/x/0"}),
+            json!({"op": "move", "from": "/x/0", "path": "/x/299999"}),
+        ] {
+            let error = repeated(operation.clone()).unwrap_err();
+            assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"), "{operation}");
+            assert!(error.message.contains("list elements"), "{}", error.message);
+        }
+        for operation in [
+            json!({"op": "add", "path": "/x/-", "value": 1}),
+            json!({"op": "add", "path": "/y/0", "value": 1}),
+            json!({"op": "replace", "path": "/x/0", "value": 1}),
+            json!({"op": "test", "path": "/x/0", "value": 0}),
+            json!({"op": "remove", "path": "/x/290000"}),
+        ] {
+            assert!(repeated(operation.clone()).is_ok(), "{operation}");
+        }
+    }
+
+    #[test]
+    fn looking_how_deep_a_part_is_counts_too() {
+        let mut deep = json!(1);
+        for _ in 0..125 {
+            deep = json!([deep]);
+        }
+        let object = json!({"deep": deep, "a": {"x": vec![0; 300_000]}});
+        let moves: Vec<Value> = (0..1000)
+            .map(|n| {
+                let (from, to) = if n % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") };
+                json!({"op": "move", "from": from, "path": to})
+            })
+            .collect();
+        assert_eq!(apply(&object, &Value::Array(moves)).unwrap_err().code, 413);
     }
 
     #[test]

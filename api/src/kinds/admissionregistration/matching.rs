@@ -1,5 +1,7 @@
 //! Match conditions, which webhooks and policies share, and a policy's `MatchResources`.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::expressions::Scope;
@@ -19,6 +21,7 @@ pub(super) fn validate_conditions(parent: &Value, scope: &Scope, path: &Path, er
     if all.len() > MAX_CONDITIONS {
         errors.too_many(&path, all.len(), MAX_CONDITIONS);
     }
+    let mut seen = HashSet::new();
     for (index, condition) in all.iter().enumerate() {
         let path = path.index(index);
         if text(condition, "/expression").trim().is_empty() {
@@ -31,7 +34,7 @@ pub(super) fn validate_conditions(parent: &Value, scope: &Scope, path: &Path, er
             continue;
         }
         push_all(errors, &path.child("name"), name, names::qualified_name(name));
-        if all.iter().take(index).any(|earlier| text(earlier, "/name") == name) {
+        if !seen.insert(name) {
             errors.duplicate(&path.child("name"), &json!(name));
         }
     }

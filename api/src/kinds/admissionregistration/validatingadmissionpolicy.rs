@@ -1,5 +1,7 @@
 //! ValidatingAdmissionPolicy: expressions that what is written must satisfy.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use serde_json::{Value, json};
 
@@ -100,6 +102,7 @@ fn validate_annotations(policy: &Value, scope: &Scope, path: &Path, errors: &mut
         errors.invalid(path, &json!(annotations), &why);
     }
     let name = text(policy, "/metadata/name");
+    let mut seen = HashSet::new();
     for (index, annotation) in annotations.iter().enumerate() {
         let path = path.index(index);
         let (key, expression) = (text(annotation, "/key"), text(annotation, "/valueExpression").trim());
@@ -113,7 +116,7 @@ fn validate_annotations(policy: &Value, scope: &Scope, path: &Path, errors: &mut
         } else {
             scope.expression(expression, Wanted::TextOrNull, &path.child("valueExpression"), errors);
         }
-        if annotations.iter().take(index).any(|earlier| text(earlier, "/key") == key) {
+        if !seen.insert(key) {
             errors.duplicate(&path.child("key"), &json!(key));
         }
     }

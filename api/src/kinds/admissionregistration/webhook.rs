@@ -2,6 +2,8 @@
 //!
 //! An update of a configuration that was stored under older rules may keep what they allowed: [`Lenient`] says what.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::expressions::Scope;
@@ -66,7 +68,7 @@ impl Lenient {
         Self {
             side_effects: webhooks.iter().any(|w| !SIDE_EFFECTS.contains(&text(w, "/sideEffects"))),
             review_versions: webhooks.iter().any(|w| !speaks(&strings(w, "/admissionReviewVersions"))),
-            names: names.iter().enumerate().any(|(i, name)| names.iter().take(i).any(|earlier| earlier == name)),
+            names: names.iter().collect::<HashSet<_>>().len() < names.len(),
         }
     }
 }
@@ -78,11 +80,12 @@ fn speaks(versions: &[&str]) -> bool {
 pub(super) fn validate(configuration: &Value, old: Option<&Value>, errors: &mut ErrorList) {
     let lenient = old.map_or_else(Lenient::default, Lenient::of);
     let all = list(configuration, "/webhooks");
+    let mut seen = HashSet::new();
     for (index, webhook) in all.iter().enumerate() {
         let path = Path::new("webhooks").index(index);
         validate_one(webhook, lenient, &path, errors);
         let name = text(webhook, "/name");
-        let taken = all.iter().take(index).any(|earlier| text(earlier, "/name") == name);
+        let taken = !seen.insert(name);
         if taken && !name.is_empty() && !lenient.names {
             errors.duplicate(&path.child("name"), &json!(name));
         }
@@ -136,11 +139,12 @@ fn review_versions(webhook: &Value, lenient: Lenient, path: &Path, errors: &mut 
     if versions.is_empty() {
         return errors.required(path, &format!("must specify one of {known}"));
     }
+    let mut seen = HashSet::new();
     for (index, version) in versions.iter().enumerate() {
-        if versions.iter().take(index).any(|earlier| earlier == version) {
-            errors.invalid(&path.index(index), &json!(version), "duplicate version");
-        } else {
+        if seen.insert(version) {
             push_all(errors, &path.index(index), version, names::dns1035_label(version));
+        } else {
+            errors.invalid(&path.index(index), &json!(version), "duplicate version");
         }
     }
     if !speaks(&versions) && !lenient.review_versions {

@@ -1,5 +1,7 @@
 //! Node: a machine that runs pods.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
@@ -154,8 +156,9 @@ fn mirror_range(spec: &mut Value) {
 
 fn addresses_are_distinct(node: &Value, errors: &mut ErrorList) {
     let addresses = list(node, "/status/addresses");
+    let mut seen = HashSet::new();
     for (index, address) in addresses.iter().enumerate() {
-        if addresses.iter().take(index).any(|earlier| earlier == address) {
+        if !seen.insert(address) {
             errors.duplicate(&Path::new("status").child("addresses").index(index), address);
         }
     }

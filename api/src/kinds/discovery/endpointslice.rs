@@ -1,5 +1,7 @@
 //! EndpointSlice: up to a thousand addresses behind a Service.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
@@ -136,13 +138,14 @@ fn validate_ports(ports: &[Value], path: &Path, errors: &mut ErrorList) {
     if ports.len() > MAX_PORTS {
         return errors.too_many(path, ports.len(), MAX_PORTS);
     }
+    let mut seen = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
         let path = path.index(index);
         let name = text(port, "/name");
         if !name.is_empty() {
             push_all(errors, &path.child("name"), name, names::dns1123_label(name));
         }
-        if ports.iter().take(index).any(|earlier| text(earlier, "/name") == name) {
+        if !seen.insert(name) {
             errors.duplicate(&path.child("name"), &json!(name));
         }
         let protocol = text(port, "/protocol");

@@ -1,5 +1,7 @@
 //! Conditions of both kinds: each type once.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
@@ -7,10 +9,11 @@ use crate::kinds::tree::{list, text};
 
 pub(super) fn validate(object: &Value, errors: &mut ErrorList) {
     let conditions = list(object, "/status/conditions");
+    let mut seen = HashSet::new();
     for (index, condition) in conditions.iter().enumerate() {
         let path = Path::new("status").child("conditions").index(index).child("type");
         let kind = text(condition, "/type");
-        if conditions.iter().take(index).any(|earlier| text(earlier, "/type") == kind) {
+        if !seen.insert(kind) {
             errors.duplicate(&path, &json!(kind));
         }
         if kind.is_empty() {

@@ -1,5 +1,7 @@
 //! RuntimeClass: what runs a pod's containers, and what that costs.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::node::v1::RuntimeClass;
 use serde_json::{Value, json};
 
@@ -44,8 +46,9 @@ impl Strategy for RuntimeClassStrategy {
         meta::labels(class.pointer("/scheduling/nodeSelector"), &path.child("nodeSelector"), errors);
         let tolerations = list(class, "/scheduling/tolerations");
         podspec::scheduling::validate_tolerations(tolerations, &path.child("tolerations"), errors);
+        let mut seen = HashSet::new();
         for (index, toleration) in tolerations.iter().enumerate() {
-            if tolerations.iter().take(index).any(|earlier| earlier == toleration) {
+            if !seen.insert(toleration) {
                 errors.duplicate(&path.child("tolerations").index(index), toleration);
             }
         }

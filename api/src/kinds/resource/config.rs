@@ -1,5 +1,7 @@
 //! Parts that classes, claims and slices share: selectors, configuration for drivers, tolerations.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::cel::{Program, Type};
@@ -106,9 +108,10 @@ pub(super) fn label(parent: &Value, field: &str, path: &Path, errors: &mut Error
 
 /// Reports items whose `field` an earlier one has.
 pub(super) fn distinct(items: &[Value], field: &str, path: &Path, errors: &mut ErrorList) {
+    let mut seen = HashSet::new();
     for (index, item) in items.iter().enumerate() {
         let name = item.get(field).unwrap_or(&Value::Null);
-        if items.iter().take(index).any(|earlier| earlier.get(field) == Some(name)) {
+        if !seen.insert(name) && item.get(field).is_some() {
             errors.duplicate(&path.index(index).child(field), name);
         }
     }

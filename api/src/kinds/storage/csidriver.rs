@@ -1,5 +1,7 @@
 //! CSIDriver: what a volume driver of this cluster can do.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::storage::v1::CSIDriver;
 use serde_json::{Value, json};
 
@@ -101,9 +103,10 @@ impl Strategy for CsiDriverStrategy {
 }
 
 fn tokens(requests: &[Value], path: &Path, errors: &mut ErrorList) {
+    let mut seen = HashSet::new();
     for (index, request) in requests.iter().enumerate() {
         let (path, audience) = (path.index(index), text(request, "/audience"));
-        if requests.iter().take(index).any(|earlier| text(earlier, "/audience") == audience) {
+        if !seen.insert(audience) {
             errors.duplicate(&path.child("audience"), &json!(audience));
             continue;
         }

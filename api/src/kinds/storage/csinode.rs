@@ -1,5 +1,7 @@
 //! CSINode: the volume drivers of a node.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::storage::v1::CSINode;
 use serde_json::{Value, json};
 
@@ -36,11 +38,12 @@ struct CsiNodeStrategy;
 impl Strategy for CsiNodeStrategy {
     fn validate(&self, node: &Value, errors: &mut ErrorList) {
         let drivers = list(node, "/spec/drivers");
+        let mut seen = HashSet::new();
         for (index, driver) in drivers.iter().enumerate() {
             let path = Path::new("spec").child("drivers").index(index);
             validate_driver(driver, &path, errors);
             let name = text(driver, "/name");
-            if drivers.iter().take(index).any(|earlier| text(earlier, "/name") == name) {
+            if !seen.insert(name) {
                 errors.duplicate(&path.child("name"), &json!(name));
             }
         }
@@ -75,11 +78,12 @@ fn validate_driver(driver: &Value, path: &Path, errors: &mut ErrorList) {
         errors.invalid(&path.child("allocatable").child("count"), &json!(count), why);
     }
     let keys = strings(driver, "/topologyKeys");
-    for (index, key) in keys.iter().enumerate() {
+    let mut seen = HashSet::new();
+    for key in keys {
         if key.is_empty() {
             errors.required(path, "");
         }
-        if keys.iter().take(index).any(|earlier| earlier == key) {
+        if !seen.insert(key) {
             errors.duplicate(path, &json!(key));
         }
         push_all(errors, path, key, meta::names::qualified_name(key));

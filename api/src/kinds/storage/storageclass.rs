@@ -1,5 +1,7 @@
 //! StorageClass: how volumes of a kind are made. What it makes never changes.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
@@ -82,8 +84,9 @@ impl Strategy for StorageClassStrategy {
 }
 
 fn topologies(terms: &[Value], path: &Path, errors: &mut ErrorList) {
+    let mut seen = HashSet::new();
     for (index, term) in terms.iter().enumerate() {
-        if terms.iter().take(index).any(|earlier| earlier == term) {
+        if !seen.insert(term) {
             errors.duplicate(&path.index(index).child("matchLabelExpressions"), &json!(""));
         }
         let expressions = list(term, "/matchLabelExpressions");

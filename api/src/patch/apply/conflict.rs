@@ -6,6 +6,9 @@ use super::fields::FieldSet;
 use super::managers::{Manager, Operation};
 use crate::status::{ApiError, Cause};
 
+/// Bytes of paths that are told of one manager: more than that nobody reads, and each may be as long as the object.
+const MAX_PATHS: usize = 256 * 1024;
+
 /// What others own of what an applier would change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Conflicts(pub(super) BTreeMap<Manager, FieldSet>);
@@ -18,8 +21,8 @@ impl Conflicts {
     /// 409, reason `Conflict`.
     pub(super) fn into_error(self) -> ApiError {
         let all: Vec<(String, Vec<String>)> =
-            self.0.iter().map(|(manager, fields)| (name(manager), fields.paths())).collect();
-        let count: usize = all.iter().map(|(_, paths)| paths.len()).sum();
+            self.0.iter().map(|(manager, fields)| (name(manager), fields.first_paths(MAX_PATHS))).collect();
+        let count = self.0.values().map(FieldSet::count).sum();
         let mut error = ApiError::new(409, "Conflict", message(&all, count));
         for (manager, paths) in all {
             error.details.causes.extend(paths.into_iter().map(|field| Cause {

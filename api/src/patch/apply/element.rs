@@ -35,8 +35,16 @@ fn keyed(keys: &Map<String, Value>) -> Box<str> {
     text.into()
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many items have been looked at, for tests of how work grows.
+    pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// How an item of a list is known in it. The error is Kubernetes' complaint about an item that cannot be known.
 pub(super) fn of_item(item: &Value, list: Node<'_>) -> Result<Box<str>, String> {
+    #[cfg(test)]
+    LOOKED_AT.with(|count| count.set(count.get() + 1));
     let Some(keys) = list.keys() else { return of_member(item) };
     let Value::Object(map) = item else {
         return Err("associative list with keys may not have non-map elements".to_owned());

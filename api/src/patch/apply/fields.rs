@@ -146,21 +146,35 @@ impl FieldSet {
         }
     }
 
+    /// How many paths the set has.
+    pub fn count(&self) -> usize {
+        self.0.values().map(|branch| usize::from(branch.member) + branch.below.count()).sum()
+    }
+
     /// Every path of the set, as messages write it (`.spec.containers[name="a"].image`).
     pub fn paths(&self) -> Vec<String> {
+        self.first_paths(usize::MAX)
+    }
+
+    /// The first of them, until they have this many bytes.
+    pub fn first_paths(&self, bytes: usize) -> Vec<String> {
         let mut all = Vec::new();
-        self.collect(&mut String::new(), &mut all);
+        self.collect(&mut String::new(), &mut all, &mut { bytes });
         all
     }
 
-    fn collect(&self, path: &mut String, all: &mut Vec<String>) {
+    fn collect(&self, path: &mut String, all: &mut Vec<String>, room: &mut usize) {
         for (element, branch) in &self.0 {
+            if *room == 0 {
+                return;
+            }
             let length = path.len();
             element::show(element, path);
             if branch.member {
+                *room = room.saturating_sub(path.len());
                 all.push(path.clone());
             }
-            branch.below.collect(path, all);
+            branch.below.collect(path, all, room);
             path.truncate(length);
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::element;
-use super::fields::FieldSet;
+use super::fields::{Branch, FieldSet};
 use super::schema::{Form, Node};
 use super::walk::index;
 
@@ -114,10 +114,8 @@ pub(super) fn with_named(fields: &FieldSet, node: Node<'_>) -> FieldSet {
             Some(name) => node.field(name),
             None => (node.item(), false),
         };
-        let mut branch = branch.clone();
-        branch.member |= named && !branch.below.is_empty();
-        branch.below = with_named(&branch.below, below);
-        (element.clone(), branch)
+        let member = branch.member || (named && !branch.below.is_empty());
+        (element.clone(), Branch { member, below: with_named(&branch.below, below) })
     });
     FieldSet(entries.collect())
 }

@@ -31,6 +31,13 @@ const SERVERS: [&str; 9] = [
 /// Who has what an object had before somebody first applied to it.
 const BEFORE: &str = "before-first-apply";
 
+/// Complaints about a configuration that are told, and bytes of them after which no more are.
+const MAX_COMPLAINTS: usize = 100;
+const MAX_COMPLAINT_BYTES: usize = 64 * 1024;
+
+/// What changed, by version; `None` for one that is served no more.
+type ByVersion = BTreeMap<String, Option<Changes>>;
+
 /// A write with what it needs to know.
 pub(super) struct Writing<'a> {
     writer: Writer<'a>,
@@ -74,8 +81,8 @@ impl<'a> Writing<'a> {
     }
 
     /// What changed, in each version that a manager wrote in.
-    fn changes_by_version(&self, old: &Value, new: &Value, managed: &Managed) -> BTreeMap<String, Option<Changes>> {
-        let mut all = BTreeMap::from([(self.version.clone(), Some(self.changes(old, new)))]);
+    fn changes_by_version(&self, old: &Value, new: &Value, managed: &Managed) -> ByVersion {
+        let mut all = ByVersion::from([(self.version.clone(), Some(self.changes(old, new)))]);
         for version in managed.versions_besides(&self.version) {
             let changes = match ((self.convert)(old, &version), (self.convert)(new, &version)) {
                 (Some(old), Some(new)) => Some(self.changes(&old, &new)),
@@ -87,8 +94,7 @@ impl<'a> Writing<'a> {
     }
 
     /// Takes from all managers but one what changed. Returns what they had of it.
-    fn take(&self, old: &Value, new: &Value, managed: &mut Managed, but: Option<&Manager>) -> Conflicts {
-        let changes = self.changes_by_version(old, new, managed);
+    fn take(changes: &ByVersion, managed: &mut Managed, but: Option<&Manager>) -> Conflicts {
         let mut conflicts = Conflicts::default();
         managed.0.retain(|manager, owned| {
             if Some(manager) == but {
@@ -108,8 +114,9 @@ impl<'a> Writing<'a> {
 
     /// An update: the writer has what it changed.
     pub(super) fn update(&self, old: &Value, new: &Value, mut managed: Managed) -> Managed {
-        self.take(old, new, &mut managed, None);
-        let taken = self.changes(old, new).taken();
+        let changes = self.changes_by_version(old, new, &managed);
+        Self::take(&changes, &mut managed, None);
+        let taken = changes.get(&self.version).and_then(Option::as_ref).map(Changes::taken).unwrap_or_default();
         if taken.is_empty() {
             return managed;
         }
@@ -149,13 +156,14 @@ impl<'a> Writing<'a> {
             Some(last) => self.prune(merged, &managed, last, &sent),
             None => merged,
         };
-        let conflicts = self.take(live, &new, &mut managed, Some(&me));
+        let changes = self.changes_by_version(live, &new, &managed);
+        let conflicts = Self::take(&changes, &mut managed, Some(&me));
         if !force && !conflicts.is_empty() {
             return Err(conflicts);
         }
         if let (Some(last), Some(owned)) = (last, managed.0.get_mut(&me))
             && (&last.fields, &last.api_version) == (&owned.fields, &owned.api_version)
-            && self.changes(live, &new) == Changes::default()
+            && changes.get(&self.version).and_then(Option::as_ref) == Some(&Changes::default())
         {
             owned.time = last.time;
         }
@@ -166,6 +174,10 @@ impl<'a> Writing<'a> {
     /// Removes what the applier had and sends no more, unless somebody has it.
     /// `sent` also has what nobody can own, as the object's name.
     fn prune(&self, merged: Value, managed: &Managed, last: &Owned, sent: &FieldSet) -> Value {
+        // Who sends all that it had removes nothing.
+        if last.api_version == self.version && last.fields.difference(sent).is_empty() {
+            return merged;
+        }
         let root = self.root();
         // A set of another version is read as one of this version where it cannot be converted.
         let last = with_named(&last.fields, root);
@@ -214,6 +226,10 @@ fn refuse(writer: Writer<'_>, config: &Value, complaints: &[String]) -> ApiError
 
 fn check(value: &Value, node: Node<'_>, path: &mut String, complaints: &mut Vec<String>) {
     let length = path.len();
+    // Each names its place, which may be as long as the configuration.
+    if complaints.len() >= MAX_COMPLAINTS || complaints.iter().map(String::len).sum::<usize>() > MAX_COMPLAINT_BYTES {
+        return;
+    }
     match (node.form(value), value) {
         (Form::Map, Value::Object(map)) => {
             for (name, value) in map {
@@ -224,14 +240,16 @@ fn check(value: &Value, node: Node<'_>, path: &mut String, complaints: &mut Vec<
         }
         (Form::Items, Value::Array(list)) => {
             for (position, item) in list.iter().enumerate() {
-                if let Err(why) = element::of_item(item, node) {
+                if complaints.len() < MAX_COMPLAINTS
+                    && let Err(why) = element::of_item(item, node)
+                {
                     complaints.push(format!("{path}: element {position}: {why}"));
                 }
             }
             for (element, items) in index(list, node) {
                 let mut shown = String::new();
                 element::show(&element, &mut shown);
-                if items.len() > 1 {
+                if items.len() > 1 && complaints.len() < MAX_COMPLAINTS {
                     complaints.push(format!("{path}: duplicate entries for key {shown}"));
                 }
                 path.push_str(&shown);

@@ -368,3 +368,70 @@ proptest! {
         prop_assert!(a.iter().all(|path| !b.contains(path)), "{:?} {:?}", a, b);
     }
 }
+
+/// A kind with a list map and a set.
+fn boats() -> Descriptor {
+    let item = json!({"type": "object", "required": ["name"],
+        "properties": {"name": {"type": "string"}, "v": {"type": "integer"}}});
+    let map = json!({"type": "array", "items": item, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]});
+    let set = json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"});
+    crate::custom::tests::descriptor_of(&json!({"type": "object", "properties": {"map": map, "set": set}}))
+}
+
+fn boat(items: usize, step: usize, value: i64) -> Value {
+    let numbers = || (0..items).step_by(step);
+    json!({"apiVersion": "sea.example.com/v1", "kind": "Boat", "metadata": {"name": "b"},
+        "map": numbers().map(|n| json!({"name": format!("n{n}"), "v": value})).collect::<Vec<_>>(),
+        "set": numbers().map(|n| format!("n{n}")).collect::<Vec<_>>()})
+}
+
+#[test]
+fn work_grows_with_the_lists_and_not_with_their_square() {
+    let boats = boats();
+    let counted = |items: usize| -> Vec<usize> {
+        let live = applied(&boats, "me", None, &boat(items, 1, 1));
+        let mut reversed = boat(items, 1, 2);
+        for list in ["map", "set"] {
+            reversed[list].as_array_mut().unwrap().reverse();
+        }
+        let runs: [&dyn Fn(); 6] = [
+            &|| drop(applied(&boats, "me", Some(&live), &boat(items, 1, 1))),
+            &|| drop(applied(&boats, "me", Some(&live), &reversed)),
+            &|| drop(applied(&boats, "me", Some(&live), &boat(items, 2, 1))),
+            &|| drop(applied(&boats, "other", Some(&live), &boat(items, 3, 1))),
+            &|| drop(apply(writer(&boats, "other"), Some(&live), &boat(items, 1, 2), false, NEVER).unwrap_err()),
+            &|| drop(updated(&boats, "me", Some(&live), reversed.clone())),
+        ];
+        let count = |run: &dyn Fn()| {
+            element::LOOKED_AT.set(0);
+            run();
+            element::LOOKED_AT.get()
+        };
+        runs.into_iter().map(count).collect()
+    };
+    let (once, twice) = (counted(200), counted(400));
+    for (once, twice) in once.iter().zip(&twice) {
+        assert!(*once > 0 && *twice <= 2 * once, "{once} and {twice}");
+    }
+}
+
+#[test]
+fn complaints_and_conflicts_are_told_in_part_where_they_are_many() {
+    let boats = boats();
+    let mut twins = boat(2000, 1, 1);
+    twins["map"].as_array_mut().unwrap().iter_mut().for_each(|item| item["name"] = "x".into());
+    twins["set"] = json!(vec![Value::Null; 2000]);
+    let error = apply(writer(&boats, "me"), None, &twins, false, NEVER).unwrap_err();
+    assert!(error.code == 400 && error.message.lines().count() < 110, "{}", error.message.lines().count());
+    let key = "x".repeat(10_000);
+    let labels: serde_json::Map<String, Value> = (0..200).map(|n| (format!("{key}{n}"), json!("a"))).collect();
+    let object = |value: &str| {
+        let labels: serde_json::Map<String, Value> = labels.keys().map(|key| (key.clone(), json!(value))).collect();
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": labels})
+    };
+    let maps = Descriptor::of::<ConfigMap>();
+    let live = updated(&maps, "me", None, object("a"));
+    let error = apply(writer(&maps, "you"), Some(&live), &object("b"), false, NEVER).unwrap_err();
+    assert!(error.message.starts_with("Apply failed with 200 conflicts"), "{:.80}", error.message);
+    assert!(error.message.len() < 400_000 && error.details.causes.len() < 40, "{}", error.details.causes.len());
+}

@@ -161,11 +161,9 @@ fn by_key(old: Option<&Value>, new: Option<&Value>, node: Node<'_>) -> Change {
     change
 }
 
-fn by_item(old: Option<&Value>, new: Option<&Value>, node: Node<'_>) -> Change {
-    let items =
-        |value: Option<&'_ Value>| -> Vec<Value> { value.and_then(Value::as_array).cloned().unwrap_or_default() };
-    let (old, new) = (items(old), items(new));
-    let (old, new) = (index(&old, node), index(&new, node));
+fn by_item<'v>(old: Option<&'v Value>, new: Option<&'v Value>, node: Node<'_>) -> Change {
+    let items = |value: Option<&'v Value>| value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let (old, new) = (index(items(old), node), index(items(new), node));
     let mut change = Change::default();
     for element in old.keys().chain(new.keys().filter(|element| !old.contains_key(*element))) {
         let child = match (old.get(element).map(Vec::as_slice), new.get(element).map(Vec::as_slice)) {

@@ -1,5 +1,7 @@
 //! Kubernetes' rules for what a structural schema must be.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Additional, Junctors, Kind, ListType, META_FIELDS, Rule, Structural};
@@ -136,13 +138,14 @@ fn list_map(schema: &Structural, items: &Structural, path: &Path, errors: &mut E
         errors.invalid(&items_path.child("type"), &kind.into(), why);
         return;
     }
-    let all = || Value::from(schema.list_map_keys.clone());
-    for (index, key) in schema.list_map_keys.iter().enumerate() {
-        if schema.list_map_keys.iter().take(index).any(|earlier| earlier == key) {
-            errors.invalid(&keys_path, &all(), "must not contain duplicate entries");
+    let all = Value::from(schema.list_map_keys.clone());
+    let mut seen = HashSet::new();
+    for key in &schema.list_map_keys {
+        if !seen.insert(key) {
+            errors.invalid(&keys_path, &all, "must not contain duplicate entries");
         }
         let Some(property) = items.properties.get(key) else {
-            errors.invalid(&keys_path, &all(), "entries must all be names of item properties");
+            errors.invalid(&keys_path, &all, "entries must all be names of item properties");
             continue;
         };
         let at = items_path.child("properties").key(key);

@@ -12,7 +12,7 @@
 //! [`Structural::values`] and [`Structural::topology`].
 //!
 //! Bounds: a schema nests at most [`MAX_DEPTH`] levels (so no walk here recurses deeper than that, or than the object,
-//! whose nesting the decoder bounds); a validation makes at most [`validate::MAX_STEPS`] steps; a regular expression
+//! whose nesting the decoder bounds); an object gets at most [`MAX_DEFAULTS`] bytes of defaults; a validation makes at most [`validate::MAX_STEPS`] steps; a regular expression
 //! compiles to at most [`pattern::MAX_SIZE`] bytes and runs in linear time.
 
 use std::collections::BTreeMap;
@@ -33,6 +33,7 @@ pub mod publish;
 pub mod validate;
 
 pub use correlate::OldItems;
+pub use defaults::{MAX_DEFAULTS, Overgrown};
 pub use format::Format;
 pub use parse::parse;
 

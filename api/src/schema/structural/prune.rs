@@ -10,24 +10,46 @@ use crate::schema::object_meta;
 impl Structural {
     /// Drops the fields of a whole object that this schema (its root) does not know. `apiVersion`, `kind` and `metadata`
     /// are kept, here and in embedded resources. Returns the paths of what was dropped, sorted (`spec.x`,
-    /// `spec.list[0].y`).
+    /// `spec.list[0].y`); the first of them, where that is a lot.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
-        let mut unknown = Vec::new();
+        let mut unknown = Unknown::default();
         prune(object, Some(self), true, &mut String::new(), &mut unknown);
-        unknown.sort();
-        unknown
+        unknown.paths.sort();
+        unknown.paths
     }
 
     /// Like [`Structural::prune`], for a value that is not an object of its own.
     pub(super) fn prune_value(&self, value: &mut Value) -> Vec<String> {
-        let mut unknown = Vec::new();
+        let mut unknown = Unknown::default();
         prune(value, Some(self), self.embedded_resource, &mut String::new(), &mut unknown);
-        unknown
+        unknown.paths
+    }
+}
+
+/// Paths that are told, and bytes of them after which no more are: a large object may have as many fields below a key as
+/// long as itself.
+const MAX_PATHS: usize = 1000;
+const MAX_BYTES: usize = 64 * 1024;
+
+/// What was dropped: the first paths.
+#[derive(Default)]
+struct Unknown {
+    paths: Vec<String>,
+    bytes: usize,
+}
+
+impl Unknown {
+    fn push(&mut self, path: impl FnOnce() -> String) {
+        if self.paths.len() < MAX_PATHS && self.bytes < MAX_BYTES {
+            let path = path();
+            self.bytes += path.len();
+            self.paths.push(path);
+        }
     }
 }
 
 /// `None` knows nothing.
-fn prune(value: &mut Value, schema: Option<&Structural>, whole: bool, path: &mut String, unknown: &mut Vec<String>) {
+fn prune(value: &mut Value, schema: Option<&Structural>, whole: bool, path: &mut String, unknown: &mut Unknown) {
     match value {
         Value::Object(map) => fields(map, schema, whole, path, unknown),
         Value::Array(list) => {
@@ -54,13 +76,13 @@ fn prune(value: &mut Value, schema: Option<&Structural>, whole: bool, path: &mut
 }
 
 /// Metadata of an embedded resource; those of the whole object are looked at with its kind.
-fn embedded_metadata(value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+fn embedded_metadata(value: &mut Value, path: &str, unknown: &mut Unknown) {
     let known = object_meta();
     let Value::Object(map) = value else { return };
     map.retain(|key, _| {
         let is_known = known.field(key).is_some();
         if !is_known {
-            unknown.push(format!("{path}.metadata.{key}"));
+            unknown.push(|| format!("{path}.metadata.{key}"));
         }
         is_known
     });
@@ -71,7 +93,7 @@ fn fields(
     schema: Option<&Structural>,
     whole: bool,
     path: &mut String,
-    unknown: &mut Vec<String>,
+    unknown: &mut Unknown,
 ) {
     let length = path.len();
     map.retain(|key, value| {
@@ -104,7 +126,7 @@ fn fields(
             },
         };
         if !known {
-            unknown.push(path.clone());
+            unknown.push(|| path.clone());
         }
         path.truncate(length);
         known

@@ -292,10 +292,10 @@ fn defaults_fill_what_is_absent_and_replace_nulls_that_are_not_allowed() {
         "list": {"type": "array", "items": {"type": "object", "properties": {"f": {"type": "integer", "default": 2}}}},
     }}));
     let mut object = json!({});
-    schema.apply_defaults(&mut object);
+    schema.apply_defaults(&mut object).unwrap();
     assert_eq!(object, json!({"spec": {"a": "deep", "b": "y", "d": {"e": 1}}}));
     let mut object = json!({"spec": {"a": null, "b": null, "c": null, "list": [{}, {"f": 3}]}});
-    schema.apply_defaults(&mut object);
+    schema.apply_defaults(&mut object).unwrap();
     assert_eq!(object, json!({"spec": {"a": "x", "b": null, "d": {"e": 1}, "list": [{"f": 2}, {"f": 3}]}}));
 }
 
@@ -415,9 +415,9 @@ proptest! {
         let parsed = parse(&schema, &Path::new(ROOT), &mut errors);
         let mut object = object;
         parsed.prune(&mut object);
-        parsed.apply_defaults(&mut object);
+        parsed.apply_defaults(&mut object).unwrap();
         let once = object.clone();
-        parsed.apply_defaults(&mut object);
+        parsed.apply_defaults(&mut object).unwrap();
         prop_assert_eq!(&once, &object, "defaulting is idempotent");
         let mut pruned = object.clone();
         parsed.prune(&mut pruned);

@@ -11,6 +11,8 @@ use crate::field::{ErrorKind, ErrorList, FieldError, Path};
 
 /// Nodes of schemas that one validation visits: a schema of many alternatives on a large object is refused, not endless.
 pub const MAX_STEPS: usize = 1_000_000;
+/// Errors of one node and those below it that are kept.
+const MAX_ERRORS: usize = 100;
 
 impl Structural {
     /// Judges a whole new object.
@@ -31,7 +33,7 @@ impl Structural {
 
     pub(super) fn validate_at(&self, value: &Value, old: Option<&Value>, path: &Path, errors: &mut ErrorList) {
         let mut walk = Walk { steps: 0 };
-        let found = walk.node(self, value, old, path, path == &Path::default());
+        let found = walk.node(self, value, old, path, path.is_root());
         if walk.steps > MAX_STEPS {
             errors.forbidden(path, "the object takes too many steps to validate");
         }
@@ -48,17 +50,21 @@ struct Found {
 
 impl Found {
     fn merge(&mut self, other: Self) {
-        self.errors.extend(other.errors);
+        let room = MAX_ERRORS.saturating_sub(self.errors.len());
+        self.errors.extend(other.errors.into_iter().take(room));
         self.right += other.right;
     }
 
-    fn add(&mut self, kind: ErrorKind, path: &Path, message: String) {
-        self.errors.push(FieldError { kind, path: path.clone(), message });
+    /// Where there are enough, one more says nothing.
+    fn add(&mut self, kind: ErrorKind, path: &Path, message: impl FnOnce() -> String) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(FieldError { kind, path: path.clone(), message: message() });
+        }
     }
 
     /// `Invalid value: …: PATH in body WHAT`.
     fn invalid(&mut self, path: &Path, value: &Value, what: &str) {
-        self.add(ErrorKind::Invalid, path, format!("Invalid value: {value}: {} in body {what}", name(path)));
+        self.add(ErrorKind::Invalid, path, || format!("Invalid value: {value}: {} in body {what}", name(path)));
     }
 
     /// Counts a judgement, or tells why not.
@@ -72,7 +78,7 @@ impl Found {
 }
 
 fn name(path: &Path) -> String {
-    if *path == Path::default() { String::new() } else { path.to_string() }
+    if path.is_root() { String::new() } else { path.to_string() }
 }
 
 struct Walk {
@@ -125,7 +131,7 @@ impl Walk {
                 (None, Additional::Schema(values)) => values,
                 (None, Additional::Denied) => {
                     let what = format!("{}.{key} in body is a forbidden property", name(path));
-                    found.add(ErrorKind::Invalid, path, format!("Invalid value: \"\": {what}"));
+                    found.add(ErrorKind::Invalid, path, || format!("Invalid value: \"\": {what}"));
                     continue;
                 }
                 _ => continue,
@@ -139,7 +145,7 @@ impl Walk {
             if map.contains_key(required) {
                 found.right += 1;
             } else {
-                found.add(ErrorKind::Required, &path.child(required), "Required value".to_owned());
+                found.add(ErrorKind::Required, &path.child(required), || "Required value".to_owned());
             }
         }
     }
@@ -212,7 +218,7 @@ fn best(results: Vec<Found>) -> Found {
 
 /// An error of a combination of schemas.
 fn composite(path: &Path, what: String, found: &mut Found) {
-    found.add(ErrorKind::Invalid, path, format!("Invalid value: \"\": {what}"));
+    found.add(ErrorKind::Invalid, path, || format!("Invalid value: \"\": {what}"));
 }
 
 fn is_of_type(schema: &Structural, value: &Value) -> bool {
@@ -254,7 +260,7 @@ fn wrong_type(schema: &Structural, value: &Value, path: &Path) -> FieldError {
 fn count(actual: usize, min: Option<u64>, max: Option<u64>, what: &str, path: &Path, found: &mut Found) {
     let number = u64::try_from(actual).unwrap_or(u64::MAX);
     if let Some(max) = max.filter(|max| number > *max) {
-        found.add(ErrorKind::TooMany, path, format!("Too many: {actual}: must have at most {max} items"));
+        found.add(ErrorKind::TooMany, path, || format!("Too many: {actual}: must have at most {max} items"));
     }
     if let Some(min) = min {
         found.check(number >= min, path, &number.into(), || format!("should have at least {min} {what}"));
@@ -269,13 +275,11 @@ fn enumeration(limits: &Limits, value: &Value, path: &Path, found: &mut Found) {
         found.right += 1;
         return;
     }
-    let supported: Vec<String> = limits
-        .enumeration
-        .iter()
-        .map(|v| format!("{:?}", v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
-        .collect();
-    let message = format!("Unsupported value: {value}: supported values: {}", supported.join(", "));
-    found.add(ErrorKind::NotSupported, path, message);
+    found.add(ErrorKind::NotSupported, path, || {
+        let quoted = |v: &Value| format!("{:?}", v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+        let supported: Vec<String> = limits.enumeration.iter().map(quoted).collect();
+        format!("Unsupported value: {value}: supported values: {}", supported.join(", "))
+    });
 }
 
 /// Equality in which 1 is 1.0.
@@ -304,7 +308,7 @@ fn scalar(schema: &Structural, value: &Value, path: &Path, found: &mut Found) {
 fn string(limits: &Limits, text: &str, value: &Value, path: &Path, found: &mut Found) {
     let length = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
     if let Some(max) = limits.max_length.filter(|max| length > *max) {
-        found.add(ErrorKind::TooLong, path, format!("Too long: may not be more than {max} bytes"));
+        found.add(ErrorKind::TooLong, path, || format!("Too long: may not be more than {max} bytes"));
     }
     if let Some(min) = limits.min_length {
         found.check(length >= min, path, value, || format!("should be at least {min} chars long"));
@@ -365,7 +369,7 @@ fn in_range(kind: Option<Kind>, format: Option<Format>, n: &Number, value: &Valu
             Some(format) => format!("Checked value must be of type {kind} with format {} in {path}", format.name()),
             None => format!("Checked value must be of type {kind} (default format) in {path}"),
         };
-        found.add(ErrorKind::Invalid, path, format!("Invalid value: {value}: {what}"));
+        found.add(ErrorKind::Invalid, path, || format!("Invalid value: {value}: {what}"));
     }
 }
 
@@ -386,10 +390,10 @@ fn embedded(map: &Map<String, Value>, path: &Path, found: &mut Found) {
             ("metadata", None | Some(Value::Object(_))) => {}
             ("metadata", Some(other)) => {
                 let what = format!("Invalid value: {other}: must be an object");
-                found.add(ErrorKind::Invalid, &at, what);
+                found.add(ErrorKind::Invalid, &at, || what);
             }
             (_, Some(Value::String(text))) if !text.is_empty() => {}
-            _ => found.add(ErrorKind::Required, &at, "Required value: must not be empty".to_owned()),
+            _ => found.add(ErrorKind::Required, &at, || "Required value: must not be empty".to_owned()),
         }
     }
 }

@@ -206,7 +206,8 @@ impl Convert for Converter {
                 let version = object::api_version(object).rsplit('/').next().unwrap_or_default();
                 if let Some(written) = self.definition.version(version) {
                     written.schema.prune(object);
-                    written.schema.structural().apply_defaults(object);
+                    // One that would become too large is shown with a part of them: it can be read, changed and deleted.
+                    let _ = written.schema.structural().apply_defaults(object);
                 }
             }
             let mut objects = self.convert(objects, &self.definition.api_version(&self.to.name)).await?;
@@ -224,7 +225,8 @@ impl Convert for Converter {
             let mut object = converted.into_iter().next().ok_or_else(|| ApiError::internal("nothing was converted"))?;
             if let Some(version) = self.definition.version(storage) {
                 version.schema.prune(&mut object);
-                version.schema.structural().apply_defaults(&mut object);
+                let grown = version.schema.structural().apply_defaults(&mut object);
+                grown.map_err(|error| ApiError::new(413, "RequestEntityTooLarge", error.to_string()))?;
             }
             Ok(object)
         })

@@ -154,3 +154,16 @@ async fn openapi_is_served_once_per_hash() {
     assert!(document.text.windows(23).any(|part| part == b"io.k8s.api.core.v1.Pod\x12"));
     assert_eq!(api.get("/openapi/v3/apis/none/v1").await.code, 404);
 }
+
+#[tokio::test]
+async fn a_patch_that_moves_a_long_list_again_and_again_is_refused() {
+    let api = Api::new().await;
+    let mut object = config_map("long");
+    object["metadata"]["finalizers"] = (0..10_000).map(|n| format!("example.com/{n}")).collect();
+    let path = "/api/v1/namespaces/default/configmaps";
+    api.post(path, &object).await.expect(201);
+    let one = json!({"op": "add", "path": "/metadata/finalizers/0", "value": "example.com/x"});
+    let refused = api.patch("json-patch", &format!("{path}/long"), &json!(vec![one; 9000])).await;
+    assert_eq!((refused.code, refused.reason().as_str()), (413, "RequestEntityTooLarge"), "{}", refused.message());
+    assert!(refused.message().contains("list elements"), "{}", refused.message());
+}

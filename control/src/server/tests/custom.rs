@@ -193,3 +193,21 @@ async fn a_webhook_converts_between_versions_and_its_failures_are_told() {
     let wanted = "conversion webhook for sea.example.com/v1, Kind=Boat failed: ";
     assert!(failed.message().starts_with(wanted), "{}", failed.message());
 }
+
+#[tokio::test]
+async fn a_small_body_does_not_become_an_object_of_any_size() {
+    let api = Api::new().await;
+    let mut definition = definition();
+    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(10_000)}}});
+    for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["list"] =
+            json!({"type": "array", "items": item});
+    }
+    api.define(&definition).await;
+    let refused = api.post(V1, &boat("a", &json!({"list": vec![json!({}); 100_000]}))).await;
+    assert_eq!((refused.code, refused.reason().as_str()), (413, "RequestEntityTooLarge"), "{}", refused.message());
+    assert!(refused.message().starts_with("the defaults of its definition"), "{}", refused.message());
+    api.post(V1, &boat("a", &json!({"list": vec![json!({}); 100]}))).await.expect(201);
+    let grown = json!({"spec": {"list": vec![json!({}); 100_000]}});
+    assert_eq!(api.patch("merge-patch", &format!("{V1}/a"), &grown).await.code, 413);
+}

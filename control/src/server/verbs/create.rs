@@ -125,7 +125,7 @@ fn finish(
 ) -> Result<Vec<String>, ApiError> {
     let resource = &call.resource;
     resource.strategy.prepare_create(object);
-    resource.strategy.default(object);
+    resource.strategy.try_default(object)?;
     object::set_type(object, resource);
     managed::record(call, Part::Main, options, None, object, asked);
     let mut errors = ErrorList::default();

@@ -220,14 +220,14 @@ async fn prepare(
         admission.mutate(&Request { old: Some(old), ..request }, new).await?;
     }
     let finish = || {
-        resource.strategy.default(new);
+        resource.strategy.try_default(new)?;
         resource.strategy.prepare_update(new, old, part);
         if part != Part::Status {
             metadata::count_generation(resource, new, old);
         }
+        Ok(())
     };
-    call.apart(0, finish).await;
-    Ok(())
+    call.apart(0, finish).await
 }
 
 /// Asks admission.

@@ -1,5 +1,7 @@
 //! How a definition's versions convert: not at all, or through a webhook.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
@@ -50,9 +52,10 @@ fn review_versions(versions: &[&str], path: &Path, errors: &mut ErrorList) {
     if versions.is_empty() {
         return errors.required(path, "");
     }
+    let mut seen = HashSet::new();
     for (index, version) in versions.iter().enumerate() {
         let complaints = dns1035_label(version);
-        if versions.iter().take(index).any(|earlier| earlier == version) {
+        if !seen.insert(version) {
             errors.invalid(&path.index(index), &json!(version), "duplicate version");
         } else if !complaints.is_empty() {
             errors.invalid(&path.index(index), &json!(version), &complaints.join(","));

@@ -3,6 +3,8 @@
 //! Where all versions have the same schema (or subresources, or columns) it is judged once, under the path that Kubernetes
 //! gives to what a definition has as a whole.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::cel::rules::Rules;
@@ -56,7 +58,7 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
         }
     }
     let names: Vec<&str> = versions.iter().map(|version| text(version, "/name")).collect();
-    if names.iter().enumerate().any(|(index, name)| names.iter().take(index).any(|earlier| earlier == name)) {
+    if names.iter().collect::<HashSet<_>>().len() < names.len() {
         errors.invalid(&all, &json!(names), "must contain unique version names");
     }
     if versions.iter().filter(|version| is_true(version, "/storage")).count() != 1 {

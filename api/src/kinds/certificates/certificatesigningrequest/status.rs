@@ -1,5 +1,7 @@
 //! What an update may do to conditions and certificate, and through which path.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -28,6 +30,7 @@ pub(super) fn validate_update(new: &Value, old: &Value, part: Part, errors: &mut
 }
 
 fn conditions(all: &[Value], path: &Path, errors: &mut ErrorList) {
+    let mut seen = HashSet::new();
     for (index, condition) in all.iter().enumerate() {
         let (path, kind) = (path.index(index), text(condition, "/type"));
         if kind.is_empty() {
@@ -40,13 +43,12 @@ fn conditions(all: &[Value], path: &Path, errors: &mut ErrorList) {
             other if !allowed.contains(&other) => errors.not_supported(&path.child("status"), other, allowed),
             _ => {}
         }
-        let mut earlier = all.iter().take(index).map(|c| text(c, "/type"));
         let other = DECISIONS.iter().find(|d| DECISIONS.contains(&kind) && **d != kind);
-        if other.is_some_and(|other| earlier.clone().any(|e| e == *other)) {
+        if other.is_some_and(|other| seen.contains(other)) {
             let why = "Approved and Denied conditions are mutually exclusive";
             errors.invalid(&path.child("type"), &json!(kind), why);
         }
-        if earlier.any(|e| e == kind) {
+        if !seen.insert(kind) {
             errors.duplicate(&path.child("type"), &json!(kind));
         }
     }

@@ -1,5 +1,7 @@
 //! What a request must say: a PKCS#10 request in PEM, a signer, usages.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -69,11 +71,12 @@ fn usages(usages: &[&str], path: &Path, errors: &mut ErrorList) {
     if usages.is_empty() {
         errors.required(path, "");
     }
+    let mut seen = HashSet::new();
     for (index, usage) in usages.iter().enumerate() {
         if !USAGES.contains(usage) {
             errors.not_supported(&path.index(index), usage, USAGES);
         }
-        if usages.iter().take(index).any(|earlier| earlier == usage) {
+        if !seen.insert(usage) {
             errors.duplicate(&path.index(index), &json!(usage));
         }
     }

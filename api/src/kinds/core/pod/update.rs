@@ -1,5 +1,7 @@
 //! What an update of a pod may change: next to nothing.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
@@ -73,7 +75,7 @@ fn validate_tolerations(new: &Value, old: &Value, path: &Path, errors: &mut Erro
         remove(&mut bare, "tolerationSeconds");
         bare
     };
-    let now: Vec<Value> = list(new, "/tolerations").iter().map(bare).collect();
+    let now: HashSet<Value> = list(new, "/tolerations").iter().map(bare).collect();
     if list(old, "/tolerations").iter().any(|before| !now.contains(&bare(before))) {
         let why = "existing toleration can not be modified except its tolerationSeconds";
         errors.forbidden(&path.child("tolerations"), why);
@@ -81,9 +83,9 @@ fn validate_tolerations(new: &Value, old: &Value, path: &Path, errors: &mut Erro
 }
 
 fn validate_gates(new: &Value, old: &Value, path: &Path, errors: &mut ErrorList) {
-    let before: Vec<&str> = list(old, "/schedulingGates").iter().map(|g| text(g, "/name")).collect();
+    let before: HashSet<&str> = list(old, "/schedulingGates").iter().map(|g| text(g, "/name")).collect();
     for gate in list(new, "/schedulingGates") {
-        if !before.contains(&text(gate, "/name")) {
+        if !before.contains(text(gate, "/name")) {
             let why = format!("only deletion is allowed, but found new scheduling gate '{}'", text(gate, "/name"));
             errors.forbidden(&path.child("schedulingGates"), &why);
         }

@@ -1,5 +1,7 @@
 //! Where a pod may run: taints and tolerations, affinity, spreading, gates.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::field::{ErrorKind, ErrorList, FieldError, Path};
@@ -34,11 +36,12 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
         validate_spread(constraint, &path.child("topologySpreadConstraints").index(index), errors);
     }
     let gates = list(spec, "/schedulingGates");
+    let mut seen = HashSet::new();
     for (index, gate) in gates.iter().enumerate() {
         let path = path.child("schedulingGates").index(index);
         let name = text(gate, "/name");
         push_all(errors, &path, name, names::qualified_name(name));
-        if gates.iter().take(index).any(|g| text(g, "/name") == name) {
+        if !seen.insert(name) {
             errors.duplicate(&path, &json!(name));
         }
     }
@@ -46,6 +49,7 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
 
 /// Judges a node's taints.
 pub fn validate_taints(taints: &[Value], path: &Path, errors: &mut ErrorList) {
+    let mut seen = HashSet::new();
     for (index, taint) in taints.iter().enumerate() {
         let path = path.index(index);
         let (key, value, effect) = (text(taint, "/key"), text(taint, "/value"), text(taint, "/effect"));
@@ -54,7 +58,7 @@ pub fn validate_taints(taints: &[Value], path: &Path, errors: &mut ErrorList) {
             push_all(errors, &path.child("value"), value, names::label_value(value));
         }
         validate_effect(effect, false, &path.child("effect"), errors);
-        if taints.iter().take(index).any(|t| text(t, "/key") == key && text(t, "/effect") == effect) {
+        if !seen.insert((key, effect)) {
             let message = format!("Duplicate value: {taint}: taints must be unique by key and effect pair");
             errors.push(FieldError { kind: ErrorKind::Duplicate, path, message });
         }

@@ -1,5 +1,6 @@
 //! What a Service may say.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
@@ -56,15 +57,15 @@ fn validate_external_name(spec: &Value, path: &Path, errors: &mut ErrorList) {
 
 fn validate_ports(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let ports = list(spec, "/ports");
+    let (mut named, mut numbered, mut opened) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (index, port) in ports.iter().enumerate() {
         let path = path.index(index);
-        let earlier = || ports.iter().take(index);
         let name = text(port, "/name");
         if name.is_empty() && ports.len() > 1 {
             errors.required(&path.child("name"), "");
         } else if !name.is_empty() {
             push_all(errors, &path.child("name"), name, names::dns1123_label(name));
-            if earlier().any(|e| text(e, "/name") == name) {
+            if !named.insert(name) {
                 errors.duplicate(&path.child("name"), &json!(name));
             }
         }
@@ -80,18 +81,20 @@ fn validate_ports(spec: &Value, path: &Path, errors: &mut ErrorList) {
         if !protocol.is_empty() {
             push_all(errors, &path.child("appProtocol"), protocol, names::qualified_name(protocol));
         }
-        let same_protocol = |e: &&Value| text(e, "/protocol") == text(port, "/protocol");
-        if earlier().any(|e| same_protocol(&e) && int(e, "/port") == Some(number)) {
+        let protocol = text(port, "/protocol");
+        if !numbered.insert((protocol, number)) {
             errors.duplicate(&path, &json!({"protocol": text(port, "/protocol"), "port": number}));
         }
-        validate_node_port(port, spec, earlier().filter(same_protocol), &path.child("nodePort"), errors);
+        let taken = |number: i64| !opened.insert((protocol, number));
+        validate_node_port(port, spec, taken, &path.child("nodePort"), errors);
     }
 }
 
-fn validate_node_port<'a>(
+/// `taken`: whether an earlier port of the same protocol has a number.
+fn validate_node_port(
     port: &Value,
     spec: &Value,
-    mut earlier: impl Iterator<Item = &'a Value>,
+    taken: impl FnOnce(i64) -> bool,
     path: &Path,
     errors: &mut ErrorList,
 ) {
@@ -99,9 +102,10 @@ fn validate_node_port<'a>(
     if let Some(why) = names::port_number(number) {
         errors.invalid(path, &json!(number), why);
     }
+    let taken = taken(number);
     if text(spec, "/type") == "ClusterIP" {
         errors.forbidden(path, "may not be used when `type` is 'ClusterIP'");
-    } else if earlier.any(|e| int(e, "/nodePort") == Some(number)) && needs_node_ports(spec) {
+    } else if taken && needs_node_ports(spec) {
         errors.duplicate(path, &json!(number));
     }
 }
