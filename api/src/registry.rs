@@ -4,6 +4,7 @@
 //! included.
 
 use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::resource::Descriptor;
@@ -40,16 +41,25 @@ impl Registry {
         let descriptors: Arc<[Arc<Descriptor>]> = builtin.chain(custom).collect();
         let mut next =
             Self { builtin: self.builtin, by_path: index(&descriptors), descriptors, documents: Arc::default() };
-        let documents = self
-            .documents
-            .of_same(|group, version| self.of_version(group, version).eq(next.of_version(group, version)));
-        next.documents = Arc::new(documents);
+        let same = self.in_common(&next);
+        next.documents = Arc::new(self.documents.of_same(|group, version| same.contains(&(group, version))));
         next
     }
 
-    /// The addresses of a group version's descriptors: whether two registries have the same ones.
-    fn of_version(&self, group: &str, version: &str) -> impl Iterator<Item = *const Descriptor> {
-        self.iter().filter(move |d| d.group == group && d.version == version).map(Arc::as_ptr)
+    /// The group versions of which both registries have the same descriptors. Costs what the two are long.
+    pub fn in_common<'a>(&'a self, other: &'a Self) -> HashSet<(&'a str, &'a str)> {
+        let (mut mine, theirs) = (self.by_version(), other.by_version());
+        mine.retain(|version, kinds| theirs.get(version) == Some(kinds));
+        mine.into_keys().collect()
+    }
+
+    /// The addresses of each group version's descriptors.
+    fn by_version(&self) -> HashMap<(&str, &str), Vec<*const Descriptor>> {
+        let mut all = HashMap::<_, Vec<_>>::new();
+        for kind in self.iter() {
+            all.entry((kind.group.as_ref(), kind.version.as_ref())).or_default().push(Arc::as_ptr(kind));
+        }
+        all
     }
 
     /// The OpenAPI documents made so far.

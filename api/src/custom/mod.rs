@@ -83,6 +83,12 @@ fn condition<'a>(crd: &'a Value, kind: &str) -> Option<&'a str> {
 impl Definition {
     /// Reads a definition; names are the accepted ones. Schemas are parsed here, once.
     pub fn parse(crd: &Value) -> Self {
+        Self::parse_after(crd, None)
+    }
+
+    /// [`Definition::parse`] after a change: versions that are written as they were in `before` are taken over, with their
+    /// schemas.
+    pub fn parse_after(crd: &Value, before: Option<&Self>) -> Self {
         let spec = |pointer: &str| text(crd, pointer).to_owned();
         let accepted = |field: &str| match text(crd, &format!("/status/acceptedNames/{field}")) {
             "" => text(crd, &format!("/spec/names/{field}")).to_owned(),
@@ -105,7 +111,7 @@ impl Definition {
             short_names: names("shortNames"),
             categories: names("categories"),
             scope: if text(crd, "/spec/scope") == "Cluster" { Scope::Cluster } else { Scope::Namespaced },
-            versions: versions.iter().map(Version::parse).map(Arc::new).collect(),
+            versions: versions.iter().map(|spec| version_of(spec, before)).collect(),
             storage: storage.unwrap_or_default(),
             webhook: some(crd, "/spec/conversion/webhook")
                 .filter(|_| text(crd, "/spec/conversion/strategy") == "Webhook")
@@ -167,6 +173,11 @@ impl Definition {
             deprecated: version.deprecated(&self.group, &self.kind).map(Into::into),
         }
     }
+}
+
+fn version_of(spec: &Value, before: Option<&Definition>) -> Arc<Version> {
+    let same = before.and_then(|before| before.versions.iter().find(|version| version.spec == *spec));
+    same.cloned().unwrap_or_else(|| Arc::new(Version::parse(spec)))
 }
 
 /// A definition's name in OpenAPI: the group's parts in reverse order, version and kind.

@@ -1,13 +1,16 @@
 //! Discovery: what is served, derived from the registry and from what other servers say of theirs.
 //!
 //! Both forms that clients ask for: one document per level (`/api`, `/apis`, `/apis/GROUP`, `/apis/GROUP/VERSION`), and
-//! the aggregated one (`apidiscovery.k8s.io`, v2 and v2beta1). Documents are made once per change and sent as they are.
+//! the aggregated one (`apidiscovery.k8s.io`, v2 and v2beta1). A document is made on first use and then sent as it is; a change
+//! keeps those of the group versions that it is not about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use wherry_api::kinds::apiregistration::priorities::{self, CUSTOM, Priority};
@@ -23,7 +26,7 @@ use crate::hex;
 const KUBERNETES: (&str, &str) = ("1", "36");
 
 /// A document and how it is sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Document {
     bytes: Bytes,
     etag: HeaderValue,
@@ -32,63 +35,109 @@ struct Document {
 /// Aggregated discovery's versions, as clients ask for them and as they are answered.
 const AGGREGATED: [&str; 2] = ["v2", "v2beta1"];
 
+/// The aggregated form's version, or the plain form.
+type Form = Option<&'static str>;
+
 /// All discovery documents of one moment.
 #[derive(Debug)]
 pub struct Discovery {
-    /// By path without its trailing slash.
-    plain: BTreeMap<String, Document>,
-    /// By path and aggregated version.
-    aggregated: BTreeMap<(&'static str, &'static str), Document>,
+    /// Where clients reach the server, `HOST:PORT`.
+    address: String,
+    registry: Registry,
+    remotes: Arc<Remotes>,
+    /// Those that were asked for, by path without its trailing slash. Bound: the documents there are.
+    made: Mutex<HashMap<(String, Form), Document>>,
 }
 
 impl Discovery {
-    /// `address` is where clients reach the server, `HOST:PORT`.
-    pub(super) fn new(registry: &Registry, remotes: &Remotes, address: &str) -> Self {
-        let groups = groups(registry, remotes);
-        let mut plain = BTreeMap::new();
-        let mut add = |path: String, value: &Value| plain.insert(path, document(value));
-        add("/version".to_owned(), &version());
-        add("/api".to_owned(), &legacy(&groups, address));
-        add("/apis".to_owned(), &group_list(&groups));
-        for (name, versions) in &groups {
-            let root = if name.is_empty() { "/api".to_owned() } else { format!("/apis/{name}") };
-            if !name.is_empty() {
-                let mut group = group(name, versions);
-                with_type(&mut group, "APIGroup", "v1");
-                add(root.clone(), &group);
+    pub(super) fn new(registry: Registry, remotes: Arc<Remotes>, address: String) -> Self {
+        Self { address, registry, remotes, made: Mutex::default() }
+    }
+
+    /// Of other kinds and servers, with the documents that are the same.
+    pub(super) fn after(&self, registry: Registry, remotes: Arc<Remotes>) -> Self {
+        let same = self.registry.in_common(&registry);
+        let keeps = |path: &str| match place(path) {
+            Place::Version(group, version) => {
+                same.contains(&(group, version)) && remotes.find(group, version).is_none()
             }
-            for (version, source) in versions {
-                // The other server shows its own.
-                if let Source::Here(resources) = source {
-                    add(format!("{root}/{version}"), &resource_list(resources));
-                }
-            }
-        }
-        let mut aggregated = BTreeMap::new();
-        for api in AGGREGATED {
-            for path in ["/api", "/apis"] {
-                aggregated.insert((path, api), document(&aggregated_list(&groups, api, path == "/api")));
-            }
-        }
-        Self { plain, aggregated }
+            Place::Fixed => path == "/version",
+            Place::Group(_) | Place::Nowhere => false,
+        };
+        let mut made = self.made.lock().clone();
+        made.retain(|(path, _), _| keeps(path));
+        let made = Mutex::new(made);
+        Self { address: self.address.clone(), registry, remotes, made }
     }
 
     /// Answers a GET of a discovery path: 404 for what is not served, 406 for what the client does not accept.
     pub fn respond(&self, path: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
         let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-        let document = self.plain.get(path).ok_or_else(ApiError::no_such_path)?;
-        let wanted = accepted(headers)?;
-        let found = wanted.and_then(|version| {
-            let fixed = ["/api", "/apis"].into_iter().find(|p| *p == path)?;
-            self.aggregated.get(&(fixed, version)).map(|document| (document, version))
-        });
-        Ok(match found {
-            Some((document, version)) => {
-                let media = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-                send(document, HeaderValue::try_from(media).unwrap_or(JSON), headers)
+        if matches!(path, "/api" | "/apis")
+            && let Some(version) = accepted(headers)?
+        {
+            let document = self.document(path, Some(version)).ok_or_else(ApiError::no_such_path)?;
+            let media = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+            return Ok(send(&document, HeaderValue::try_from(media).unwrap_or(JSON), headers));
+        }
+        let document = self.document(path, None).ok_or_else(ApiError::no_such_path)?;
+        accepted(headers)?;
+        Ok(send(&document, JSON, headers))
+    }
+
+    /// Two callers may both make the first one.
+    fn document(&self, path: &str, form: Form) -> Option<Document> {
+        let key = (path.to_owned(), form);
+        if let Some(document) = self.made.lock().get(&key) {
+            return Some(document.clone());
+        }
+        let new = document(&self.make(path, form)?);
+        Some(self.made.lock().entry(key).or_insert(new).clone())
+    }
+
+    fn make(&self, path: &str, form: Form) -> Option<Value> {
+        let groups = || groups(&self.registry, &self.remotes);
+        match (place(path), form) {
+            (Place::Fixed, Some(api)) => Some(aggregated_list(&groups(), api, path == "/api")),
+            (Place::Fixed, None) => Some(match path {
+                "/version" => version(),
+                "/api" => legacy(&groups(), &self.address),
+                _ => group_list(&groups()),
+            }),
+            (Place::Group(name), _) => {
+                let groups = groups();
+                let (_, versions) = groups.iter().find(|(group, _)| *group == name)?;
+                let mut group = group(name, versions);
+                with_type(&mut group, "APIGroup", "v1");
+                Some(group)
             }
-            None => send(document, JSON, headers),
-        })
+            // The other server shows its own.
+            (Place::Version(group, version), _) if self.remotes.find(group, version).is_none() => {
+                let own = self.registry.iter().filter(|kind| kind.group == group && kind.version == version);
+                let mut own: Vec<&Descriptor> = own.map(AsRef::as_ref).collect();
+                own.sort_by(|a, b| a.plural.cmp(&b.plural));
+                (!own.is_empty()).then(|| resource_list(&own))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What a path shows.
+enum Place<'a> {
+    Fixed,
+    Group(&'a str),
+    Version(&'a str, &'a str),
+    Nowhere,
+}
+
+fn place(path: &str) -> Place<'_> {
+    match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["", "version" | "api" | "apis"] => Place::Fixed,
+        ["", "api", version] => Place::Version("", version),
+        ["", "apis", group] if !group.is_empty() => Place::Group(group),
+        ["", "apis", group, version] if !group.is_empty() => Place::Version(group, version),
+        _ => Place::Nowhere,
     }
 }
 
@@ -389,7 +438,7 @@ mod tests {
     use super::*;
 
     async fn get(path: &str, accept: &str) -> (StatusCode, HeaderMap, Value) {
-        let discovery = Discovery::new(&Registry::builtin(), &Remotes::default(), "127.0.0.1:6443");
+        let discovery = Discovery::new(Registry::builtin(), Arc::default(), "127.0.0.1:6443".to_owned());
         let mut headers = HeaderMap::new();
         if !accept.is_empty() {
             headers.insert(ACCEPT, accept.parse().unwrap());
@@ -422,7 +471,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_has_the_document_is_told_so() {
-        let discovery = Discovery::new(&Registry::builtin(), &Remotes::default(), "127.0.0.1:6443");
+        let discovery = Discovery::new(Registry::builtin(), Arc::default(), "127.0.0.1:6443".to_owned());
         let first = discovery.respond("/apis/", &HeaderMap::new()).unwrap();
         let mut headers = HeaderMap::new();
         headers.insert(IF_NONE_MATCH, first.headers()[ETAG].clone());
@@ -431,11 +480,27 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_404_and_what_is_not_accepted_406() {
-        let discovery = Discovery::new(&Registry::builtin(), &Remotes::default(), "127.0.0.1:6443");
+        let discovery = Discovery::new(Registry::builtin(), Arc::default(), "127.0.0.1:6443".to_owned());
         assert_eq!(discovery.respond("/apis/none/v1", &HeaderMap::new()).unwrap_err().code, 404);
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.kubernetes.protobuf"));
         assert_eq!(discovery.respond("/version", &headers).unwrap_err().code, 406);
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_is_not_about() {
+        let registry = Registry::builtin();
+        let discovery = Discovery::new(registry.clone(), Arc::default(), "127.0.0.1:6443".to_owned());
+        let of = |discovery: &Discovery, path: &str| discovery.document(path, None).map(|found| found.bytes);
+        let (apps, groups) = (of(&discovery, "/apis/apps/v1").unwrap(), of(&discovery, "/apis").unwrap());
+        assert!(of(&discovery, "/apis/none").is_none() && of(&discovery, "/apis/apps/v9").is_none());
+        let mut boat = Descriptor::of::<k8s_openapi::api::core::v1::ConfigMap>();
+        (boat.group, boat.plural) = ("sea.example.com".into(), "boats".into());
+        let next = discovery.after(registry.with_custom(vec![Arc::new(boat)]), Arc::default());
+        assert_eq!(next.made.lock().len(), 1, "what is about all kinds is made anew");
+        assert_eq!(of(&next, "/apis/apps/v1").unwrap().as_ptr(), apps.as_ptr(), "the same bytes");
+        assert_ne!(of(&next, "/apis").unwrap(), groups);
+        assert!(of(&next, "/apis/sea.example.com").is_some() && of(&next, "/apis/sea.example.com/v1").is_some());
     }
 
     #[tokio::test]

@@ -128,7 +128,13 @@ struct Served {
 
 impl Served {
     fn new(registry: Registry, remotes: Arc<Remotes>, config: &Config) -> Self {
-        let discovery = Discovery::new(&registry, &remotes, &config.advertise.to_string());
+        let discovery = Discovery::new(registry.clone(), Arc::clone(&remotes), config.advertise.to_string());
+        Self { registry, remotes, discovery, openapi: Merged::default() }
+    }
+
+    /// The same with other kinds or servers: what is not about those that changed is taken over.
+    fn after(&self, registry: Registry, remotes: Arc<Remotes>) -> Self {
+        let discovery = self.discovery.after(registry.clone(), Arc::clone(&remotes));
         Self { registry, remotes, discovery, openapi: Merged::default() }
     }
 }
@@ -245,16 +251,17 @@ impl Server {
     pub async fn serve(&self, registry: Registry) -> Result<(), ServerError> {
         self.inner.cache.serve(&registry).await?;
         let _turn = self.inner.serving.lock().await;
-        let remotes = Arc::clone(&self.served().remotes);
-        self.inner.served.send_replace(Arc::new(Served::new(registry, remotes, self.config())));
+        let before = self.served();
+        let next = before.after(registry, Arc::clone(&before.remotes));
+        self.inner.served.send_replace(Arc::new(next));
         Ok(())
     }
 
     /// Leaves other group versions to other servers from now on.
     async fn serve_remotes(&self, remotes: Remotes) {
         let _turn = self.inner.serving.lock().await;
-        let served = Served::new(self.registry(), Arc::new(remotes), self.config());
-        self.inner.served.send_replace(Arc::new(served));
+        let next = self.served().after(self.registry(), Arc::new(remotes));
+        self.inner.served.send_replace(Arc::new(next));
     }
 
     pub fn cache(&self) -> &Cache {

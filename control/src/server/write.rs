@@ -18,7 +18,7 @@ use super::body;
 use super::definitions::Definitions;
 use super::error::ServerError;
 use crate::admission::Charge;
-use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, StoreError, Txn};
+use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, Txn};
 
 /// How often a write that names no resourceVersion is tried again when another one was faster. Each failure means that
 /// somebody else's write succeeded.
@@ -103,11 +103,11 @@ impl Server {
             done();
             server.cache().reached(committed.revision).await;
             if defines {
-                server.inner.definitions.served(committed.revision).await;
+                server.serve_definitions(committed.revision).await?;
             }
-            Ok::<_, StoreError>(committed)
+            Ok::<_, ServerError>(committed)
         });
-        Ok(task.await??)
+        task.await?
     }
 }
 

@@ -1,15 +1,14 @@
 //! Custom kinds: what the server serves follows the CustomResourceDefinitions that are stored.
 //!
-//! One task reads them whenever one changes and gives the server a new registry. What must stay true: the answer to a write
-//! of a definition is sent after its kinds are served so; a definition that did not change keeps its descriptors.
+//! They are read whenever one changes, and the server is given a new registry: by the write itself, whose answer is sent
+//! after that, and by a task that follows. What must stay true: no write of a definition is answered before its kinds are
+//! served so; a definition that did not change keeps its descriptors, and a version that did not change its schema.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use tokio::sync::watch;
-use tokio::time::timeout;
 use wherry_api::custom::{self, Definition};
 use wherry_api::registry::Registry;
 use wherry_api::resource::{Descriptor, GroupResource};
@@ -22,29 +21,27 @@ use crate::store::{Key, Precondition, Revision};
 
 mod convert;
 
-/// How long a write of a definition waits for its kinds to be served.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What definitions were read, and up to which revision they are served.
-#[derive(Debug)]
-pub(super) struct Definitions {
-    served: watch::Sender<Revision>,
+/// What definitions were read.
+#[derive(Debug, Default)]
+pub(super) struct Definitions(tokio::sync::Mutex<Read>);
+
+#[derive(Debug, Default)]
+struct Read {
+    /// Up to which revision they are served.
+    served: Revision,
     /// By name. Bound: the definitions that are stored.
-    known: tokio::sync::Mutex<HashMap<Box<str>, Known>>,
+    known: HashMap<Box<str>, Known>,
 }
 
 #[derive(Debug)]
 struct Known {
     revision: Revision,
+    /// `None`: it is not accepted.
+    definition: Option<Arc<Definition>>,
     descriptors: Vec<Arc<Descriptor>>,
-}
-
-impl Default for Definitions {
-    fn default() -> Self {
-        Self { served: watch::Sender::new(0), known: tokio::sync::Mutex::default() }
-    }
 }
 
 fn resource() -> GroupResource {
@@ -52,14 +49,6 @@ fn resource() -> GroupResource {
 }
 
 impl Definitions {
-    /// Returns when what `revision` wrote to a definition is served, or after a while.
-    pub(super) async fn served(&self, revision: Revision) {
-        let mut served = self.served.subscribe();
-        if timeout(PATIENCE, served.wait_for(|served| *served >= revision)).await.is_err() {
-            tracing::warn!(revision, "a definition's kinds are not served yet");
-        }
-    }
-
     /// Whether a write to this key changes what is served.
     pub(super) fn concerns(key: &Key) -> bool {
         key.as_str().starts_with(&Key::prefix(&resource()))
@@ -120,45 +109,53 @@ async fn follow(server: Weak<Inner>) {
 impl Server {
     /// Serves what the stored definitions define; returns their own descriptor and the revision that was read.
     pub(super) async fn read_definitions(&self) -> Result<Option<(Arc<Descriptor>, Revision)>, ServerError> {
-        let registry = self.registry();
+        self.serve_definitions(Revision::MAX).await
+    }
+
+    /// The same, unless another caller has served what was written up to a revision.
+    pub(super) async fn serve_definitions(
+        &self,
+        up_to: Revision,
+    ) -> Result<Option<(Arc<Descriptor>, Revision)>, ServerError> {
         let GroupResource { group, resource } = resource();
+        let mut read = self.inner.definitions.0.lock().await;
+        let registry = self.registry();
         let Some(kind) = registry.by_group_resource(&group, &resource).cloned() else { return Ok(None) };
-        let definitions = &self.inner.definitions;
-        let mut known = definitions.known.lock().await;
+        if read.served >= up_to {
+            return Ok(Some((kind, read.served)));
+        }
         let list = self.cache().list(&kind, &Filter::default(), At::Latest, None, 0).await?;
-        let mut next = HashMap::new();
-        let mut changed = known.len() != list.entries.len();
+        let mut next = HashMap::with_capacity(list.entries.len());
+        let mut changed = read.known.len() != list.entries.len();
         for entry in &list.entries {
-            let name = entry.meta.name.clone();
-            let kept = known.remove(&name).filter(|before| before.revision == entry.revision);
-            changed |= kept.is_none();
-            next.insert(
-                name,
-                match kept {
-                    Some(kept) => kept,
-                    None => Known { revision: entry.revision, descriptors: self.define(entry)? },
-                },
-            );
+            let known = match read.known.remove(&entry.meta.name) {
+                Some(same) if same.revision == entry.revision => same,
+                before => {
+                    changed = true;
+                    self.define(entry, before.and_then(|before| before.definition).as_deref())?
+                }
+            };
+            next.insert(entry.meta.name.clone(), known);
         }
         if changed {
             self.serve(registry.with_custom(ordered(&registry, &next))).await?;
         }
-        *known = next;
-        definitions.served.send_replace(list.revision);
+        *read = Read { served: list.revision, known: next };
         Ok(Some((kind, list.revision)))
     }
 
-    fn define(&self, entry: &Entry) -> Result<Vec<Arc<Descriptor>>, ServerError> {
-        let crd = answer::parse(&entry.bytes)?;
+    /// Reads one definition; `before` is what it was.
+    fn define(&self, entry: &Entry, before: Option<&Definition>) -> Result<Known, ServerError> {
+        let (crd, revision) = (answer::parse(&entry.bytes)?, entry.revision);
         if !custom::is_accepted(&crd) {
-            return Ok(Vec::new());
+            return Ok(Known { revision, definition: None, descriptors: Vec::new() });
         }
-        let definition = Arc::new(Definition::parse(&crd));
+        let definition = Arc::new(Definition::parse_after(&crd, before));
         let webhook = convert::Webhook::of(&definition, self.outbound());
-        let descriptors = definition.descriptors(|version| {
-            Arc::new(convert::Converter::new(&definition, version, entry.revision, webhook.clone()))
-        });
-        Ok(descriptors.into_iter().map(Arc::new).collect())
+        let descriptors = definition
+            .descriptors(|version| Arc::new(convert::Converter::new(&definition, version, revision, webhook.clone())));
+        let descriptors = descriptors.into_iter().map(Arc::new).collect();
+        Ok(Known { revision, definition: Some(definition), descriptors })
     }
 }
 

@@ -211,3 +211,60 @@ async fn a_small_body_does_not_become_an_object_of_any_size() {
     let grown = json!({"spec": {"list": vec![json!({}); 100_000]}});
     assert_eq!(api.patch("merge-patch", &format!("{V1}/a"), &grown).await.code, 413);
 }
+
+/// A definition of a kind of its own.
+fn numbered(number: usize) -> Value {
+    let (group, plural) = (format!("g{}.example.com", number % 5), format!("boats{number}"));
+    let mut definition = definition();
+    definition["metadata"]["name"] = json!(format!("{plural}.{group}"));
+    definition["spec"]["group"] = json!(group);
+    definition["spec"]["names"] = json!({"plural": plural, "kind": format!("Boat{number}")});
+    definition
+}
+
+#[tokio::test]
+async fn a_definition_is_answered_when_its_kinds_are_served_however_many_change_at_once() {
+    let api = Api::new().await;
+    let defined = (0..25).map(|number| {
+        let api = &api;
+        async move {
+            let definition = numbered(number);
+            api.define(&definition).await;
+            let group = definition["spec"]["group"].as_str().unwrap();
+            let list = format!("/apis/{group}/v1/namespaces/default/boats{number}");
+            assert_eq!(api.get(&list).await.code, 200, "{list}");
+            let found = api.get(&format!("/apis/{group}/v1")).await.expect(200).to_string();
+            assert!(found.contains(&format!("\"boats{number}\"")), "{list}");
+            // It waits for its finalizer: from the answer on nothing of it is created.
+            api.delete(&format!("{DEFINITIONS}/boats{number}.{group}")).await.expect(200);
+            assert_eq!(api.post(&list, &json!({})).await.code, 405, "{list} after the definition's end");
+        }
+    });
+    futures::future::join_all(defined).await;
+}
+
+#[tokio::test]
+async fn only_what_changed_of_the_definitions_is_made_anew() {
+    let api = Api::new().await;
+    for number in [0, 1] {
+        api.define(&numbered(number)).await;
+    }
+    let of = |number: usize| {
+        let registry = api.server.registry();
+        let kind = registry.by_plural(&format!("g{number}.example.com"), "v1", &format!("boats{number}")).unwrap();
+        let wherry_api::resource::SchemaSource::Custom(schema) = &kind.schema else { panic!("it is custom") };
+        (Arc::as_ptr(kind), Arc::as_ptr(schema))
+    };
+    let (first, second) = (of(0), of(1));
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    let path = format!("{DEFINITIONS}/boats1.g1.example.com");
+    api.patch("merge-patch", &path, &label).await.expect(200);
+    assert_eq!(of(0), first, "nothing of another definition");
+    assert_ne!(of(1).0, second.0);
+    assert_eq!(of(1).1, second.1, "a schema that is written as before is not read again");
+    let other = json!([{"op": "add", "value": {"type": "string"},
+        "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/more"}]);
+    api.patch("json-patch", &path, &other).await.expect(200);
+    assert_ne!(of(1).1, second.1);
+    assert_eq!(of(0), first);
+}
