@@ -239,6 +239,8 @@ fn scale_and_delete_act_and_wait(server: &Wherry) {
         if pods.lines().count() == 1 { Ok(()) } else { Err(pods) }
     });
     server.wherry(&["scale", "cm/in-yaml", "--replicas", "1"]).fails();
+    let many = server.wherry(&["scale", "deployment/hello", "--replicas", "2147483648"]).fails();
+    has(&many, &["the number of replicas is an int32, which is at most 2147483647"]);
     let pod = server.wherry(&["get", "pods", "-l", "app=hello", "-o", "name"]).ok();
     assert_eq!(server.wherry(&["delete", pod.trim()]).ok(), format!("{} deleted\n", pod.trim()));
     has(&server.wherry(&["get", pod.trim()]).fails(), &["not found"]);
@@ -255,6 +257,18 @@ fn logs_are_streamed(server: &Wherry) {
     assert_eq!(following.seen.len(), 21, "{:?}", following.seen);
     assert_eq!(server.wherry(&["logs", "pod/worker", "--tail", "1"]).ok(), "done\n");
     has(&server.wherry(&["logs", "nobody"]).fails(), &[r#"pods "nobody" not found"#]);
+    let pod = eventually("its one pod is there", || {
+        let pods = server.wherry(&["get", "pods", "-l", "app=hello", "-o", "name"]).ok();
+        if pods.lines().count() == 1 { Ok(pods.trim().to_owned()) } else { Err(pods) }
+    });
+    server.pod_ready(pod.trim_start_matches("pod/"));
+    for target in ["deployment/hello", "svc/hello"] {
+        let shown = server.wherry(&["logs", target]);
+        assert_eq!(shown.stderr, format!("Found 1 pod, using {pod}\n"), "{shown}");
+        assert_eq!(shown.ok(), server.wherry(&["logs", &pod]).ok());
+    }
+    has(&server.wherry(&["logs", "deployment/nobody"]).fails(), &[r#"deployments.apps "nobody" not found"#]);
+    has(&server.wherry(&["logs", "cm/kube-root-ca.crt"]).fails(), &["configmap/kube-root-ca.crt selects no pods"]);
     server.wherry_with(&["delete", "-f", "-"], &worker).ok();
     has(&server.wherry(&["get", "pod", "worker"]).fails(), &["not found"]);
 }

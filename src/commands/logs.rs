@@ -1,5 +1,7 @@
 //! `wherry logs`: a container's log, streamed.
 
+mod workload;
+
 use anyhow::Context;
 use clap::Args;
 use futures::TryStreamExt;
@@ -13,8 +15,8 @@ use crate::output;
 pub struct Logs {
     #[command(flatten)]
     connection: Connection,
-    /// The pod, as NAME or `pod/NAME`
-    pod: String,
+    /// The pod, as NAME or `pod/NAME`, or what has pods, as `deployment/NAME`: one is chosen
+    target: String,
     /// The container, if the pod has several
     #[arg(short, long)]
     container: Option<String>,
@@ -55,7 +57,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 impl Logs {
     pub async fn run(self) -> anyhow::Result<()> {
         let client = self.connection.open().await?;
-        let pod = self.pod.rsplit('/').next().unwrap_or_default();
+        let pod = workload::pod(&client, &self.target).await?;
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         for (name, set) in [("follow", self.follow), ("previous", self.previous), ("timestamps", self.timestamps)] {
             if set {

@@ -15,8 +15,20 @@ pub struct Scale {
     /// KIND/NAME (`deployment/hello`), or KIND and NAME
     #[arg(required = true, num_args = 1..=2)]
     target: Vec<String>,
-    #[arg(long)]
-    replicas: u32,
+    #[arg(long, allow_hyphen_values = true, value_parser = replicas)]
+    replicas: i32,
+}
+
+/// A number of replicas, which the API has as an int32.
+fn replicas(text: &str) -> Result<i32, String> {
+    if text.is_empty() || !text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("it is not a number".to_owned());
+    }
+    match text.parse::<i32>() {
+        Ok(number) if number >= 0 => Ok(number),
+        _ if text.starts_with('-') => Err("the number of replicas cannot be negative".to_owned()),
+        _ => Err(format!("the number of replicas is an int32, which is at most {}", i32::MAX)),
+    }
 }
 
 impl Scale {
@@ -36,5 +48,21 @@ impl Scale {
         client.request(http::Method::PATCH, &path, JSON, Some(("application/merge-patch+json", patch))).await?;
         output::line(format!("{} scaled", resource.named(name)));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_replicas_is_an_int32_that_is_not_negative() {
+        assert_eq!((replicas("0"), replicas("2147483647")), (Ok(0), Ok(i32::MAX)));
+        assert!(replicas("2147483648").unwrap_err().contains("at most 2147483647"));
+        assert!(replicas("99999999999999999999").unwrap_err().contains("int32"));
+        assert!(replicas("-1").unwrap_err().contains("negative"));
+        for bad in ["", "two", "1.5", "+1"] {
+            assert!(replicas(bad).unwrap_err().contains("not a number"), "{bad}");
+        }
     }
 }

@@ -72,6 +72,7 @@ impl Call {
     }
 
     pub(crate) async fn read(&mut self, body: Body) -> Result<Bytes, ServerError> {
+        negotiate::plain(&self.headers, &body)?;
         let bytes = body::collect(body).await?;
         self.size = bytes.len();
         Ok(bytes)

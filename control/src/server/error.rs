@@ -63,7 +63,12 @@ impl ServerError {
 
     /// Whether it is the server's fault, and so worth a line in the log.
     pub fn is_internal(&self) -> bool {
-        self.to_api().code >= 500
+        self.to_api().code >= 500 && !self.is_unmet()
+    }
+
+    /// Whether the client asked for what this server does not do, or does not have yet: anybody may ask so, again and again.
+    pub fn is_unmet(&self) -> bool {
+        matches!(self.to_api().code, 501 | 504)
     }
 }
 
@@ -166,5 +171,13 @@ mod tests {
     fn what_the_engine_says_stays_in_the_log() {
         let error = ServerError::from(StoreError::Engine("disk /secret is full".into()));
         assert!(!error.to_status().to_string().contains("secret"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_the_servers_fault() {
+        let of = |code| ServerError::from(ApiError::new(code, "x", "y"));
+        assert!([500, 502, 503].into_iter().all(|code| of(code).is_internal() && !of(code).is_unmet()));
+        assert!([501, 504].into_iter().all(|code| !of(code).is_internal() && of(code).is_unmet()));
+        assert!(!of(404).is_internal() && !of(404).is_unmet());
     }
 }

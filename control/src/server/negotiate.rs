@@ -3,13 +3,15 @@
 //! Everything is made as JSON; [`super::forms`] turns an answer into another media type.
 
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http_body::Body as _;
 use wherry_api::decode::Format;
 use wherry_api::patch::PatchType;
 use wherry_api::resource::{Descriptor, SchemaSource};
 use wherry_api::status::ApiError;
 use wherry_api::table::IncludeObject;
 
+use super::body::Body;
 use super::query::Query;
 
 /// The form in which objects are answered.
@@ -172,6 +174,19 @@ fn joined(headers: &HeaderMap, name: &http::HeaderName) -> String {
 }
 
 const UNKNOWN: &str = "the body of the request was in an unknown format - accepted media types include: ";
+
+/// Whether a request's body is sent as it is. Error: 415 for one that is packed, as Kubernetes reads none either.
+pub(crate) fn plain(headers: &HeaderMap, body: &Body) -> Result<(), ApiError> {
+    let encoding = joined(headers, &CONTENT_ENCODING);
+    let packed =
+        encoding.split(',').map(str::trim).find(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
+    match packed.filter(|_| !body.is_end_stream()) {
+        Some(name) => Err(ApiError::unsupported_media_type(format!(
+            "the body of the request is encoded as {name:?}, which is not supported: send it without Content-Encoding"
+        ))),
+        None => Ok(()),
+    }
+}
 
 /// The format of a request's object. Nobody but built-in kinds has numbers for fields, which protobuf needs. Error: 415.
 pub(crate) fn format(headers: &HeaderMap, resource: &Descriptor) -> Result<Format, ApiError> {

@@ -70,8 +70,11 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
         Ok(Ok(response)) => response,
         Ok(Err(failure)) => {
             if failure.is_internal() {
-                let failure: &dyn std::error::Error = &failure;
-                tracing::error!(id, %method, path, error = failure, "a request failed");
+                let error: &dyn std::error::Error = &failure;
+                tracing::error!(id, %method, path, error, "a request failed");
+            } else if failure.is_unmet() {
+                let error: &dyn std::error::Error = &failure;
+                tracing::debug!(id, %method, path, error, "a request asked for what there is not");
             }
             error::respond(&failure)
         }

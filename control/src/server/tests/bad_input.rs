@@ -167,3 +167,19 @@ async fn a_patch_that_moves_a_long_list_again_and_again_is_refused() {
     assert_eq!((refused.code, refused.reason().as_str()), (413, "RequestEntityTooLarge"), "{}", refused.message());
     assert!(refused.message().contains("list elements"), "{}", refused.message());
 }
+
+#[tokio::test]
+async fn a_packed_body_is_refused_by_name() {
+    let api = Api::new().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let send = |encoding: &str| {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json").header("content-encoding", encoding);
+        api.send(request, config_map("packed").to_string())
+    };
+    let refused = send("gzip").await;
+    assert_eq!((refused.code, refused.reason().as_str()), (415, "UnsupportedMediaType"));
+    assert!(refused.message().contains("encoded as \"gzip\""), "{}", refused.message());
+    send("identity").await.expect(201);
+    let deleted = Request::delete(format!("{path}/packed")).header("content-encoding", "gzip");
+    api.send(deleted, "").await.expect(200);
+}

@@ -1,0 +1,137 @@
+//! Whose log is shown where a workload is named: the pod of it whose log says most, as `kubectl logs` chooses.
+
+use std::cmp::Reverse;
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value};
+use wherry_api::object;
+
+use crate::client::{Client, JSON};
+use crate::output;
+
+/// The name of the pod that a target means: `NAME`, `pod/NAME` or `KIND/NAME`. Which one of several is told.
+pub(super) async fn pod(client: &Client, target: &str) -> anyhow::Result<String> {
+    let Some((kind, name)) = target.split_once('/') else { return Ok(target.to_owned()) };
+    let resource = client.resource(kind).await?;
+    if resource.is("", "pods") {
+        return Ok(name.to_owned());
+    }
+    let path = resource.path(Some(&client.namespace), Some(name));
+    let workload = read(client, &path).await?;
+    let Some(selector) = selector(&workload) else {
+        bail!("{} selects no pods, so it has no logs", resource.named(name));
+    };
+    let pods = client.resource("pods").await?;
+    let path = pods.paths(Some(&client.namespace), &[], Some(&selector)).concat();
+    let mut found = match read(client, &path).await?.get_mut("items").map(Value::take) {
+        Some(Value::Array(found)) => found,
+        _ => Vec::new(),
+    };
+    found.sort_by_key(order);
+    let Some(first) = found.first() else { bail!("{} has no pods", resource.named(name)) };
+    let chosen = object::name(first).to_owned();
+    let several = if found.len() == 1 { "1 pod".to_owned() } else { format!("{} pods", found.len()) };
+    output::note(format!("Found {several}, using pod/{chosen}"));
+    Ok(chosen)
+}
+
+async fn read(client: &Client, path: &str) -> anyhow::Result<Value> {
+    let bytes = client.request(http::Method::GET, path, JSON, None).await?;
+    serde_json::from_slice(&bytes).context("the server's answer is not JSON")
+}
+
+/// `spec.selector` as a query has it: a `LabelSelector`, or a map of labels, as Services and ReplicationControllers have.
+fn selector(workload: &Value) -> Option<String> {
+    let selector = object::at(workload, "spec.selector")?.as_object()?;
+    let is_map = selector.values().all(Value::is_string);
+    let none = Map::new();
+    let labels =
+        if is_map { selector } else { selector.get("matchLabels").and_then(Value::as_object).unwrap_or(&none) };
+    let mut terms: Vec<String> =
+        labels.iter().filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
+    let expressions = selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten();
+    for expression in expressions {
+        let key = object::text_at(expression, "key");
+        let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
+        let values: Vec<&str> = values.filter_map(Value::as_str).collect();
+        terms.push(match object::text_at(expression, "operator").as_str() {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "Exists" => key,
+            _ => format!("!{key}"),
+        });
+    }
+    // An empty selector of a Service selects nothing, one of a workload does not exist.
+    (!terms.is_empty()).then(|| terms.join(","))
+}
+
+/// Kubernetes' order: on a node before not, running before pending, ready before not and the longer the earlier, then by
+/// restarts, then the older before the newer.
+fn order(pod: &Value) -> impl Ord + use<> {
+    let conditions = object::at(pod, "status.conditions").and_then(Value::as_array).into_iter().flatten();
+    let ready = conditions.into_iter().find(|c| object::text_at(c, "type") == "Ready");
+    let ready = ready.filter(|c| object::text_at(c, "status") == "True");
+    let since = ready.map(|c| object::text_at(c, "lastTransitionTime")).unwrap_or_default();
+    let phase = match object::text_at(pod, "status.phase").as_str() {
+        "Pending" => 2,
+        "Unknown" => 1,
+        _ => 0,
+    };
+    let statuses = object::at(pod, "status.containerStatuses").and_then(Value::as_array).into_iter().flatten();
+    let restarts = statuses.filter_map(|status| status.get("restartCount")?.as_i64()).max().unwrap_or_default();
+    let created = object::creation_timestamp(pod);
+    (
+        object::text_at(pod, "spec.nodeName").is_empty(),
+        phase,
+        ready.is_none(),
+        since,
+        Reverse(restarts),
+        (created.is_none(), created),
+        object::name(pod).to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_selector_is_written_as_a_query_has_it() {
+        let of = |selector: Value| selector_of(&selector);
+        assert_eq!(of(json!({"app": "web"})).as_deref(), Some("app=web"));
+        let long = json!({"matchLabels": {"app": "web"}, "matchExpressions": [
+            {"key": "tier", "operator": "In", "values": ["a", "b"]}, {"key": "old", "operator": "DoesNotExist"},
+            {"key": "x", "operator": "NotIn", "values": ["y"]}, {"key": "new", "operator": "Exists"}]});
+        assert_eq!(of(long).as_deref(), Some("app=web,tier in (a,b),!old,x notin (y),new"));
+        assert_eq!(of(json!({})), None);
+        assert_eq!(selector(&json!({"spec": {}})), None);
+    }
+
+    fn selector_of(selector_value: &Value) -> Option<String> {
+        selector(&json!({"spec": {"selector": selector_value}}))
+    }
+
+    #[test]
+    fn the_pod_whose_log_says_most_comes_first() {
+        let pod = |name: &str, node: &str, phase: &str, ready: Option<&str>, restarts: i64| {
+            let conditions =
+                ready.map(|since| json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]));
+            json!({"metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"nodeName": node},
+                "status": {"phase": phase, "conditions": conditions.unwrap_or_else(|| json!([])),
+                    "containerStatuses": [{"restartCount": restarts}]}})
+        };
+        let mut pods = [
+            pod("nowhere", "", "Pending", None, 0),
+            pod("starting", "n", "Pending", None, 0),
+            pod("fresh", "n", "Running", None, 0),
+            pod("crashing", "n", "Running", None, 5),
+            pod("young", "n", "Running", Some("2026-01-02T00:00:00Z"), 0),
+            pod("old", "n", "Running", Some("2026-01-01T00:00:00Z"), 0),
+        ];
+        pods.sort_by_key(order);
+        let names: Vec<&str> = pods.iter().map(object::name).collect();
+        assert_eq!(names, ["old", "young", "crashing", "fresh", "starting", "nowhere"]);
+    }
+}
