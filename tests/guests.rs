@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use support::server::{node_port, pod, served, text};
 use support::{Wherry, eventually, http, manifest, within};
 
+/// An answer that takes longer was held up by another guest; a machine that is merely busy is quicker.
+const HELD_UP: Duration = Duration::from_secs(10);
+
 #[test]
 fn guests_run_and_talk_to_each_other() {
     needs!("kubectl");
@@ -230,7 +233,7 @@ fn one_that_loops_leaves_room_and_dies_when_deleted(server: &Wherry) {
     server.apply(&[misbehaving(server, "looper", "loop", "Always")]);
     server.pod_ready("looper");
     let slowest = good_answers(server, 50);
-    assert!(slowest < Duration::from_secs(3), "the slowest answer took {slowest:?}");
+    assert!(slowest < HELD_UP, "the slowest answer took {slowest:?}");
     let began = Instant::now();
     server.kubectl(&["delete", "pod", "looper", "--timeout=30s"]).ok();
     let took = began.elapsed();
@@ -267,7 +270,7 @@ fn one_that_floods_its_log_fills_no_disk(server: &Wherry) {
         if names.len() >= 3 { Ok(names) } else { Err(format!("{names:?}, {} bytes", size(&folder))) }
     });
     let slowest = good_answers(server, 50);
-    assert!(slowest < Duration::from_secs(3), "the slowest answer took {slowest:?}");
+    assert!(slowest < HELD_UP, "the slowest answer took {slowest:?}");
     assert!(size(&folder) <= 55 << 20, "{kept:?} hold {} bytes", size(&folder));
     // What is written while it is read may follow.
     let tail = server.kubectl(&["logs", "flooder", "--tail=3"]).ok();
@@ -283,7 +286,7 @@ fn all_at_once_and_the_good_one_still_answers(server: &Wherry) {
     server.pod_ready("all-loop");
     server.pod_ready("all-flood");
     let slowest = good_answers(server, 100);
-    assert!(slowest < Duration::from_secs(3), "the slowest answer took {slowest:?}");
+    assert!(slowest < HELD_UP, "the slowest answer took {slowest:?}");
     for (name, _) in bad {
         server.kubectl(&["delete", "pod", name, "--timeout=30s"]).ok();
     }

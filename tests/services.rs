@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use support::server::{node_port, served};
@@ -124,9 +124,8 @@ fn a_port_that_goes_from_one_service_to_another_opens_again_at_once() {
     other["spec"]["ports"][0]["nodePort"] = port(&url).into();
     server.api().delete(SERVICE).ok();
     server.apply(&[other]);
-    let began = Instant::now();
     eventually("the other answers on the same port", || http::text(&url));
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(!server.log().contains("a Service's port cannot be opened"), "{}", server.log());
 }
 
 #[test]
