@@ -212,7 +212,13 @@ impl ControlPlane {
             scratch: Some(config.data_dir.clone()),
         };
         let server = Server::new(registry, Arc::clone(&store), cache, Arc::clone(&authorizer), server_config).await?;
-        server.bootstrap().await?;
+        match server.bootstrap().await {
+            // Somebody changed what it builds upon, and needs this server to change it back; it is tried again and again.
+            Err(ServerError::Api(error)) => {
+                tracing::warn!(error = %error.message, "what every cluster has could not all be written; trying again");
+            }
+            other => other?,
+        }
         server.check_range()?;
         server.bootstrap_roles().await?;
         server.bootstrap_flow().await?;

@@ -129,7 +129,7 @@ impl Timer {
             Operation::Delete => 2,
             Operation::Connect => 3,
         };
-        let index = usize::from(step == Step::Validate) * 6 + operation_index * 2 + usize::from(rejected);
+        let index = usize::from(step == Step::Validate) * 8 + operation_index * 2 + usize::from(rejected);
         if let Some(cell) = self.0.get(index) {
             let histogram = cell.get_or_init(|| durations.plugin(name, step, operation, rejected));
             histogram.observe(took.as_secs_f64());
@@ -147,6 +147,8 @@ mod tests {
         durations.register(&mut registry);
         timer.observe(&durations, "Priority", Step::Admit, Operation::Create, false, Duration::from_millis(1));
         timer.observe(&durations, "Priority", Step::Validate, Operation::Delete, true, Duration::from_millis(1));
+        timer.observe(&durations, "Priority", Step::Admit, Operation::Connect, false, Duration::from_millis(1));
+        timer.observe(&durations, "Priority", Step::Validate, Operation::Create, false, Duration::from_millis(1));
         for number in 0..=WEBHOOKS {
             let name = format!("w{number}.example.com");
             durations.webhook(&name, Step::Validate, Operation::Update, false, Duration::from_millis(1));
@@ -156,6 +158,8 @@ mod tests {
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             r#"controller_admission_duration_seconds_count{name="Priority",operation="CREATE",rejected="false",type="admit"} 1"#,
+            r#"controller_admission_duration_seconds_count{name="Priority",operation="CONNECT",rejected="false",type="admit"} 1"#,
+            r#"controller_admission_duration_seconds_count{name="Priority",operation="CREATE",rejected="false",type="validate"} 1"#,
             r#"controller_admission_duration_seconds_count{name="Priority",operation="DELETE",rejected="true",type="validate"} 1"#,
             r#"webhook_admission_duration_seconds_count{name="w0.example.com",operation="UPDATE",rejected="false",type="validate"} 1"#,
             r#"webhook_admission_duration_seconds_count{name="other",operation="UPDATE",rejected="false",type="validate"} 1"#,

@@ -23,10 +23,11 @@ impl ServiceRanges {
         Self { own, others }
     }
 
-    fn judge(&self, object: &Value, errors: &mut ErrorList) {
+    /// Ranges that `old` has stay: what was stored before must not keep its own labels and finalizers from being written.
+    fn judge(&self, object: &Value, old: Option<&Value>, errors: &mut ErrorList) {
         let path = Path::new("spec").child("cidrs");
-        let ranges = object::at(object, "spec.cidrs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        for (index, text) in ranges.iter().filter_map(Value::as_str).enumerate() {
+        let kept: Vec<&str> = old.map(ranges).into_iter().flatten().collect();
+        for (index, text) in ranges(object).enumerate().filter(|(_, text)| !kept.contains(text)) {
             let Some(range) = Cidr::parse(text).filter(|range| !self.own.covers(*range)) else { continue };
             if let Some(other) = self.others.iter().find(|other| other.overlaps(range)) {
                 let why = format!("overlaps {other}, which the nodes' network uses itself");
@@ -36,20 +37,25 @@ impl ServiceRanges {
     }
 }
 
+fn ranges(object: &Value) -> impl Iterator<Item = &str> {
+    let ranges = object::at(object, "spec.cidrs").and_then(Value::as_array);
+    ranges.map(Vec::as_slice).unwrap_or_default().iter().filter_map(Value::as_str)
+}
+
 #[async_trait]
 impl Plugin for ServiceRanges {
     fn name(&self) -> &'static str {
         "ServiceRanges"
     }
 
-    async fn validate(&self, request: &Request<'_>, new: Option<&Value>, _old: Option<&Value>) -> Result<(), ApiError> {
+    async fn validate(&self, request: &Request<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
         let concerns = (request.resource.group.as_ref(), request.resource.plural.as_ref())
             == ("networking.k8s.io", "servicecidrs")
             && request.operation != Operation::Delete
             && request.subresource.is_empty();
         let Some(object) = new.filter(|object| concerns && !object::is_deleting(object)) else { return Ok(()) };
         let mut errors = ErrorList::default();
-        self.judge(object, &mut errors);
+        self.judge(object, old, &mut errors);
         if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(request.resource, object::name(object), &errors)) }
     }
 }

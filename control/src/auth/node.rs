@@ -87,7 +87,16 @@ impl NodeAuthorizer {
             ("", "pods") if attributes.verb == "create" && attributes.subresource.is_empty() => {
                 admit_mirror_pod(node, new)
             }
-            ("", "pods") => admit_pod(node, attributes, new, old),
+            ("", "pods") => match attributes.subresource.as_str() {
+                "" | "status" => admit_pod(node, attributes, new, old),
+                "eviction" if self.own_pod(node, &attributes.namespace, &attributes.name) => Decision::Allow,
+                "eviction" => {
+                    Decision::deny(format!("node {node:?} can only evict pods with spec.nodeName set to itself"))
+                }
+                other => Decision::deny(format!(
+                    "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
+                )),
+            },
             ("storage.k8s.io", "csinodes") => {
                 admit_name(node, new, "can only access CSINode with the same name as the requesting node")
             }

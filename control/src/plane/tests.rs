@@ -3,6 +3,7 @@
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
@@ -305,24 +306,58 @@ async fn who_names_an_owner_in_another_namespace_goes_and_that_is_told() {
     plane.shutdown(DRAIN).await.unwrap();
 }
 
+/// Stores objects as if an earlier process had.
+async fn left(dir: &Path, objects: &[(GroupResource, Value)]) {
+    private_dir(dir).unwrap();
+    let store = RedbStore::open(&dir.join("state")).unwrap();
+    for (resource, object) in objects {
+        let (bytes, splice) = object::encode(object);
+        let key = Key::new(resource, object::namespace(object), object::name(object));
+        let op = Op::Put { key, value: Encoded { bytes, splice } };
+        let txn = Txn { preconditions: Vec::new(), ops: vec![op], durability: Durability::Synced, expires_after: None };
+        store.commit(txn).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_starts_to_be_repaired_whatever_was_done_to_what_it_builds_upon() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": "10.96.0.1", "uid": "u1"},
+        "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "another"}}});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boats.sea.example.com", "uid": "u2"}, "spec": {"group": 1, "versions": "none"},
+        "status": {"conditions": [{"type": "NamesAccepted", "status": "True"}]}});
+    let resource = |group: &str, plural: &str| GroupResource {
+        group: group.to_owned().into(),
+        resource: plural.to_owned().into(),
+    };
+    let addresses = resource("networking.k8s.io", "ipaddresses");
+    let definitions = resource("apiextensions.k8s.io", "customresourcedefinitions");
+    left(dir.path(), &[(addresses, address), (definitions, definition)]).await;
+
+    let plane = ControlPlane::start(config(dir.path())).await.unwrap();
+    let client = admin(&plane).await;
+    let classes: Api<PriorityClass> = Api::all(client.clone());
+    assert!(classes.get("system-node-critical").await.is_ok(), "what does not build upon it is there");
+    let services: Api<Service> = Api::default_namespaced(client);
+    assert_eq!(code(services.get("kubernetes").await), 404);
+    plane.shutdown(DRAIN).await.unwrap();
+}
+
 /// What another version of this program, or a mistake, may have left: one object that is none of its kind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_that_cannot_be_read_keeps_no_controller_from_its_work() {
     let dir = tempfile::tempdir().unwrap();
     let plane = ControlPlane::start(config(dir.path())).await.unwrap();
     plane.shutdown(DRAIN).await.unwrap();
-    let store = RedbStore::open(&dir.path().join("state")).unwrap();
-    for (group, plural, kind, version) in [("", "pods", "Pod", "v1"), ("apps", "deployments", "Deployment", "apps/v1")]
-    {
-        let resource = GroupResource { group: group.into(), resource: plural.into() };
-        let broken = json!({"apiVersion": version, "kind": kind, "spec": {"containers": 1, "replicas": "many"},
+    let broken = [("", "pods", "Pod", "v1"), ("apps", "deployments", "Deployment", "apps/v1")];
+    let broken = broken.map(|(group, plural, kind, version)| {
+        let object = json!({"apiVersion": version, "kind": kind, "spec": {"containers": 1, "replicas": "many"},
             "metadata": {"name": "broken", "namespace": "default", "uid": format!("broken-{plural}")}});
-        let (bytes, splice) = object::encode(&broken);
-        let op = Op::Put { key: Key::new(&resource, "default", "broken"), value: Encoded { bytes, splice } };
-        let txn = Txn { preconditions: Vec::new(), ops: vec![op], durability: Durability::Synced, expires_after: None };
-        store.commit(txn).await.unwrap();
-    }
-    store.close().await.unwrap();
+        (GroupResource { group: group.into(), resource: plural.into() }, object)
+    });
+    left(dir.path(), &broken).await;
 
     let plane = ControlPlane::start(config(dir.path())).await.unwrap();
     let client = admin(&plane).await;

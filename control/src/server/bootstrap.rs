@@ -48,13 +48,28 @@ const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslice
 const EVERY: Duration = Duration::from_secs(10);
 
 impl Server {
-    /// Creates what is missing. Safe to repeat.
+    /// Creates what is missing. Safe to repeat. A step that fails keeps no other from being taken; the first error is told.
     pub async fn bootstrap(&self) -> Result<(), ServerError> {
+        let steps = [
+            self.namespaces().await,
+            self.settle_range().await,
+            self.service().await,
+            self.classes().await,
+            self.trust().await,
+            self.publish().await,
+        ];
+        steps.into_iter().collect()
+    }
+
+    async fn namespaces(&self) -> Result<(), ServerError> {
         for name in NAMESPACES {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             self.ensure("/api/v1/namespaces", name, &namespace).await?;
         }
-        self.settle_range().await?;
+        Ok(())
+    }
+
+    async fn service(&self) -> Result<(), ServerError> {
         let range = self.config().service_range;
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
         let service = json!({
@@ -64,16 +79,23 @@ impl Server {
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP",
                     "targetPort": self.config().advertise.port()}]},
         });
-        self.ensure(SERVICES, "kubernetes", &service).await?;
+        self.ensure(SERVICES, "kubernetes", &service).await
+    }
+
+    async fn classes(&self) -> Result<(), ServerError> {
         for (name, value, description) in SYSTEM_CLASSES {
             let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
                 "value": value, "description": description});
             self.ensure(PRIORITY_CLASSES, name, &class).await?;
         }
-        if let Some(proxy) = &self.config().front_proxy {
-            self.settle(SYSTEM_MAPS, TRUST, &trust(proxy), "data").await?;
+        Ok(())
+    }
+
+    async fn trust(&self) -> Result<(), ServerError> {
+        match &self.config().front_proxy {
+            Some(proxy) => self.settle(SYSTEM_MAPS, TRUST, &trust(proxy), "data").await,
+            None => Ok(()),
         }
-        self.publish().await
     }
 
     /// Keeps the Service `kubernetes` and its endpoints until the server stops: `kubectl delete services --all` takes it
@@ -86,7 +108,7 @@ impl Server {
             }
             if let Err(error) = self.bootstrap().await {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the Service kubernetes could not be written");
+                tracing::warn!(error, "what every cluster has could not all be written; trying again");
             }
         }
     }

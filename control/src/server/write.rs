@@ -102,8 +102,10 @@ impl Server {
             let committed = store.commit(txn).await?;
             done();
             server.cache().reached(committed.revision).await;
-            if defines {
-                server.serve_definitions(committed.revision).await?;
+            if defines && let Err(error) = server.serve_definitions(committed.revision).await {
+                // It is written: whoever follows the definitions tries again.
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "what a definition defines cannot be served yet");
             }
             Ok::<_, ServerError>(committed)
         });

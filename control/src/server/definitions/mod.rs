@@ -132,7 +132,12 @@ impl Server {
                 Some(same) if same.revision == entry.revision => same,
                 before => {
                     changed = true;
-                    self.define(entry, before.and_then(|before| before.definition).as_deref())?
+                    let before = before.and_then(|before| before.definition);
+                    self.define(entry, before.as_deref()).unwrap_or_else(|error| {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::error!(error, name = %entry.meta.name, "a definition cannot be read and is not served");
+                        Known { revision: entry.revision, definition: None, descriptors: Vec::new() }
+                    })
                 }
             };
             next.insert(entry.meta.name.clone(), known);

@@ -6,6 +6,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::webhooks::Hook;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
@@ -212,4 +213,19 @@ async fn a_range_of_what_the_network_uses_itself_is_refused() {
         "spec.cidrs[0]: Invalid value: \"126.0.0.0/7\": overlaps 127.0.0.0/8, which the nodes' network uses itself";
     assert!(refused.message().contains(why), "{}", refused.message());
     api.post(RANGES, &range("part", &["10.96.0.0/28"])).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_service_has_its_address_and_ports_when_it_is_judged() {
+    let hook = Hook::start(|_, _| json!({"allowed": true})).await;
+    let api = Api::new().await;
+    let rules = json!({"rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["services"], "operations": ["CREATE"]}]});
+    api.register("Validating", "v", vec![hook.webhook("a", "any", rules)]).await;
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80}]});
+    let made = api.post(SERVICES, &service("web", spec)).await.expect(201);
+    let asked = hook.asked.lock().last().cloned().unwrap();
+    for field in ["/spec/clusterIP", "/spec/ports/0/nodePort"] {
+        let shown = asked["request"]["object"].pointer(field);
+        assert!(shown.is_some() && shown == made.pointer(field), "{field}: {asked}");
+    }
 }

@@ -70,7 +70,7 @@ async fn ask_about_boats(api: &Api, held: &Held) {
     api.register("Validating", "v", vec![held.hook.webhook("v", "x", more)]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_create_in_flight_does_not_outlive_its_definition() {
     let held = Held::start(|_| json!({"allowed": true})).await;
     let api = Api::new().await;
@@ -93,7 +93,7 @@ async fn a_create_in_flight_does_not_outlive_its_definition() {
     assert_eq!(api.get(BOATS).await.expect(200)["items"].as_array().map(Vec::len), Some(1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_create_in_flight_is_not_stored_by_another_definition() {
     let held = Held::start(|_| json!({"allowed": true})).await;
     let api = Api::new().await;
@@ -127,7 +127,7 @@ fn converted(request: &Value) -> Value {
     json!({"result": {"status": "Success"}, "convertedObjects": objects})
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_waits_for_a_quota_while_another_object_is_converted() {
     let held = Held::start(converted).await;
     let api = Api::new().await;

@@ -101,12 +101,14 @@ async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions
     call.server.admission().mutate(&request, &mut object).await?;
     let finished = call.apart(0, || finish(call, *options, &mut object, asked)).await;
     call.warnings.extend(finished?);
-    call.admit(Operation::Create, &name, Some(&object), None, options.dry_run).await?;
     let key = call.key_of(&name);
-    if call.server.current(&resource, object::namespace(&object), &name).is_some() {
-        return Err(ApiError::already_exists(&resource, &name).into());
-    }
-    let hold = call.server.allocators().begin(&resource, &key, &mut object, None)?;
+    // As in Kubernetes, addresses and ports are there before the object is judged.
+    let hold = match call.server.current(&resource, object::namespace(&object), &name) {
+        None => Some(call.server.allocators().begin(&resource, &key, &mut object, None)?),
+        Some(_) => None,
+    };
+    call.admit(Operation::Create, &name, Some(&object), None, options.dry_run).await?;
+    let hold = hold.ok_or_else(|| ApiError::already_exists(&resource, &name))?;
     let stored = versions::to_stored(&resource, &object).await?;
     let request = call.admission(Operation::Create, &name, options.dry_run);
     let charge = call.server.quota().charge(&request, &object, None).await?;

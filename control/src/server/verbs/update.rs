@@ -132,7 +132,7 @@ async fn retry(
         let old = versions::tree(&call.resource, &current).await?;
         let new = call.apart(current.bytes.len(), || change(&old)).await?;
         match attempt(call, rules, options, &current, &old, new).await {
-            // A quota changed between admission and the write: admission is asked again.
+            // A quota, a range or an address changed between admission and the write: admission is asked again.
             Err(ServerError::Store(StoreError::Precondition { key, .. })) if key != call.key() => {
                 call.server.cache().reached(call.server.store().revision()).await;
             }
