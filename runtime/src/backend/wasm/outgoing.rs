@@ -75,7 +75,15 @@ async fn send(
     let head = options.first_byte_timeout.unwrap_or(TIMEOUT);
     let between = options.between_bytes_timeout.unwrap_or(TIMEOUT);
     let target = Target::of(request.uri())?;
-    let route = tokio::time::timeout(connect, target.route(network)).await.map_err(|_| Error::DnsTimeout)??;
+    let route = tokio::time::timeout(connect, target.route(network)).await.unwrap_or(Err(Error::DnsTimeout));
+    let route = match route {
+        Ok(route) => route,
+        Err(error) => {
+            // A guest that still sends would learn that its body is not read, and not why.
+            tokio::spawn(unsent(request.into_body()));
+            return Err(error);
+        }
+    };
     if let (Some(local), None) = (route.local, &target.server) {
         let response =
             tokio::time::timeout(head, local.call(request)).await.map_err(|_| Error::ConnectionReadTimeout)?;
@@ -84,6 +92,11 @@ async fn send(
     let key = Key { source: route.source, destination: route.destination, server: target.server };
     let (response, lent) = client.send(key, to_origin_form(request)?, connect, head).await?;
     Ok(response.map(|body| Received::new(body, lent, between).boxed_unsync()))
+}
+
+/// Reads what nobody is sent, until the guest is done with it or gone.
+async fn unsent(mut body: WasiBody) {
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// What a URI names.
