@@ -40,25 +40,9 @@ enum Command {
         size: usize,
     },
     /// Read ConfigMaps that `create` made, in turn
-    Get {
-        #[command(flatten)]
-        server: Server,
-        /// How many there are
-        #[arg(long)]
-        count: usize,
-        #[arg(long)]
-        seconds: f64,
-    },
+    Get(Turns),
     /// Change ConfigMaps that `create` made, in turn
-    Patch {
-        #[command(flatten)]
-        server: Server,
-        /// How many there are
-        #[arg(long)]
-        count: usize,
-        #[arg(long)]
-        seconds: f64,
-    },
+    Patch(Turns),
     /// Change one ConfigMap, each time until all clients, which watch it, have been told
     Watch {
         #[command(flatten)]
@@ -86,6 +70,18 @@ enum Command {
         #[arg(required = true)]
         urls: Vec<Url>,
     },
+}
+
+/// Objects that `create` made, one after the other.
+#[derive(Debug, Args)]
+struct Turns {
+    #[command(flatten)]
+    server: Server,
+    /// How many there are
+    #[arg(long)]
+    count: usize,
+    #[arg(long)]
+    seconds: f64,
 }
 
 /// Which API server, and as whom.
@@ -127,10 +123,10 @@ fn main() -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Create { server, count, size } => api::create(&server.load()?, count, size).await,
-            Command::Get { server, count, seconds } => {
+            Command::Get(Turns { server, count, seconds }) => {
                 api::get(&server.load()?, count, Duration::from_secs_f64(seconds)).await
             }
-            Command::Patch { server, count, seconds } => {
+            Command::Patch(Turns { server, count, seconds }) => {
                 api::patch(&server.load()?, count, Duration::from_secs_f64(seconds)).await
             }
             Command::Watch { server, rounds } => watchers::run(&server.load()?, rounds).await,

@@ -223,6 +223,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'_> {
             (0 | 1, _) => {
                 let argument = signed(head.argument.unwrap_or_default())?;
                 let value = if head.major == 0 { argument } else { !argument };
+                // Seconds of any date that can be written are far below 2^53.
                 #[allow(clippy::cast_precision_loss)]
                 if meaning == Meaning::Epoch {
                     visitor.visit_string(time(value as f64)?)

@@ -247,6 +247,7 @@ impl<T> Level<T> {
         let passed = now.saturating_duration_since(self.seen).as_secs_f64();
         self.seen = self.seen.max(now);
         let busy = self.used.saturating_add(self.wanted).min(self.seats);
+        // Queues are few.
         #[allow(clippy::cast_precision_loss)]
         let queues = self.queues.len().max(1) as f64;
         self.virtual_now += passed * f64::from(busy) / queues;

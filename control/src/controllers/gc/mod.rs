@@ -97,22 +97,28 @@ impl Controller for Collector {
     }
 
     async fn reconcile(&self, task: &Task) -> Result<Option<Duration>, Error> {
-        if let Task::Report { dependent, owner } = task {
-            self.0.report(dependent, owner);
-            return Ok(None);
-        }
-        let mut synced = self.0.synced.subscribe();
-        let _ = tokio::time::timeout(PATIENCE, synced.wait_for(|done| *done)).await;
         match task {
-            Task::Check(uid) => self.0.check(uid).await?,
-            Task::Orphan(uid) => self.0.orphan(uid).await?,
-            Task::Report { .. } => {}
+            Task::Report { dependent, owner } => self.0.report(dependent, owner),
+            Task::Check(uid) => {
+                self.0.synced().await;
+                self.0.check(uid).await?;
+            }
+            Task::Orphan(uid) => {
+                self.0.synced().await;
+                self.0.orphan(uid).await?;
+            }
         }
         Ok(None)
     }
 }
 
 impl Gc {
+    /// Waits until every monitor has listed, with patience.
+    async fn synced(&self) {
+        let mut synced = self.synced.subscribe();
+        let _ = tokio::time::timeout(PATIENCE, synced.wait_for(|done| *done)).await;
+    }
+
     fn client(&self) -> Client {
         self.shared.client.clone()
     }
