@@ -89,6 +89,11 @@ impl Meter {
         Self { engine, place, cpu, turns: 0, favour, favoured: None }
     }
 
+    /// Whether the clock ended the last poll: the guest has more to compute.
+    pub(super) fn computes(&self) -> bool {
+        self.turns > 0
+    }
+
     /// Polls the guest, and decides where it is polled next.
     pub(super) fn poll<F: Future>(&mut self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let clock = Clock::start(self.place.in_lane());
