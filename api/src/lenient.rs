@@ -1,12 +1,12 @@
 //! Objects as clients of lists and watches read them: one that does not have its type's shape must not hide all the others.
 //!
-//! What must stay true: an object that can be read costs one look at its bytes more than its type does, and no copy.
+//! What must stay true: an object that can be read costs one look at its bytes more than its type does.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_core::Resource;
+use kube_core::{ApiResource, DynamicResourceScope, Resource};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -24,6 +24,37 @@ pub struct Unreadable {
     /// At least name, namespace, uid and resourceVersion.
     pub meta: ObjectMeta,
     pub why: String,
+}
+
+/// An object of whatever type, as it came: lists and watches of all types are one piece of code.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// Name, namespace, uid and resourceVersion alone.
+    meta: ObjectMeta,
+    text: Box<RawValue>,
+}
+
+impl Raw {
+    /// As an object of this type.
+    pub fn read<K: DeserializeOwned>(&self) -> Lenient<K> {
+        let text = self.text.get();
+        serde_json::from_str(text).map_or_else(
+            |error| {
+                let meta = serde_json::from_str(text).map_or_else(|_| self.meta.clone(), |Whole { metadata }| metadata);
+                Lenient::Unreadable(Box::new(Unreadable { meta, why: error.to_string() }))
+            },
+            Lenient::Read,
+        )
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let Bare { metadata: Names { name, namespace, uid, resource_version } } =
+            serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        Ok(Self { meta: ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() }, text })
+    }
 }
 
 #[derive(Deserialize)]
@@ -45,23 +76,40 @@ struct Names {
     resource_version: Option<String>,
 }
 
-/// From JSON that is in memory as a whole, as clients read it.
+/// Of a list or a watch.
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Lenient<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <&RawValue>::deserialize(deserializer)?.get();
-        serde_json::from_str(text).map(Self::Read).or_else(|error| {
-            let meta = meta(text).ok_or_else(|| D::Error::custom(&error))?;
-            Ok(Self::Unreadable(Box::new(Unreadable { meta, why: error.to_string() })))
-        })
+        Raw::deserialize(deserializer).map(|raw| raw.read())
     }
 }
 
-fn meta(text: &str) -> Option<ObjectMeta> {
-    if let Ok(Whole { metadata }) = serde_json::from_str(text) {
-        return Some(metadata);
+impl Resource for Raw {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(dt: &ApiResource) -> Cow<'_, str> {
+        dt.kind.as_str().into()
     }
-    let Bare { metadata: Names { name, namespace, uid, resource_version } } = serde_json::from_str(text).ok()?;
-    Some(ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() })
+
+    fn group(dt: &ApiResource) -> Cow<'_, str> {
+        dt.group.as_str().into()
+    }
+
+    fn version(dt: &ApiResource) -> Cow<'_, str> {
+        dt.version.as_str().into()
+    }
+
+    fn plural(dt: &ApiResource) -> Cow<'_, str> {
+        dt.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
 }
 
 impl<K: Resource> Resource for Lenient<K> {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use wherry_api::registry::Registry;
@@ -172,7 +173,13 @@ impl fmt::Debug for ControlPlane {
 
 impl ControlPlane {
     /// Starts everything. When it returns, requests are answered; `/readyz` says when the controllers have caught up.
-    pub async fn start(config: Config) -> Result<Self, PlaneError> {
+    ///
+    /// Boxed here, so that the server is compiled in this crate and not once more in each that waits for it.
+    pub fn start(config: Config) -> BoxFuture<'static, Result<Self, PlaneError>> {
+        Box::pin(Self::launch(config))
+    }
+
+    async fn launch(config: Config) -> Result<Self, PlaneError> {
         let mut bound = Bound::bind(config.listen).await?;
         let advertise = SocketAddr::new(advertised(&config, bound.address()), bound.address().port());
         if advertise.ip() == IN_CLUSTER {
@@ -328,7 +335,11 @@ impl ControlPlane {
 
     /// Stops everything. Requests in flight get until `within` has passed; then the store is closed, with everything
     /// acknowledged on disk. Clients of this process (a node) are to be stopped before.
-    pub async fn shutdown(self, within: Duration) -> Result<(), PlaneError> {
+    pub fn shutdown(self, within: Duration) -> BoxFuture<'static, Result<(), PlaneError>> {
+        Box::pin(self.stop(within))
+    }
+
+    async fn stop(self, within: Duration) -> Result<(), PlaneError> {
         let deadline = Instant::now() + within;
         let Self { store, audit, server, listener, shared, controllers, scheduler, mut tasks, .. } = self;
         let controlling = async {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -17,12 +18,13 @@ use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tracing::warn;
-use wherry_api::lenient::{Lenient, Told};
+use wherry_api::lenient::{Lenient, Raw, Told};
 
 use super::kinds::Kind;
 use super::{EventRecorder, Metrics, Store};
@@ -95,43 +97,41 @@ impl Shared {
         let c = &client;
         let all = watcher::Config::default;
         Arc::new(Self {
-            pods: follow(&mut tasks, Api::all(c.clone()), all()),
-            nodes: follow(&mut tasks, Api::all(c.clone()), all()),
-            namespaces: follow(&mut tasks, Api::all(c.clone()), all()),
-            services: follow(&mut tasks, Api::all(c.clone()), all()),
-            service_cidrs: follow(&mut tasks, Api::all(c.clone()), all()),
-            ip_addresses: follow(&mut tasks, Api::all(c.clone()), all()),
-            endpoints: follow(&mut tasks, Api::all(c.clone()), all()),
-            endpoint_slices: follow(&mut tasks, Api::all(c.clone()), all()),
-            replica_sets: follow(&mut tasks, Api::all(c.clone()), all()),
-            replication_controllers: follow(&mut tasks, Api::all(c.clone()), all()),
-            resource_quotas: follow(&mut tasks, Api::all(c.clone()), all()),
-            persistent_volumes: follow(&mut tasks, Api::all(c.clone()), all()),
-            persistent_volume_claims: follow(&mut tasks, Api::all(c.clone()), all()),
-            definitions: follow(&mut tasks, Api::all(c.clone()), all()),
-            api_services: follow(&mut tasks, Api::all(c.clone()), all()),
-            deployments: follow(&mut tasks, Api::all(c.clone()), all()),
-            service_accounts: follow(&mut tasks, Api::all(c.clone()), all()),
-            cluster_roles: follow(&mut tasks, Api::all(c.clone()), all()),
-            validating_policies: follow(&mut tasks, Api::all(c.clone()), all()),
-            certificate_requests: follow(&mut tasks, Api::all(c.clone()), all()),
-            token_secrets: follow(
-                &mut tasks,
-                Api::all(c.clone()),
-                all().fields(&format!("type={}", account_tokens::TYPE)),
-            ),
+            pods: follow(&mut tasks, c, None, all()),
+            nodes: follow(&mut tasks, c, None, all()),
+            namespaces: follow(&mut tasks, c, None, all()),
+            services: follow(&mut tasks, c, None, all()),
+            service_cidrs: follow(&mut tasks, c, None, all()),
+            ip_addresses: follow(&mut tasks, c, None, all()),
+            endpoints: follow(&mut tasks, c, None, all()),
+            endpoint_slices: follow(&mut tasks, c, None, all()),
+            replica_sets: follow(&mut tasks, c, None, all()),
+            replication_controllers: follow(&mut tasks, c, None, all()),
+            resource_quotas: follow(&mut tasks, c, None, all()),
+            persistent_volumes: follow(&mut tasks, c, None, all()),
+            persistent_volume_claims: follow(&mut tasks, c, None, all()),
+            definitions: follow(&mut tasks, c, None, all()),
+            api_services: follow(&mut tasks, c, None, all()),
+            deployments: follow(&mut tasks, c, None, all()),
+            service_accounts: follow(&mut tasks, c, None, all()),
+            cluster_roles: follow(&mut tasks, c, None, all()),
+            validating_policies: follow(&mut tasks, c, None, all()),
+            certificate_requests: follow(&mut tasks, c, None, all()),
+            token_secrets: follow(&mut tasks, c, None, all().fields(&format!("type={}", account_tokens::TYPE))),
             bootstrap_tokens: follow(
                 &mut tasks,
-                Api::namespaced(c.clone(), bootstrap::NAMESPACE),
+                c,
+                Some(bootstrap::NAMESPACE),
                 all().fields(&format!("type={}", bootstrap::TYPE)),
             ),
             cluster_infos: follow(
                 &mut tasks,
-                Api::namespaced(c.clone(), bootstrap_tokens::PUBLIC),
+                c,
+                Some(bootstrap_tokens::PUBLIC),
                 all().fields(&format!("metadata.name={}", bootstrap_tokens::CLUSTER_INFO)),
             ),
-            root_cas: follow(&mut tasks, Api::all(c.clone()), all().fields(&format!("metadata.name={ROOT_CA}"))),
-            leases: follow(&mut tasks, Api::namespaced(c.clone(), NODE_LEASES), all()),
+            root_cas: follow(&mut tasks, c, None, all().fields(&format!("metadata.name={ROOT_CA}"))),
+            leases: follow(&mut tasks, c, Some(NODE_LEASES), all()),
             departures: Departures::default(),
             tasks: Mutex::new(tasks),
             events,
@@ -199,30 +199,66 @@ impl Departures {
 
 /// Fills a new store from a watch, in a task of `tasks`. An object that cannot be read hides no other; of it, the last state
 /// that could be read stays.
-pub fn follow<K: Kind>(tasks: &mut JoinSet<()>, api: Api<Lenient<K>>, config: watcher::Config) -> Store<K> {
+pub fn follow<K: Kind>(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    namespace: Option<&str>,
+    config: watcher::Config,
+) -> Store<K> {
     let store = Store::default();
     let target = store.clone();
-    tasks.spawn(async move {
-        let (kind, mut told) = (K::kind(&()), Told::default());
+    let mut told = Told::default();
+    let kind = K::kind(&());
+    let resource = ApiResource::erase::<K>(&());
+    let seen = move |event: watcher::Event<Raw>| {
+        let event = read::<K>(event);
+        match &event {
+            watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+                if let Some((object, why)) = told.news(object) {
+                    warn!(%kind, object, why, "an object cannot be read and is left out");
+                }
+            }
+            watcher::Event::Delete(object) => told.forget(object),
+            watcher::Event::Init | watcher::Event::InitDone => {}
+        }
+        target.watched(event);
+    };
+    tasks.spawn(watch(client, namespace, &resource, config, Box::new(seen)));
+    store
+}
+
+/// One piece of code for all kinds: only what becomes of their objects knows their types.
+fn watch(
+    client: &Client,
+    namespace: Option<&str>,
+    resource: &ApiResource,
+    config: watcher::Config,
+    mut seen: Box<dyn FnMut(watcher::Event<Raw>) + Send>,
+) -> BoxFuture<'static, ()> {
+    let kind = resource.kind.clone();
+    let api = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    };
+    async move {
         let mut events = watcher(api, config).default_backoff().boxed();
         loop {
             match events.try_next().await {
-                Ok(Some(event)) => {
-                    match &event {
-                        watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
-                            if let Some((object, why)) = told.news(object) {
-                                warn!(%kind, object, why, "an object cannot be read and is left out");
-                            }
-                        }
-                        watcher::Event::Delete(object) => told.forget(object),
-                        watcher::Event::Init | watcher::Event::InitDone => {}
-                    }
-                    target.watched(event);
-                }
+                Ok(Some(event)) => seen(event),
                 Ok(None) => break,
                 Err(error) => warn!(%kind, %error, "watch failed; will try again"),
             }
         }
-    });
-    store
+    }
+    .boxed()
+}
+
+fn read<K: Kind>(event: watcher::Event<Raw>) -> watcher::Event<Lenient<K>> {
+    match event {
+        watcher::Event::Apply(object) => watcher::Event::Apply(object.read()),
+        watcher::Event::Delete(object) => watcher::Event::Delete(object.read()),
+        watcher::Event::Init => watcher::Event::Init,
+        watcher::Event::InitApply(object) => watcher::Event::InitApply(object.read()),
+        watcher::Event::InitDone => watcher::Event::InitDone,
+    }
 }

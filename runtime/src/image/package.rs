@@ -3,6 +3,7 @@
 //! The same bytes always make the same manifest, so that pushing again changes nothing.
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use oci_distribution::Reference;
 use oci_distribution::client::{Config, ImageLayer};
@@ -73,7 +74,17 @@ impl Package {
     }
 
     /// Pushes to a registry under the reference's tag; returns the reference by digest.
-    pub async fn push(&self, to: &Reference, credentials: &Credentials) -> Result<String, PushError> {
+    ///
+    /// Boxed here, so that the client is compiled in this crate and not once more in each that pushes.
+    pub fn push<'a>(
+        &'a self,
+        to: &'a Reference,
+        credentials: &'a Credentials,
+    ) -> BoxFuture<'a, Result<String, PushError>> {
+        Box::pin(self.push_to(to, credentials))
+    }
+
+    async fn push_to(&self, to: &Reference, credentials: &Credentials) -> Result<String, PushError> {
         if to.digest().is_some() {
             return Err(PushError::Digest);
         }

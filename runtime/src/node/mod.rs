@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -94,7 +95,13 @@ pub struct Node {
 
 impl Node {
     /// Starts it; returns when its API listens. Registration goes on in the background until the API server answers.
-    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+    ///
+    /// Boxed here, so that the node is compiled in this crate and not once more in each that waits for it.
+    pub fn start(config: NodeConfig) -> BoxFuture<'static, Result<Self, NodeError>> {
+        Box::pin(Self::launch(config))
+    }
+
+    async fn launch(config: NodeConfig) -> Result<Self, NodeError> {
         let NodeConfig { name, client, data_dir, listen, backends, images, network, .. } = config;
         let data = |source| NodeError::Data { dir: data_dir.clone(), source };
         let logs = Arc::new(Logs::open_dir(&data_dir, config.logs).map_err(data)?);
@@ -160,7 +167,11 @@ impl Node {
 
     /// Ends all containers, each within `grace`, writes what is not written, and stops. Pods stay as the API has them: the
     /// next start of this node runs them again.
-    pub async fn shutdown(mut self, grace: Duration) {
+    pub fn shutdown(self, grace: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(self.stop(grace))
+    }
+
+    async fn stop(mut self, grace: Duration) {
         self.feed.shutdown().await;
         self.manager.shutdown(grace).await;
         if tokio::time::timeout(FLUSH, self.statuses.flushed()).await.is_err() {

@@ -79,7 +79,7 @@ async fn a_token_whose_list_is_no_longer_kept_is_410_with_one_that_goes_on() {
     let api = filled(4).await;
     let first = api.get(&format!("{CONFIG_MAPS}?limit=2")).await.expect(200);
     let token = first["metadata"]["continue"].as_str().unwrap().to_owned();
-    // More lists are begun than are kept, and more is written than the store's 16 MB of history.
+    // More lists are begun than are kept, and more is written than the store's history in memory.
     let mut object = config_map("m03");
     for n in 0..70 {
         object["data"]["text"] = format!("{n}{}", "x".repeat(400_000)).into();

@@ -26,7 +26,7 @@ async fn a_watch_begins_after_its_revision_and_ends_with_its_time() {
 #[tokio::test]
 async fn a_watch_from_a_compacted_revision_says_410_in_the_stream() {
     let api = Api::new().await;
-    // More than the store's 16 MB of history, in objects that are replaced.
+    // More than the store's history in memory, in objects that are replaced.
     let mut object = config_map("large");
     let first = api.post(CONFIG_MAPS, &object).await.expect(201)["metadata"]["resourceVersion"].clone();
     for n in 0..20 {

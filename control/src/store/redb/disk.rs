@@ -36,7 +36,7 @@ const FORMAT: u32 = 1;
 /// The name of the file in the data directory.
 pub(super) const FILE: &str = "state.redb";
 /// redb's own page cache; every record is in memory anyway, so this serves commits only.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 /// Files below this are not worth compacting.
 const COMPACT_FROM: u64 = 16 << 20;
 

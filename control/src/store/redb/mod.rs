@@ -57,7 +57,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            memory_history_bytes: 16 << 20,
+            memory_history_bytes: 12 << 20,
             memory_history_age: Duration::from_mins(5),
             disk_history_bytes: 64 << 20,
             disk_history_age: Duration::from_hours(1),

@@ -79,6 +79,7 @@ pub(super) struct Place {
     heavy: AtomicBool,
     in_lane: AtomicBool,
     ticked: AtomicBool,
+    flooded: AtomicBool,
 }
 
 impl Place {
@@ -95,6 +96,16 @@ impl Place {
     /// Whether the clock ended the turn.
     pub(super) fn take_tick(&self) -> bool {
         self.ticked.swap(false, Ordering::Relaxed)
+    }
+
+    /// The guest waits for its log, which holds as much as it may.
+    pub(super) fn flood(&self) {
+        self.flooded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the guest waited for its log.
+    pub(super) fn take_flood(&self) -> bool {
+        self.flooded.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn in_lane(&self) -> bool {

@@ -1,5 +1,5 @@
 //! Every poll of a guest passes here: it is timed (that is the container's CPU time), it keeps the clock running, and a
-//! guest that computes without rest is sent to the lane.
+//! guest that computes without rest, or floods its log, is sent to the lane.
 //!
 //! A computing guest yields at each tick of the clock. One that ends a poll by itself waits for something, and has not
 //! computed without rest: it goes to the front. So do requests that take less than [`HEAVY`].
@@ -22,6 +22,9 @@ const HEAVY: u32 = 5;
 
 /// A turn in the lane that takes this long had no core for most of it: others than guests keep the machine busy.
 const STARVED: Duration = Duration::from_millis(20);
+
+/// A guest that had to wait for its log stays heavy for so long.
+const PENANCE: Duration = Duration::from_millis(100);
 
 /// Such a guest is given this part of the time in front, one guest at a time: heavy guests are not starved by a machine
 /// without an idle core, and are in nobody's way there.
@@ -79,6 +82,10 @@ pub(super) struct Meter {
     cpu: Arc<Cpu>,
     /// Turns since it last waited for something.
     turns: u32,
+    /// The clock ended the last poll.
+    ticked: bool,
+    /// When it last waited for its log.
+    flooded: Option<Instant>,
     favour: Favour,
     favoured: Option<Favoured>,
 }
@@ -86,12 +93,12 @@ pub(super) struct Meter {
 impl Meter {
     pub(super) fn new(engine: Engine, place: Arc<Place>, cpu: Arc<Cpu>, favour: Favour) -> Self {
         place.set_heavy(false);
-        Self { engine, place, cpu, turns: 0, favour, favoured: None }
+        Self { engine, place, cpu, turns: 0, ticked: false, flooded: None, favour, favoured: None }
     }
 
     /// Whether the clock ended the last poll: the guest has more to compute.
     pub(super) fn computes(&self) -> bool {
-        self.turns > 0
+        self.ticked
     }
 
     /// Polls the guest, and decides where it is polled next.
@@ -103,14 +110,20 @@ impl Meter {
         };
         let turn = clock.stop();
         self.cpu.add(turn.cpu);
-        let heavy = self.is_heavy(&turn, self.place.take_tick());
+        let (tick, flood) = (self.place.take_tick(), self.place.take_flood());
+        let heavy = self.is_heavy(&turn, tick, flood);
         self.place.set_heavy(heavy);
         result
     }
 
-    /// Where it belongs after this turn. `tick`: the clock ended it, not the guest.
-    fn is_heavy(&mut self, turn: &Turn, tick: bool) -> bool {
-        if !tick {
+    /// Where it belongs after this turn. `tick`: the clock ended it, not the guest. `flood`: the guest waited for its log.
+    fn is_heavy(&mut self, turn: &Turn, tick: bool, flood: bool) -> bool {
+        self.ticked = tick;
+        if flood {
+            self.flooded = Some(turn.end);
+        }
+        let floods = self.flooded.is_some_and(|at| turn.end.duration_since(at) < PENANCE);
+        if !tick && !floods {
             self.turns = 0;
             self.favoured = None;
             return false;
@@ -122,13 +135,14 @@ impl Meter {
         } else if !turn.in_lane {
             self.favoured = self.favoured.take().and_then(Favoured::less_one);
         }
-        self.turns > HEAVY && self.favoured.is_none()
+        (floods || self.turns > HEAVY) && self.favoured.is_none()
     }
 }
 
 /// One poll.
 struct Turn {
     in_lane: bool,
+    end: Instant,
     wall: Duration,
     /// CPU time, as well as it is known.
     cpu: Duration,
@@ -148,9 +162,10 @@ impl Clock {
     }
 
     fn stop(&self) -> Turn {
-        let wall = self.start.elapsed();
+        let end = Instant::now();
+        let wall = end.duration_since(self.start);
         let cpu = self.cpu.map_or(wall, |before| thread_time().saturating_sub(before));
-        Turn { in_lane: self.cpu.is_some(), wall, cpu }
+        Turn { in_lane: self.cpu.is_some(), end, wall, cpu }
     }
 }
 
@@ -173,24 +188,28 @@ mod tests {
     }
 
     fn front(wall: Duration) -> Turn {
-        Turn { in_lane: false, wall, cpu: wall }
+        Turn { in_lane: false, end: Instant::now(), wall, cpu: wall }
+    }
+
+    fn lane(wall: Duration) -> Turn {
+        Turn { in_lane: true, cpu: MILLISECOND, ..front(wall) }
     }
 
     #[test]
     fn a_guest_that_computes_through_its_ticks_becomes_heavy_and_light_again_when_it_waits() {
         let mut meter = meter();
-        let turns: Vec<bool> = (0..7).map(|_| meter.is_heavy(&front(MILLISECOND), true)).collect();
+        let turns: Vec<bool> = (0..7).map(|_| meter.is_heavy(&front(MILLISECOND), true, false)).collect();
         assert_eq!(turns, [false, false, false, false, false, true, true]);
-        assert!(!meter.is_heavy(&front(MILLISECOND / 2), false));
-        assert!(!meter.is_heavy(&front(MILLISECOND), true));
+        assert!(!meter.is_heavy(&front(MILLISECOND / 2), false, false));
+        assert!(!meter.is_heavy(&front(MILLISECOND), true, false));
     }
 
     #[test]
     fn requests_that_compute_for_a_moment_stay_in_front_however_many_they_are_and_wait_for_a_core() {
         let mut meter = meter();
         for _ in 0..1000 {
-            assert!(!(0..4).any(|_| meter.is_heavy(&front(30 * MILLISECOND), true)));
-            assert!(!meter.is_heavy(&front(MILLISECOND), false));
+            assert!(!(0..4).any(|_| meter.is_heavy(&front(30 * MILLISECOND), true, false)));
+            assert!(!meter.is_heavy(&front(MILLISECOND), false, false));
         }
     }
 
@@ -198,13 +217,24 @@ mod tests {
     fn a_heavy_guest_that_gets_no_core_has_a_tenth_of_the_time_in_front_and_no_other_beside_it() {
         let favour = Favour::default();
         let (mut meter, mut other) = (meters(favour.clone()), meters(favour));
-        assert!((0..6).map(|_| meter.is_heavy(&front(MILLISECOND), true)).last().unwrap());
-        assert!(meter.is_heavy(&Turn { in_lane: true, wall: 3 * MILLISECOND, cpu: MILLISECOND }, true));
-        let starved = Turn { in_lane: true, wall: 50 * MILLISECOND, cpu: MILLISECOND };
-        assert!(!meter.is_heavy(&starved, true));
-        assert!((0..6).map(|_| other.is_heavy(&starved, true)).last().unwrap());
-        let turns: Vec<bool> = (0..5).map(|_| meter.is_heavy(&front(MILLISECOND), true)).collect();
+        assert!((0..6).map(|_| meter.is_heavy(&front(MILLISECOND), true, false)).last().unwrap());
+        assert!(meter.is_heavy(&lane(3 * MILLISECOND), true, false));
+        let starved = lane(50 * MILLISECOND);
+        assert!(!meter.is_heavy(&starved, true, false));
+        assert!((0..6).map(|_| other.is_heavy(&starved, true, false)).last().unwrap());
+        let turns: Vec<bool> = (0..5).map(|_| meter.is_heavy(&front(MILLISECOND), true, false)).collect();
         assert_eq!(turns, [false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_guest_that_waits_for_its_log_is_heavy_until_it_has_not_for_a_while() {
+        let mut meter = meter();
+        let start = Instant::now();
+        let at = |millis: u32| Turn { end: start + millis * MILLISECOND, ..front(MILLISECOND) };
+        assert!(meter.is_heavy(&at(0), false, true));
+        assert!(!meter.computes());
+        assert!(meter.is_heavy(&at(99), false, false));
+        assert!(!meter.is_heavy(&at(100), false, false));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use super::guests::Place;
 use crate::backend::{LogSink, Stream};
 
 /// Bytes of one write; what a stream buffers at most.
@@ -27,6 +28,8 @@ pub(super) struct Pipe(Arc<Inner>);
 struct Inner {
     sink: Arc<dyn LogSink>,
     stream: Stream,
+    /// Learns that the guest floods its log.
+    place: Arc<Place>,
     /// The write under way.
     pending: Mutex<Option<BoxFuture<'static, ()>>>,
     /// Who waits for it to end. At most one per handle of the guest, which its resource table bounds.
@@ -47,8 +50,8 @@ impl Wake for Inner {
 }
 
 impl Pipe {
-    pub(super) fn new(sink: Arc<dyn LogSink>, stream: Stream) -> Self {
-        Self(Arc::new(Inner { sink, stream, pending: Mutex::new(None), waiters: Mutex::new(Vec::new()) }))
+    pub(super) fn new(sink: Arc<dyn LogSink>, stream: Stream, place: Arc<Place>) -> Self {
+        Self(Arc::new(Inner { sink, stream, place, pending: Mutex::new(None), waiters: Mutex::new(Vec::new()) }))
     }
 
     /// Waits until the log has taken everything.
@@ -67,6 +70,7 @@ impl Pipe {
         }
         let waker = Waker::from(Arc::clone(&self.0));
         if write.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            self.0.place.flood();
             return Poll::Pending;
         }
         *pending = None;

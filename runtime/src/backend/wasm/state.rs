@@ -71,8 +71,8 @@ impl Guest {
     ) -> wasmtime::Result<(Store<GuestState>, Arc<std::sync::atomic::AtomicBool>)> {
         let limiter = Limiter::new(Arc::clone(&self.usage));
         let denied = limiter.denied();
-        let stdout = Pipe::new(Arc::clone(&self.log), Stream::Stdout);
-        let stderr = Pipe::new(Arc::clone(&self.log), Stream::Stderr);
+        let stdout = Pipe::new(Arc::clone(&self.log), Stream::Stdout, Arc::clone(place));
+        let stderr = Pipe::new(Arc::clone(&self.log), Stream::Stderr, Arc::clone(place));
         let mut table = ResourceTable::new();
         let share = self.usage.limit() / TABLE_ENTRY / (of as u64).max(1);
         table.set_max_capacity(usize::try_from(share.clamp(*ENTRIES.start(), *ENTRIES.end())).unwrap_or(usize::MAX));
