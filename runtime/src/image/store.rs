@@ -33,6 +33,9 @@ const BLOBS_AT_ONCE: usize = 4;
 /// Largest blob in bytes that is read into memory (a component before it is compiled).
 const LARGEST_COMPONENT: u64 = 512 * 1024 * 1024;
 
+/// Bytes of an image's config at most.
+const LARGEST_CONFIG: u64 = 4 * 1024 * 1024;
+
 /// Why an image is not ready; becomes an [`ImageError`] with the reference's name.
 #[derive(Debug, thiserror::Error)]
 enum StoreError {
@@ -56,6 +59,8 @@ enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the image's config is larger than {LARGEST_CONFIG} bytes")]
+    Config,
     #[error("the pull was interrupted")]
     Interrupted,
 }
@@ -63,8 +68,16 @@ enum StoreError {
 impl StoreError {
     /// Whether the image is here but cannot be used, rather than not here.
     fn is_about_content(&self) -> bool {
-        matches!(self, Self::Manifest(_) | Self::Unpack(_) | Self::Precompile(_) | Self::Entrypoint(_))
+        matches!(self, Self::Manifest(_) | Self::Unpack(_) | Self::Precompile(_) | Self::Entrypoint(_) | Self::Config)
     }
+}
+
+/// Refuses a component that is too large to be read and compiled.
+fn fits(bytes: u64) -> Result<(), PrecompileError> {
+    if bytes > LARGEST_COMPONENT {
+        return Err(PrecompileError::Rejected(format!("the component is larger than {LARGEST_COMPONENT} bytes")));
+    }
+    Ok(())
 }
 
 /// What a reference meant when it was last pulled.
@@ -274,6 +287,9 @@ impl Inner {
     }
 
     async fn config(&self, manifest: &OciImageManifest) -> Result<Vec<u8>, StoreError> {
+        if u64::try_from(manifest.config.size).unwrap_or(u64::MAX) > LARGEST_CONFIG {
+            return Err(StoreError::Config);
+        }
         self.read(&manifest.config.digest).await
     }
 
@@ -348,11 +364,7 @@ impl Inner {
             return Ok(image);
         }
         let bytes = async {
-            if u64::try_from(layer.size).unwrap_or(u64::MAX) > LARGEST_COMPONENT {
-                return Err(PrecompileError::Rejected(format!(
-                    "the component is larger than {LARGEST_COMPONENT} bytes"
-                )));
-            }
+            fits(u64::try_from(layer.size).unwrap_or(u64::MAX))?;
             self.read(&layer.digest).await.map_err(|error| PrecompileError::Rejected(error.to_string()))
         };
         let component = self.precompiler.component(&layer.digest, bytes).await?;
@@ -376,8 +388,12 @@ impl Inner {
             .and_then(|name| unpack::find(&root, name).ok())
             .filter(|path| path.is_file())
             .ok_or_else(|| StoreError::Entrypoint(config.entrypoint.clone()))?;
-        let wasm = tokio::fs::read(&path).await.map_err(|source| StoreError::Io { path, source })?;
-        let component = self.precompiler.component(&super::blobs::digest_of(&wasm), async { Ok(wasm.clone()) }).await?;
+        let unreadable = |source| StoreError::Io { path: path.clone(), source };
+        let size = tokio::fs::metadata(&path).await.map_err(unreadable)?.len();
+        fits(size)?;
+        let wasm = tokio::fs::read(&path).await.map_err(unreadable)?;
+        let digest_of_wasm = super::blobs::digest_of(&wasm);
+        let component = self.precompiler.component(&digest_of_wasm, async move { Ok(wasm) }).await?;
         Ok(self.share(WasmImage { digest: digest.to_owned(), component, root: Some(root), prepared: OnceLock::new() }))
     }
 

@@ -10,6 +10,9 @@ use flate2::read::GzDecoder;
 /// Most bytes that an image may unpack to.
 const LARGEST_ROOT: u64 = 4 * 1024 * 1024 * 1024;
 
+/// Most bytes of a path or of an entry's attributes.
+const LARGEST_NAME: u64 = 64 * 1024;
+
 /// Why a layer cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnpackError {
@@ -19,21 +22,16 @@ pub(super) enum UnpackError {
     Io(#[from] io::Error),
     #[error("the layer names {0:?}, which is outside the image's root")]
     Outside(PathBuf),
+    #[error("the layer has an entry whose name or attributes are larger than {LARGEST_NAME} bytes")]
+    LongName,
     #[error("the image unpacks to more than {LARGEST_ROOT} bytes")]
     TooLarge,
 }
 
 /// Applies one layer over what is in `root`. Blocks: call it on a blocking thread.
 pub(super) fn layer(blob: &Path, media_type: &str, root: &Path) -> Result<(), UnpackError> {
-    let file = BufReader::new(File::open(blob)?);
-    let reader: Box<dyn Read> = if media_type.ends_with("gzip") {
-        Box::new(GzDecoder::new(file))
-    } else if media_type.ends_with("tar") {
-        Box::new(file)
-    } else {
-        return Err(UnpackError::MediaType(media_type.to_owned()));
-    };
-    let mut archive = tar::Archive::new(reader.take(LARGEST_ROOT));
+    check_names(open(blob, media_type)?)?;
+    let mut archive = tar::Archive::new(open(blob, media_type)?);
     archive.set_preserve_permissions(false);
     archive.set_preserve_mtime(false);
     let mut total = 0u64;
@@ -57,6 +55,35 @@ pub(super) fn layer(blob: &Path, media_type: &str, root: &Path) -> Result<(), Un
         // `unpack_in` refuses paths and hard links that leave `root`, and writing through a symlink that does.
         if !entry.unpack_in(root)? {
             return Err(UnpackError::Outside(path));
+        }
+    }
+    Ok(())
+}
+
+/// A layer's archive, uncompressed.
+fn open(blob: &Path, media_type: &str) -> Result<impl Read + use<>, UnpackError> {
+    let file = BufReader::new(File::open(blob)?);
+    let reader: Box<dyn Read> = if media_type.ends_with("gzip") {
+        Box::new(GzDecoder::new(file))
+    } else if media_type.ends_with("tar") {
+        Box::new(file)
+    } else {
+        return Err(UnpackError::MediaType(media_type.to_owned()));
+    };
+    Ok(reader.take(LARGEST_ROOT))
+}
+
+/// Long names and attributes are entries of their own, which are held in memory: looked at before anything reads them.
+fn check_names(archive: impl Read) -> Result<(), UnpackError> {
+    for entry in tar::Archive::new(archive).entries()?.raw(true) {
+        let entry = entry?;
+        let kind = entry.header().entry_type();
+        let names = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if names && entry.size() > LARGEST_NAME {
+            return Err(UnpackError::LongName);
         }
     }
     Ok(())
@@ -126,6 +153,20 @@ mod tests {
         layer(archive(&[("a", "new"), ("dir/.wh.b", "")]).path(), TAR, root.path()).unwrap();
         assert_eq!(std::fs::read_to_string(root.path().join("a")).unwrap(), "new");
         assert!(!root.path().join("dir/b").exists() && root.path().join("dir/c").exists());
+    }
+
+    #[test]
+    fn a_name_that_fills_the_memory_is_refused_before_it_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut builder = tar::Builder::new(file.reopen().unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(LARGEST_NAME + 1);
+        header.set_cksum();
+        builder.append(&header, io::repeat(b'a').take(LARGEST_NAME + 1)).unwrap();
+        builder.finish().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        assert!(matches!(layer(file.path(), TAR, root.path()), Err(UnpackError::LongName)));
     }
 
     #[test]

@@ -27,12 +27,8 @@ pub(super) struct Shared {
 impl Shared {
     /// Where a pod's port is on this host; `None` if nothing is known to listen there.
     pub fn reach(&self, protocol: Protocol, address: SocketAddr) -> Option<(SocketAddr, Option<Arc<dyn LocalHttp>>)> {
-        let IpAddr::V4(ip) = address.ip() else { return None };
-        if let Some(listener) = self.listeners.find(protocol, address) {
-            return Some((listener.actual, listener.http));
-        }
-        // A pod of another node of this machine: its own table has the port, this one only the address.
-        (!self.ipam.range().contains(ip)).then_some((address, None))
+        let listener = self.listeners.find(protocol, address)?;
+        Some((listener.actual, listener.http))
     }
 
     /// Where an endpoint of a Service is. Endpoints may be pods, or addresses outside this machine; of the host's own
@@ -186,6 +182,8 @@ mod tests {
     fn the_host_is_out_of_reach_and_so_are_strangers_addresses() {
         let pod = Lone::new().pod("one");
         assert!(matches!(pod.connect(Protocol::Tcp, at("127.0.0.2", 22)), Err(Denied::Access(_))));
+        // Another cluster's range: what answers there may be a server of the host that listens on all addresses.
+        assert!(matches!(pod.connect(Protocol::Tcp, at("127.69.9.9", 22)), Err(Denied::Refused(_))));
         assert!(matches!(pod.connect(Protocol::Tcp, at("169.254.169.254", 80)), Err(Denied::Access(_))));
         assert!(matches!(pod.connect(Protocol::Tcp, at("::1", 22)), Err(Denied::NotSupported(_))));
         assert!(matches!(pod.bind(Protocol::Tcp, at("10.0.0.1", 80)), Err(Denied::Access(_))));

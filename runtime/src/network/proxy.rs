@@ -3,12 +3,13 @@
 //!
 //! Node ports listen on 127.0.0.1: nothing of a laptop is open to its network by default.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -19,6 +20,10 @@ use super::services::Frontend;
 
 /// Connections that are copied at once, all Services together.
 const COPIED_AT_ONCE: usize = 4096;
+/// Listeners at once; of the process's file descriptors they take no more than one in four.
+const LISTENERS: usize = 4096;
+/// Of the addresses of one Service so many ports are opened to the host; guests reach them all.
+const PORTS: usize = 64;
 /// Longest time to connect to one endpoint before the next is tried.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A port that could not be had is tried again after this time, and then after twice as long each time, up to [`RETRY`].
@@ -31,7 +36,7 @@ pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>)
     let mut tasks = JoinSet::new();
     let mut open: HashMap<Frontend, AbortHandle> = HashMap::new();
     loop {
-        let wanted = shared.services.frontends();
+        let wanted = bounded(shared.services.frontends(), listeners());
         for (_, task) in open.iter().filter(|(frontend, _)| !wanted.contains(frontend)) {
             task.abort();
         }
@@ -44,6 +49,37 @@ pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>)
             Some(ended) = tasks.join_next_with_id() => open.retain(|_, task| task.id() != id(&ended)),
         }
     }
+}
+
+/// How many listeners this process may have.
+fn listeners() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 4;
+    usize::try_from(files).unwrap_or(usize::MAX).min(LISTENERS)
+}
+
+/// What is opened of what is wanted: node ports first, then of each address its lowest ports, in the addresses' order.
+fn bounded(wanted: HashSet<Frontend>, most: usize) -> HashSet<Frontend> {
+    let all = wanted.len();
+    let (mut node_ports, mut addresses) = (Vec::new(), BTreeMap::<Ipv4Addr, BTreeSet<u16>>::new());
+    for frontend in wanted {
+        match frontend {
+            Frontend::NodePort(_) => node_ports.push(frontend),
+            Frontend::Address(ip, port) => {
+                addresses.entry(ip).or_default().insert(port);
+            }
+        }
+    }
+    let of = |(ip, ports): (Ipv4Addr, BTreeSet<u16>)| {
+        ports.into_iter().take(PORTS).map(move |port| Frontend::Address(ip, port))
+    };
+    let kept: HashSet<Frontend> = node_ports.into_iter().chain(addresses.into_iter().flat_map(of)).take(most).collect();
+    if kept.len() < all {
+        tracing::warn!(
+            ports = all - kept.len(),
+            "Services have more ports than are opened on this machine; guests reach them, the host does not"
+        );
+    }
+    kept
 }
 
 /// Whose end this is. Listeners end when they are no longer wanted.
@@ -160,5 +196,23 @@ async fn copy(mut client: TcpStream, mut upstream: TcpStream) {
     let _ = upstream.set_nodelay(true);
     if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
         tracing::debug!(%error, "a proxied connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_with_thousands_of_ports_leaves_descriptors_for_others() {
+        let (large, small) = (Ipv4Addr::new(127, 1, 0, 1), Ipv4Addr::new(127, 1, 0, 2));
+        let mut wanted: HashSet<Frontend> = (1..=9900).map(|port| Frontend::Address(large, port)).collect();
+        wanted.extend([Frontend::Address(small, 80), Frontend::NodePort(30_080)]);
+        let opened = bounded(wanted.clone(), 1000);
+        assert_eq!(opened.len(), PORTS + 2);
+        assert!(opened.contains(&Frontend::Address(small, 80)) && opened.contains(&Frontend::NodePort(30_080)));
+        let few = bounded(wanted, 10);
+        assert_eq!(few.len(), 10);
+        assert!(few.contains(&Frontend::NodePort(30_080)));
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Pod};
 
 use super::Context;
-use super::expand::expand;
+use super::expand::{Room, TooLarge, expand};
 use super::fields::{self, FieldError, Here};
 use super::reference::{Data, Kind, ReferenceError};
 use super::setup::identity;
@@ -20,18 +20,21 @@ pub enum EnvError {
     Key { kind: Kind, namespace: String, name: String, key: String },
     #[error(transparent)]
     Field(#[from] FieldError),
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     #[error("environment variable {0} is not valid UTF-8 and cannot be given to a guest")]
     NotText(String),
     #[error("env {0}: this source is not supported")]
     Source(String),
 }
 
-/// Resolves the environment of `container`.
+/// Resolves the environment of `container`, which takes what it needs of `room`.
 pub async fn resolve(
     ctx: &Context,
     pod: &Pod,
     container: &Container,
     here: Here<'_>,
+    room: &mut Room,
 ) -> Result<BTreeMap<String, String>, EnvError> {
     let namespace = identity(pod).0;
     let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
@@ -43,17 +46,22 @@ pub async fn resolve(
         .collect();
     let mut env = BTreeMap::new();
     for source in container.env_from.iter().flatten() {
-        from_source(ctx, namespace, source, &mut env).await?;
+        from_source(ctx, namespace, source, room, &mut env).await?;
     }
     for var in container.env.iter().flatten() {
         let value = match (&var.value, &var.value_from) {
             (Some(value), _) if !value.is_empty() => {
-                Some(expand(value, |name| env.get(name).or_else(|| services.get(name)).cloned()))
+                Some(expand(value, room, |name| env.get(name).or_else(|| services.get(name)).map(String::as_str))?)
             }
-            (_, Some(source)) => of_source(ctx, pod, container, &var.name, source, here).await?,
+            (_, Some(source)) => {
+                let value = of_source(ctx, pod, container, &var.name, source, here).await?;
+                room.take(value.as_deref().unwrap_or_default())?;
+                value
+            }
             _ => Some(String::new()),
         };
         if let Some(value) = value {
+            room.take(&var.name)?;
             env.insert(var.name.clone(), value);
         }
     }
@@ -67,6 +75,7 @@ async fn from_source(
     ctx: &Context,
     namespace: &str,
     source: &EnvFromSource,
+    room: &mut Room,
     env: &mut BTreeMap<String, String>,
 ) -> Result<(), EnvError> {
     let (kind, name, optional) = match (&source.config_map_ref, &source.secret_ref) {
@@ -79,6 +88,8 @@ async fn from_source(
     for (key, value) in data.iter() {
         let name = format!("{prefix}{key}");
         let value = String::from_utf8(value.clone()).map_err(|_| EnvError::NotText(name.clone()))?;
+        room.take(&name)?;
+        room.take(&value)?;
         env.insert(name, value);
     }
     Ok(())

@@ -1,8 +1,42 @@
 //! `$(NAME)` in environment values, commands and arguments, as Kubernetes expands it: `$$` is a dollar sign, and a
 //! reference to a variable that does not exist stays as it was written.
 
-/// Expands `text` with `lookup`.
-pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+/// Bytes of a container's environment and arguments together: what Linux gives a process (`ARG_MAX`). References can double
+/// a value with each variable, so what is short in a pod may have no end.
+pub const LARGEST: usize = 2 << 20;
+
+/// Environment and arguments would be larger than [`LARGEST`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("environment and arguments are larger than {LARGEST} bytes together")]
+pub struct TooLarge;
+
+/// What is left of [`LARGEST`].
+#[derive(Debug)]
+pub struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(LARGEST)
+    }
+}
+
+impl Room {
+    /// Takes what one text needs.
+    pub fn take(&mut self, text: &str) -> Result<(), TooLarge> {
+        // With its end, as in a process.
+        self.0 = self.0.checked_sub(text.len() + 1).ok_or(TooLarge)?;
+        Ok(())
+    }
+}
+
+/// Expands `text` with `lookup`, and takes what the result needs of `room`.
+pub fn expand<'a>(text: &str, room: &mut Room, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<String, TooLarge> {
+    let out = expanded(text, room.0, lookup)?;
+    room.take(&out)?;
+    Ok(out)
+}
+
+fn expanded<'a>(text: &str, limit: usize, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<String, TooLarge> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -14,7 +48,10 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
             rest = tail;
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
             if let Some(value) = lookup(name) {
-                out.push_str(&value);
+                if out.len() + value.len() > limit {
+                    return Err(TooLarge);
+                }
+                out.push_str(value);
             } else {
                 out.push_str("$(");
                 out.push_str(name);
@@ -27,7 +64,7 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
         }
     }
     out.push_str(rest);
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -37,12 +74,13 @@ mod tests {
     use super::*;
 
     fn with_vars(text: &str) -> String {
-        expand(text, |name| match name {
-            "A" => Some("one".to_owned()),
-            "EMPTY" => Some(String::new()),
-            "REF" => Some("$(A)".to_owned()),
+        expand(text, &mut Room::default(), |name| match name {
+            "A" => Some("one"),
+            "EMPTY" => Some(""),
+            "REF" => Some("$(A)"),
             _ => None,
         })
+        .unwrap()
     }
 
     #[test]
@@ -64,6 +102,17 @@ mod tests {
         ] {
             assert_eq!(with_vars(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn values_that_double_end_before_they_are_made() {
+        let (mut room, mut value) = (Room::default(), "a".repeat(16));
+        let doublings = std::iter::from_fn(|| {
+            value = expand("$(V)$(V)", &mut room, |_| Some(&value)).ok()?;
+            Some(value.len())
+        });
+        assert!(doublings.last().is_some_and(|largest| largest <= LARGEST / 2));
+        assert_eq!(expand("$(V)", &mut Room(10), |_| Some("0123456789")), Err(TooLarge));
     }
 
     proptest! {

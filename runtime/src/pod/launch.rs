@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::env;
 use super::events::Said;
-use super::expand::expand;
+use super::expand::{Room, TooLarge, expand};
 use super::fields::{self, Here};
 use super::reference::Kind;
 use super::setup::{containers, identity};
@@ -129,10 +129,13 @@ impl Launch {
             return Err(config("no such container"));
         };
         let here = Here { address: self.address, host_address: &self.ctx.host.address };
-        let env = env::resolve(&self.ctx, &self.pod, spec, here).await.map_err(|error| config(&error.to_string()))?;
+        let mut room = Room::default();
+        let env = env::resolve(&self.ctx, &self.pod, spec, here, &mut room)
+            .await
+            .map_err(|error| config(&error.to_string()))?;
         let (scheme, sandbox) = self.sandbox().await?;
         let log = self.ctx.logs.open(&self.pod, &spec.name, self.attempt);
-        let configuration = self.configuration(spec, env, log.clone()).map_err(|e| config(&e.to_string()))?;
+        let configuration = self.configuration(spec, env, room, log.clone()).map_err(|e| config(&e.to_string()))?;
         let container = match sandbox.create_container(configuration).await {
             Ok(container) => container,
             Err(error) => return Err(not_created(error)),
@@ -191,18 +194,20 @@ impl Launch {
         &self,
         spec: &Spec,
         env: BTreeMap<String, String>,
+        mut room: Room,
         log: Arc<ContainerLog>,
-    ) -> Result<ContainerConfig, fields::FieldError> {
-        let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
-            list.iter().flatten().map(|text| expand(text, |name| env.get(name).cloned())).collect()
+    ) -> Result<ContainerConfig, env::EnvError> {
+        let mut expanded = |list: &Option<Vec<String>>| -> Result<Vec<String>, TooLarge> {
+            let value = |name: &str| env.get(name).map(String::as_str);
+            list.iter().flatten().map(|text| expand(text, &mut room, value)).collect()
         };
         let annotations = self.pod.metadata.annotations.iter().flatten();
         Ok(ContainerConfig {
             name: spec.name.clone(),
             attempt: self.attempt,
             image: self.image.clone(),
-            command: expanded(&spec.command),
-            args: expanded(&spec.args),
+            command: expanded(&spec.command)?,
+            args: expanded(&spec.args)?,
             working_dir: spec.working_dir.clone(),
             memory_limit: limit(spec, "memory")?.map(|q| unsigned(q.value())),
             cpu_limit: limit(spec, "cpu")?.map(|q| unsigned(q.milli())),

@@ -4,11 +4,12 @@
 //! one still ends.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
@@ -71,6 +72,9 @@ fn trim(mut pod: Pod) -> Arc<Pod> {
     }
     Arc::new(pod)
 }
+
+/// A pod whose worker failed is begun anew after this time.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Owns the workers.
 #[derive(Clone, Debug)]
@@ -147,11 +151,29 @@ impl Manager {
         }
         let shared = Arc::new(Shared::new(pod));
         pods.insert(uid.clone(), shared.clone());
-        let (ctx, pods) = (self.ctx.clone(), self.pods.clone());
+        let this = self.clone();
         self.workers.spawn(async move {
-            Box::pin(Worker::new(ctx, shared).run()).await;
-            pods.lock().remove(&uid);
+            let worker = Box::pin(Worker::new(this.ctx.clone(), shared.clone()).run());
+            let failed = AssertUnwindSafe(worker).catch_unwind().await.is_err();
+            this.pods.lock().remove(&uid);
+            if failed {
+                this.start_again(shared).await;
+            }
         });
+    }
+
+    /// A pod whose worker failed, a fault of this program: what it ran ends, and it is begun anew unless it is to go.
+    async fn start_again(&self, shared: Arc<Shared>) {
+        let pod = shared.pod();
+        let (namespace, name, _) = identity(&pod);
+        tracing::error!(namespace, name, "the worker of a pod failed; its containers are ended and started again");
+        for (_, container) in shared.running() {
+            container.stop(Duration::ZERO).await;
+        }
+        if !shared.is_told_to_end() {
+            tokio::time::sleep(AGAIN).await;
+            self.apply(pod);
+        }
     }
 
     fn delete(&self, pod: &Arc<Pod>) {

@@ -6,6 +6,9 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::state::{RestartPolicy, Setup, Update};
 
+/// Times in specs may be any number of seconds; none of a century or more ends here.
+const CENTURY: u64 = 100 * 365 * 24 * 60 * 60;
+
 /// Seconds to end that Kubernetes gives a pod that names none.
 const DEFAULT_GRACE: i64 = 30;
 
@@ -76,5 +79,20 @@ fn missing_gates(pod: &Pod) -> Vec<String> {
 }
 
 fn seconds(value: i64) -> Duration {
-    Duration::from_secs(u64::try_from(value).unwrap_or(0))
+    Duration::from_secs(u64::try_from(value).unwrap_or(0).min(CENTURY))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_grace_without_end_can_still_be_added_to_a_time() {
+        let spec = PodSpec { termination_grace_period_seconds: Some(i64::MAX), ..PodSpec::default() };
+        let pod = Pod { spec: Some(spec), ..Pod::default() };
+        assert!(Instant::now().checked_add(setup(&pod, None).grace).is_some());
+        assert_eq!(seconds(-1), Duration::ZERO);
+    }
 }

@@ -80,6 +80,12 @@ impl Shared {
         self.changed.notify_one();
     }
 
+    /// Whether the Pod is gone or the process ends.
+    pub(super) fn is_told_to_end(&self) -> bool {
+        let told = self.told.lock();
+        told.removed || told.shutdown.is_some()
+    }
+
     /// Which instances a container has.
     pub fn instance(&self, container: &str) -> Option<Instances> {
         let pod = self.pod();
