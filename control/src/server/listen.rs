@@ -27,17 +27,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wherry_api::status::ApiError;
 
+use self::strangers::{Stranger, Strangers};
 use self::tls::{Certificate, Renewal};
 use super::body::{self, Body};
 use super::guard::{Activity, Impatient, UntilStop};
 use crate::audit::Origin;
 use crate::auth::authn::{Authenticator, Peer};
 use crate::auth::pki::{Pki, PkiError, ServerNames};
-use crate::auth::{Authorizer, UserInfo, impersonate};
+use crate::auth::{ANONYMOUS, Authorizer, UserInfo, impersonate};
 
+mod strangers;
 mod tls;
 
-/// Connections at once; more wait in the kernel's queue. Each may hold a TLS session and HTTP/2 buffers of a few 100 KB.
+/// Connections at once; for one more the oldest without an authenticated request is closed, else it waits. Each may hold a TLS session and HTTP/2 buffers of a few 100 KB.
 const MAX_CONNECTIONS: usize = 4096;
 /// For the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -210,6 +212,7 @@ impl Listener {
             idle,
             stop: stop.clone(),
             streams: Streams { tracker: TaskTracker::new(), abort: abort.clone() },
+            strangers: Strangers::default(),
         };
         let renewal = Renewal { pki: listen.pki, names: listen.names, certificate };
         let task = tokio::spawn(accept_loop(bound, Arc::new(shared), renewal));
@@ -250,6 +253,7 @@ struct Shared {
     idle: Duration,
     stop: CancellationToken,
     streams: Streams,
+    strangers: Strangers,
 }
 
 /// Runs the tasks that hyper starts for HTTP/2 streams, and owns them.
@@ -279,10 +283,14 @@ async fn accept_loop(bound: Bound, shared: Arc<Shared>, renewal: Renewal) {
             () = shared.stop.cancelled() => break,
             _ = renew.tick() => renewal.run(),
             Some(ended) = connections.join_next() => report(ended),
-            Some((stream, address, slot)) = next_connection(&bound, &slots) => {
+            Some((stream, address, slot)) = next_connection(&bound, &slots, &shared.strangers) => {
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
-                    connection(stream, address.ip(), &shared).await;
+                    let stranger = shared.strangers.meet();
+                    tokio::select! {
+                        () = connection(stream, address.ip(), &stranger, &shared) => {}
+                        () = stranger.closed() => tracing::debug!(%address, "a connection without requests gave way"),
+                    }
                     drop(slot);
                 });
             }
@@ -307,10 +315,17 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 async fn next_connection(
     bound: &Bound,
     slots: &Arc<Semaphore>,
+    strangers: &Strangers,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     match bound.accept().await {
-        Ok((stream, address)) => Some((stream, address, slot)),
+        Ok((stream, address)) => {
+            if slots.available_permits() == 0 {
+                // The last place is taken: one for the next.
+                strangers.close_oldest();
+            }
+            Some((stream, address, slot))
+        }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -319,13 +334,13 @@ async fn next_connection(
     }
 }
 
-async fn connection(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
+async fn connection(stream: TcpStream, address: IpAddr, stranger: &Arc<Stranger>, shared: &Arc<Shared>) {
     let handshake = tokio::select! {
         () = shared.stop.cancelled() => return,
         done = timeout(HANDSHAKE, tls::handshake(stream, &shared.tls)) => done,
     };
     match handshake {
-        Ok(Ok(Some(stream))) => serve(stream, address, shared).await,
+        Ok(Ok(Some(stream))) => serve(stream, address, stranger, shared).await,
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -336,11 +351,13 @@ async fn connection(stream: TcpStream, address: IpAddr, shared: &Arc<Shared>) {
 struct Remote {
     address: IpAddr,
     peer: Peer,
+    stranger: Arc<Stranger>,
 }
 
-async fn serve(stream: TlsStream<TcpStream>, address: IpAddr, shared: &Arc<Shared>) {
+async fn serve(stream: TlsStream<TcpStream>, address: IpAddr, stranger: &Arc<Stranger>, shared: &Arc<Shared>) {
     let (_, session) = stream.get_ref();
-    let remote = Arc::new(Remote { address, peer: shared.authenticator.peer(session.peer_certificates()) });
+    let peer = shared.authenticator.peer(session.peer_certificates());
+    let remote = Arc::new(Remote { address, peer, stranger: Arc::clone(stranger) });
     let http2 = session.alpn_protocol() == Some(b"h2");
     let activity = Activity::default();
     let service = service_fn(|request: Request<Incoming>| {
@@ -407,6 +424,9 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
     let (name, response) = match identify(&parts, remote, shared).await {
         Ok((user, authenticated)) => {
             let name = user.name.clone();
+            if user.name != ANONYMOUS {
+                remote.stranger.known();
+            }
             parts.extensions.insert(Origin { address: remote.address, authenticated });
             let body = Impatient::new(body, BODY_PATIENCE).boxed_unsync();
             (name, shared.handler.handle(Request::from_parts(parts, body), user).await)
