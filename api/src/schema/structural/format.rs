@@ -273,10 +273,16 @@ fn is_date(text: &str) -> bool {
     text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()
 }
 
+/// A date and a time of a day with an offset, by their grammar: a point in time that no clock here can name is one all the same.
 fn is_date_time(text: &str) -> bool {
-    let upper = text.to_ascii_uppercase();
-    upper.contains('T') && upper.parse::<jiff::Timestamp>().is_ok()
+    let Some((date, time)) = text.split_once(['T', 't']) else { return false };
+    is_date(date) && matches(&TIME, time)
 }
+
+static TIME: Lazy = LazyLock::new(|| {
+    let time = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([zZ]|[+-][0-9]{2}:[0-9]{2})";
+    pattern::compile(&format!("^{time}$")).ok()
+});
 
 #[cfg(test)]
 mod tests {
@@ -315,5 +321,29 @@ mod tests {
         }
         assert_eq!(Format::of("string", "colour"), None);
         assert_eq!(Format::of("integer", "ipv4"), None);
+    }
+
+    #[test]
+    fn a_point_in_time_is_judged_by_its_grammar() {
+        for good in [
+            "9999-12-31T23:59:59Z",
+            "0001-01-01T00:00:00Z",
+            "2024-02-29t01:02:03z",
+            "2024-02-29T01:02:03.123456789+14:00",
+        ] {
+            assert!(Format::DateTime.accepts(good), "{good}");
+        }
+        for bad in [
+            "9999-12-32T23:59:59Z",
+            "2023-02-29T00:00:00Z",
+            "2024-02-29T24:00:00Z",
+            "2024-02-29T01:60:03Z",
+            "2024-02-29T01:02:60Z",
+            "2024-02-29T01:02Z",
+            "2024-02-29T01:02:03",
+            "2024-02-29 01:02:03Z",
+        ] {
+            assert!(!Format::DateTime.accepts(bad), "{bad}");
+        }
     }
 }
