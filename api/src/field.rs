@@ -159,7 +159,7 @@ impl ErrorList {
     }
 
     /// Whether enough has been told: more errors are dropped.
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.list.len() >= MAX_ERRORS || self.bytes > MAX_TEXT
     }
 
@@ -208,6 +208,19 @@ impl ErrorList {
         self.add(ErrorKind::NotFound, path, || format!("Not found: {value}"));
     }
 
+    /// Adds what `judge` says of `new`, without what it says of `old` in the same place and words: a stored object that a later
+    /// rule would refuse may still be updated, as long as the update does not make what is wrong with it anew.
+    pub fn judge_change(&mut self, new: &Value, old: &Value, judge: impl Fn(&Value, &mut Self)) {
+        let mut now = Self::default();
+        judge(new, &mut now);
+        if now.is_empty() {
+            return;
+        }
+        let mut before = Self::default();
+        judge(old, &mut before);
+        now.list.into_iter().filter(|error| !before.list.contains(error)).for_each(|error| self.push(error));
+    }
+
     fn add(&mut self, kind: ErrorKind, path: &Path, message: impl FnOnce() -> String) {
         if !self.is_full() {
             self.push(FieldError { kind, path: path.clone(), message: message() });
@@ -231,6 +244,24 @@ mod tests {
         let (mut errors, far) = (ErrorList::default(), Path::new("spec").key(&"x".repeat(1 << 20)));
         (0..1000).for_each(|index| errors.required(&far.index(index), ""));
         assert_eq!(errors.iter().count(), 1, "its place is a part of an error");
+    }
+
+    #[test]
+    fn a_change_answers_for_what_it_makes_wrong_only() {
+        let judge = |value: &Value, errors: &mut ErrorList| {
+            for (index, number) in value.as_array().into_iter().flatten().enumerate() {
+                errors.invalid(&Path::new("n").index(index), number, "no");
+            }
+        };
+        let said = |new: Value, old: Value| {
+            let mut errors = ErrorList::default();
+            errors.judge_change(&new, &old, judge);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let (one, two) = (Value::from(vec![1]), Value::from(vec![1, 2]));
+        assert_eq!(said(one.clone(), one.clone()), Vec::<String>::new());
+        assert_eq!(said(two.clone(), one), ["n[1]: Invalid value: 2: no"]);
+        assert_eq!(said(Value::Null, two), Vec::<String>::new());
     }
 
     #[test]

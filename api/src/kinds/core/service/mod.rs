@@ -72,7 +72,7 @@ impl Strategy for ServiceStrategy {
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
         match part {
             Part::Main => {
-                rules::validate(new, errors);
+                errors.judge_change(new, old, rules::validate);
                 update::validate(new, old, errors);
             }
             Part::Status => rules::validate_load_balancer(new, errors),

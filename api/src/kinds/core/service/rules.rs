@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{externally_accessible, headless, needs_node_ports};
+use crate::cel::net::Cidr;
 use crate::field::{ErrorList, Path};
 use crate::kinds::core::addresses;
 use crate::kinds::core::podspec::validate_port_reference;
@@ -13,6 +14,7 @@ use crate::kinds::tree::{int, list, some, text};
 use crate::meta::{self, names, push_all};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 const MAX_AFFINITY_SECONDS: i64 = 86400;
 
 pub(super) fn validate(service: &Value, errors: &mut ErrorList) {
@@ -38,13 +40,19 @@ pub(super) fn validate(service: &Value, errors: &mut ErrorList) {
         errors.not_supported(&path.child("type"), kind, TYPES);
     }
     validate_addresses(spec, &path, errors);
+    validate_source_ranges(service, spec, errors);
     validate_policies(spec, &path, errors);
     validate_load_balancer(service, errors);
 }
 
 fn validate_external_name(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    if !list(spec, "/clusterIPs").is_empty() {
-        errors.forbidden(&path.child("clusterIPs"), "may not be set for ExternalName services");
+    let address = !text(spec, "/clusterIP").is_empty() || !list(spec, "/clusterIPs").is_empty();
+    let families = !list(spec, "/ipFamilies").is_empty();
+    let policy = !text(spec, "/ipFamilyPolicy").is_empty();
+    for (field, given) in [("clusterIPs", address), ("ipFamilies", families), ("ipFamilyPolicy", policy)] {
+        if given {
+            errors.forbidden(&path.child(field), "may not be set for ExternalName services");
+        }
     }
     let name = text(spec, "/externalName");
     let bare = name.strip_suffix('.').unwrap_or(name);
@@ -145,8 +153,12 @@ fn validate_addresses(spec: &Value, path: &Path, errors: &mut ErrorList) {
         let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
         errors.invalid(&ips_path.index(0), &json!(first), why);
     }
+    let mut seen = HashSet::new();
     for (index, family) in list(spec, "/ipFamilies").iter().enumerate() {
         let family_path = path.child("ipFamilies").index(index);
+        if !seen.insert(family.as_str()) {
+            errors.duplicate(&family_path, family);
+        }
         match family.as_str().unwrap_or_default() {
             "IPv4" => {}
             "IPv6" => errors.invalid(&family_path, family, "not configured on this cluster"),
@@ -166,6 +178,33 @@ fn validate_addresses(spec: &Value, path: &Path, errors: &mut ErrorList) {
     }
     for (index, ip) in list(spec, "/externalIPs").iter().enumerate() {
         addresses::validate(ip.as_str().unwrap_or_default(), &path.child("externalIPs").index(index), errors);
+    }
+}
+
+/// Whose requests a load balancer takes: ranges in the spec, or in an annotation if there are none.
+fn validate_source_ranges(service: &Value, spec: &Value, errors: &mut ErrorList) {
+    let ranges = list(spec, "/loadBalancerSourceRanges");
+    let annotation = service.pointer("/metadata/annotations").and_then(|all| all.get(SOURCE_RANGES));
+    let of_annotation = Path::new("metadata").child("annotations").key(SOURCE_RANGES);
+    let (path, ranges) = match annotation.and_then(Value::as_str) {
+        Some(text) if ranges.is_empty() => {
+            let parts = text.split(',').filter(|_| !text.trim().is_empty());
+            (of_annotation.clone(), parts.map(|range| (of_annotation.clone(), range.trim())).collect::<Vec<_>>())
+        }
+        None if ranges.is_empty() => return,
+        _ => {
+            let path = Path::new("spec").child("LoadBalancerSourceRanges");
+            let texts = ranges.iter().map(|range| range.as_str().unwrap_or_default().trim());
+            (path.clone(), texts.enumerate().map(|(index, range)| (path.index(index), range)).collect())
+        }
+    };
+    if text(spec, "/type") != "LoadBalancer" {
+        errors.forbidden(&path, "may only be used when `type` is 'LoadBalancer'");
+    }
+    for (path, range) in ranges {
+        if Cidr::parse(range).is_none() {
+            errors.invalid(&path, &json!(range), "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        }
     }
 }
 
@@ -195,7 +234,11 @@ fn validate_policies(spec: &Value, path: &Path, errors: &mut ErrorList) {
     if !distribution.is_empty() && !good.contains(&distribution) {
         errors.not_supported(&path.child("trafficDistribution"), distribution, good);
     }
-    if text(spec, "/type") != "LoadBalancer" {
+    if text(spec, "/type") == "LoadBalancer" {
+        if let Some(class) = some(spec, "/loadBalancerClass").and_then(Value::as_str) {
+            push_all(errors, &path.child("loadBalancerClass"), class, names::qualified_name(class));
+        }
+    } else {
         for field in ["loadBalancerClass", "allocateLoadBalancerNodePorts"] {
             if some(spec, &format!("/{field}")).is_some() {
                 errors.forbidden(&path.child(field), "may only be used when `type` is 'LoadBalancer'");
@@ -278,6 +321,51 @@ mod tests {
         assert_eq!(
             complaints(&json!({"type": "NodePort", "clusterIP": "None", "ports": [{"port": 1}]})),
             ["spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services"]
+        );
+    }
+
+    #[test]
+    fn a_service_says_nothing_that_its_type_has_not() {
+        let external = |more: (&str, Value)| json!({"type": "ExternalName", "externalName": "a.b", more.0: more.1});
+        let ports = json!([{"port": 1}]);
+        for (spec, why) in [
+            (
+                external(("clusterIP", json!("10.0.0.1"))),
+                "spec.clusterIPs: Forbidden: may not be set for ExternalName services",
+            ),
+            (
+                external(("ipFamilies", json!(["IPv4"]))),
+                "spec.ipFamilies: Forbidden: may not be set for ExternalName services",
+            ),
+            (
+                external(("ipFamilyPolicy", json!("SingleStack"))),
+                "spec.ipFamilyPolicy: Forbidden: may not be set for ExternalName services",
+            ),
+            (
+                json!({"ports": ports, "loadBalancerSourceRanges": ["1.1.1.1/8"]}),
+                "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+            ),
+            (
+                json!({"ports": ports, "type": "LoadBalancer", "loadBalancerSourceRanges": [" 1.1.1.1/8 ", "x"]}),
+                "spec.LoadBalancerSourceRanges[1]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or \
+                 2001:db8::/64)",
+            ),
+            (json!({"ports": ports, "ipFamilies": ["IPv4", "IPv4"]}), "spec.ipFamilies[1]: Duplicate value: \"IPv4\""),
+        ] {
+            assert_eq!(complaints(&spec), [why], "{spec}");
+        }
+        let mut service =
+            json!({"metadata": {"annotations": {SOURCE_RANGES: "10.0.0.0/8, x"}}, "spec": {"ports": ports}});
+        super::super::ServiceStrategy.default(&mut service);
+        let mut errors = ErrorList::default();
+        validate(&service, &mut errors);
+        let at = format!("metadata.annotations[{SOURCE_RANGES}]");
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                format!("{at}: Forbidden: may only be used when `type` is 'LoadBalancer'"),
+                format!("{at}: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+            ]
         );
     }
 }
