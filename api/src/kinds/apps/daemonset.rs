@@ -131,7 +131,7 @@ impl Strategy for DaemonSetStrategy {
             }
             return template::validate_collisions(new, old, errors);
         }
-        self.validate(new, errors);
+        errors.judge_change(new, old, |daemon, errors| self.validate(daemon, errors));
         template::validate_same_selector(new, old, errors);
     }
 

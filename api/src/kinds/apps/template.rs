@@ -45,7 +45,7 @@ pub(crate) fn validate_workload(workload: &Value, errors: &mut ErrorList) {
 
 /// [`validate_workload`] for an update, which keeps the selector.
 pub(crate) fn validate_workload_update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    validate_workload(new, errors);
+    errors.judge_change(new, old, validate_workload);
     validate_same_selector(new, old, errors);
 }
 

@@ -92,7 +92,7 @@ impl Strategy for CronJobStrategy {
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
         if part == Part::Main {
-            validate_spec(new, Some(old), errors);
+            errors.judge_change(new, old, |object, errors| validate_spec(object, Some(old), errors));
         }
     }
 

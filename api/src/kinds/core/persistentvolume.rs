@@ -166,7 +166,7 @@ impl Strategy for PersistentVolumeStrategy {
         if part == Part::Status {
             return;
         }
-        self.validate(new, errors);
+        errors.judge_change(new, old, |volume, errors| self.validate(volume, errors));
         let null = Value::Null;
         let (spec, old_spec) = (new.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));
         if !same(Some(&source(spec, old_spec)), Some(&source(old_spec, old_spec))) {

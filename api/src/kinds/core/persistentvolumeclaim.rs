@@ -90,23 +90,7 @@ impl Strategy for PersistentVolumeClaimStrategy {
     }
 
     fn validate(&self, claim: &Value, errors: &mut ErrorList) {
-        let path = Path::new("spec");
-        let spec = claim.get("spec").unwrap_or(&Value::Null);
-        storage::validate_access_modes(spec, "at least 1 access mode is required", &path, errors);
-        if let Some(selector) = some(spec, "/selector") {
-            validate_selector(selector, &path.child("selector"), errors);
-        }
-        let size_path = path.child("resources").key("storage");
-        match some(spec, "/resources/requests/storage").map(|size| (parse(size), size)) {
-            None => errors.required(&size_path, ""),
-            Some((Err(why), size)) => errors.invalid(&size_path, size, why),
-            Some((Ok(quantity), _)) if quantity <= Quantity::ZERO => {
-                errors.invalid(&size_path, &json!(quantity.to_string()), "must be greater than zero");
-            }
-            Some(_) => {}
-        }
-        storage::validate_classes(spec, &path, errors);
-        validate_sources(spec, &path, errors);
+        validate_spec(claim.get("spec").unwrap_or(&Value::Null), &Path::new("spec"), errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
@@ -132,6 +116,25 @@ impl Strategy for PersistentVolumeClaimStrategy {
             _ => {}
         }
     }
+}
+
+/// Judges the spec of a claim, also of one that is to be made from a template.
+pub(super) fn validate_spec(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    storage::validate_access_modes(spec, "at least 1 access mode is required", path, errors);
+    if let Some(selector) = some(spec, "/selector") {
+        validate_selector(selector, &path.child("selector"), errors);
+    }
+    let size_path = path.child("resources").key("storage");
+    match some(spec, "/resources/requests/storage").map(|size| (parse(size), size)) {
+        None => errors.required(&size_path, ""),
+        Some((Err(why), size)) => errors.invalid(&size_path, size, why),
+        Some((Ok(quantity), _)) if quantity <= Quantity::ZERO => {
+            errors.invalid(&size_path, &json!(quantity.to_string()), "must be greater than zero");
+        }
+        Some(_) => {}
+    }
+    storage::validate_classes(spec, path, errors);
+    validate_sources(spec, path, errors);
 }
 
 /// `dataSource` and `dataSourceRef` say the same where they can: the old field knows claims and snapshots only.

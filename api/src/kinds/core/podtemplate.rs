@@ -8,7 +8,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template;
 use crate::kinds::cells::{self, column};
 use crate::resource::Descriptor;
-use crate::strategy::Strategy;
+use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     const POD: &str = "/template/spec/containers";
@@ -38,6 +38,12 @@ impl Strategy for PodTemplateStrategy {
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         template::validate_template(object.get("template").unwrap_or(&Value::Null), &Path::new("template"), errors);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
+        if part == Part::Main {
+            errors.judge_change(new, old, |object, errors| self.validate(object, errors));
+        }
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {

@@ -74,9 +74,9 @@ impl Strategy for ReplicationControllerStrategy {
         template::prepare_update(new, old, part);
     }
 
-    fn validate_update(&self, new: &Value, _old: &Value, part: Part, errors: &mut ErrorList) {
+    fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
         match part {
-            Part::Main => self.validate(new, errors),
+            Part::Main => errors.judge_change(new, old, |controller, errors| self.validate(controller, errors)),
             Part::Status => template::validate_replica_status(new, errors),
             Part::Named(_) => {}
         }

@@ -86,7 +86,7 @@ impl Strategy for JobStrategy {
         if part == Part::Status {
             return status::validate(new, old, errors);
         }
-        validate_whole(new, errors);
+        errors.judge_change(new, old, validate_whole);
         let path = Path::new("spec");
         validate_completions(new, old, &path, errors);
         for field in IMMUTABLE {

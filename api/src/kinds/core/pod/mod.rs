@@ -101,7 +101,7 @@ impl Strategy for PodStrategy {
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
         match part {
             Part::Main => {
-                podspec::validate(new.get("spec").unwrap_or(&Value::Null), &Path::new("spec"), errors);
+                podspec::validate_change(new, old, errors);
                 update::validate(new, old, errors);
             }
             Part::Status => status::validate(new, old, errors),
@@ -173,5 +173,28 @@ mod tests {
         assert_eq!(PodStrategy.grace_period(&running, Some(5)), Some(5));
         assert_eq!(PodStrategy.grace_period(&running, Some(-1)), Some(1));
         assert_eq!(PodStrategy.grace_period(&json!({"spec": {"terminationGracePeriodSeconds": 30}}), None), Some(0));
+    }
+
+    #[test]
+    fn a_pod_from_before_a_rule_may_still_be_changed_elsewhere() {
+        let spec = json!({"containers": [{"name": "a", "image": "x"}], "nodeName": "n", "os": {"name": "dos"}});
+        let mut old = json!({"metadata": {"name": "p"}, "spec": spec, "status": {"phase": "Running"}});
+        PodStrategy.default(&mut old);
+        let said = |change: &dyn Fn(&mut Value)| {
+            let mut new = old.clone();
+            change(&mut new);
+            let mut errors = ErrorList::default();
+            PodStrategy.validate_update(&new, &old, Part::Main, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&|pod| pod["metadata"]["labels"] = json!({"a": "b"})), Vec::<String>::new());
+        assert_eq!(said(&|pod| pod["spec"]["containers"][0]["image"] = json!("y")), Vec::<String>::new());
+        assert_eq!(
+            said(&|pod| pod["spec"]["containers"][0]["image"] = json!("")),
+            ["spec.containers[0].image: Required value"]
+        );
+        let mut errors = ErrorList::default();
+        PodStrategy.validate(&old, &mut errors);
+        assert_eq!(errors.iter().count(), 1);
     }
 }

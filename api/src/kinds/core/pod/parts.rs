@@ -64,7 +64,7 @@ fn same_containers(old: &[Value], new: &[Value]) -> bool {
 
 pub(super) fn validate(new: &Value, old: &Value, part: &str, errors: &mut ErrorList) {
     let path = Path::new("spec");
-    podspec::validate(new.get("spec").unwrap_or(&Value::Null), &path, errors);
+    podspec::validate_change(new, old, errors);
     match part {
         EPHEMERAL => validate_ephemeral(new, old, &path, errors),
         _ => resize::validate(new, old, &path, errors),
@@ -101,6 +101,14 @@ fn validate_ephemeral(new: &Value, old: &Value, spec: &Path, errors: &mut ErrorL
         }
         if map(container, "/resources").next().is_some() {
             errors.forbidden(&path.child("resources"), "cannot be set for an Ephemeral Container");
+        }
+        for (index, mount) in list(container, "/volumeMounts").iter().enumerate() {
+            for field in ["subPath", "subPathExpr"] {
+                if !text(mount, &format!("/{field}")).is_empty() {
+                    let path = path.child("volumeMounts").index(index).child(field);
+                    errors.forbidden(&path, "cannot be set for an Ephemeral Container");
+                }
+            }
         }
     }
 }

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use super::claims::ClaimNames;
 use super::volumes::VolumeNames;
-use super::{env, handlers, image, one_of, ports, resources, security, volumes};
+use super::{env, handlers, image, mounts, one_of, ports, resources, restarts, security};
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{fill, list, object, some, text};
 use crate::meta::{names, push_all};
@@ -23,8 +24,16 @@ pub(super) fn default(container: &mut Value) {
     handlers::default(container);
 }
 
+/// What containers refer to.
+pub(super) struct Known<'a> {
+    pub spec: &'a Value,
+    pub volumes: VolumeNames<'a>,
+    pub claims: ClaimNames<'a>,
+}
+
 /// Judges every container of a pod spec.
-pub(super) fn validate_all(spec: &Value, volumes: &VolumeNames, path: &Path, errors: &mut ErrorList) {
+pub(super) fn validate_all(known: &Known<'_>, path: &Path, errors: &mut ErrorList) {
+    let spec = known.spec;
     let containers = list(spec, "/containers");
     if containers.is_empty() {
         errors.required(&path.child("containers"), "");
@@ -32,20 +41,21 @@ pub(super) fn validate_all(spec: &Value, volumes: &VolumeNames, path: &Path, err
     let mut seen = HashSet::new();
     for (index, container) in containers.iter().enumerate() {
         let path = path.child("containers").index(index);
-        validate(container, volumes, &path, errors);
+        validate(container, known, &path, errors);
         unique(container, &mut seen, &path, errors);
-        handlers::validate(container, &path, errors);
+        handlers::validate(container, spec, &path, errors);
+        restarts::validate(container, &path, errors);
     }
-    ports::validate_host_ports(spec, &path.child("containers"), errors);
+    ports::validate_host_ports(spec, path, errors);
     for (index, container) in list(spec, "/initContainers").iter().enumerate() {
         let path = path.child("initContainers").index(index);
-        validate(container, volumes, &path, errors);
+        validate(container, known, &path, errors);
         unique(container, &mut seen, &path, errors);
-        validate_init(container, &path, errors);
+        validate_init(container, spec, &path, errors);
     }
     for (index, container) in list(spec, "/ephemeralContainers").iter().enumerate() {
         let path = path.child("ephemeralContainers").index(index);
-        validate(container, volumes, &path, errors);
+        validate(container, known, &path, errors);
         unique(container, &mut seen, &path, errors);
     }
 }
@@ -57,7 +67,7 @@ fn unique<'a>(container: &'a Value, seen: &mut HashSet<&'a str>, path: &Path, er
     }
 }
 
-fn validate(container: &Value, volumes: &VolumeNames, path: &Path, errors: &mut ErrorList) {
+fn validate(container: &Value, known: &Known<'_>, path: &Path, errors: &mut ErrorList) {
     let name = text(container, "/name");
     if name.is_empty() {
         errors.required(&path.child("name"), "");
@@ -67,21 +77,21 @@ fn validate(container: &Value, volumes: &VolumeNames, path: &Path, errors: &mut 
     image::validate(text(container, "/image"), &path.child("image"), errors);
     one_of(container, "terminationMessagePolicy", &["FallbackToLogsOnError", "File"], path, errors);
     ports::validate(container, &path.child("ports"), errors);
-    env::validate(container, path, errors);
-    volumes::validate_mounts(container, volumes, path, errors);
+    env::validate(container, &known.volumes, path, errors);
+    mounts::validate(container, &known.volumes, path, errors);
     one_of(container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], path, errors);
-    resources::validate(container, &path.child("resources"), errors);
-    security::validate_container(container, &path.child("securityContext"), errors);
+    resources::validate(container, &known.claims, &path.child("resources"), errors);
+    let pod_policy = text(known.spec, "/restartPolicy");
+    restarts::validate_resize(container, pod_policy, &path.child("resizePolicy"), errors);
+    let host_users = known.spec.get("hostUsers") != Some(&Value::Bool(false));
+    security::validate_container(container, host_users, &path.child("securityContext"), errors);
 }
 
 /// An init container is judged like any other if it is a sidecar; else it has no life to hook into or to probe.
-fn validate_init(container: &Value, path: &Path, errors: &mut ErrorList) {
-    let policy = text(container, "/restartPolicy");
-    if !policy.is_empty() && !["Always", "OnFailure", "Never"].contains(&policy) {
-        errors.not_supported(&path.child("restartPolicy"), policy, &["Always", "OnFailure", "Never"]);
-    }
-    if policy == "Always" {
-        return handlers::validate(container, path, errors);
+fn validate_init(container: &Value, spec: &Value, path: &Path, errors: &mut ErrorList) {
+    restarts::validate(container, path, errors);
+    if text(container, "/restartPolicy") == "Always" {
+        return handlers::validate(container, spec, path, errors);
     }
     for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
         if some(container, &format!("/{field}")).is_some() {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::resources;
+use super::volumes::{VolumeNames, validate_unreserved};
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{fill, list, list_mut, some, text};
 use crate::meta::{names, push_all};
@@ -41,7 +42,7 @@ pub(super) fn default(container: &mut Value) {
     }
 }
 
-pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn validate(container: &Value, volumes: &VolumeNames<'_>, path: &Path, errors: &mut ErrorList) {
     for (index, variable) in list(container, "/env").iter().enumerate() {
         let path = path.child("env").index(index);
         let name = text(variable, "/name");
@@ -51,7 +52,7 @@ pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
             push_all(errors, &path.child("name"), name, names::env_var_name(name));
         }
         if let Some(from) = some(variable, "/valueFrom") {
-            validate_from(from, !text(variable, "/value").is_empty(), &path.child("valueFrom"), errors);
+            validate_from(from, !text(variable, "/value").is_empty(), volumes, &path.child("valueFrom"), errors);
         }
     }
     for (index, from) in list(container, "/envFrom").iter().enumerate() {
@@ -59,7 +60,7 @@ pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn validate_from(from: &Value, has_value: bool, path: &Path, errors: &mut ErrorList) {
+fn validate_from(from: &Value, has_value: bool, volumes: &VolumeNames<'_>, path: &Path, errors: &mut ErrorList) {
     let sources: Vec<(&str, &Value)> =
         SOURCES.iter().filter_map(|s| from.get(s).filter(|v| !v.is_null()).map(|v| (*s, v))).collect();
     for (name, source) in &sources {
@@ -68,6 +69,7 @@ fn validate_from(from: &Value, has_value: bool, path: &Path, errors: &mut ErrorL
             "fieldRef" => validate_field(source, FIELDS, &path, errors),
             "resourceFieldRef" => validate_resource(source, &path, errors),
             "configMapKeyRef" | "secretKeyRef" => validate_key(source, &path, errors),
+            "fileKeyRef" => validate_file_key(source, volumes, &path, errors),
             _ => {}
         }
     }
@@ -97,7 +99,7 @@ pub(super) fn validate_field(source: &Value, allowed: &[&str], path: &Path, erro
             _ => errors.invalid(&field_path, &json!(map), "does not support subscript"),
         }
     } else if !allowed.contains(&field) {
-        if OTHER_FIELDS.contains(&field) {
+        if OTHER_FIELDS.contains(&field) || FIELDS.contains(&field) {
             errors.not_supported(&field_path, field, allowed);
         } else {
             let why = format!("error converting fieldPath: field label not supported: {field}");
@@ -111,7 +113,8 @@ pub(super) fn subscript(field: &str) -> Option<(&str, &str)> {
     field.strip_suffix("']")?.split_once("['")
 }
 
-fn validate_resource(source: &Value, path: &Path, errors: &mut ErrorList) {
+/// Judges a reference to what a container asks for or may use.
+pub(super) fn validate_resource(source: &Value, path: &Path, errors: &mut ErrorList) {
     let resource = text(source, "/resource");
     if resource.is_empty() {
         errors.required(&path.child("resource"), "");
@@ -130,6 +133,26 @@ fn validate_key(source: &Value, path: &Path, errors: &mut ErrorList) {
         errors.required(&path.child("key"), "");
     } else {
         push_all(errors, &path.child("key"), key, names::config_map_key(key));
+    }
+}
+
+/// A key of a file in a volume of the pod.
+fn validate_file_key(source: &Value, volumes: &VolumeNames<'_>, path: &Path, errors: &mut ErrorList) {
+    let (volume, file, key) = (text(source, "/volumeName"), text(source, "/path"), text(source, "/key"));
+    if volume.is_empty() {
+        errors.required(&path.child("volumeName"), "");
+    } else if !volumes.contains_key(volume) {
+        errors.not_found(&path.child("volumeName"), &json!(volume));
+    }
+    if file.is_empty() {
+        errors.required(&path.child("path"), "");
+    } else {
+        validate_unreserved(file, &path.child("path"), errors);
+    }
+    if key.is_empty() {
+        errors.required(&path.child("key"), "");
+    } else {
+        push_all(errors, &path.child("key"), key, names::env_var_name(key));
     }
 }
 
@@ -217,5 +240,22 @@ mod tests {
         let mut container = json!({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]});
         default(&mut container);
         assert_eq!(container.pointer("/env/0/valueFrom/fieldRef/apiVersion"), Some(&json!("v1")));
+    }
+
+    #[test]
+    fn a_key_of_a_file_is_in_a_volume_of_the_pod() {
+        let volumes = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
+        let place = "spec.containers[0].env[0].valueFrom.fileKeyRef";
+        for (volume, path, key, why) in [
+            ("q", "p", "k", "volumeName: Not found: \"q\""),
+            ("", "p", "k", "volumeName: Required value"),
+            ("v", "", "k", "path: Required value"),
+            ("v", "/p", "k", "path: Invalid value: \"/p\": must be a relative path"),
+            ("v", "p", "", "key: Required value"),
+        ] {
+            let source = json!({"fileKeyRef": {"volumeName": volume, "path": path, "key": key}});
+            let container = json!({"env": [{"name": "A", "valueFrom": source}]});
+            super::super::tests::assert_refused(volumes.clone(), &container, &format!("{place}.{why}"));
+        }
     }
 }

@@ -8,6 +8,74 @@ use crate::kinds::tree::{fill, int, list, object, set, some, text};
 
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 const HOOKS: [&str; 2] = ["postStart", "preStop"];
+const WINDOWS_SIGNALS: &[&str] = &["SIGKILL", "SIGTERM"];
+const LINUX_SIGNALS: &[&str] = &[
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGRTMAX",
+    "SIGRTMAX-1",
+    "SIGRTMAX-10",
+    "SIGRTMAX-11",
+    "SIGRTMAX-12",
+    "SIGRTMAX-13",
+    "SIGRTMAX-14",
+    "SIGRTMAX-2",
+    "SIGRTMAX-3",
+    "SIGRTMAX-4",
+    "SIGRTMAX-5",
+    "SIGRTMAX-6",
+    "SIGRTMAX-7",
+    "SIGRTMAX-8",
+    "SIGRTMAX-9",
+    "SIGRTMIN",
+    "SIGRTMIN+1",
+    "SIGRTMIN+10",
+    "SIGRTMIN+11",
+    "SIGRTMIN+12",
+    "SIGRTMIN+13",
+    "SIGRTMIN+14",
+    "SIGRTMIN+15",
+    "SIGRTMIN+2",
+    "SIGRTMIN+3",
+    "SIGRTMIN+4",
+    "SIGRTMIN+5",
+    "SIGRTMIN+6",
+    "SIGRTMIN+7",
+    "SIGRTMIN+8",
+    "SIGRTMIN+9",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
 
 pub(super) fn default(container: &mut Value) {
     for probe in PROBES {
@@ -43,12 +111,16 @@ fn default_handler(handler: &mut Value) {
     }
 }
 
-/// Judges probes and hooks of a container that lives on.
-pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
+/// Judges probes and hooks of a container of the pod `spec` that lives on.
+pub(super) fn validate(container: &Value, spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let grace = int(spec, "/terminationGracePeriodSeconds");
     for hook in HOOKS {
         if let Some(handler) = some(container, &format!("/lifecycle/{hook}")) {
-            validate_handler(handler, &path.child("lifecycle").child(hook), errors);
+            validate_handler(handler, grace, &path.child("lifecycle").child(hook), errors);
         }
+    }
+    if let Some(signal) = some(container, "/lifecycle/stopSignal").and_then(Value::as_str) {
+        validate_signal(signal, text(spec, "/os/name"), &path.child("lifecycle").child("stopSignal"), errors);
     }
     for kind in PROBES {
         let Some(probe) = some(container, &format!("/{kind}")) else { continue };
@@ -66,8 +138,20 @@ pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
+fn validate_signal(signal: &str, os: &str, path: &Path, errors: &mut ErrorList) {
+    let known = match os {
+        "windows" => WINDOWS_SIGNALS,
+        "linux" => LINUX_SIGNALS,
+        "" => return errors.forbidden(path, "may not be set for containers with empty `spec.os.name`"),
+        _ => return,
+    };
+    if !known.contains(&signal) {
+        errors.not_supported(path, signal, known);
+    }
+}
+
 fn validate_probe(probe: &Value, path: &Path, errors: &mut ErrorList) {
-    validate_handler(probe, path, errors);
+    validate_handler(probe, None, path, errors);
     for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         if let Some(value) = int(probe, &format!("/{field}")).filter(|v| *v < 0) {
             errors.invalid(&path.child(field), &json!(value), "must be greater than or equal to 0");
@@ -78,7 +162,8 @@ fn validate_probe(probe: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn validate_handler(handler: &Value, path: &Path, errors: &mut ErrorList) {
+/// `grace`: how long a hook may sleep.
+fn validate_handler(handler: &Value, grace: Option<i64>, path: &Path, errors: &mut ErrorList) {
     let mut count = 0;
     for kind in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
         let Some(action) = some(handler, &format!("/{kind}")) else { continue };
@@ -94,9 +179,10 @@ fn validate_handler(handler: &Value, path: &Path, errors: &mut ErrorList) {
             "httpGet" => validate_http(action, &path, errors),
             "tcpSocket" | "grpc" => validate_number_or_name(port, &path.child("port"), errors),
             "sleep" => {
-                if let Some(seconds) = int(action, "/seconds").filter(|s| *s < 0) {
-                    let why = "must be greater than or equal to 0";
-                    errors.invalid(&path.child("seconds"), &json!(seconds), why);
+                let seconds = int(action, "/seconds").unwrap_or_default();
+                if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&seconds)) {
+                    let why = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+                    errors.invalid(&path, &json!(seconds), &why);
                 }
             }
             _ => {}
@@ -129,7 +215,7 @@ fn validate_http(get: &Value, path: &Path, errors: &mut ErrorList) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::complaints;
+    use super::super::tests::{assert_refused, complaints};
     use super::*;
 
     fn with(field: &str, value: &Value) -> Vec<String> {
@@ -176,5 +262,37 @@ mod tests {
             ["spec.containers[0].lifecycle.preStop.httpGet.port: Invalid value: 0: must be between 1 and 65535, \
                  inclusive"]
         );
+    }
+
+    #[test]
+    fn a_hook_sleeps_within_the_grace() {
+        let place = "spec.containers[0].lifecycle.preStop.sleep";
+        for (grace, seconds) in [(30, -1), (30, 31), (5, 6)] {
+            let hook = json!({"lifecycle": {"preStop": {"sleep": {"seconds": seconds}}}});
+            let why = format!(
+                "{place}: Invalid value: {seconds}: must be non-negative and less than terminationGracePeriodSeconds \
+                 ({grace})"
+            );
+            assert_refused(json!({"terminationGracePeriodSeconds": grace}), &hook, &why);
+        }
+        assert!(with("lifecycle", &json!({"preStop": {"sleep": {"seconds": 30}}})).is_empty());
+    }
+
+    #[test]
+    fn a_signal_is_one_of_the_systems() {
+        let hook = |signal: &str| json!({"lifecycle": {"stopSignal": signal}});
+        let place = "spec.containers[0].lifecycle.stopSignal";
+        assert_refused(
+            json!({}),
+            &hook("SIGTERM"),
+            &format!("{place}: Forbidden: may not be set for containers with empty `spec.os.name`"),
+        );
+        assert_refused(
+            json!({"os": {"name": "windows"}}),
+            &hook("SIGHUP"),
+            &format!("{place}: Unsupported value: \"SIGHUP\": supported values: \"SIGKILL\", \"SIGTERM\""),
+        );
+        let spec = json!({"os": {"name": "linux"}, "containers": [{"name": "a", "image": "x", "lifecycle": {"stopSignal": "SIGUSR1"}}]});
+        assert!(complaints(&spec).is_empty());
     }
 }

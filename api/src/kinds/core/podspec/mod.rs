@@ -3,15 +3,22 @@
 //! Defaults are idempotent. Rules judge a defaulted spec and speak with Kubernetes' paths and texts.
 
 pub mod access;
+mod claims;
 mod containers;
 mod env;
 mod handlers;
 pub mod image;
+mod mounts;
 mod network;
+mod os;
+mod podlevel;
 mod ports;
 pub mod resources;
+mod restarts;
 pub mod scheduling;
 mod security;
+mod sources;
+mod spread;
 mod unsupported;
 mod volumes;
 mod warnings;
@@ -59,6 +66,7 @@ pub fn default_pod(spec: &mut Value) {
             }
         }
     }
+    podlevel::default(spec);
 }
 
 /// `serviceAccount` is the old name of `serviceAccountName`: both say the same.
@@ -69,10 +77,25 @@ fn mirror_service_account(spec: &mut Value) {
     set(spec, "serviceAccount", name);
 }
 
+/// Whether the spec at `path` is a Pod's, and not a template's.
+fn is_pod(path: &Path) -> bool {
+    *path == Path::new("spec")
+}
+
+/// Judges the spec of a pod that is changed: what was wrong with it before is not held against the change.
+pub fn validate_change(new: &Value, old: &Value, errors: &mut ErrorList) {
+    let judge = |pod: &Value, errors: &mut ErrorList| {
+        validate(pod.get("spec").unwrap_or(&Value::Null), &Path::new("spec"), errors);
+    };
+    errors.judge_change(new, old, judge);
+}
+
 /// Judges a pod spec.
 pub fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    let volumes = volumes::validate(spec, &path.child("volumes"), errors);
-    containers::validate_all(spec, &volumes, path, errors);
+    let volumes = volumes::validate(spec, path, errors);
+    let claims = claims::validate(spec, &path.child("resourceClaims"), errors);
+    containers::validate_all(&containers::Known { spec, volumes, claims }, path, errors);
+    podlevel::validate(spec, path, errors);
     one_of(spec, "restartPolicy", &["Always", "OnFailure", "Never"], path, errors);
     network::validate(spec, path, errors);
     meta::labels(spec.get("nodeSelector"), &path.child("nodeSelector"), errors);
@@ -80,10 +103,20 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
     validate_names(spec, path, errors);
     validate_deadlines(spec, path, errors);
     scheduling::validate(spec, path, errors);
+    os::validate_host_users(spec, path, errors);
+    os::validate(spec, path, errors);
     for (index, gate) in list(spec, "/readinessGates").iter().enumerate() {
         let kind = text(gate, "/conditionType");
         let path = path.child("readinessGates").index(index).child("conditionType");
         push_all(errors, &path, kind, names::qualified_name(kind));
+    }
+    if let Some(policy) = some(spec, "/preemptionPolicy").and_then(Value::as_str) {
+        let good = &["PreemptLowerPriority", "Never"];
+        match policy {
+            "" => errors.required(&path.child("preemptionPolicy"), ""),
+            policy if good.contains(&policy) => {}
+            other => errors.not_supported(&path.child("preemptionPolicy"), other, good),
+        }
     }
     if let Some(overhead) = some(spec, "/overhead") {
         resources::validate_list(overhead, &path.child("overhead"), errors);
@@ -126,6 +159,15 @@ fn one_of(parent: &Value, field: &str, values: &[&str], path: &Path, errors: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is said of a pod of one container, each with these fields, is `why` and nothing else.
+    pub(super) fn assert_refused(spec: Value, container: &Value, why: &str) {
+        let mut spec = spec;
+        let mut all = json!({"name": "a", "image": "x"});
+        container.as_object().into_iter().flatten().for_each(|(key, value)| all[key] = value.clone());
+        spec["containers"] = json!([all]);
+        assert_eq!(complaints(&spec), [why], "{spec}");
+    }
 
     pub(super) fn complaints(spec: &Value) -> Vec<String> {
         let mut spec = spec.clone();

@@ -6,11 +6,15 @@ use serde_json::{Value, json};
 
 use super::one_of;
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::{list, some, text};
+use crate::kinds::tree::{is_true, list, some, text};
 use crate::meta::{names, push_all};
 
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
+/// Characters of all search domains, with a space between them.
+const MAX_SEARCH_TEXT: usize = 2048;
+/// Bytes of the name that a kernel gives its machine.
+const MAX_HOSTNAME: usize = 64;
 
 pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
     one_of(spec, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], path, errors);
@@ -20,12 +24,31 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
             push_all(errors, &path.child(field), name, names::dns1123_label(name));
         }
     }
+    validate_override(spec, path, errors);
     validate_dns(spec, &path.child("dnsConfig"), errors);
     for (index, alias) in list(spec, "/hostAliases").iter().enumerate() {
         let path = path.child("hostAliases").index(index);
         validate_ip(text(alias, "/ip"), &path.child("ip"), errors);
         for name in list(alias, "/hostnames").iter().filter_map(Value::as_str) {
             push_all(errors, &path.child("hostnames"), name, names::dns1123_subdomain(name));
+        }
+    }
+}
+
+/// A name that a pod has whatever else names it.
+fn validate_override(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let name = text(spec, "/hostnameOverride");
+    if name.is_empty() {
+        return;
+    }
+    let name_path = path.child("hostnameOverride");
+    if name.len() > MAX_HOSTNAME {
+        errors.too_long(&name_path, MAX_HOSTNAME);
+    }
+    push_all(errors, &name_path, name, names::dns1123_subdomain(name));
+    for field in ["setHostnameAsFQDN", "hostNetwork"] {
+        if is_true(spec, &format!("/{field}")) {
+            errors.forbidden(&path.child(field), "may not be true when `hostnameOverride` is set");
         }
     }
 }
@@ -53,6 +76,11 @@ fn validate_dns(spec: &Value, path: &Path, errors: &mut ErrorList) {
         let why = format!("must not have more than {MAX_SEARCHES} search paths");
         errors.invalid(&path.child("searches"), &json!(searches), &why);
     }
+    let lengths = searches.iter().filter_map(Value::as_str).map(|search| search.len() + 1);
+    if lengths.sum::<usize>() > MAX_SEARCH_TEXT + 1 {
+        let why = format!("must not have more than {MAX_SEARCH_TEXT} characters (including spaces) in the search list");
+        errors.invalid(&path.child("searches"), &json!(searches), &why);
+    }
     for (index, search) in searches.iter().filter_map(Value::as_str).enumerate() {
         let name = search.strip_suffix('.').unwrap_or(search);
         if !name.is_empty() {
@@ -74,7 +102,7 @@ fn validate_ip(ip: &str, path: &Path, errors: &mut ErrorList) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::complaints;
+    use super::super::tests::{assert_refused, complaints};
     use super::*;
 
     #[test]
@@ -95,6 +123,39 @@ mod tests {
         assert_eq!(
             all[1],
             "spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+        );
+    }
+
+    #[test]
+    fn an_overriding_name_is_the_only_one() {
+        let shape = names::dns1123_subdomain("A_b").join("");
+        for (spec, why) in [
+            (json!({"hostnameOverride": "A_b"}), format!("hostnameOverride: Invalid value: \"A_b\": {shape}")),
+            (
+                json!({"hostnameOverride": "a".repeat(65)}),
+                "hostnameOverride: Too long: may not be more than 64 bytes".to_owned(),
+            ),
+            (
+                json!({"hostnameOverride": "ab", "setHostnameAsFQDN": true}),
+                "setHostnameAsFQDN: Forbidden: may not be true when `hostnameOverride` is set".to_owned(),
+            ),
+            (
+                json!({"hostnameOverride": "ab", "hostNetwork": true}),
+                "hostNetwork: Forbidden: may not be true when `hostnameOverride` is set".to_owned(),
+            ),
+        ] {
+            assert_refused(spec, &json!({}), &format!("spec.{why}"));
+        }
+        let long = vec!["a".repeat(60); 31];
+        assert!(
+            complaints(&json!({"containers": [{"name": "a", "image": "x"}], "dnsConfig": {"searches": long}}))
+                .is_empty()
+        );
+        let longer = vec![["a"; 40].join("."); 26];
+        let spec = json!({"containers": [{"name": "a", "image": "x"}], "dnsConfig": {"searches": longer}});
+        assert!(
+            complaints(&spec)[0]
+                .ends_with("must not have more than 2048 characters (including spaces) in the search list")
         );
     }
 }

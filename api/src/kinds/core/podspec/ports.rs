@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use super::is_pod;
 use crate::field::{ErrorList, Path};
 use crate::kinds::core::addresses;
 use crate::kinds::tree::{fill, int, is_true, list, list_mut, set, text};
@@ -55,17 +56,18 @@ fn validate_number(number: i64, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-/// Ports of the host are used once, and in the host's network they are the container's.
+/// Ports of the host are used once, and in the host's network they are the container's. A template may leave them out.
 pub(super) fn validate_host_ports(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let mut taken = HashSet::new();
+    let (is_pod, path) = (is_pod(path), path.child("containers"));
     for (container_index, container) in list(spec, "/containers").iter().enumerate() {
         for (index, port) in list(container, "/ports").iter().enumerate() {
             let path = path.index(container_index).child("ports").index(index);
             let host = int(port, "/hostPort").unwrap_or_default();
-            if is_true(spec, "/hostNetwork") && int(port, "/containerPort") != Some(host) {
-                let number = json!(int(port, "/containerPort").unwrap_or_default());
-                let why = "must match `hostPort` when `hostNetwork` is true";
-                errors.invalid(&path.child("containerPort"), &number, why);
+            let differs = int(port, "/containerPort").unwrap_or_default() != host;
+            if is_true(spec, "/hostNetwork") && differs && (is_pod || host != 0) {
+                let why = "must match `containerPort` when `hostNetwork` is true";
+                errors.invalid(&path.child("hostPort"), &json!(host), why);
             }
             let key = format!("{}/{}/{host}", text(port, "/protocol"), text(port, "/hostIP"));
             if host != 0 && !taken.insert(key.clone()) {

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::claims::{self, ClaimNames};
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::{list, map, object, set, some, text};
+use crate::kinds::tree::{list, map, object, set, some};
 use crate::meta::{names, push_all};
 use crate::quantity::Quantity;
 
@@ -16,6 +17,8 @@ pub(super) const FIELDS: &[&str] = &[
     "requests.ephemeral-storage",
     "requests.memory",
 ];
+/// What pages of memory of one size are named with.
+pub(super) const PAGES: &str = "hugepages-";
 const STANDARD: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 const MEMORY_DIVISORS: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
@@ -62,29 +65,38 @@ pub(super) fn default_requests(container: &mut Value) {
     }
 }
 
-/// Judges a container's requests and limits.
-pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
+/// Judges a container's requests and limits, and the pod's claims that it uses.
+pub(super) fn validate(container: &Value, known: &ClaimNames<'_>, path: &Path, errors: &mut ErrorList) {
     let Some(resources) = some(container, "/resources") else { return };
-    let empty = Value::Null;
-    let limits = resources.get("limits").unwrap_or(&empty);
-    let requests = resources.get("requests").unwrap_or(&empty);
-    validate_list(limits, &path.child("limits"), errors);
-    validate_list(requests, &path.child("requests"), errors);
-    for (name, amount) in map(requests, "") {
-        let Some(limit) = limits.get(name) else { continue };
+    for field in ["limits", "requests"] {
+        validate_list(resources.get(field).unwrap_or(&Value::Null), &path.child(field), errors);
+    }
+    validate_relation(resources, path, errors);
+    claims::validate_used(list(resources, "/claims"), known, &path.child("claims"), errors);
+}
+
+/// Judges requests beside limits, and pages beside everything else.
+pub(super) fn validate_relation(resources: &Value, path: &Path, errors: &mut ErrorList) {
+    let limits = resources.get("limits").unwrap_or(&Value::Null);
+    for (name, amount) in map(resources, "/requests") {
+        let Some(limit) = limits.get(name) else {
+            if !may_overcommit(name) {
+                errors.required(&path.child("limits"), "Limit must be set for non overcommitable resources");
+            }
+            continue;
+        };
         let (Ok(request), Ok(limit)) = (parse(amount), parse(limit)) else { continue };
         let path = path.child("requests");
-        if request > limit {
+        if request != limit && !may_overcommit(name) {
+            errors.invalid(&path, &json!(request.to_string()), &format!("must be equal to {name} limit of {limit}"));
+        } else if request > limit {
             let why = format!("must be less than or equal to {name} limit of {limit}");
             errors.invalid(&path, &json!(request.to_string()), &why);
-        } else if name.contains('/') && request != limit {
-            errors.invalid(&path, &json!(request.to_string()), &format!("must be equal to {name} limit of {limit}"));
         }
     }
-    for (index, claim) in list(resources, "/claims").iter().enumerate() {
-        if text(claim, "/name").is_empty() {
-            errors.required(&path.child("claims").index(index).child("name"), "");
-        }
+    let all = || map(resources, "/limits").chain(map(resources, "/requests")).map(|(name, _)| name.as_str());
+    if all().any(|name| name.starts_with(PAGES)) && !all().any(|name| name == "cpu" || name == "memory") {
+        errors.forbidden(path, "HugePages require cpu or memory");
     }
 }
 
@@ -93,12 +105,32 @@ pub fn validate_list(amounts: &Value, path: &Path, errors: &mut ErrorList) {
     for (name, amount) in map(amounts, "") {
         let path = path.key(name);
         validate_name(name, &path, errors);
-        match parse(amount) {
-            Ok(quantity) if quantity < Quantity::ZERO => {
-                errors.invalid(&path, &json!(quantity.to_string()), "must be greater than or equal to 0");
-            }
-            Ok(_) => {}
-            Err(why) => errors.invalid(&path, amount, why),
+        validate_amount(name, amount, &path, errors);
+    }
+}
+
+/// Judges how much there is of a resource.
+pub(super) fn validate_amount(name: &str, amount: &Value, path: &Path, errors: &mut ErrorList) {
+    match parse(amount) {
+        Ok(quantity) if quantity < Quantity::ZERO => {
+            errors.invalid(path, &json!(quantity.to_string()), "must be greater than or equal to 0");
+        }
+        Ok(quantity) => validate_whole(name, quantity, path, errors),
+        Err(why) => errors.invalid(path, amount, why),
+    }
+}
+
+/// What is counted is whole, and pages are as large as they are.
+fn validate_whole(name: &str, amount: Quantity, path: &Path, errors: &mut ErrorList) {
+    let milli = amount.milli();
+    if is_extended(name) && milli % 1000 != 0 && milli != i64::MAX {
+        errors.invalid(path, &json!(amount.to_string()), "must be an integer");
+    }
+    if let Some(size) = name.strip_prefix(PAGES) {
+        let size = size.parse::<Quantity>().map_or(0, Quantity::value);
+        if size <= 0 || amount.value() % size != 0 {
+            let why = format!("{amount} is not positive integer multiple of {name}");
+            errors.invalid(path, &json!(amount.to_string()), &why);
         }
     }
 }
@@ -187,7 +219,7 @@ pub fn qos_class(spec: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::complaints;
+    use super::super::tests::{assert_refused, complaints};
     use super::*;
 
     fn with(resources: &Value) -> Vec<String> {
@@ -250,5 +282,44 @@ mod tests {
         ] {
             assert_eq!(qos_class(&json!({"containers": [{"resources": resources}]})), class, "{resources}");
         }
+    }
+
+    #[test]
+    fn what_is_not_shared_is_whole_and_limited() {
+        for (resources, why) in [
+            (
+                json!({"requests": {"hugepages-2Mi": "2Mi", "cpu": "1"}}),
+                ".limits: Required value: Limit must be set for non overcommitable resources",
+            ),
+            (
+                json!({"requests": {"a.b/c": "1"}}),
+                ".limits: Required value: Limit must be set for non overcommitable resources",
+            ),
+            (
+                json!({"requests": {"a.b/c": "1"}, "limits": {"a.b/c": "2"}}),
+                ".requests: Invalid value: \"1\": must be equal to a.b/c limit of 2",
+            ),
+            (json!({"limits": {"hugepages-2Mi": "2Mi"}}), ": Forbidden: HugePages require cpu or memory"),
+        ] {
+            assert_refused(
+                json!({}),
+                &json!({ "resources": resources }),
+                &format!("spec.containers[0].resources{why}"),
+            );
+        }
+        let fraction = with(&json!({"limits": {"a.b/c": "1500m"}}));
+        assert_eq!(
+            fraction.first().map(String::as_str),
+            Some("spec.containers[0].resources.limits[a.b/c]: Invalid value: \"1500m\": must be an integer")
+        );
+        let pages = with(&json!({"limits": {"hugepages-2Mi": "3Mi", "memory": "1Gi"}}));
+        assert_eq!(
+            pages.first().map(String::as_str),
+            Some(
+                "spec.containers[0].resources.limits[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive integer \
+                 multiple of hugepages-2Mi"
+            )
+        );
+        assert!(with(&json!({"limits": {"hugepages-2Mi": "4Mi", "memory": "1Gi", "a.b/c": "2"}})).is_empty());
     }
 }

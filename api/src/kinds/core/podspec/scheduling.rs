@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use super::spread;
 use crate::field::{ErrorKind, ErrorList, FieldError, Path};
 use crate::kinds::apps::template::validate_selector;
 use crate::kinds::tree::{int, list, object, set, some, text};
@@ -32,9 +33,7 @@ pub fn default_tolerations(spec: &mut Value) {
 pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
     validate_tolerations(list(spec, "/tolerations"), &path.child("tolerations"), errors);
     validate_affinity(spec, &path.child("affinity"), errors);
-    for (index, constraint) in list(spec, "/topologySpreadConstraints").iter().enumerate() {
-        validate_spread(constraint, &path.child("topologySpreadConstraints").index(index), errors);
-    }
+    spread::validate(list(spec, "/topologySpreadConstraints"), &path.child("topologySpreadConstraints"), errors);
     let gates = list(spec, "/schedulingGates");
     let mut seen = HashSet::new();
     for (index, gate) in gates.iter().enumerate() {
@@ -119,7 +118,7 @@ fn validate_affinity(spec: &Value, path: &Path, errors: &mut ErrorList) {
             let path = path.child(PREFERRED).index(index);
             validate_weight(preferred, &path, errors);
             let term = preferred.get("preference").unwrap_or(&Value::Null);
-            validate_node_term(term, &path.child("preference"), errors);
+            validate_node_term(term, false, &path.child("preference"), errors);
         }
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
@@ -152,35 +151,58 @@ pub(crate) fn validate_node_selector(selector: &Value, path: &Path, errors: &mut
         errors.required(&path, "must have at least one node selector term");
     }
     for (index, term) in terms.iter().enumerate() {
-        validate_node_term(term, &path.index(index), errors);
+        validate_node_term(term, true, &path.index(index), errors);
     }
 }
 
-fn validate_node_term(term: &Value, path: &Path, errors: &mut ErrorList) {
-    for field in ["matchExpressions", "matchFields"] {
-        for (index, expression) in list(term, &format!("/{field}")).iter().enumerate() {
-            let path = path.child(field).index(index);
-            let count = list(expression, "/values").len();
-            match text(expression, "/operator") {
-                "In" | "NotIn" if count == 0 => {
-                    errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
-                }
-                "Exists" | "DoesNotExist" if count > 0 => {
-                    let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                    errors.forbidden(&path.child("values"), why);
-                }
-                "Gt" | "Lt" if count != 1 => {
-                    let why = "must be specified single value when `operator` is 'Lt' or 'Gt'";
-                    errors.required(&path.child("values"), why);
-                }
-                "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-                other => errors.invalid(&path.child("operator"), &json!(other), "not a valid selector operator"),
+/// `required`: whether nodes must match. What is only preferred may name values that no label has.
+fn validate_node_term(term: &Value, required: bool, path: &Path, errors: &mut ErrorList) {
+    for (index, expression) in list(term, "/matchExpressions").iter().enumerate() {
+        let path = path.child("matchExpressions").index(index);
+        let values = list(expression, "/values");
+        match text(expression, "/operator") {
+            "In" | "NotIn" if values.is_empty() => {
+                errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
             }
-            if field == "matchExpressions" {
-                let key = text(expression, "/key");
-                push_all(errors, &path.child("key"), key, names::qualified_name(key));
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                errors.forbidden(&path.child("values"), why);
             }
+            "Gt" | "Lt" if values.len() != 1 => {
+                let why = "must be specified single value when `operator` is 'Lt' or 'Gt'";
+                errors.required(&path.child("values"), why);
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+            other => errors.invalid(&path.child("operator"), &json!(other), "not a valid selector operator"),
         }
+        let key = text(expression, "/key");
+        push_all(errors, &path.child("key"), key, names::qualified_name(key));
+        for (index, value) in values.iter().filter_map(Value::as_str).enumerate().filter(|_| required) {
+            push_all(errors, &path.child("values").index(index), value, names::label_value(value));
+        }
+    }
+    for (index, expression) in list(term, "/matchFields").iter().enumerate() {
+        validate_node_field(expression, &path.child("matchFields").index(index), errors);
+    }
+}
+
+/// Of a node's fields its name can be asked for, and one at a time.
+fn validate_node_field(expression: &Value, path: &Path, errors: &mut ErrorList) {
+    let values = list(expression, "/values");
+    match text(expression, "/operator") {
+        "In" | "NotIn" if values.len() != 1 => {
+            let why = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+            errors.required(&path.child("values"), why);
+        }
+        "In" | "NotIn" => {}
+        other => errors.invalid(&path.child("operator"), &json!(other), "not a valid selector operator"),
+    }
+    let key = text(expression, "/key");
+    if key != "metadata.name" {
+        return errors.invalid(&path.child("key"), &json!(key), "not a valid field selector key");
+    }
+    for (index, name) in values.iter().filter_map(Value::as_str).enumerate() {
+        push_all(errors, &path.child("values").index(index), name, names::dns1123_subdomain(name));
     }
 }
 
@@ -193,36 +215,16 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut ErrorList) {
     for namespace in list(term, "/namespaces").iter().filter_map(Value::as_str) {
         push_all(errors, &path.child("namespace"), namespace, names::dns1123_label(namespace));
     }
+    spread::validate_keys(term, path, errors);
     topology_key(term, path, errors);
 }
 
-fn topology_key(term: &Value, path: &Path, errors: &mut ErrorList) {
+pub(super) fn topology_key(term: &Value, path: &Path, errors: &mut ErrorList) {
     let key = text(term, "/topologyKey");
     if key.is_empty() {
         errors.required(&path.child("topologyKey"), "can not be empty");
     }
     push_all(errors, &path.child("topologyKey"), key, names::qualified_name(key));
-}
-
-fn validate_spread(constraint: &Value, path: &Path, errors: &mut ErrorList) {
-    for field in ["maxSkew", "minDomains"] {
-        let value = int(constraint, &format!("/{field}"));
-        if field == "maxSkew" && value.is_none_or(|v| v <= 0) || value.is_some_and(|v| v <= 0) {
-            errors.invalid(&path.child(field), &json!(value.unwrap_or_default()), "must be greater than zero");
-        }
-    }
-    if text(constraint, "/topologyKey").is_empty() {
-        errors.required(&path.child("topologyKey"), "can not be empty");
-    } else {
-        topology_key(constraint, path, errors);
-    }
-    let action = text(constraint, "/whenUnsatisfiable");
-    if !["DoNotSchedule", "ScheduleAnyway"].contains(&action) {
-        errors.not_supported(&path.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
-    }
-    if let Some(selector) = some(constraint, "/labelSelector") {
-        validate_selector(selector, &path.child("labelSelector"), errors);
-    }
 }
 
 /// A pod with gates is shown as such from its creation.
@@ -239,7 +241,7 @@ pub fn gate(pod: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::complaints;
+    use super::super::tests::{assert_refused, complaints};
     use super::*;
 
     fn with(field: &str, value: &Value) -> Vec<String> {
@@ -294,5 +296,34 @@ mod tests {
         let mut errors = ErrorList::default();
         validate_taints(&[taint.clone(), taint], &Path::new("spec.taints"), &mut errors);
         assert_eq!(errors.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_term_about_nodes_can_match() {
+        let required = |term: Value| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}});
+        let place = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]";
+        let label = names::label_value("a b").join("");
+        for (term, why) in [
+            (
+                json!({"matchFields": [{"key": "a", "operator": "In", "values": ["1"]}]}),
+                "matchFields[0].key: Invalid value: \"a\": not a valid field selector key".to_owned(),
+            ),
+            (
+                json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a", "b"]}]}),
+                "matchFields[0].values: Required value: must be only one value when `operator` is 'In' or 'NotIn' for node \
+                 field selector"
+                    .to_owned(),
+            ),
+            (
+                json!({"matchFields": [{"key": "metadata.name", "operator": "Exists"}]}),
+                "matchFields[0].operator: Invalid value: \"Exists\": not a valid selector operator".to_owned(),
+            ),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["a b"]}]}),
+                format!("matchExpressions[0].values[0]: Invalid value: \"a b\": {label}"),
+            ),
+        ] {
+            assert_refused(required(term), &json!({}), &format!("{place}.{why}"));
+        }
     }
 }

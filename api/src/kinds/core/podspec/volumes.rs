@@ -1,19 +1,20 @@
-//! Volumes and where containers mount them.
+//! Volumes: their names and defaults, and what a path in one may be.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use super::{image, is_pod, sources};
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::{fill, int, list, list_mut, map, object, set, some, text};
+use crate::kinds::tree::{fill, list, list_mut, map, object, set, some, text};
 use crate::meta::{names, push_all};
 
-/// Names of a pod's volumes; `true` for a claim that may be a block device.
-pub(super) type VolumeNames = HashMap<String, bool>;
+/// A pod's volumes by name.
+pub(super) type VolumeNames<'a> = HashMap<&'a str, &'a Value>;
 
-const HOST_PATH_TYPES: &[&str] =
-    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 const DEFAULT_MODE: i64 = 0o644;
+/// Bytes of a volume's name and its portal, if the initiator has a name.
+const MAX_ISCSI_NAME: usize = 64;
 
 pub(super) fn default(spec: &mut Value) {
     for volume in list_mut(spec, "volumes") {
@@ -41,6 +42,13 @@ pub(super) fn default(spec: &mut Value) {
                 default_items(downward);
             }
         }
+        if let Some(source) = volume.get_mut("image").filter(|s| s.is_object()) {
+            let policy = match text(source, "/reference") {
+                "" => "IfNotPresent",
+                reference => image::default_pull_policy(reference),
+            };
+            fill(source, "pullPolicy", policy);
+        }
         if let Some(claim) = volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec") {
             fill(claim, "volumeMode", "Filesystem");
         }
@@ -55,9 +63,10 @@ fn default_items(downward: &mut Value) {
     }
 }
 
-/// Judges a spec's volumes and says their names.
-pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) -> VolumeNames {
+/// Judges a spec's volumes and says their names. `spec_path` is the spec's.
+pub(super) fn validate<'a>(spec: &'a Value, spec_path: &Path, errors: &mut ErrorList) -> VolumeNames<'a> {
     let mut known = VolumeNames::new();
+    let (is_pod, path) = (is_pod(spec_path), spec_path.child("volumes"));
     for (index, volume) in list(spec, "/volumes").iter().enumerate() {
         let path = path.index(index);
         let (name, name_path) = (text(volume, "/name"), path.child("name"));
@@ -66,119 +75,37 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) -> Vol
         } else {
             push_all(errors, &name_path, name, names::dns1123_label(name));
         }
-        let block = some(volume, "/persistentVolumeClaim").or_else(|| some(volume, "/ephemeral")).is_some();
-        if !name.is_empty() && known.insert(name.to_owned(), block).is_some() {
+        if !name.is_empty() && known.insert(name, volume).is_some() {
             errors.duplicate(&name_path, &json!(name));
         }
-        validate_source(volume, &path, errors);
+        validate_source(volume, is_pod, &path, errors);
     }
     known
 }
 
-fn validate_source(volume: &Value, path: &Path, errors: &mut ErrorList) {
-    let mut sources = map(volume, "").filter(|(key, value)| *key != "name" && !value.is_null());
-    let Some((kind, source)) = sources.next() else {
+fn validate_source(volume: &Value, is_pod: bool, path: &Path, errors: &mut ErrorList) {
+    let mut given = map(volume, "").filter(|(key, value)| *key != "name" && !value.is_null());
+    let Some((kind, source)) = given.next() else {
         return errors.required(path, "must specify a volume type");
     };
-    for (extra, _) in sources {
+    for (extra, _) in given {
         errors.forbidden(&path.child(extra), "may not specify more than 1 volume type");
     }
-    let path = path.child(kind);
-    match kind.as_str() {
-        "hostPath" => validate_host_path(source, &path, errors),
-        "secret" => {
-            required(source, "secretName", &path, errors);
-            validate_files(source, &path, errors);
-        }
-        "configMap" => {
-            required(source, "name", &path, errors);
-            validate_files(source, &path, errors);
-        }
-        "downwardAPI" => validate_mode(source, "defaultMode", &path, errors),
-        "projected" => validate_projected(source, &path, errors),
-        "persistentVolumeClaim" => required(source, "claimName", &path, errors),
-        "nfs" => {
-            required(source, "server", &path, errors);
-            required(source, "path", &path, errors);
-        }
-        "csi" => required(source, "driver", &path, errors),
-        _ => {}
+    if kind == "image" && is_pod && text(source, "/reference").is_empty() {
+        errors.required(&path.child(kind).child("reference"), "");
     }
-}
-
-fn required(source: &Value, field: &str, path: &Path, errors: &mut ErrorList) {
-    if text(source, &format!("/{field}")).is_empty() {
-        errors.required(&path.child(field), "");
+    if some(volume, "/iscsi/initiatorName").is_some()
+        && text(volume, "/name").len() + 1 + text(volume, "/iscsi/targetPortal").len() > MAX_ISCSI_NAME
+    {
+        let why = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is \
+                   specified.";
+        errors.invalid(&path.child("name"), &json!(text(volume, "/name")), why);
     }
-}
-
-fn validate_host_path(source: &Value, path: &Path, errors: &mut ErrorList) {
-    let host = text(source, "/path");
-    if host.is_empty() {
-        return errors.required(&path.child("path"), "");
-    }
-    if steps_back(host) {
-        errors.invalid(&path.child("path"), &json!(host), "must not contain '..'");
-    }
-    let kind = text(source, "/type");
-    if !HOST_PATH_TYPES.contains(&kind) {
-        errors.not_supported(&path.child("type"), kind, HOST_PATH_TYPES);
-    }
-}
-
-fn validate_mode(source: &Value, field: &str, path: &Path, errors: &mut ErrorList) {
-    if let Some(mode) = int(source, &format!("/{field}")).filter(|m| !(0..=0o777).contains(m)) {
-        let why = "must be a number between 0 and 0777 (octal), both inclusive";
-        errors.invalid(&path.child(field), &json!(mode), why);
-    }
-}
-
-/// Modes and keys of a volume made of files.
-fn validate_files(source: &Value, path: &Path, errors: &mut ErrorList) {
-    validate_mode(source, "defaultMode", path, errors);
-    for (index, item) in list(source, "/items").iter().enumerate() {
-        let path = path.child("items").index(index);
-        required(item, "key", &path, errors);
-        let file = text(item, "/path");
-        if file.is_empty() {
-            errors.required(&path.child("path"), "");
-        } else {
-            validate_local(file, &path.child("path"), errors);
-            if file.starts_with("..") && !steps_back(file) {
-                errors.invalid(&path.child("path"), &json!(file), "must not start with '..'");
-            }
-        }
-        validate_mode(item, "mode", &path, errors);
-    }
-}
-
-fn validate_projected(source: &Value, path: &Path, errors: &mut ErrorList) {
-    validate_mode(source, "defaultMode", path, errors);
-    for (index, part) in list(source, "/sources").iter().enumerate() {
-        let path = path.child("sources").index(index);
-        let mut count = 0;
-        for (kind, part) in map(part, "").filter(|(_, value)| !value.is_null()) {
-            count += 1;
-            if count > 1 {
-                errors.forbidden(&path, "may not specify more than 1 volume type");
-            }
-            match kind.as_str() {
-                "secret" | "configMap" => {
-                    required(part, "name", &path.child(kind), errors);
-                    validate_files(part, &path.child(kind), errors);
-                }
-                "serviceAccountToken" => required(part, "path", &path.child(kind), errors),
-                _ => {}
-            }
-        }
-        if count == 0 {
-            errors.required(&path, "must specify a volume type");
-        }
-    }
+    sources::validate(kind, source, &path.child(kind), errors);
 }
 
 /// A path that stays below where it starts.
-fn validate_local(file: &str, path: &Path, errors: &mut ErrorList) {
+pub(super) fn validate_local(file: &str, path: &Path, errors: &mut ErrorList) {
     if file.starts_with('/') {
         errors.invalid(path, &json!(file), "must be a relative path");
     }
@@ -187,57 +114,16 @@ fn validate_local(file: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn steps_back(path: &str) -> bool {
+/// A path that stays below where it starts, and leaves to the node the names that it uses itself.
+pub(super) fn validate_unreserved(file: &str, path: &Path, errors: &mut ErrorList) {
+    validate_local(file, path, errors);
+    if file.starts_with("..") && !steps_back(file) {
+        errors.invalid(path, &json!(file), "must not start with '..'");
+    }
+}
+
+pub(super) fn steps_back(path: &str) -> bool {
     path.split('/').any(|part| part == "..")
-}
-
-/// Judges where a container mounts volumes.
-pub(super) fn validate_mounts(container: &Value, known: &VolumeNames, path: &Path, errors: &mut ErrorList) {
-    let mut taken = HashSet::new();
-    for (index, mount) in list(container, "/volumeMounts").iter().enumerate() {
-        let path = path.child("volumeMounts").index(index);
-        known_name(mount, known, &path, errors);
-        let target = text(mount, "/mountPath");
-        if target.is_empty() {
-            errors.required(&path.child("mountPath"), "");
-        } else if !taken.insert(target) {
-            errors.invalid(&path.child("mountPath"), &json!(target), "must be unique");
-        }
-        for field in ["subPath", "subPathExpr"] {
-            let part = text(mount, &format!("/{field}"));
-            if !part.is_empty() {
-                validate_local(part, &path.child(field), errors);
-            }
-        }
-        if !text(mount, "/subPath").is_empty() && !text(mount, "/subPathExpr").is_empty() {
-            let value = json!(text(mount, "/subPathExpr"));
-            errors.invalid(&path.child("subPathExpr"), &value, "subPathExpr and subPath are mutually exclusive");
-        }
-        let propagation = text(mount, "/mountPropagation");
-        if !["", "Bidirectional", "HostToContainer", "None"].contains(&propagation) {
-            let good = &["Bidirectional", "HostToContainer", "None"];
-            errors.not_supported(&path.child("mountPropagation"), propagation, good);
-        }
-    }
-    for (index, device) in list(container, "/volumeDevices").iter().enumerate() {
-        let path = path.child("volumeDevices").index(index);
-        if known.get(text(device, "/name")) == Some(&false) {
-            let why = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-            errors.invalid(&path.child("name"), &json!(text(device, "/name")), why);
-        } else {
-            known_name(device, known, &path, errors);
-        }
-        required(device, "devicePath", &path, errors);
-    }
-}
-
-fn known_name(mount: &Value, known: &VolumeNames, path: &Path, errors: &mut ErrorList) {
-    let name = text(mount, "/name");
-    if name.is_empty() {
-        errors.required(&path.child("name"), "");
-    } else if !known.contains_key(name) {
-        errors.not_found(&path.child("name"), &json!(name));
-    }
 }
 
 #[cfg(test)]
@@ -269,21 +155,6 @@ mod tests {
                 "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
                 "spec.volumes[1].name: Duplicate value: \"a\"",
                 "spec.volumes[2].name: Required value"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_mount_names_a_volume_and_a_place_of_its_own() {
-        let mounts = json!([{"name": "b", "mountPath": "/x"}, {"name": "a", "mountPath": "/x"}, {"name": "a"},
-            {"name": "a", "mountPath": "/y", "subPath": "../z"}]);
-        assert_eq!(
-            with(&json!([{"name": "a"}]), &mounts),
-            [
-                "spec.containers[0].volumeMounts[0].name: Not found: \"b\"",
-                "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/x\": must be unique",
-                "spec.containers[0].volumeMounts[2].mountPath: Required value",
-                "spec.containers[0].volumeMounts[3].subPath: Invalid value: \"../z\": must not contain '..'"
             ]
         );
     }

@@ -1,0 +1,182 @@
+//! What a pod asks for as a whole (`spec.resources`), beside what its containers ask for.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::resources::{self, PAGES, parse};
+use crate::field::{ErrorList, Path};
+use crate::kinds::tree::{list, map, object, set, some, text};
+use crate::quantity::Quantity;
+
+/// What a whole pod may ask for, besides pages of memory.
+const NAMES: &[&str] = &["cpu", "memory"];
+
+fn is_known(name: &str) -> bool {
+    NAMES.contains(&name) || name.starts_with(PAGES)
+}
+
+/// A pod requests what its containers do together, and else its limit.
+pub(super) fn default(spec: &mut Value) {
+    let requested = requested(spec);
+    let Some(all) = spec.get_mut("resources").filter(|all| all.is_object()) else { return };
+    let limits: Vec<_> = map(all, "/limits").map(|(name, amount)| (name.clone(), amount.clone())).collect();
+    let sums = requested.into_iter().map(|(name, sum)| (name, json!(sum.to_string())));
+    let wanted: Vec<_> = sums.chain(limits).filter(|(name, _)| is_known(name)).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    if let Some(requests) = object(all, "requests") {
+        for (name, amount) in wanted {
+            if requests.get(&name).is_none() {
+                set(requests, &name, amount);
+            }
+        }
+    }
+}
+
+/// What the containers request at their busiest: together with the sidecars, or one init container with the sidecars before it.
+fn requested(spec: &Value) -> BTreeMap<String, Quantity> {
+    let mut sum = BTreeMap::new();
+    for container in list(spec, "/containers") {
+        add(&mut sum, container);
+    }
+    let (mut sidecars, mut peak) = (BTreeMap::new(), BTreeMap::new());
+    for container in list(spec, "/initContainers") {
+        if text(container, "/restartPolicy") == "Always" {
+            add(&mut sum, container);
+            add(&mut sidecars, container);
+            continue;
+        }
+        let mut now = BTreeMap::new();
+        add(&mut now, container);
+        for (name, amount) in now {
+            let with = amount + sidecars.get(&name).copied().unwrap_or(Quantity::ZERO);
+            raise(&mut peak, name, with);
+        }
+    }
+    for (name, amount) in peak {
+        raise(&mut sum, name, amount);
+    }
+    sum
+}
+
+fn add(sum: &mut BTreeMap<String, Quantity>, container: &Value) {
+    for (name, amount) in map(container, "/resources/requests").filter(|(name, _)| is_known(name)) {
+        if let Ok(amount) = parse(amount) {
+            let before = sum.get(name).copied().unwrap_or(Quantity::ZERO);
+            sum.insert(name.clone(), before + amount);
+        }
+    }
+}
+
+fn raise(peak: &mut BTreeMap<String, Quantity>, name: String, amount: Quantity) {
+    let before = peak.get(&name).copied().unwrap_or(amount);
+    peak.insert(name, before.max(amount));
+}
+
+pub(super) fn validate(spec: &Value, spec_path: &Path, errors: &mut ErrorList) {
+    let Some(all) = some(spec, "/resources") else { return };
+    let path = spec_path.child("resources");
+    if some(all, "/claims").is_some() {
+        errors.forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level");
+    }
+    if text(spec, "/os/name") == "windows" {
+        errors.forbidden(&path, "may not be set for a windows pod");
+    }
+    for field in ["limits", "requests"] {
+        for (name, amount) in map(all, &format!("/{field}")) {
+            let before = errors.iter().len();
+            let amount_path = path.child(field).key(name);
+            resources::validate_any_name(name, &amount_path, errors);
+            if errors.iter().len() == before && !is_known(name) {
+                errors.not_supported(&amount_path, name, NAMES);
+            }
+            resources::validate_amount(name, amount, &amount_path, errors);
+        }
+    }
+    resources::validate_relation(all, &path, errors);
+    validate_parts(spec, all, &path, errors);
+}
+
+/// The whole is at least its parts.
+fn validate_parts(spec: &Value, all: &Value, path: &Path, errors: &mut ErrorList) {
+    let amount = |field: &str, name: &str| all.get(field)?.get(name).and_then(|amount| parse(amount).ok());
+    for (name, sum) in requested(spec) {
+        if let Some(request) = amount("requests", &name).filter(|request| sum > *request) {
+            let why = format!("must be greater than or equal to aggregate container requests of {sum}");
+            errors.invalid(&path.child("requests").key(&name), &json!(request.to_string()), &why);
+        }
+    }
+    for (index, container) in list(spec, "/containers").iter().enumerate() {
+        for (name, limit) in map(container, "/resources/limits") {
+            let (Ok(limit), Some(most)) = (parse(limit), amount("limits", name)) else { continue };
+            if limit > most {
+                let path = path.child("containers").index(index).key(name).child("limits");
+                let why = format!("must be less than or equal to pod limits of {most}");
+                errors.invalid(&path, &json!(limit.to_string()), &why);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{assert_refused, complaints};
+    use super::*;
+
+    #[test]
+    fn a_pod_asks_for_at_least_what_its_containers_do() {
+        let cpu = |amount: &str| json!({"resources": {"requests": {"cpu": amount}}});
+        for (resources, container, why) in [
+            (
+                json!({"requests": {"cpu": "1"}}),
+                cpu("2"),
+                "requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 2",
+            ),
+            (
+                json!({"limits": {"cpu": "1"}}),
+                json!({"resources": {"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}}),
+                "containers[0][cpu].limits: Invalid value: \"2\": must be less than or equal to pod limits of 1",
+            ),
+            (
+                json!({"claims": [{"name": "a"}]}),
+                json!({}),
+                "claims: Forbidden: claims cannot be set for Resources at pod-level",
+            ),
+            (
+                json!({"requests": {"foo": "1"}}),
+                json!({}),
+                "requests[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified",
+            ),
+            (
+                json!({"limits": {"ephemeral-storage": "1"}}),
+                json!({}),
+                "limits[ephemeral-storage]: Unsupported value: \"ephemeral-storage\": supported values: \"cpu\", \
+                 \"memory\"",
+            ),
+        ] {
+            assert_refused(json!({ "resources": resources }), &container, &format!("spec.resources.{why}"));
+        }
+        let init = json!({"name": "i", "image": "x", "resources": {"requests": {"cpu": "3"}}});
+        assert_eq!(
+            complaints(&json!({"containers": [{"name": "a", "image": "x"}], "initContainers": [init],
+                "resources": {"requests": {"cpu": "2"}}})),
+            [
+                "spec.resources.requests[cpu]: Invalid value: \"2\": must be greater than or equal to aggregate container \
+              requests of 3"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pod_requests_what_its_containers_do_and_else_its_limit() {
+        let mut spec = json!({"resources": {"limits": {"cpu": "4", "memory": "1Gi"}}, "containers": [
+            {"resources": {"requests": {"cpu": "500m"}}}, {"resources": {"requests": {"cpu": "1"}}}]});
+        default(&mut spec);
+        assert_eq!(spec["resources"]["requests"], json!({"cpu": "1500m", "memory": "1Gi"}));
+        let once = spec.clone();
+        default(&mut spec);
+        assert_eq!(spec, once);
+    }
+}
