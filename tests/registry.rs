@@ -79,11 +79,24 @@ fn a_pushed_component_is_pulled_by_tag_and_by_digest(harbour: &Harbour) {
 
 fn a_push_needs_the_registrys_password(harbour: &Harbour) {
     let name = format!("{}/team/private:v1", harbour.closed.host);
-    for password in [None, Some("wrong")] {
-        let refused = push(harbour, &component("hello-http"), &name, password).fails();
-        assert!(refused.contains(&harbour.closed.host) && refused.to_lowercase().contains("credentials"), "{refused}");
-        assert!(!refused.contains("wrong"), "a password is never shown: {refused}");
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = harbour.closed.docker_config("wrong").display().to_string();
+    let try_with = |folder: &str| {
+        let mut command = harbour.server.client_command(&["push", &component("hello-http"), &name]);
+        run::run(command.env("DOCKER_CONFIG", folder), "").fails()
+    };
+    let empty = folder.path().display().to_string();
+    let missing = format!("{empty}/config.json does not exist");
+    for (folder, said) in [(&wrong, format!("refused the credentials of {wrong}/config.json")), (&empty, missing)] {
+        let refused = try_with(folder);
+        assert!(refused.contains("unauthorized: authentication required") && refused.contains(&said), "{refused}");
+        assert!(refused.contains(&harbour.closed.host), "{refused}");
+        assert!(!refused.contains("pull access denied") && !refused.contains("imagePullSecret"), "{refused}");
     }
+    std::fs::write(folder.path().join("config.json"), r#"{"auths": {}, "credsStore": "desktop"}"#).unwrap();
+    assert!(try_with(&empty).contains("names the credsStore \"desktop\", which Wherry does not run"));
+    std::fs::write(folder.path().join("config.json"), "{").unwrap();
+    assert!(try_with(&empty).contains(&format!("{empty}/config.json is not a Docker config file")));
     push(harbour, &component("hello-http"), &name, Some(PASSWORD)).ok();
 }
 
@@ -98,15 +111,34 @@ fn a_pull_needs_the_secret_and_says_so(harbour: &Harbour) {
         });
         server.apply(&[secret]);
     }
+    let elsewhere = json!({"auths": {"ghcr.io": {"auth": "YTpi"}}}).to_string();
+    for (secret, type_) in [("elsewhere", "kubernetes.io/dockerconfigjson"), ("opaque", "Opaque")] {
+        server.apply(&[json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "type": type_,
+            "stringData": {".dockerconfigjson": elsewhere},
+        })]);
+    }
     let with = |secret: &str| json!({"imagePullSecrets": [{"name": secret}]});
     server.apply(&[
         pod("no-secret", &name, json!({}), json!({})),
         pod("wrong-secret", &name, json!({}), with("wrong")),
         pod("lost-secret", &name, json!({}), with("lost")),
+        pod("other-type", &name, json!({}), with("opaque")),
+        pod("other-host", &name, json!({}), with("elsewhere")),
     ]);
-    for pod in ["no-secret", "wrong-secret", "lost-secret"] {
+    let no_access = "repository does not exist or may require authorization";
+    for (pod, said) in [
+        ("no-secret", [no_access, "the pod has no imagePullSecrets"]),
+        (
+            "wrong-secret",
+            ["unauthorized: authentication required", "refused the credentials of imagePullSecret \"wrong\""],
+        ),
+        ("lost-secret", [no_access, "imagePullSecret \"lost\" cannot be read"]),
+        ("other-type", [no_access, "imagePullSecret \"opaque\" is of type Opaque, not kubernetes.io/dockerconfigjson"]),
+        ("other-host", [no_access, "imagePullSecret \"elsewhere\" has entries for ghcr.io"]),
+    ] {
         waiting(server, pod, &["ErrImagePull", "ImagePullBackOff"], &["team/secret"]);
-        let events = server.event_until(pod, &["Warning Failed", "pull access denied", "imagePullSecrets"]);
+        let events = server.event_until(pod, &["Warning Failed", said[0], said[1]]);
         assert!(!events.contains("nonsense"), "a password is never shown: {events}");
         server.event_until(pod, &["BackOff", "Back-off pulling image"]);
     }
@@ -186,7 +218,7 @@ fn what_is_not_wasm_is_refused_with_a_reason(harbour: &Harbour) {
     ]);
     server.event_until("text", &["Failed", &text_image, "not WebAssembly"]);
     server.event_until("other", &["Failed", &spin, "application/x-unheard-of"]);
-    server.event_until("native", &["Failed", &native, "not Wasm"]);
+    server.event_until("native", &["Failed", &native, "is a Linux image, not Wasm", "docs/conformance.md"]);
     server.event_until("windows", &["Failed", &windows, "windows"]);
 }
 

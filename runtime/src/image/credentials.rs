@@ -1,5 +1,7 @@
 //! Registry credentials in the format of Docker's config file, which is also that of a Secret of type
 //! `kubernetes.io/dockerconfigjson`. Credential helpers are not run.
+//!
+//! Where each set of credentials came from is kept, so that a refusal can say whose password was wrong or where none was.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,6 +10,12 @@ use base64::Engine as _;
 use oci_distribution::Reference;
 use oci_distribution::secrets::RegistryAuth;
 use serde::Deserialize;
+
+use super::refusal::Seen;
+
+/// Secrets' types, as Kubernetes names them.
+const CONFIG_JSON: &str = "kubernetes.io/dockerconfigjson";
+const CONFIG: &str = "kubernetes.io/dockercfg";
 
 /// Why a config file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,14 +26,62 @@ pub enum CredentialsError {
         #[source]
         source: std::io::Error,
     },
-    #[error("not a Docker config file: {0}")]
-    Parse(serde_json::Error),
+    #[error("{origin} is not a Docker config file: {message}")]
+    Parse { origin: String, message: serde_json::Error },
+}
+
+/// A Secret that a pod names in `imagePullSecrets`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PullSecret {
+    pub name: String,
+    pub content: PullSecretContent,
+}
+
+/// What of it matters here.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum PullSecretContent {
+    /// Its `type`, and the bytes under that type's key.
+    Found { type_: String, config: Option<Vec<u8>> },
+    /// Why it could not be read.
+    Missing(String),
+}
+
+impl std::fmt::Debug for PullSecret {
+    /// Never what it holds.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PullSecret").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for PullSecretContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Found { .. } => "Found(..)",
+            Self::Missing(_) => "Missing(..)",
+        })
+    }
+}
+
+impl PullSecretContent {
+    /// Takes from a Secret what its type says is the config file.
+    pub fn of(type_: &str, data: &BTreeMap<String, Vec<u8>>) -> Self {
+        let key = match type_ {
+            CONFIG_JSON => ".dockerconfigjson",
+            CONFIG => ".dockercfg",
+            _ => "",
+        };
+        Self::Found { type_: type_.to_owned(), config: data.get(key).cloned() }
+    }
 }
 
 #[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
 struct File {
     #[serde(default)]
     auths: BTreeMap<String, Entry>,
+    creds_store: Option<String>,
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -38,10 +94,27 @@ struct Entry {
     registrytoken: Option<String>,
 }
 
+/// What a registry is told about who asks.
+#[derive(Clone)]
+pub struct Login {
+    pub auth: RegistryAuth,
+    /// Where it was found; `None`: nobody in particular asks.
+    pub origin: Option<String>,
+}
+
+impl std::fmt::Debug for Login {
+    /// Where it was found, never what it is.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
 /// Credentials by registry, and by path within one.
 #[derive(Default)]
 pub struct Credentials {
-    entries: Vec<(String, RegistryAuth)>,
+    entries: Vec<(String, Login)>,
+    /// Where was looked, in order.
+    pub(super) seen: Vec<(String, Seen)>,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -52,11 +125,51 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Parses one config file.
-    pub fn parse(bytes: &[u8]) -> Result<Self, CredentialsError> {
-        let file: File = serde_json::from_slice(bytes).map_err(CredentialsError::Parse)?;
-        let entries = file.auths.into_iter().filter_map(|(key, entry)| Some((normal(&key), entry.auth()?))).collect();
-        Ok(Self { entries })
+    /// Adds one config file; what was there before is tried first. `origin` says where it is, for a person.
+    pub fn read(&mut self, origin: &str, bytes: &[u8]) -> Result<(), CredentialsError> {
+        let file = serde_json::from_slice(bytes);
+        self.add(origin, file.map_err(|message| CredentialsError::Parse { origin: origin.to_owned(), message })?);
+        Ok(())
+    }
+
+    fn add(&mut self, origin: &str, file: File) {
+        let helpers = file.cred_helpers.into_iter().map(|(key, helper)| (normal(&key), helper)).collect();
+        let mut seen = (Vec::new(), Vec::new());
+        for (key, entry) in file.auths {
+            let key = normal(&key);
+            match entry.auth() {
+                Some(auth) => {
+                    seen.0.push(key.clone());
+                    self.entries.push((key, Login { auth, origin: Some(origin.to_owned()) }));
+                }
+                None => seen.1.push(key),
+            }
+        }
+        let seen = Seen::Read { usable: seen.0, empty: seen.1, store: file.creds_store, helpers };
+        self.seen.push((origin.to_owned(), seen));
+    }
+
+    /// Those of a pod's `imagePullSecrets`, in order.
+    pub fn of_secrets(secrets: &[PullSecret]) -> Result<Self, CredentialsError> {
+        let mut all = Self::default();
+        for secret in secrets {
+            let origin = format!("imagePullSecret \"{}\"", secret.name);
+            match &secret.content {
+                PullSecretContent::Found { type_, config: Some(bytes) } if type_ == CONFIG => {
+                    let auths = serde_json::from_slice(bytes)
+                        .map_err(|message| CredentialsError::Parse { origin: origin.clone(), message })?;
+                    all.add(&origin, File { auths, ..File::default() });
+                }
+                PullSecretContent::Found { config: Some(bytes), .. } => all.read(&origin, bytes)?,
+                PullSecretContent::Found { type_, config: None } => {
+                    all.seen.push((origin, Seen::Useless(format!("is of type {type_}, not {CONFIG_JSON}"))));
+                }
+                PullSecretContent::Missing(why) => {
+                    all.seen.push((origin, Seen::Useless(format!("cannot be read ({why})"))));
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Reads `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`; a missing file holds no credentials.
@@ -64,21 +177,21 @@ impl Credentials {
         let folder = std::env::var_os("DOCKER_CONFIG")
             .map(PathBuf::from)
             .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
-        let Some(path) = folder.map(|folder| folder.join("config.json")) else { return Ok(Self::default()) };
+        let mut all = Self::default();
+        let Some(path) = folder.map(|folder| folder.join("config.json")) else { return Ok(all) };
+        let origin = path.display().to_string();
         match std::fs::read(&path) {
-            Ok(bytes) => Self::parse(&bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(CredentialsError::Read { path, source }),
+            Ok(bytes) => all.read(&origin, &bytes)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                all.seen.push((origin, Seen::Useless("does not exist".to_owned())));
+            }
+            Err(source) => return Err(CredentialsError::Read { path, source }),
         }
-    }
-
-    /// Adds those of another file; earlier ones are tried first.
-    pub fn extend(&mut self, other: Self) {
-        self.entries.extend(other.entries);
+        Ok(all)
     }
 
     /// What to try for a reference: matching entries, the most specific path first, then anonymous.
-    pub fn matching(&self, reference: &Reference) -> Vec<RegistryAuth> {
+    pub fn matching(&self, reference: &Reference) -> Vec<Login> {
         let name = format!("{}/{}", reference.registry(), reference.repository());
         let mut found: Vec<_> = self
             .entries
@@ -88,7 +201,8 @@ impl Credentials {
             })
             .collect();
         found.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
-        found.into_iter().map(|(_, auth)| auth.clone()).chain([RegistryAuth::Anonymous]).collect()
+        let anonymous = Login { auth: RegistryAuth::Anonymous, origin: None };
+        found.into_iter().map(|(_, login)| login.clone()).chain([anonymous]).collect()
     }
 }
 
@@ -127,23 +241,44 @@ mod tests {
         RegistryAuth::Basic(user.to_owned(), password.to_owned())
     }
 
+    /// What is tried for an image with the credentials of `file`.
+    fn tried(file: &str, image: &str) -> Vec<RegistryAuth> {
+        let mut credentials = Credentials::default();
+        credentials.read("f", file.as_bytes()).unwrap();
+        credentials.matching(&image.parse().unwrap()).into_iter().map(|login| login.auth).collect()
+    }
+
     #[test]
     fn the_most_specific_entry_comes_first_and_anonymous_last() {
         let file = r#"{"auths":{"reg.example":{"auth":"YTpi"},"reg.example/team":{"username":"c","password":"d"},"other":{"auth":"eDp5"}}}"#;
-        let credentials = Credentials::parse(file.as_bytes()).unwrap();
-        let reference: Reference = "reg.example/team/app:1".parse().unwrap();
-        assert_eq!(credentials.matching(&reference), [basic("c", "d"), basic("a", "b"), RegistryAuth::Anonymous]);
+        assert_eq!(tried(file, "reg.example/team/app:1"), [basic("c", "d"), basic("a", "b"), RegistryAuth::Anonymous]);
     }
 
     #[test]
     fn docker_hubs_old_address_is_docker_hub() {
-        let credentials = Credentials::parse(br#"{"auths":{"https://index.docker.io/v1/":{"auth":"YTpi"}}}"#).unwrap();
-        assert_eq!(credentials.matching(&"nginx".parse().unwrap()).first(), Some(&basic("a", "b")));
+        let file = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YTpi"}}}"#;
+        assert_eq!(tried(file, "nginx").first(), Some(&basic("a", "b")));
     }
 
     #[test]
     fn a_registry_whose_name_is_a_prefix_is_another_registry() {
-        let credentials = Credentials::parse(br#"{"auths":{"reg":{"auth":"YTpi"}}}"#).unwrap();
-        assert_eq!(credentials.matching(&"registry.example/a".parse().unwrap()), [RegistryAuth::Anonymous]);
+        assert_eq!(tried(r#"{"auths":{"reg":{"auth":"YTpi"}}}"#, "registry.example/a"), [RegistryAuth::Anonymous]);
+    }
+
+    #[test]
+    fn a_secret_is_read_as_its_type_says() {
+        let file = br#"{"reg.example":{"auth":"YTpi"}}"#.to_vec();
+        let data = BTreeMap::from([(".dockercfg".to_owned(), file)]);
+        let used = |type_: &str| {
+            let secret = PullSecret { name: "s".to_owned(), content: PullSecretContent::of(type_, &data) };
+            Credentials::of_secrets(&[secret]).unwrap().matching(&"reg.example/a".parse().unwrap()).len()
+        };
+        assert_eq!((used(CONFIG), used("Opaque")), (2, 1));
+    }
+
+    #[test]
+    fn a_broken_file_is_named() {
+        let error = Credentials::default().read("/home/me/.docker/config.json", b"{").unwrap_err().to_string();
+        assert!(error.starts_with("/home/me/.docker/config.json is not a Docker config file: "), "{error}");
     }
 }

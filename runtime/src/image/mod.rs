@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod package;
 pub mod precompile;
 pub mod reference;
+pub mod refusal;
 pub mod source;
 pub mod store;
 mod unpack;
@@ -81,8 +82,8 @@ pub struct PullRequest {
     /// As the Pod wrote it.
     pub reference: String,
     pub policy: PullPolicy,
-    /// The `.dockerconfigjson` of the pod's `imagePullSecrets` (and its service account's), in order.
-    pub secrets: Vec<Vec<u8>>,
+    /// The pod's `imagePullSecrets` (and its service account's), in order.
+    pub secrets: Vec<credentials::PullSecret>,
     /// The pod's namespace, by which the cluster's own registry authorizes.
     pub namespace: String,
 }

@@ -15,7 +15,8 @@ use super::blobs::digest_of;
 use super::credentials::Credentials;
 use super::manifest::{WASM_CONFIG, WASM_LAYER};
 use super::reference;
-use super::source::{Registry, SourceError, explain};
+use super::refusal::{Access, Refused};
+use super::source::{Failure, Registry, SourceError, explain};
 
 /// Why a push failed.
 #[derive(Debug, thiserror::Error)]
@@ -88,19 +89,19 @@ impl Package {
         if to.digest().is_some() {
             return Err(PushError::Digest);
         }
-        let mut last = SourceError::Denied(to.whole());
-        for auth in credentials.matching(to) {
+        let mut refused = Vec::new();
+        for login in credentials.matching(to) {
             let client = Registry::client(to.registry());
-            client.store_auth_if_needed(to.registry(), &auth).await;
+            client.store_auth_if_needed(to.registry(), &login.auth).await;
             match self.push_with(&client, to).await {
                 Ok(()) => return Ok(reference::pinned(to, &self.digest)),
-                Err(error) => last = explain(to, error),
-            }
-            if !matches!(last, SourceError::Denied(_)) {
-                break;
+                Err(error) => match explain(to, error) {
+                    Failure::Denied { known } => refused.push(Refused { login, known }),
+                    Failure::Other(error) => return Err(error.into()),
+                },
             }
         }
-        Err(last.into())
+        Err(SourceError::Denied(credentials.refusal(Access::Push, to, &refused)).into())
     }
 
     async fn push_with(&self, client: &oci_distribution::Client, to: &Reference) -> Result<(), OciDistributionError> {
@@ -117,21 +118,15 @@ impl Package {
         let repository = to.repository();
         for blob in [&self.wasm, &self.config] {
             let digest = digest_of(blob);
-            if send(client, to, http::Method::HEAD, &format!("/v2/{repository}/blobs/{digest}"), None, Bytes::new())
-                .await?
-                .is_none()
-            {
+            let path = format!("/v2/{repository}/blobs/{digest}");
+            if !send(client, to, http::Method::HEAD, &path, None, Bytes::new()).await? {
                 let upload = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
-                created(
-                    to,
-                    send(client, to, http::Method::POST, &upload, Some("application/octet-stream"), blob.clone())
-                        .await?,
-                )?;
+                send(client, to, http::Method::POST, &upload, Some("application/octet-stream"), blob.clone()).await?;
             }
         }
         let path = format!("/v2/{repository}/manifests/{}", to.tag().unwrap_or("latest"));
         let kind = Some("application/vnd.oci.image.manifest.v1+json");
-        created(to, send(client, to, http::Method::PUT, &path, kind, self.manifest.clone()).await?)?;
+        send(client, to, http::Method::PUT, &path, kind, self.manifest.clone()).await?;
         Ok(reference::pinned(to, &self.digest))
     }
 }
@@ -145,11 +140,7 @@ fn descriptor(media_type: &str, bytes: &Bytes) -> OciDescriptor {
     }
 }
 
-fn created(to: &Reference, found: Option<()>) -> Result<(), SourceError> {
-    found.ok_or_else(|| SourceError::NotFound(to.whole()))
-}
-
-/// One request to the cluster's registry; `None` is 404.
+/// One request to the cluster's registry; `false`: what HEAD asked for is not there.
 async fn send(
     client: &kube::Client,
     to: &Reference,
@@ -157,10 +148,10 @@ async fn send(
     path: &str,
     content_type: Option<&str>,
     body: Bytes,
-) -> Result<Option<()>, SourceError> {
+) -> Result<bool, SourceError> {
     let registry = || to.registry().to_owned();
     let unreachable = |message: String| SourceError::Unreachable { registry: registry(), message };
-    let mut request = http::Request::builder().method(method).uri(path);
+    let mut request = http::Request::builder().method(method.clone()).uri(path);
     if let Some(content_type) = content_type {
         request = request.header(http::header::CONTENT_TYPE, content_type);
     }
@@ -168,17 +159,35 @@ async fn send(
         request.body(kube::client::Body::from(body.to_vec())).map_err(|error| unreachable(error.to_string()))?;
     let response = client.send(request).await.map_err(|error| unreachable(error.to_string()))?;
     let code = response.status().as_u16();
-    match code {
-        200..=299 => Ok(Some(())),
-        404 => Ok(None),
-        401 | 403 => Err(SourceError::Denied(to.whole())),
-        _ => {
-            let body = response.into_body().collect().await.map_err(|error| unreachable(error.to_string()))?.to_bytes();
-            Err(SourceError::Answer {
-                registry: registry(),
-                message: format!("{code}: {}", String::from_utf8_lossy(&body)),
-            })
-        }
+    if response.status().is_success() {
+        return Ok(true);
+    }
+    if code == 404 && method == http::Method::HEAD {
+        return Ok(false);
+    }
+    let body = response.into_body().collect().await.map_err(|error| unreachable(error.to_string()))?.to_bytes();
+    let said = said(&body);
+    Err(match code {
+        401 => SourceError::Denied(format!("unauthorized: {said}")),
+        403 => SourceError::Denied(format!("denied: {said}")),
+        _ => SourceError::Answer { registry: registry(), message: format!("{code}: {said}") },
+    })
+}
+
+/// What an error answer of the registry says.
+fn said(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        errors: Vec<One>,
+    }
+    #[derive(serde::Deserialize)]
+    struct One {
+        message: String,
+    }
+    match serde_json::from_slice::<Answer>(body) {
+        Ok(answer) => answer.errors.into_iter().map(|one| one.message).collect::<Vec<_>>().join("; "),
+        Err(_) if body.is_empty() => "requested access to the resource is denied".to_owned(),
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
     }
 }
 

@@ -11,11 +11,12 @@ use http_body_util::BodyExt;
 use oci_distribution::client::{ClientConfig, ClientProtocol};
 use oci_distribution::errors::{DigestError, OciDistributionError};
 use oci_distribution::manifest::OciDescriptor;
-use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference};
 
+use super::credentials::Credentials;
 use super::manifest::ACCEPTED;
 use super::reference;
+use super::refusal::{Access, Refused};
 
 /// Longest time without a byte from a registry.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -30,7 +31,7 @@ pub enum SourceError {
     #[error("{0} not found in the registry")]
     NotFound(String),
     /// Missing or wrong credentials.
-    #[error("pull access denied for {0}: the repository does not exist or needs credentials (imagePullSecrets)")]
+    #[error("{0}")]
     Denied(String),
     #[error("{registry} cannot be reached: {message}")]
     Unreachable { registry: String, message: String },
@@ -52,22 +53,23 @@ pub trait Source: Send + Sync {
     async fn blob(&self, reference: &Reference, blob: &OciDescriptor) -> Result<BlobStream, SourceError>;
 }
 
-/// A registry, with the credentials to try in order.
+/// A registry, with the credentials that are tried in order.
 pub struct Registry {
-    auths: Vec<RegistryAuth>,
-    client: tokio::sync::Mutex<Option<(Client, RegistryAuth)>>,
+    credentials: Credentials,
+    /// The one whose credentials were taken.
+    client: tokio::sync::Mutex<Option<Client>>,
 }
 
 impl std::fmt::Debug for Registry {
     /// Credentials are never printed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry").field("credentials", &self.auths.len()).finish_non_exhaustive()
+        f.debug_struct("Registry").field("credentials", &self.credentials).finish_non_exhaustive()
     }
 }
 
 impl Registry {
-    pub fn new(auths: Vec<RegistryAuth>) -> Self {
-        Self { auths, client: tokio::sync::Mutex::new(None) }
+    pub fn new(credentials: Credentials) -> Self {
+        Self { credentials, client: tokio::sync::Mutex::new(None) }
     }
 
     /// A client for the registry; each set of credentials needs one of its own, since clients keep tokens.
@@ -86,29 +88,37 @@ impl Registry {
 #[async_trait]
 impl Source for Registry {
     async fn manifest(&self, image: &Reference) -> Result<Bytes, SourceError> {
-        let mut last = None;
-        for auth in &self.auths {
+        let mut refused = Vec::new();
+        for login in self.credentials.matching(image) {
             let client = Self::client(image.registry());
-            match client.pull_manifest_raw(image, auth, ACCEPTED).await {
+            match client.pull_manifest_raw(image, &login.auth, ACCEPTED).await {
                 Ok((bytes, _)) => {
-                    *self.client.lock().await = Some((client, auth.clone()));
+                    *self.client.lock().await = Some(client);
                     return Ok(bytes);
                 }
-                Err(error) => last = Some(explain(image, error)),
-            }
-            if !matches!(last, Some(SourceError::Denied(_))) {
-                break;
+                Err(error) => match explain(image, error) {
+                    Failure::Denied { known } => refused.push(Refused { login, known }),
+                    Failure::Other(error) => return Err(error),
+                },
             }
         }
-        Err(last.unwrap_or_else(|| SourceError::Denied(image.whole())))
+        Err(SourceError::Denied(self.credentials.refusal(Access::Pull, image, &refused)))
     }
 
     async fn blob(&self, image: &Reference, blob: &OciDescriptor) -> Result<BlobStream, SourceError> {
         let client = match &*self.client.lock().await {
-            Some((client, _)) => client.clone(),
+            Some(client) => client.clone(),
             None => Self::client(image.registry()),
         };
-        let stream = client.pull_blob_stream(image, blob).await.map_err(|error| explain(image, error))?;
+        let stream = client.pull_blob_stream(image, blob).await.map_err(|error| match explain(image, error) {
+            Failure::Denied { .. } => SourceError::Denied(format!(
+                "denied: requested access to the resource is denied: {} gave the manifest of {} and not its blob {}",
+                image.registry(),
+                image.repository(),
+                blob.digest
+            )),
+            Failure::Other(error) => error,
+        })?;
         let registry = image.registry().to_owned();
         Ok(stream.stream.map_err(move |error| broken(&registry, &error)).boxed())
     }
@@ -124,30 +134,40 @@ fn broken(registry: &str, error: &std::io::Error) -> SourceError {
     }
 }
 
+/// What a registry client's error means.
+#[derive(Debug)]
+pub enum Failure {
+    /// Other credentials may do better. `known`: the registry knows who asked.
+    Denied {
+        known: bool,
+    },
+    Other(SourceError),
+}
+
 /// A registry client's error in a person's words.
-pub fn explain(image: &Reference, error: OciDistributionError) -> SourceError {
+pub fn explain(image: &Reference, error: OciDistributionError) -> Failure {
     use oci_distribution::errors::OciErrorCode as Code;
     let registry = image.registry().to_owned();
-    match error {
+    Failure::Other(match error {
         OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. } => {
             SourceError::NotFound(image.whole())
         }
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-            SourceError::Denied(image.whole())
-        }
+        OciDistributionError::UnauthorizedError { .. }
+        | OciDistributionError::AuthenticationFailure(_)
+        | OciDistributionError::ServerError { code: 401, .. } => return Failure::Denied { known: false },
+        OciDistributionError::ServerError { code: 403, .. } => return Failure::Denied { known: true },
         OciDistributionError::RegistryError { envelope, .. } => {
-            let has = |wanted: &[Code]| {
-                envelope.errors.iter().any(|e| wanted.iter().any(|w| format!("{w:?}") == format!("{:?}", e.code)))
-            };
-            if has(&[Code::Unauthorized, Code::Denied]) {
-                SourceError::Denied(image.whole())
+            let has = |wanted: &[Code]| envelope.errors.iter().any(|error| wanted.contains(&error.code));
+            if has(&[Code::Unauthorized]) {
+                return Failure::Denied { known: false };
+            } else if has(&[Code::Denied]) {
+                return Failure::Denied { known: true };
             } else if has(&[Code::ManifestUnknown, Code::NameUnknown, Code::NotFound]) {
                 SourceError::NotFound(image.whole())
             } else {
                 SourceError::Answer { registry, message: envelope.to_string() }
             }
         }
-        OciDistributionError::ServerError { code: 401 | 403, .. } => SourceError::Denied(image.whole()),
         OciDistributionError::ServerError { code, message, .. } => {
             SourceError::Answer { registry, message: format!("{code}: {message}") }
         }
@@ -161,7 +181,7 @@ pub fn explain(image: &Reference, error: OciDistributionError) -> SourceError {
             SourceError::Unreachable { registry, message }
         }
         other => SourceError::Answer { registry, message: other.to_string() },
-    }
+    })
 }
 
 /// The cluster's own registry, reached as every other part of the API: with the node's identity.
@@ -190,7 +210,10 @@ impl Cluster {
         match response.status().as_u16() {
             200 => Ok(response),
             404 => Err(SourceError::NotFound(image.whole())),
-            401 | 403 => Err(SourceError::Denied(image.whole())),
+            401 | 403 => Err(SourceError::Denied(format!(
+                "denied: requested access to the resource is denied: this node may not get {} of the cluster's registry",
+                image.repository()
+            ))),
             code => Err(SourceError::Answer { registry: image.registry().to_owned(), message: code.to_string() }),
         }
     }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::{BlobError, Blobs, hex_part};
-use super::credentials::Credentials;
+use super::credentials::{Credentials, PullSecret};
 use super::manifest::{self, Form, ManifestError};
 use super::precompile::{PrecompileError, Precompiler};
 use super::source::{Cluster, Registry, Source, SourceError};
@@ -51,7 +51,7 @@ enum StoreError {
     Precompile(#[from] PrecompileError),
     #[error("the image's entrypoint does not name a .wasm file in it (entrypoint {0:?})")]
     Entrypoint(Vec<String>),
-    #[error("an imagePullSecret cannot be used: {0}")]
+    #[error(transparent)]
     Credentials(#[from] super::credentials::CredentialsError),
     #[error("{path} cannot be written")]
     Io {
@@ -115,7 +115,7 @@ pub struct ImageStore {
 struct PullKey {
     reference: String,
     always: bool,
-    secrets: Vec<Vec<u8>>,
+    secrets: Vec<PullSecret>,
 }
 
 impl std::fmt::Debug for ImageStore {
@@ -213,11 +213,7 @@ impl Inner {
         if reference::is_cluster(reference) {
             return Ok(Box::new(Cluster::new(self.client.clone())));
         }
-        let mut credentials = Credentials::default();
-        for secret in &request.secrets {
-            credentials.extend(Credentials::parse(secret)?);
-        }
-        Ok(Box::new(Registry::new(credentials.matching(reference))))
+        Ok(Box::new(Registry::new(Credentials::of_secrets(&request.secrets)?)))
     }
 
     /// The manifest for this machine, verified and stored.

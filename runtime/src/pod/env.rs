@@ -85,7 +85,7 @@ async fn from_source(
     };
     let Some(data) = read(ctx, kind, namespace, name, optional == Some(true)).await? else { return Ok(()) };
     let prefix = source.prefix.as_deref().unwrap_or_default();
-    for (key, value) in data.iter() {
+    for (key, value) in &data.values {
         let name = format!("{prefix}{key}");
         let value = String::from_utf8(value.clone()).map_err(|_| EnvError::NotText(name.clone()))?;
         room.take(&name)?;
@@ -116,7 +116,7 @@ async fn of_source(
     };
     let namespace = identity(pod).0;
     let Some(data) = read(ctx, kind, namespace, name, optional).await? else { return Ok(None) };
-    match data.get(key) {
+    match data.values.get(key) {
         Some(value) => String::from_utf8(value.clone()).map(Some).map_err(|_| EnvError::NotText(variable.to_owned())),
         None if optional => Ok(None),
         None => {

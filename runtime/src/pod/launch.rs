@@ -18,6 +18,7 @@ use super::fields::{self, Here};
 use super::reference::Kind;
 use super::setup::{containers, identity};
 use crate::backend::{BackendError, Container, ContainerConfig, Exit, Sandbox, SandboxConfig, Started};
+use crate::image::credentials::{PullSecret, PullSecretContent};
 use crate::image::{Image, ImageError, PullPolicy, PullRequest};
 use crate::log::ContainerLog;
 use crate::network::PodNetwork;
@@ -89,15 +90,19 @@ pub async fn pull(ctx: Arc<Context>, pod: Arc<Pod>, index: usize) -> Result<Arc<
 }
 
 /// The credentials of `imagePullSecrets`. One that is missing is said in an event and skipped, as under the kubelet.
-async fn secrets(ctx: &Context, pod: &Pod) -> Vec<Vec<u8>> {
+async fn secrets(ctx: &Context, pod: &Pod) -> Vec<PullSecret> {
     let mut found = Vec::new();
     let mut missing = Vec::new();
     let wanted = pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_ref());
     for secret in wanted.into_iter().flatten() {
-        match ctx.references.read(Kind::Secret, identity(pod).0, &secret.name).await {
-            Ok(data) => found.extend(data.get(".dockerconfigjson").or_else(|| data.get(".dockercfg")).cloned()),
-            Err(_) => missing.push(secret.name.as_str()),
-        }
+        let content = match ctx.references.read(Kind::Secret, identity(pod).0, &secret.name).await {
+            Ok(data) => PullSecretContent::of(&data.type_, &data.values),
+            Err(why) => {
+                missing.push(secret.name.as_str());
+                PullSecretContent::Missing(why.to_string())
+            }
+        };
+        found.push(PullSecret { name: secret.name.clone(), content });
     }
     if !missing.is_empty() {
         let message = format!(
@@ -166,8 +171,11 @@ impl Launch {
 
     async fn sandbox(&self) -> Result<(&'static str, Arc<dyn Sandbox>), Refused> {
         let Some(backend) = self.ctx.backend(&self.image) else {
-            let message =
-                format!("image \"{}\" is not Wasm, and this node has no backend for it", self.image.reference);
+            let message = format!(
+                "image \"{}\" is a Linux image, not Wasm: this version runs WebAssembly components and modules only \
+                 (docs/conformance.md, \"Pods\")",
+                self.image.reference
+            );
             return Err(Refused::Create { reason: "CreateContainerError", message });
         };
         let mut made = self.sandboxes.lock().await;

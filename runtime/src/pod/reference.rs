@@ -18,8 +18,17 @@ pub enum Kind {
     Secret,
 }
 
-/// An object's keys and values. Values need not be text.
-pub type Data = Arc<BTreeMap<String, Vec<u8>>>;
+/// What an object holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// A Secret's `type`.
+    pub type_: String,
+    /// By key. Values need not be text.
+    pub values: BTreeMap<String, Vec<u8>>,
+}
+
+/// An object's content, shared by all who asked for it together.
+pub type Data = Arc<Held>;
 
 /// Why an object could not be read; worded for a container's waiting message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,11 +125,14 @@ impl References {
     }
 }
 
-fn of_config_map(object: ConfigMap) -> BTreeMap<String, Vec<u8>> {
+fn of_config_map(object: ConfigMap) -> Held {
     let binary = object.binary_data.into_iter().flatten().map(|(key, value)| (key, value.0));
-    binary.chain(object.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()))).collect()
+    let values =
+        binary.chain(object.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()))).collect();
+    Held { type_: String::new(), values }
 }
 
-fn of_secret(object: Secret) -> BTreeMap<String, Vec<u8>> {
-    object.data.into_iter().flatten().map(|(key, value)| (key, value.0)).collect()
+fn of_secret(object: Secret) -> Held {
+    let values = object.data.into_iter().flatten().map(|(key, value)| (key, value.0)).collect();
+    Held { type_: object.type_.unwrap_or_default(), values }
 }
