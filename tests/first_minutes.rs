@@ -50,6 +50,10 @@ fn one_command_brings_hello_up_and_it_survives_ctrl_c_and_kill_9() {
     server.kill();
     server.up(&["--quiet"]);
     found_again(&server, &first, url);
+    for status in statuses(&server) {
+        assert_eq!(status["restartCount"], 2, "one for each way of stopping: {status:#}");
+        assert_eq!(text(&status, "/lastState/terminated/reason"), "Unknown");
+    }
 
     server.kill();
     server.forget_output();
@@ -61,6 +65,13 @@ fn one_command_brings_hello_up_and_it_survives_ctrl_c_and_kill_9() {
     assert_eq!(compiled(&server), code, "what is compiled is found on disk, not made again");
     let deployment = server.api().get("/apis/apps/v1/namespaces/default/deployments/hello").ok();
     assert_eq!(deployment["metadata"]["generation"], 1, "applying the same again changes nothing");
+}
+
+/// The status of each pod's container.
+fn statuses(server: &Wherry) -> Vec<Value> {
+    let list = server.api().get("/api/v1/namespaces/default/pods?labelSelector=app%3Dhello").ok();
+    let pods = list["items"].as_array().cloned().unwrap_or_default();
+    pods.iter().map(|pod| pod["status"]["containerStatuses"][0].clone()).collect()
 }
 
 /// Everything is as it was: the same objects, ready again, nothing compiled.

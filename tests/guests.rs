@@ -5,7 +5,8 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,23 @@ fn the_guestbook_talks_over_service_names_and_localhost(server: &Wherry) {
         assert!(http::text(&url).unwrap().contains("well, ****"), "either front end reads the same store");
     }
     assert_eq!(http::post(&url, "").unwrap().status, 400);
+    let answer = what_is_under_way_when_its_pods_are_deleted(server, url.trim_start_matches("http://"));
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("oh, ****\n"), "its sidecar answered: {answer}");
+}
+
+/// The answer to a request whose body comes in two parts, between which all front ends are deleted.
+fn what_is_under_way_when_its_pods_are_deleted(server: &Wherry, address: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: guestbook\r\nConnection: close\r\nContent-Length: 8\r\n\r\noh, ";
+    stream.write_all(head.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    server.kubectl(&["delete", "pods", "-l", "app=guestbook,tier=front", "--wait=false"]).ok();
+    std::thread::sleep(Duration::from_millis(1500));
+    stream.write_all(b"heck").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 fn a_guest_cannot_reach_the_hosts_own_ports(server: &Wherry) {

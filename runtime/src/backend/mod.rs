@@ -70,6 +70,9 @@ pub enum Stream {
 pub trait LogSink: Send + Sync + fmt::Debug {
     /// Takes bytes as the container wrote them; returns when there is room for more (backpressure on the guest).
     async fn write(&self, stream: Stream, bytes: bytes::Bytes);
+
+    /// Takes a line of the host's: it has a line of its own, also after one that the container did not end.
+    async fn line(&self, stream: Stream, text: &str);
 }
 
 /// How a container ended.
@@ -91,6 +94,11 @@ pub trait Container: Send + Sync + fmt::Debug {
 
     /// Waits for the end. May be called by several.
     async fn wait(&self) -> Exit;
+
+    /// Takes nothing more from outside of the node, and returns when nothing that came from there is under way. Guests of this
+    /// node are answered on, so that what they have under way can end: several containers are drained together before any
+    /// of them is stopped.
+    async fn drain(&self) {}
 
     /// Asks it to end: no new requests, those under way may finish within `grace`; then it is killed. Returns when it has ended.
     async fn stop(&self, grace: Duration) -> Exit;

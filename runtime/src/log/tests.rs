@@ -65,6 +65,18 @@ async fn lines_are_whole_however_they_were_written() {
 }
 
 #[tokio::test]
+async fn a_line_of_the_hosts_has_a_line_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs(dir.path(), 1 << 20);
+    let log = logs.open(&pod(), "a", 0);
+    log.line(Stream::Stderr, "first").await;
+    log.write(Stream::Stderr, Bytes::from_static(b"not ended")).await;
+    log.line(Stream::Stderr, "Error: why\n").await;
+    log.close().await;
+    assert_eq!(text(file(&logs, 0), None, Wanted::default()).await, "first\nnot ended\nError: why\n");
+}
+
+#[tokio::test]
 async fn a_line_longer_than_a_record_is_read_back_whole() {
     let dir = tempfile::tempdir().unwrap();
     let logs = logs(dir.path(), 1 << 20);

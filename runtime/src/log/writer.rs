@@ -237,9 +237,24 @@ impl LogSink for ContainerLog {
             self.drain(BUFFER).await;
         }
     }
+
+    async fn line(&self, stream: Stream, text: &str) {
+        let own = self.state.lock().within_line(stream);
+        let text = format!("{}{}\n", if own { "\n" } else { "" }, text.trim_end());
+        self.write(stream, Bytes::from(text)).await;
+    }
 }
 
 impl State {
+    /// Whether a line was begun and not ended.
+    fn within_line(&self, stream: Stream) -> bool {
+        let [stdout, stderr] = &self.partial;
+        match stream {
+            Stream::Stdout => !stdout.is_empty(),
+            Stream::Stderr => !stderr.is_empty(),
+        }
+    }
+
     fn take(&mut self, stream: Stream, bytes: &[u8]) {
         let stamp = format::stamp(Timestamp::now());
         let Self { pending, partial: [stdout, stderr], .. } = self;

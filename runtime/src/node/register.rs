@@ -160,7 +160,7 @@ impl Registration {
                 boot_id: self.machine.boot_id.clone(),
                 container_runtime_version: self.runtime_version.clone(),
                 kernel_version: self.machine.kernel.clone(),
-                kubelet_version: format!("{KUBERNETES}+wherry.{}", env!("CARGO_PKG_VERSION")),
+                kubelet_version: format!("{KUBERNETES}+wherry-{}", env!("CARGO_PKG_VERSION")),
                 machine_id: self.machine.machine_id.clone(),
                 operating_system: "linux".to_owned(),
                 os_image: self.machine.os_image.clone(),

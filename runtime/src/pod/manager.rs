@@ -21,7 +21,7 @@ use wherry_api::lenient::{Lenient, Told};
 use super::Context;
 use super::setup::identity;
 use super::shared::Shared;
-use super::worker::Worker;
+use super::worker::{Worker, drain};
 
 /// The Pods bound to a node, as they change. The items are the newest objects themselves, shared with whoever else
 /// keeps them.
@@ -127,10 +127,15 @@ impl Manager {
         named.max_by_key(|shared| shared.pod().metadata.creation_timestamp.as_ref().map(|time| time.0)).cloned()
     }
 
-    /// Ends all containers within `grace` each; returns when all workers ended. What the API says stays as it is.
+    /// Ends all containers within `grace`; returns when all workers ended. What the API says of pods that the next process
+    /// starts again stays as it is.
     pub async fn shutdown(&self, grace: Duration) {
+        let pods = self.pods();
+        // Pods answer each other until nothing that came from outside is under way.
+        let running: Vec<_> = pods.iter().flat_map(|shared| shared.running()).map(|(_, container)| container).collect();
+        let left = drain(&running, grace).await;
         for shared in self.pods() {
-            shared.shutdown(grace);
+            shared.shutdown(left);
         }
         self.workers.close();
         self.workers.wait().await;

@@ -1,7 +1,8 @@
 //! What a pod was when the process before this one ended: read from its status, the only place that outlives a node.
 //!
-//! Containers that ran are started again as the same instance (their restart count does not move); with
-//! `restartPolicy: Never` they are not run twice and end as `ContainerStatusUnknown`, as after a reboot under the kubelet.
+//! Containers that ran are restarted, as after a reboot under the kubelet: another instance, the one before it as `lastState`
+//! (`Unknown`, since nobody saw its end) and its log kept. With `restartPolicy: Never` they are not run twice and end as
+//! `ContainerStatusUnknown`, unless the last process saw their end and told it.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState as ApiState, ContainerStateTerminated, ContainerStatus, PodStatus};
@@ -12,6 +13,8 @@ use crate::backend::Exit;
 
 /// Exit code of a container whose end nobody saw.
 const LOST: i32 = 137;
+/// The same, of a container that is started again: what containerd makes of one that it finds dead.
+const UNKNOWN: i32 = 255;
 
 impl PodState {
     /// Takes over what `status` says of an earlier life on this node.
@@ -49,22 +52,23 @@ fn recover_container(c: &mut ContainerState, was: &ContainerStatus, policy: Rest
         c.before_last = before;
         c.step = if policy.restarts(terminated.exit_code) { Step::Waiting } else { Step::Ended };
     } else if let Some(running) = &state.running {
-        c.last = before;
-        if policy == RestartPolicy::Never {
-            c.existed = true;
-            c.last = Some(Box::new(Ended {
-                exit: Exit {
-                    code: LOST,
-                    reason: "ContainerStatusUnknown".to_owned(),
-                    message: "The node was restarted while the container ran, and its restart policy is Never"
-                        .to_owned(),
-                    finished_at: now,
-                },
-                started_at: running.started_at.as_ref().map(|t| t.0),
-                id: was.container_id.clone().unwrap_or_default(),
-            }));
+        let (code, reason, why) = if policy == RestartPolicy::Never {
             c.step = Step::Ended;
-        }
+            (
+                LOST,
+                "ContainerStatusUnknown",
+                "The node was restarted while the container ran, and its restart policy is Never",
+            )
+        } else {
+            (UNKNOWN, "Unknown", "The node was restarted while the container ran")
+        };
+        c.existed = true;
+        c.before_last = before;
+        c.last = Some(Box::new(Ended {
+            exit: Exit { code, reason: reason.to_owned(), message: why.to_owned(), finished_at: now },
+            started_at: running.started_at.as_ref().map(|t| t.0),
+            id: was.container_id.clone().unwrap_or_default(),
+        }));
     } else {
         c.existed = before.is_some();
         c.last = before;

@@ -225,6 +225,27 @@ impl PodState {
         self.sealed || self.containers.iter().all(|c| c.step == Step::Ended)
     }
 
+    /// Whether all containers are being ended.
+    pub fn ends(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// The process ends, and these containers ended so. `true`: the API is to know, because they are not started again.
+    pub fn shut_down(&mut self, ended: Vec<(usize, Exit)>, now: Now) -> bool {
+        if self.setup.policy != RestartPolicy::Never || self.stopping.is_some() || ended.is_empty() {
+            return false;
+        }
+        for (container, exit) in ended {
+            // What is left to do is done by the end of the process.
+            self.step(Input::Exited { container, exit }, now);
+        }
+        if self.over() && self.failure.is_none() {
+            let message = "Pod was terminated in response to imminent node shutdown.".to_owned();
+            self.failure = Some(("Terminated".to_owned(), message));
+        }
+        true
+    }
+
     /// When [`Input::Tick`] is due.
     pub fn next_wake(&self) -> Option<Instant> {
         let place = match self.place {

@@ -121,6 +121,8 @@ pub(crate) struct FakeContainer {
     pod: String,
     exit: watch::Sender<Option<Exit>>,
     pub(crate) stops: Mutex<Vec<Duration>>,
+    /// Whether nothing from outside is under way any more.
+    pub(crate) drained: watch::Sender<bool>,
 }
 
 impl FakeBackend {
@@ -171,7 +173,8 @@ struct FakeSandbox {
 impl Sandbox for FakeSandbox {
     async fn create_container(&self, config: ContainerConfig) -> Result<Arc<dyn Container>, BackendError> {
         let (exit, stops) = (watch::channel(None).0, Mutex::default());
-        let container = Arc::new(FakeContainer { config, pod: self.pod.clone(), exit, stops });
+        let drained = watch::channel(true).0;
+        let container = Arc::new(FakeContainer { config, pod: self.pod.clone(), exit, stops, drained });
         self.all.lock().push(container.clone());
         Ok(Arc::new(Held(container)))
     }
@@ -191,6 +194,11 @@ impl Container for Held {
         let mut ended = self.0.exit.subscribe();
         let exit = ended.wait_for(Option::is_some).await.unwrap().clone();
         exit.unwrap()
+    }
+
+    async fn drain(&self) {
+        let mut drained = self.0.drained.subscribe();
+        let _ = drained.wait_for(|drained| *drained).await;
     }
 
     /// Takes all the grace it is given, as a container that ignores SIGTERM.

@@ -44,6 +44,12 @@ impl Unsupported {
     }
 }
 
+/// The names of a pod's ephemeral containers.
+pub fn ephemeral(pod: &Pod) -> impl Iterator<Item = &str> {
+    let all = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
+    all.into_iter().flatten().map(|container| container.name.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

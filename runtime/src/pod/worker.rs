@@ -21,9 +21,9 @@ use super::patch::{overruled, patch};
 use super::report::Report;
 use super::setup::{containers, identity, setup, update};
 use super::shared::Shared;
-use super::state::{Action, Input, Now, PodState};
+use super::state::{Action, Input, Now, PodState, Update};
 use super::status::{self, Transitions};
-use super::unsupported::Unsupported;
+use super::unsupported::{self, Unsupported};
 use crate::backend::{Container, Exit};
 use crate::image::{Image, ImageError};
 use crate::network::{NetworkError, PodIdentity, PodNetwork};
@@ -71,6 +71,8 @@ pub struct Worker {
     /// The address that the API shows from an earlier life, until it was replaced.
     earlier_address: Option<String>,
     delete: bool,
+    /// Of how many ephemeral containers it was told that they are not run.
+    debuggers: usize,
 }
 
 impl std::fmt::Debug for Worker {
@@ -94,6 +96,7 @@ impl Worker {
         state.recover(was, now);
         let held = containers(&pod).iter().map(|_| Held::default()).collect();
         let (transitions, earlier_address) = (Transitions::recover(was), was.pod_ip.clone());
+        let debuggers = unsupported::ephemeral(&pod).count();
         drop(pod);
         shared.forget_own_status();
         Self {
@@ -109,6 +112,7 @@ impl Worker {
             under_way: FuturesUnordered::new(),
             reported: 0,
             delete: false,
+            debuggers,
         }
     }
 
@@ -144,11 +148,22 @@ impl Worker {
                     if let Some(grace) = shutdown {
                         return self.end(grace).await;
                     }
-                    input = Some(if removed { Input::Removed } else { Input::Updated(update(&self.shared.pod())) });
+                    input = Some(if removed { Input::Removed } else { Input::Updated(self.update()) });
                 }
                 () = sleep_until(wake), if wake.is_some() => input = Some(Input::Tick),
             }
         }
+    }
+
+    /// What may have changed of the Pod. Ephemeral containers come to a pod that runs, and are not run.
+    fn update(&mut self) -> Update {
+        let pod = self.shared.pod();
+        let before = std::mem::replace(&mut self.debuggers, unsupported::ephemeral(&pod).count());
+        for name in unsupported::ephemeral(&pod).skip(before) {
+            let message = format!("ephemeral container {name}: not supported by this node, the pod runs without");
+            self.ctx.events.record(Said::about(&pod, None, true, "UnsupportedFeature", message));
+        }
+        update(&pod)
     }
 
     /// Steps the machine and carries out what it says; `true`: the pod is gone.
@@ -254,7 +269,17 @@ impl Worker {
             before.abort();
         }
         let serial = held.serial;
-        let stop = Abortable::new(async move { running.stop(grace).await }, registration);
+        // A pod's containers end together: none is stopped while another has something under way that may need it.
+        let pod = if self.state.ends() {
+            self.held.iter().filter_map(|held| held.container.clone()).collect()
+        } else {
+            Vec::new()
+        };
+        let stop = async move {
+            let left = drain(&pod, grace).await;
+            running.stop(left).await
+        };
+        let stop = Abortable::new(stop, registration);
         self.under_way.push(stop.map(move |_| Done { container, serial, outcome: Outcome::Stopped }).boxed());
     }
 
@@ -365,14 +390,15 @@ impl Worker {
         self.ctx.logs.remove_pod(&pod).await;
     }
 
-    /// The process ends: containers end with it, their logs are kept, and the API is told nothing, because the next process
-    /// starts them again.
+    /// The process ends: containers end with it, and their logs are kept. The API is told nothing of those that the next
+    /// process starts again, and how those ended that are not.
     async fn end(mut self, grace: Duration) {
         let ending: Vec<_> = self
             .held
             .iter()
-            .filter_map(|held| held.container.clone())
-            .map(|container| async move { container.stop(grace).await })
+            .enumerate()
+            .filter_map(|(index, held)| Some((index, held.container.clone()?)))
+            .map(|(index, container)| async move { (index, container.stop(grace).await) })
             .collect();
         let waits = async { while self.under_way.next().await.is_some() {} };
         for held in self.held.iter().filter(|held| held.container.is_none()) {
@@ -384,8 +410,20 @@ impl Worker {
             abort.abort();
         }
         // The waits flush the logs.
-        let _: (Vec<Exit>, ()) = futures::join!(futures::future::join_all(ending), waits);
+        let (ended, ()): (Vec<(usize, Exit)>, ()) = futures::join!(futures::future::join_all(ending), waits);
+        if self.state.shut_down(ended, Now::read()) {
+            self.report();
+        }
     }
+}
+
+/// Drains containers together, within `grace`; what is left of it.
+pub(super) async fn drain(containers: &[Arc<dyn Container>], grace: Duration) -> Duration {
+    let began = Instant::now();
+    let all = futures::future::join_all(containers.iter().map(|container| container.drain()));
+    // Who is not done by then is stopped as it is.
+    let _ = tokio::time::timeout(grace, all).await;
+    grace.saturating_sub(began.elapsed())
 }
 
 async fn sleep_until(wake: Option<Instant>) {

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use wherry_api::lenient::Told;
 
 use super::super::manager::{self, Manager};
-use super::super::testing::{World, eventually, pod};
+use super::super::testing::{FakeContainer, World, eventually, pod};
 use super::*;
 
 /// A manager that is fed by the test.
@@ -233,6 +233,67 @@ async fn shutting_down_stops_containers_and_tells_the_api_nothing() {
     assert!(!node.world.api.deleted("web"));
 }
 
+/// A pod of two containers, and these as far as the test drives them: the first has something under way for three seconds.
+async fn busy(node: &Node, name: &str) -> Vec<Arc<FakeContainer>> {
+    node.apply(&pod(name, "Always", |pod| {
+        pod["spec"]["containers"] = json!([{"name": "front", "image": "img:1"}, {"name": "aside", "image": "img:1"}]);
+    }));
+    node.phase(name, "Running").await;
+    let containers = node.world.backend.containers();
+    let front = containers.iter().find(|container| container.config.name == "front").unwrap().clone();
+    front.drained.send_replace(false);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        front.drained.send_replace(true);
+    });
+    containers
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_container_is_stopped_while_its_neighbour_has_something_under_way() {
+    let node = Node::new();
+    let containers = busy(&node, "web").await;
+    let ends = deleting("web", "Always", 30);
+    let mut ends = Arc::unwrap_or_clone(ends);
+    ends.spec = node.manager.find("default", "web").unwrap().pod().spec.clone();
+    node.apply(&Arc::new(ends));
+    tokio::time::sleep(Duration::from_millis(2900)).await;
+    assert!(containers.iter().all(|container| container.stops.lock().is_empty()));
+    eventually("stopped", || containers.iter().all(|container| !container.stops.lock().is_empty())).await;
+    for container in &containers {
+        let left = container.stops.lock()[0];
+        assert!(left > Duration::from_millis(26_900) && left <= Duration::from_millis(27_100), "{left:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_pod_is_stopped_by_a_shutdown_while_another_has_something_under_way() {
+    let node = Node::new();
+    node.apply(&pod("other", "Always", |_| {}));
+    node.phase("other", "Running").await;
+    busy(&node, "web").await;
+    let other = node.world.backend.container("other").unwrap();
+    let manager = node.manager.clone();
+    let shutdown = tokio::spawn(async move { manager.shutdown(Duration::from_secs(10)).await });
+    tokio::time::sleep(Duration::from_millis(2900)).await;
+    assert!(other.stops.lock().is_empty());
+    shutdown.await.unwrap();
+    assert!(other.stops.lock()[0] <= Duration::from_millis(7_100), "the grace is for both");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_tells_how_what_is_not_started_again_ended() {
+    let node = Node::new();
+    node.apply(&pod("job", "Never", |_| {}));
+    node.phase("job", "Running").await;
+    node.manager.shutdown(Duration::ZERO).await;
+    node.phase("job", "Failed").await;
+    let last = node.world.api.statuses("job").pop().unwrap();
+    let ended = &last["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(137), &json!("Error")));
+    assert!(ended["finishedAt"].is_string());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_missing_from_a_new_list_is_stopped() {
     let node = Node::new();
@@ -264,6 +325,22 @@ async fn what_cannot_be_honoured_is_said_and_not_run() {
     node.phase("web", "Pending").await;
     eventually("said", || node.world.api.events().contains(&"UnsupportedFeature".to_owned())).await;
     assert!(node.world.backend.containers().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ephemeral_container_that_comes_to_a_running_pod_is_told_once() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    let looked =
+        pod("web", "Always", |pod| pod["spec"]["ephemeralContainers"] = json!([{"name": "look", "image": "i"}]));
+    let told = || node.world.api.events().iter().filter(|reason| *reason == "UnsupportedFeature").count();
+    assert_eq!(told(), 0);
+    node.apply(&looked);
+    eventually("told", || told() == 1).await;
+    node.apply(&looked);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(told(), 1);
 }
 
 /// The task is most of what an idle pod costs here besides its Pod.

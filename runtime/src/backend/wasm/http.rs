@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmtime_wasi_http::WasiBody;
 
 use super::life::{KILLED, Life, exit};
@@ -135,11 +136,15 @@ impl Container for Server {
         exit
     }
 
+    async fn drain(&self) {
+        self.shared.life.drained().await;
+    }
+
     async fn stop(&self, grace: Duration) -> Exit {
         // Off the table first: nobody new is sent here while requests under way finish.
         drop(self.listening.lock().take());
-        let drained = self.shared.life.drained(grace).await;
-        self.shared.life.end(if drained { exit(0, "Completed", "") } else { exit(KILLED, "Error", "") });
+        let left = self.shared.life.left(grace).await;
+        self.shared.life.end(if left { exit(0, "Completed", "") } else { exit(KILLED, "Error", "") });
         self.shared.life.wait().await
     }
 
@@ -184,8 +189,11 @@ impl LocalHttp for Local {
     }
 
     fn call(&self, request: Request<WasiBody>) -> BoxFuture<'static, Response<WasiBody>> {
-        let shared = Arc::clone(&self.0);
-        Box::pin(async move { shared.answer(request).await.map(BodyExt::boxed_unsync) })
+        let (shared, visit) = (Arc::clone(&self.0), self.0.life.visit());
+        Box::pin(async move {
+            let answer = shared.answer(request).await;
+            answer.map(|body| Visited { body, _visit: visit }.boxed_unsync())
+        })
     }
 }
 
@@ -366,6 +374,29 @@ impl Body for GuestBody {
         let done = frame.is_none() || self.left == Some(0) || self.body.is_end_stream();
         self.settle(done);
         Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer to a guest of this node, which is under way until it was read.
+struct Visited {
+    body: GuestBody,
+    _visit: TaskTrackerToken,
+}
+
+impl Body for Visited {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -30,6 +30,8 @@ pub(super) struct Life {
     tasks: TaskTracker,
     /// Listeners and connections: what is waited for when the container drains.
     front: TaskTracker,
+    /// Calls of guests of this node, which have no connection.
+    visits: TaskTracker,
     drain: CancellationToken,
     kill: CancellationToken,
     ended: CancellationToken,
@@ -42,6 +44,7 @@ impl Life {
             threads,
             tasks: TaskTracker::new(),
             front: TaskTracker::new(),
+            visits: TaskTracker::new(),
             drain: CancellationToken::new(),
             kill: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -111,11 +114,26 @@ impl Life {
         self.exit.get().cloned().unwrap_or_else(|| exit(KILLED, "Error", ""))
     }
 
-    /// Takes no more work and waits until connections have ended; `false` if `grace` was too short.
-    pub(super) async fn drained(&self, grace: Duration) -> bool {
+    /// Takes no more work from outside and waits until its connections have ended.
+    pub(super) async fn drained(&self) {
         self.drain.cancel();
         self.front.close();
-        tokio::time::timeout(grace, self.front.wait()).await.is_ok()
+        self.front.wait().await;
+    }
+
+    /// Held while a guest of this node is answered.
+    pub(super) fn visit(&self) -> TaskTrackerToken {
+        self.visits.token()
+    }
+
+    /// The same as [`Life::drained`], and no guest is answered any more; `false` if `grace` was too short.
+    pub(super) async fn left(&self, grace: Duration) -> bool {
+        let left = async {
+            self.drained().await;
+            self.visits.close();
+            self.visits.wait().await;
+        };
+        tokio::time::timeout(grace, left).await.is_ok()
     }
 }
 
@@ -133,5 +151,23 @@ pub(super) fn exit(code: i32, reason: &str, message: impl Into<String>) -> Exit 
 
 /// The end of a container that needed more memory than its limit.
 pub(super) fn out_of_memory(limit: u64) -> Exit {
-    exit(KILLED, "OOMKilled", format!("the guest needed more than its memory limit of {limit} bytes"))
+    exit(KILLED, "OOMKilled", format!("the guest needed more than its memory limit of {}", binary(limit)))
+}
+
+/// Bytes in the largest binary unit of which they are a whole number, as a manifest gives them: `16Mi`.
+fn binary(bytes: u64) -> String {
+    let units = [(30, "Gi"), (20, "Mi"), (10, "Ki")];
+    let whole = units.into_iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    whole.map_or_else(|| format!("{bytes} bytes"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_limit_is_told_in_the_unit_of_its_manifest() {
+        let told = [16 << 20, 1 << 30, 1536 << 20, 100 << 10, 1000, 0].map(binary);
+        assert_eq!(told, ["16Mi", "1Gi", "1536Mi", "100Ki", "1000 bytes", "0 bytes"]);
+    }
 }

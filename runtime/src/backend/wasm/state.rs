@@ -122,7 +122,7 @@ impl Guest {
 
     /// Writes a line of the host's to the container's stderr, as the guest's runtime would.
     pub(super) async fn complain(&self, text: &str) {
-        self.log.write(Stream::Stderr, bytes::Bytes::from(format!("{}\n", text.trim_end()))).await;
+        self.log.line(Stream::Stderr, text).await;
     }
 }
 

@@ -368,7 +368,7 @@ async fn a_condition_keeps_its_time_while_it_does_not_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restarted_node_runs_its_pods_again_as_they_were() {
+async fn a_restarted_node_restarts_its_containers() {
     let mut story = Story::new(RestartPolicy::Always, &["a", "b"]);
     story.run();
     story.exit(0, 7);
@@ -376,11 +376,14 @@ async fn a_restarted_node_runs_its_pods_again_as_they_were() {
     let mut next = after_restart(&mut story);
     next.tell(Input::Begin);
     assert_eq!(next.tell(Input::Attached([127, 1, 0, 1].into())), ["pull 0", "pull 1"]);
-    assert_eq!(next.image(0), ["start 0 #1"], "the same instance, not another one");
+    assert_eq!(next.image(0), ["start 0 #2"]);
     next.started(0);
-    let status = next.container(0);
-    assert_eq!(status.restart_count, 1);
-    assert_eq!(status.last_state.and_then(|s| s.terminated).map(|t| t.exit_code), Some(7));
+    let (status, before) = (next.container(0), story.container(0));
+    assert_eq!(status.restart_count, 2);
+    let last = status.last_state.and_then(|s| s.terminated).unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (255, Some("Unknown")));
+    assert_eq!((last.container_id, last.started_at.is_some()), (before.container_id, true));
+    assert_eq!(next.pod.containers()[0].instances().previous, Some(1), "its log is kept");
 }
 
 #[tokio::test(start_paused = true)]
@@ -405,6 +408,22 @@ async fn what_must_not_run_twice_fails_when_its_node_was_lost() {
     assert_eq!(next.tell(Input::Begin), ["release"]);
     assert_eq!(next.phase(), "Failed");
     assert_eq!(next.shown(0), "terminated:137:ContainerStatusUnknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_is_the_end_of_what_is_not_started_again_and_of_nothing_else() {
+    for (policy, told) in
+        [(RestartPolicy::Never, true), (RestartPolicy::OnFailure, false), (RestartPolicy::Always, false)]
+    {
+        let mut story = Story::new(policy, &["a"]);
+        story.run();
+        let now = story.now();
+        let exit = Exit { code: 143, reason: "Error".to_owned(), message: String::new(), finished_at: now.wall };
+        assert_eq!(story.pod.shut_down(vec![(0, exit)], now), told, "{policy:?}");
+        assert_eq!(story.shown(0), if told { "terminated:143:Error" } else { "running" });
+        assert_eq!(story.phase(), if told { "Failed" } else { "Running" });
+        assert_eq!(story.status().reason.as_deref(), told.then_some("Terminated"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! Servers: answers, failures, limits, and neighbours that misbehave.
 
+use http_body_util::{BodyExt, Full};
+
 use super::*;
+use crate::network::Protocol;
 
 async fn serve(node: &Node, pod: &Pod, example: &str, log: &Arc<Log>) -> Arc<dyn Container> {
     let mut config = node.config(&node.example(example), log);
@@ -80,6 +83,29 @@ async fn a_loop_delays_nobody_and_ends_when_its_client_leaves() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_drained_server_answers_guests_of_its_node_and_nobody_else() {
+    let node = Node::new();
+    let pod = node.pod("drain").await;
+    let container = serve(&node, &pod, "hello-http", &Log::new()).await;
+    let call = async || {
+        let route = pod.network.connect(Protocol::Tcp, "127.0.0.1:8080".parse().unwrap()).ok()?;
+        let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+        let request = ::http::Request::get("http://127.0.0.1:8080/").body(body).unwrap();
+        let answer = route.local?.call(request).await;
+        let status = answer.status().as_u16();
+        Some((status, answer.into_body().collect().await.ok()?.to_bytes()))
+    };
+    soon(container.drain()).await;
+    assert!(TcpStream::connect(pod.at(8080)).await.is_err(), "it is closed for the host");
+    let (status, body) = soon(call()).await.unwrap();
+    assert_eq!(status, 200);
+    assert!(String::from_utf8_lossy(&body).contains("pod-1"), "{body:?}");
+    let exit = soon(container.stop(Duration::from_secs(30))).await;
+    assert_eq!((exit.code, exit.reason.as_str()), (0, "Completed"));
+    assert!(call().await.is_none(), "nothing listens any more");
 }
 
 #[tokio::test]

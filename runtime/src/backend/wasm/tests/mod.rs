@@ -66,6 +66,10 @@ impl LogSink for Log {
         };
         text.push_str(&String::from_utf8_lossy(&bytes));
     }
+
+    async fn line(&self, stream: Stream, text: &str) {
+        self.write(stream, Bytes::from(format!("{text}\n"))).await;
+    }
 }
 
 /// A node with its network and pods.
