@@ -80,12 +80,28 @@ impl EventRecorder {
 
     /// Records that something happened to `object`.
     pub fn event<K: Resource<DynamicType = ()>>(&self, object: &K, kind: Type, reason: &'static str, message: String) {
-        self.about(object.object_ref(&()), kind, reason, message);
+        self.event_at(Timestamp::now(), object, kind, reason, message);
+    }
+
+    /// The same of something that happened at `at`.
+    pub fn event_at<K: Resource<DynamicType = ()>>(
+        &self,
+        at: Timestamp,
+        object: &K,
+        kind: Type,
+        reason: &'static str,
+        message: String,
+    ) {
+        self.send(object.object_ref(&()), kind, reason, message, at);
     }
 
     /// Records that something happened to the object that `about` refers to.
     pub fn about(&self, about: ObjectReference, kind: Type, reason: &'static str, message: String) {
-        let record = Record { component: self.component, about, kind, reason, message, at: Timestamp::now() };
+        self.send(about, kind, reason, message, Timestamp::now());
+    }
+
+    fn send(&self, about: ObjectReference, kind: Type, reason: &'static str, message: String, at: Timestamp) {
+        let record = Record { component: self.component, about, kind, reason, message, at };
         if self.sender.try_send(record).is_err() {
             self.metrics.dropped_event();
         }
@@ -221,7 +237,8 @@ fn first(record: &Record) -> Event {
     Event {
         metadata: ObjectMeta {
             namespace: Some(namespace),
-            name: Some(format!("{subject}.{:016x}", rand::random::<u64>())),
+            // As Kubernetes names them: names sort as their events happened.
+            name: Some(format!("{subject}.{:x}", record.at.as_nanosecond())),
             ..ObjectMeta::default()
         },
         involved_object: about.clone(),
@@ -258,6 +275,12 @@ mod tests {
         assert_eq!((one.count, two.count), (Some(1), Some(2)));
         assert_eq!(two.first_timestamp, one.first_timestamp);
         assert_eq!(two.last_timestamp, Some(Time(Timestamp::from_second(9).expect("a time"))));
+    }
+
+    #[test]
+    fn an_events_name_ends_with_its_time_in_hexadecimal() {
+        let event = Correlator::default().correlate(&happened("m", 1)).expect("an event");
+        assert_eq!(event.metadata.name.as_deref(), Some("r.3b9aca00"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod snapshot;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Client, ResourceExt};
 use parking_lot::Mutex;
@@ -140,9 +141,11 @@ impl Scheduler {
     }
 
     async fn bind(&self, info: &PodInfo, node: &str) {
+        // The node may tell of the pod before the answer is here: what happens to it begins now.
+        let at = Timestamp::now();
         let Err(error) = bind::bind(self.client.clone(), info, node).await else {
             let message = format!("Successfully assigned {} to {node}", info.key);
-            return self.events.event(&*info.pod, Type::Normal, "Scheduled", message);
+            return self.events.event_at(at, &*info.pod, Type::Normal, "Scheduled", message);
         };
         let mut state = self.state.lock();
         state.cluster.forget(info);
