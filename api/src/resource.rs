@@ -3,6 +3,8 @@
 //! Built-in kinds and custom resources are both `Descriptor`s, so nothing downstream may ask "which kind is
 //! this": it reads the descriptor or calls its strategy.
 
+mod idle;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource, SubRes
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
+pub use self::idle::Idle;
 use crate::patch::PatchType;
 use crate::strategy::{Plain, Strategy};
 use crate::version::StoredAs;
@@ -213,6 +216,8 @@ pub struct Descriptor {
     pub strategy: Arc<dyn Strategy>,
     /// What every client of this version is warned of.
     pub deprecated: Option<Cow<'static, str>>,
+    /// Set while nothing here acts on the kind: who creates an object is warned of it.
+    pub idle: Option<Idle>,
 }
 
 /// The verbs of an ordinary resource.
@@ -256,6 +261,7 @@ impl Descriptor {
             generation: true,
             strategy: Arc::new(Plain),
             deprecated: None,
+            idle: None,
         }
     }
 

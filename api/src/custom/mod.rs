@@ -171,6 +171,7 @@ impl Definition {
             generation: true,
             strategy: Arc::new(strategy::Custom::new(Arc::clone(&version.schema), version.scale())),
             deprecated: version.deprecated(&self.group, &self.kind).map(Into::into),
+            idle: None,
         }
     }
 }

@@ -110,6 +110,7 @@ mod tests {
 
     use super::*;
     use crate::field::ErrorList;
+    use crate::resource::Idle;
     use crate::strategy::Part;
 
     #[test]
@@ -162,6 +163,32 @@ mod tests {
         let documented: HashSet<&str> = cells.flat_map(|cell| cell.split(',')).map(str::trim).collect();
         for kind in all() {
             assert!(documented.contains(&*kind.kind), "{} is not in docs/conformance.md", kind.kind);
+        }
+    }
+
+    /// A kind's row begins with "nothing" as long as its descriptor says so.
+    #[test]
+    fn what_nothing_acts_on_is_documented_and_warned_of() {
+        let page = include_str!("../../../docs/conformance.md");
+        let rows = page.lines().filter_map(|line| {
+            let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+            Some((cells.nth(1)?, cells.next()?))
+        });
+        let acted: Vec<(&str, &str)> =
+            rows.flat_map(|(kinds, by)| kinds.split(',').map(move |kind| (kind.trim(), by))).collect();
+        for kind in all().into_iter().filter(Descriptor::stored) {
+            let (_, by) = acted.iter().find(|(name, _)| *name == kind.kind).unwrap_or(&("", ""));
+            let nothing = by.contains("nothing") && !by.contains("as in Kubernetes");
+            let others = by.contains("controllers that users install") && kind.kind != "IngressClass";
+            let expected = if nothing {
+                Some(Idle::Yet)
+            } else if others {
+                Some(Idle::Alone)
+            } else {
+                None
+            };
+            assert_eq!(kind.idle, expected, "{}: {by}", kind.kind);
+            assert_eq!(kind.idle_warning().is_some(), kind.idle.is_some());
         }
     }
 

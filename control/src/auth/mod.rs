@@ -103,6 +103,11 @@ impl UserInfo {
         info
     }
 
+    /// Whether this is a part of the cluster (or a service account) rather than a person.
+    pub fn is_system(&self) -> bool {
+        self.name.starts_with("system:")
+    }
+
     pub fn in_group(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }

@@ -7,11 +7,12 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::tree::{int, is_true, list, text};
 use crate::meta;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<ControllerRevision>()
+        .idle(Idle::Yet)
         .columns(vec![
             cells::name(),
             column("Controller", "string", "Controller of the object", |o, _| json!(controller(o))),

@@ -9,7 +9,7 @@ use crate::kinds::cells::{self, column, count};
 use crate::kinds::tree::{fill, object, set, some, text};
 use crate::meta;
 use crate::object::{annotation, set_annotation};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 /// Where `apps/v1` keeps the number that once was `spec.templateGeneration`.
@@ -68,6 +68,7 @@ pub fn descriptor() -> Descriptor {
     ];
     columns.extend(cells::workload());
     Descriptor::of::<DaemonSet>()
+        .idle(Idle::Yet)
         .short(&["ds"])
         .categories(&["all"])
         .status()

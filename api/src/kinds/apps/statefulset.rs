@@ -9,7 +9,7 @@ use crate::kinds::cells::{self, column};
 use crate::kinds::core::persistentvolumeclaim as claim;
 use crate::kinds::tree::{carry, fill, int, list_mut, object, set, some, text};
 use crate::meta;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 /// What an update may change of the spec.
@@ -37,6 +37,7 @@ pub fn descriptor() -> Descriptor {
     ];
     columns.extend(cells::containers());
     Descriptor::of::<StatefulSet>()
+        .idle(Idle::Yet)
         .short(&["sts"])
         .categories(&["all"])
         .status()

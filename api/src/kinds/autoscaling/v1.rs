@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use super::{check, convert, v2};
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{fill, int, object, set, split_status};
-use crate::resource::{Cell, Column, Descriptor};
+use crate::resource::{Cell, Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<HorizontalPodAutoscaler>()
+        .idle(Idle::Yet)
         .short(&["hpa"])
         .categories(&["all"])
         .status()

@@ -7,7 +7,7 @@ use super::check;
 use crate::field::ErrorList;
 use crate::kinds::cells::{self, NONE, column, with_more};
 use crate::kinds::tree::{fill, int, list, object, set, some, split_status, text};
-use crate::resource::{Column, Descriptor};
+use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 /// Metrics that a row shows.
@@ -16,6 +16,7 @@ const UNKNOWN: &str = "<unknown>";
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<HorizontalPodAutoscaler>()
+        .idle(Idle::Yet)
         .short(&["hpa"])
         .categories(&["all"])
         .status()

@@ -13,7 +13,7 @@ use crate::kinds::core::podspec;
 use crate::kinds::tree::{fill, is_true, list, object, set, some, split_status, text};
 use crate::meta::same;
 use crate::object::name;
-use crate::resource::{Column, Descriptor};
+use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 /// A Job's name is this and eleven characters more.
@@ -22,6 +22,7 @@ const POD: &str = "/spec/jobTemplate/spec/template/spec/containers";
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<CronJob>()
+        .idle(Idle::Yet)
         .short(&["cj"])
         .categories(&["all"])
         .status()

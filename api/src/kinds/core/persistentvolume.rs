@@ -13,7 +13,7 @@ use crate::kinds::tree::{fill, map, object, remove, set, some, split_status, tex
 use crate::meta::{immutable, same};
 use crate::object::format_time;
 use crate::quantity::Quantity;
-use crate::resource::{Column, Descriptor};
+use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 const SOURCES: [&str; 22] = [
@@ -59,6 +59,7 @@ const RECLAIM_POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<PersistentVolume>()
+        .idle(Idle::Yet)
         .short(&["pv"])
         .status()
         .columns(columns())

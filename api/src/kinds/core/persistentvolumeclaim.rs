@@ -13,7 +13,7 @@ use crate::kinds::tree::{carry, fill, map, object, remove, set, some, split_stat
 use crate::meta::{IMMUTABLE, immutable, names, push_all, same};
 use crate::object::{annotation, at, set_at};
 use crate::quantity::Quantity;
-use crate::resource::{Column, Descriptor};
+use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 const CLAIM: &str = "PersistentVolumeClaim";
@@ -27,6 +27,7 @@ const RESIZE_STATES: [&str; 5] = [
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<PersistentVolumeClaim>()
+        .idle(Idle::Yet)
         .short(&["pvc"])
         .status()
         .columns(columns())

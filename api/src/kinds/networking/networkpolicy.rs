@@ -10,7 +10,7 @@ use crate::kinds::cells::{self, column};
 use crate::kinds::check::one_of;
 use crate::kinds::tree::{fill, int, list, list_mut, object, set, some, text};
 use crate::meta::{names, push_all};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::Strategy;
 
 const TYPES: &[&str] = &["Ingress", "Egress"];
@@ -19,6 +19,7 @@ const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<NetworkPolicy>()
+        .idle(Idle::Yet)
         .short(&["netpol"])
         .columns(vec![
             cells::name(),

@@ -7,13 +7,14 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template;
 use crate::kinds::cells::{self, column};
 use crate::kinds::tree::{int, set, some, split_status, text};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 const EVICTION_POLICIES: [&str; 2] = ["AlwaysAllow", "IfHealthyBudget"];
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<PodDisruptionBudget>()
+        .idle(Idle::Yet)
         .short(&["pdb"])
         .status()
         .columns(vec![

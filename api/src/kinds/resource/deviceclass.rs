@@ -8,11 +8,14 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::cells;
 use crate::kinds::tree::{list, some};
 use crate::meta::names;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::Strategy;
 
 pub fn descriptor() -> Descriptor {
-    Descriptor::of::<DeviceClass>().columns(vec![cells::name(), cells::age()]).strategy(DeviceClassStrategy)
+    Descriptor::of::<DeviceClass>()
+        .idle(Idle::Yet)
+        .columns(vec![cells::name(), cells::age()])
+        .strategy(DeviceClassStrategy)
 }
 
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use crate::kinds::cells::{self, column};
 use crate::kinds::storage::names::driver;
 use crate::kinds::tree::{list, object, some, split_status, text};
 use crate::meta;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 const MAX_CONSUMERS: usize = 256;
@@ -17,6 +17,7 @@ const MAX_RESULTS: usize = 32;
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<ResourceClaim>()
+        .idle(Idle::Yet)
         .status()
         .columns(vec![
             cells::name(),

@@ -8,11 +8,12 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::cells;
 use crate::kinds::tree::object;
 use crate::meta;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<ResourceClaimTemplate>()
+        .idle(Idle::Yet)
         .columns(vec![cells::name(), cells::age()])
         .no_generation()
         .strategy(ResourceClaimTemplateStrategy)

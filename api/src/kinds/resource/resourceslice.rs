@@ -9,7 +9,7 @@ use crate::kinds::cells::{self, column};
 use crate::kinds::storage::names::driver;
 use crate::kinds::tree::{int, list, map, some, text};
 use crate::meta::{self, names, push_all};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 const MAX_DEVICES: usize = 128;
@@ -23,6 +23,7 @@ const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNod
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<ResourceSlice>()
+        .idle(Idle::Yet)
         .columns(vec![
             cells::name(),
             column("Node", "string", "The node that the devices are on.", |o, _| {

@@ -10,7 +10,7 @@ use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::check::{one_of, strings};
 use crate::kinds::tree::{fill, int, is_true, list, object, set, text};
 use crate::meta::{self, same};
-use crate::resource::{Column, Descriptor};
+use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 const FS_GROUP_POLICIES: &[&str] = &["File", "None", "ReadWriteOnceWithFSType"];
@@ -21,7 +21,7 @@ const MIN_PERIOD: i64 = 10;
 const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=1 << 32;
 
 pub fn descriptor() -> Descriptor {
-    Descriptor::of::<CSIDriver>().columns(columns()).no_generation().strategy(CsiDriverStrategy)
+    Descriptor::of::<CSIDriver>().idle(Idle::Yet).columns(columns()).no_generation().strategy(CsiDriverStrategy)
 }
 
 fn columns() -> Vec<Column> {

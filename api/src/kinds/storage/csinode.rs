@@ -11,13 +11,14 @@ use crate::kinds::cells::{self, column};
 use crate::kinds::check::strings;
 use crate::kinds::tree::{int, list, remove, text};
 use crate::meta::{self, push_all, same};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 const MAX_NODE_ID: usize = 192;
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<CSINode>()
+        .idle(Idle::Yet)
         .columns(vec![
             cells::name(),
             column(

@@ -11,11 +11,12 @@ use crate::kinds::deprecated;
 use crate::kinds::tree::{some, text};
 use crate::meta;
 use crate::quantity::Quantity;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<CSIStorageCapacity>()
+        .idle(Idle::Yet)
         .columns(vec![
             cells::name(),
             column("StorageClassName", "string", "The name of the StorageClass that this is about.", |o, _| {

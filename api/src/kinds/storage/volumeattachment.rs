@@ -8,11 +8,12 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::tree::{fill, int, is_true, object, some, split_status, text};
 use crate::meta::{self, names as names_of_objects, push_all};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<VolumeAttachment>()
+        .idle(Idle::Yet)
         .status()
         .columns(vec![
             cells::name(),

@@ -8,11 +8,12 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::tree::{map, text};
 use crate::meta::same;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<VolumeAttributesClass>()
+        .idle(Idle::Yet)
         .short(&["vac"])
         .columns(vec![
             cells::name(),

@@ -1,13 +1,34 @@
 //! Every verb of every kind, by the registry: what is listed there works.
 
-use http::Method;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request};
 use serde_json::{Value, json};
 
 use super::{Api, collection, sample};
+use crate::auth::UserInfo;
 
 /// Verbs that a path does not have, tried to be told so.
 const METHODS: [(&str, Method); 4] =
     [("create", Method::POST), ("update", Method::PUT), ("patch", Method::PATCH), ("delete", Method::DELETE)];
+
+#[tokio::test]
+async fn who_creates_what_nothing_acts_on_is_warned_and_controllers_are_not() {
+    let api = Api::new().await;
+    let kinds: Vec<_> = api.server.registry().iter().filter(|r| r.stored()).cloned().collect();
+    for resource in kinds {
+        let made = api.post(&format!("{}?dryRun=All", collection(&resource)), &sample(&resource, "test-one")).await;
+        let warned = made.warnings().iter().any(|text| text.contains("nothing acts on"));
+        assert_eq!(warned, resource.idle.is_some(), "{}: {:?}", resource.kind, made.warnings());
+    }
+    let jobs = api.server.registry().iter().find(|r| r.kind == "Job").cloned().unwrap();
+    let job = sample(&jobs, "one");
+    let path = format!("{}?dryRun=All", collection(&jobs));
+    let text = "299 - \"nothing acts on Job yet: it is stored only (docs/conformance.md)\"";
+    assert_eq!(api.post(&path, &job).await.warnings(), [text]);
+    let controller = UserInfo::authenticated("system:kube-controller-manager", &["system:masters"]);
+    let request = Request::post(&path).header(CONTENT_TYPE, "application/json");
+    assert!(api.send_as(controller, request, job.to_string()).await.warnings().is_empty());
+}
 
 #[tokio::test]
 async fn every_stored_kind_is_created_read_listed_changed_and_deleted() {

@@ -133,8 +133,12 @@ impl Api {
     }
 
     async fn send(&self, request: http::request::Builder, bytes: impl Into<bytes::Bytes>) -> Answer {
+        self.send_as(UserInfo::admin(), request, bytes).await
+    }
+
+    async fn send_as(&self, user: UserInfo, request: http::request::Builder, bytes: impl Into<bytes::Bytes>) -> Answer {
         let request: Request<_> = request.body(body::full(bytes)).unwrap();
-        let response = self.server.handle(request, UserInfo::admin()).await;
+        let response = self.server.handle(request, user).await;
         let (parts, body) = response.into_parts();
         let text = body.collect().await.unwrap().to_bytes().to_vec();
         Answer { code: parts.status.as_u16(), headers: parts.headers, text }

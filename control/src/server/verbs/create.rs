@@ -134,7 +134,12 @@ fn finish(
     meta::validate_create(resource, object, &mut errors);
     resource.strategy.validate(object, &mut errors);
     if errors.is_empty() {
-        Ok(resource.strategy.warnings(object))
+        let mut warnings = resource.strategy.warnings(object);
+        // Controllers, also this process's own, know what they do.
+        if !call.user.is_system() {
+            warnings.extend(resource.idle_warning());
+        }
+        Ok(warnings)
     } else {
         Err(ApiError::invalid(resource, object::name(object), &errors))
     }

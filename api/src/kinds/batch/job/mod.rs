@@ -16,7 +16,7 @@ use crate::kinds::cells;
 use crate::kinds::tree::{fill, int, is_true, list_mut, map, object, set, some, split_status, text};
 use crate::meta::{immutable, names, same};
 use crate::object::{name, uid};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
@@ -34,6 +34,7 @@ pub fn descriptor() -> Descriptor {
     let mut columns = status::columns();
     columns.extend(cells::workload());
     Descriptor::of::<Job>()
+        .idle(Idle::Yet)
         .categories(&["all"])
         .status()
         .columns(columns)

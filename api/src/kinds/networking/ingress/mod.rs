@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::field::ErrorList;
 use crate::kinds::cells::{self, NONE, column, with_more};
 use crate::kinds::tree::{list, set, split_status, text};
-use crate::resource::{Column, Descriptor};
+use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 mod validation;
@@ -19,7 +19,7 @@ const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const SHOWN: usize = 3;
 
 pub fn descriptor() -> Descriptor {
-    Descriptor::of::<Ingress>().short(&["ing"]).status().columns(columns()).strategy(IngressStrategy)
+    Descriptor::of::<Ingress>().idle(Idle::Alone).short(&["ing"]).status().columns(columns()).strategy(IngressStrategy)
 }
 
 fn columns() -> Vec<Column> {
