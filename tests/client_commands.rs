@@ -289,6 +289,7 @@ fn images_are_imported_listed_inspected_and_removed(server: &Wherry) {
     let notes = server.file("notes.txt", "buy rope").display().to_string();
     has(&server.wherry(&["image", "import", &notes]).fails(), &["notes.txt", "not WebAssembly"]);
     has(&server.wherry(&["push", "/nonexistent.wasm", "wherry.local/default/x:1"]).fails(), &["/nonexistent.wasm"]);
+    has(&server.wherry(&["push", &path, "wherry.local/nowhere/x:1"]).fails(), &["namespaces \"nowhere\" not found"]);
     has(&server.wherry(&["push", &path, "Not A Name"]).fails(), &["Not A Name", "not an image reference"]);
 }
 

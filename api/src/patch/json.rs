@@ -37,10 +37,24 @@ pub fn apply(object: &Value, patch: &Value) -> Result<Value, ApiError> {
             continue;
         }
         bounds.check(operation, &patched)?;
-        json_patch::patch(&mut patched, std::slice::from_ref(operation))
-            .map_err(|error| does_not_apply(format!("operation {index} failed at {}: {}", error.path, error.kind)))?;
+        json_patch::patch(&mut patched, std::slice::from_ref(operation)).map_err(|error| {
+            let (field, operation) = (format!("patch[{index}]"), name(operation));
+            does_not_apply(&field, format!("{operation} of \"{}\" does not apply: {}", error.path, error.kind))
+        })?;
     }
     Ok(patched)
+}
+
+/// As the patch names it.
+fn name(operation: &PatchOperation) -> &'static str {
+    match operation {
+        PatchOperation::Add(_) => "add",
+        PatchOperation::Remove(_) => "remove",
+        PatchOperation::Replace(_) => "replace",
+        PatchOperation::Move(_) => "move",
+        PatchOperation::Copy(_) => "copy",
+        PatchOperation::Test(_) => "test",
+    }
 }
 
 /// A `test` for null holds where there is nothing, as in Kubernetes: clients add a field only if it is not there.
@@ -109,7 +123,10 @@ impl Bounds {
         self.settle()?;
         self.deepest = self.deepest.max(at + depth);
         if self.deepest > MAX_DEPTH {
-            return Err(does_not_apply(format!("the object would be nested more than {MAX_DEPTH} levels deep")));
+            return Err(does_not_apply(
+                "patch",
+                format!("the object would be nested more than {MAX_DEPTH} levels deep"),
+            ));
         }
         Ok(())
     }
@@ -179,6 +196,12 @@ mod tests {
         ] {
             let error = apply(&object, &patch).unwrap_err();
             assert_eq!((error.code, error.reason, error.details.causes.len()), (422, "Invalid", 1), "{patch}");
+            // Clients print `FIELD: MESSAGE`.
+            let (cause, operation) = (&error.details.causes[0], patch[0]["op"].as_str().unwrap());
+            assert_eq!(cause.field, "patch[0]");
+            assert!(
+                cause.message.starts_with(&format!("{operation} of \"/")) && error.message.contains(&cause.message)
+            );
         }
         for patch in
             [json!({}), json!([{"op": "dance", "path": "/a"}]), json!([{"op": "add", "path": "a", "value": 1}])]

@@ -55,10 +55,12 @@ pub fn apply(kind: PatchType, resource: &Descriptor, object: &Value, patch: &Val
     }
 }
 
-/// 422 for a good patch that does not fit the object; what went wrong is the cause.
-fn does_not_apply(why: String) -> ApiError {
-    let message = "the server rejected our request due to an error in our request";
+/// 422 for a good patch that does not fit the object: what went wrong with the part at `field` is the cause, in front of
+/// which clients print it.
+fn does_not_apply(field: &str, why: String) -> ApiError {
+    let message = format!("the server rejected our request due to an error in our request: {field}: {why}");
     let mut error = ApiError::new(422, "Invalid", message);
-    error.details.causes.push(Cause { reason: "UnexpectedServerResponse".into(), message: why, field: String::new() });
+    let reason = "UnexpectedServerResponse".into();
+    error.details.causes.push(Cause { reason, message: why, field: field.to_owned() });
     error
 }

@@ -51,7 +51,7 @@ pub fn apply(resource: &Descriptor, object: &Value, patch: &Value) -> Result<Val
     };
     match merge_map(object.clone(), patch.clone(), Level::Struct(&shape)) {
         Ok(patched) => Ok(Value::Object(patched)),
-        Err(error @ PatchError::ListOfLists) => Err(super::does_not_apply(error.to_string())),
+        Err(error @ PatchError::ListOfLists) => Err(super::does_not_apply("patch", error.to_string())),
         Err(error) => Err(ApiError::bad_request(error.to_string())),
     }
 }

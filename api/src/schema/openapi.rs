@@ -187,7 +187,7 @@ fn v3(kinds: &[&Descriptor]) -> Value {
 }
 
 fn info() -> Value {
-    json!({"title": "Kubernetes", "version": concat!("v1.36.0+wherry.", env!("CARGO_PKG_VERSION"))})
+    json!({"title": "Kubernetes", "version": concat!("v1.36.0+wherry-", env!("CARGO_PKG_VERSION"))})
 }
 
 /// The value of `x-kubernetes-group-version-kind`.

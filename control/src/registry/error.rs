@@ -23,6 +23,10 @@ pub enum RegistryError {
     Method,
     #[error("a repository is named NAMESPACE/NAME, in lower-case letters, digits, and single separators: {0:?}")]
     Name(String),
+    #[error(
+        "namespaces \"{0}\" not found: a repository is NAMESPACE/NAME, and its namespace must exist before its images"
+    )]
+    NoNamespace(String),
     #[error("repository name not known to registry: {0}")]
     NameUnknown(String),
     #[error(transparent)]
@@ -72,7 +76,7 @@ impl RegistryError {
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::Name(_) => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
-            Self::NameUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
+            Self::NameUnknown(_) | Self::NoNamespace(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::Digest(_) | Self::Mismatch { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
             Self::BlobUnknown(_) => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
             Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),

@@ -71,12 +71,21 @@ impl Images {
         Ok(Self { uploads: Arc::new(Uploads::new(disk.clone())), disk, authorizer })
     }
 
-    /// Answers a request below `/v2/`. Authorization happens here, since what is asked is in the path.
-    pub fn handle(&self, request: Request<Body>, user: &UserInfo) -> BoxFuture<'static, Response<Body>> {
+    /// Answers a request below `/v2/`. Authorization happens here, since what is asked is in the path. `exists` says of a
+    /// namespace whether it is there.
+    pub fn handle(
+        &self,
+        request: Request<Body>,
+        user: &UserInfo,
+        exists: impl Fn(&str) -> bool,
+    ) -> BoxFuture<'static, Response<Body>> {
         let (images, user) = (self.clone(), user.clone());
+        let route = Route::parse(request.uri().path());
+        let named = route.as_ref().ok().and_then(Route::repository).map(|repository| repository.namespace.clone());
+        let lost = named.filter(|namespace| verb(request.method()) == "create" && !exists(namespace));
         let head = request.method() == Method::HEAD;
         Box::pin(async move {
-            let response = match images.answer(request, &user).await {
+            let response = match images.answer(request, route, lost, &user).await {
                 Ok(response) => response,
                 Err(error) => error.respond(),
             };
@@ -84,12 +93,22 @@ impl Images {
         })
     }
 
-    async fn answer(&self, request: Request<Body>, user: &UserInfo) -> Answer {
+    /// `lost`: the namespace that is to have an image and does not exist.
+    async fn answer(
+        &self,
+        request: Request<Body>,
+        route: Result<Route, RegistryError>,
+        lost: Option<String>,
+        user: &UserInfo,
+    ) -> Answer {
         if user.is_anonymous() {
             return Err(RegistryError::Unauthenticated);
         }
-        let route = Route::parse(request.uri().path())?;
+        let route = route?;
         self.authorize(user, &route, request.method()).boxed().await?;
+        if let Some(namespace) = lost {
+            return Err(RegistryError::NoNamespace(namespace));
+        }
         let (parts, body) = request.into_parts();
         let call = Call { query: Parameters::parse(parts.uri.query()), method: parts.method, headers: parts.headers };
         match route {

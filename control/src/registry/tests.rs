@@ -25,7 +25,7 @@ impl Registry {
             request = request.header(*name, *value);
         }
         let request = request.body(body::full(data.to_vec())).unwrap();
-        let (parts, body) = self.images.handle(request, &UserInfo::admin()).await.into_parts();
+        let (parts, body) = self.images.handle(request, &UserInfo::admin(), exists).await.into_parts();
         Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
     }
 
@@ -45,6 +45,11 @@ impl Registry {
         assert_eq!(put.status(), 201);
         Digest::of(manifest.as_bytes())
     }
+}
+
+/// Every namespace but one is there.
+fn exists(namespace: &str) -> bool {
+    namespace != "absent"
 }
 
 fn header<'a>(response: &'a Response<Bytes>, name: &str) -> &'a str {
@@ -69,6 +74,23 @@ async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
     assert_eq!(&blob.body()[..], b"layer");
     let head = registry.call("HEAD", &format!("/v2/web/app/blobs/{}", Digest::of(b"layer")), &[], b"").await;
     assert_eq!((header(&head, "content-length"), head.body().len()), ("5", 0));
+}
+
+#[tokio::test]
+async fn nothing_is_pushed_into_a_namespace_that_is_not_there() {
+    let registry = Registry::new();
+    for (method, path) in [
+        ("POST", "/v2/absent/app/blobs/uploads/"),
+        ("PUT", "/v2/absent/app/manifests/v1"),
+        ("PATCH", "/v2/absent/app/blobs/uploads/00000000000000000000000000000000"),
+    ] {
+        let refused = registry.call(method, path, &[], b"").await;
+        let text = String::from_utf8_lossy(refused.body()).into_owned();
+        assert_eq!((refused.status().as_u16(), code(&refused).as_str()), (404, "NAME_UNKNOWN"), "{path}");
+        assert!(text.contains("namespaces \\\"absent\\\" not found"), "{text}");
+    }
+    let asked = registry.call("GET", "/v2/absent/app/manifests/v1", &[], b"").await;
+    assert_eq!(code(&asked), "MANIFEST_UNKNOWN", "what was pushed before can still be asked for");
 }
 
 #[tokio::test]
@@ -97,7 +119,7 @@ async fn uploads_that_one_user_leaves_open_are_nobody_elses_limit() {
     let registry = Registry::new();
     let begin = async |user: &UserInfo| {
         let request = Request::post("/v2/web/app/blobs/uploads/").body(body::empty()).unwrap();
-        registry.images.handle(request, user).await
+        registry.images.handle(request, user, exists).await
     };
     let (greedy, other) = (UserInfo::authenticated("greedy", &[]), UserInfo::authenticated("other", &[]));
     let mut last = None;
@@ -233,7 +255,7 @@ async fn images_survive_a_restart_and_are_in_the_catalog() {
 async fn a_stranger_is_asked_who_he_is() {
     let registry = Registry::new();
     let request = Request::builder().uri("/v2/").body(body::empty()).unwrap();
-    let answer = registry.images.handle(request, &UserInfo::anonymous()).await;
+    let answer = registry.images.handle(request, &UserInfo::anonymous(), exists).await;
     assert_eq!(answer.status(), 401);
     assert_eq!(answer.headers()["www-authenticate"], "Basic realm=\"wherry\"");
 }

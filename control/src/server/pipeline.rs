@@ -11,7 +11,7 @@ use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use wherry_api::custom;
-use wherry_api::resource::{Descriptor, Subresource};
+use wherry_api::resource::{Descriptor, GroupResource, Subresource};
 use wherry_api::selector::FieldSelector;
 use wherry_api::status::ApiError;
 
@@ -178,7 +178,11 @@ async fn serve(
     match route {
         Route::Resource(info) => resource(server, *info, query, request, user, record, seen).await,
         Route::Images => match &server.config().images {
-            Some(images) => Ok(images.handle(request, &user).await),
+            Some(images) => {
+                let namespaces = GroupResource { group: "".into(), resource: "namespaces".into() };
+                let exists = |name: &str| server.cache().get(&namespaces, "", name).is_some();
+                Ok(images.handle(request, &user, exists).await)
+            }
             None => Err(ApiError::no_such_path().into()),
         },
         route => other(server, &route, &query, request, &user, record).await,

@@ -19,7 +19,10 @@ pub(crate) async fn connect(call: &Call) -> Result<Response<Body>, ServerError> 
     let request = call.admission(Operation::Connect, &call.info.name, false);
     call.server.admission().mutate(&request, &mut options).await?;
     call.server.admission().validate(&request, Some(&options), None).await?;
-    let what = format!("{} of {} is not supported yet", call.info.subresource, call.resource.group_resource());
+    let mut what = format!("{} of {} is not supported yet", call.info.subresource, call.resource.group_resource());
+    if call.info.subresource == "portforward" {
+        what.push_str(": a pod's ports are reachable at its status.podIP from this machine");
+    }
     Err(ApiError::new(501, "NotImplemented", what).into())
 }
 

@@ -258,7 +258,15 @@ fn validate(call: &Call, part: Part, new: &Value, old: &Value) -> Result<Vec<Str
     if !errors.is_empty() {
         return Err(ApiError::invalid(resource, &call.info.name, &errors));
     }
-    Ok(if part == Part::Main { resource.strategy.warnings(new) } else { Vec::new() })
+    Ok(match part {
+        Part::Main => resource.strategy.warnings(new),
+        Part::Status => Vec::new(),
+        // Of what this path brought, and not again of what was there.
+        Part::Named(_) => {
+            let known = resource.strategy.warnings(old);
+            resource.strategy.warnings(new).into_iter().filter(|warning| !known.contains(warning)).collect()
+        }
+    })
 }
 
 /// Whether this update was what a deletion waited for.

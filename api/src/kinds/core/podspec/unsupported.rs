@@ -76,10 +76,7 @@ impl Found {
         for (field, why) in [
             ("affinity", "affinity is not considered by the scheduler yet"),
             ("topologySpreadConstraints", "spread constraints are not considered by the scheduler yet"),
-            ("schedulingGates", "scheduling gates are not waited for yet"),
-            ("readinessGates", "readiness gates are not considered yet"),
             ("priorityClassName", "priorities are not considered yet"),
-            ("activeDeadlineSeconds", "the deadline is not enforced yet"),
             ("dnsConfig", "the pod resolves names with the cluster's DNS only"),
             ("hostAliases", "host aliases are not resolved yet"),
             ("overhead", "overhead is not counted yet"),
