@@ -431,7 +431,7 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
             let body = Impatient::new(body, BODY_PATIENCE).boxed_unsync();
             (name, shared.handler.handle(Request::from_parts(parts, body), user).await)
         }
-        Err(Stranger { user, error }) => {
+        Err(Unidentified { user, error }) => {
             let origin = Origin { address: remote.address, authenticated: None };
             parts.extensions.insert(origin);
             let certificate = remote.peer != Peer::None;
@@ -444,23 +444,27 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
 }
 
 /// Who is not let in, and why.
-struct Stranger {
+struct Unidentified {
     /// Whose credentials are good.
     user: Option<UserInfo>,
     error: ApiError,
 }
 
 /// Whom a request acts as, and whose credentials it has if that is somebody else.
-async fn identify(request: &Parts, remote: &Remote, shared: &Shared) -> Result<(UserInfo, Option<UserInfo>), Stranger> {
+async fn identify(
+    request: &Parts,
+    remote: &Remote,
+    shared: &Shared,
+) -> Result<(UserInfo, Option<UserInfo>), Unidentified> {
     let user = shared
         .authenticator
         .authenticate(&remote.peer, &request.headers, request.uri.path())
         .await
-        .map_err(|error| Stranger { user: None, error })?;
+        .map_err(|error| Unidentified { user: None, error })?;
     match impersonate::apply(&user, &request.headers, &*shared.authorizer).await {
         Ok(None) => Ok((user, None)),
         Ok(Some(other)) => Ok((other, Some(user))),
-        Err(error) => Err(Stranger { user: Some(user), error }),
+        Err(error) => Err(Unidentified { user: Some(user), error }),
     }
 }
 
