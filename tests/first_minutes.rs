@@ -52,7 +52,7 @@ fn one_command_brings_hello_up_and_it_survives_ctrl_c_and_kill_9() {
     found_again(&server, &first, url);
     for status in statuses(&server) {
         assert_eq!(status["restartCount"], 2, "one for each way of stopping: {status:#}");
-        assert_eq!(text(&status, "/lastState/terminated/reason"), "Unknown");
+        assert_eq!(status["lastState"]["terminated"]["reason"], "Unknown");
     }
 
     server.kill();
