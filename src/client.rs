@@ -1,35 +1,21 @@
-//! The client commands' connection: which kubeconfig, which namespace, and requests that ask the server for its own
-//! tables and words.
+//! The client commands' requests, which ask the server for its own tables and words.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, bail};
-use clap::Args;
+use anyhow::{Context, anyhow, bail};
 use http_body_util::BodyExt;
 use kube::api::ApiResource;
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::discovery::{ApiCapabilities, Discovery, Scope};
 use serde_json::Value;
 
-use crate::data_dir;
-
-/// Which cluster, and as whom.
-#[derive(Clone, Debug, Args)]
-pub struct Connection {
-    /// The kubeconfig [default: $KUBECONFIG, else DATA-DIR/admin.kubeconfig]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
-    kubeconfig: Option<PathBuf>,
-    /// The namespace [default: the kubeconfig's]
-    #[arg(long, short, global = true, value_name = "NAMESPACE", help_heading = "Connection")]
-    namespace: Option<String>,
-}
+pub use crate::connection::{Connection, Server};
 
 /// A connected client.
 #[derive(Clone)]
 pub struct Client {
     pub kube: kube::Client,
     pub namespace: String,
+    /// The server's address and what it was read from, for messages.
+    pub server: String,
 }
 
 /// A kind as the server serves it.
@@ -39,38 +25,29 @@ pub struct Resource {
     pub namespaced: bool,
 }
 
-impl Connection {
-    /// Connects. Nothing is sent yet.
-    pub async fn open(&self) -> anyhow::Result<Client> {
-        let kubeconfig = self.read()?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .context("the kubeconfig cannot be used")?;
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Client { kube: kube::Client::try_from(config).context("the kubeconfig cannot be used")?, namespace })
-    }
-
-    fn read(&self) -> anyhow::Result<Kubeconfig> {
-        if let Some(path) = &self.kubeconfig {
-            return Kubeconfig::read_from(path).with_context(|| format!("{} cannot be read", path.display()));
-        }
-        if let Some(kubeconfig) = Kubeconfig::from_env().context("$KUBECONFIG cannot be read")? {
-            return Ok(kubeconfig);
-        }
-        let path = data_dir::default_path()?.join("admin.kubeconfig");
-        if !path.exists() {
-            bail!(
-                "there is no cluster to talk to: run `wherry up`, or set $KUBECONFIG ({} does not exist)",
-                path.display()
-            );
-        }
-        Kubeconfig::read_from(&path).with_context(|| format!("{} cannot be read", path.display()))
-    }
-}
-
 impl Client {
     pub fn new(kube: kube::Client) -> Self {
-        Self { namespace: kube.default_namespace().to_owned(), kube }
+        Self { namespace: kube.default_namespace().to_owned(), kube, server: "the server".to_owned() }
+    }
+
+    /// Every kind that the server serves.
+    pub async fn discovery(&self) -> anyhow::Result<Discovery> {
+        Discovery::new(self.kube.clone()).run().await.map_err(|error| self.failed(error))
+    }
+
+    /// What is said of a request that got no answer, or of one that the client library judged.
+    fn failed(&self, error: kube::Error) -> anyhow::Error {
+        if let kube::Error::Api(status) = &error {
+            return anyhow::Error::new(Refused::new(status.code, status.message.clone()));
+        }
+        let error = anyhow::Error::new(error);
+        let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+        if kind == Some(std::io::ErrorKind::ConnectionRefused) {
+            return anyhow!("the connection to {} was refused; is `wherry up` running?", self.server);
+        }
+        // What the libraries say on the way is of no use.
+        let cause = error.root_cause().to_string();
+        anyhow!("{} cannot be reached: {cause}", self.server)
     }
 
     /// Sends a request and returns the body; an error answer becomes the server's own message.
@@ -98,7 +75,7 @@ impl Client {
             request = request.header(http::header::CONTENT_TYPE, *kind);
         }
         let body = body.map_or_else(Body::empty, |(_, bytes)| Body::from(bytes));
-        let response = self.kube.send(request.body(body)?).await.context("the server cannot be reached")?;
+        let response = self.kube.send(request.body(body)?).await.map_err(|error| self.failed(error))?;
         warn(response.headers());
         if response.status().is_success() {
             return Ok(response);
@@ -126,10 +103,12 @@ impl Client {
         bail!("the server doesn't have a resource type {called:?}")
     }
 
-    /// What is said when there is nothing to show.
-    pub fn nothing_found(&self, everywhere: bool) -> String {
-        let place = if everywhere { String::new() } else { format!(" in {} namespace", self.namespace) };
-        format!("No resources found{place}")
+    /// What is said when there is nothing to show; `anywhere`: of what was asked, something is in no namespace, or all are meant.
+    pub fn nothing_found(&self, anywhere: bool) -> String {
+        if anywhere {
+            return "No resources found".to_owned();
+        }
+        format!("No resources found in {} namespace.", self.namespace)
     }
 
     /// Every group and version with its resources' discovery entries.
@@ -175,13 +154,25 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// From a `Status`; `None` if the body is none.
+    fn new(code: u16, message: String) -> Self {
+        let message = if code == 401 { format!("You must be logged in to the server ({message})") } else { message };
+        Self { code, message, conflicts: Vec::new() }
+    }
+
+    /// From a `Status`, or the errors of an OCI registry; `None` if the body is neither.
     fn of(code: u16, body: &Value) -> Option<Self> {
+        if let Some(errors) = body.get("errors").and_then(Value::as_array) {
+            let told = errors.iter().map(|error| match text(error, "message") {
+                "" => text(error, "code").to_owned(),
+                message => message.to_owned(),
+            });
+            return Some(Self::new(code, told.collect::<Vec<_>>().join("; ")));
+        }
         let message = body.get("message")?.as_str()?.to_owned();
         let causes = body.pointer("/details/causes").and_then(Value::as_array).into_iter().flatten();
         let conflicts = causes.filter(|cause| text(cause, "reason") == "FieldManagerConflict");
         let conflict = |cause: &Value| (text(cause, "field").to_owned(), text(cause, "message").to_owned());
-        Some(Self { code, message, conflicts: conflicts.map(conflict).collect() })
+        Some(Self { conflicts: conflicts.map(conflict).collect(), ..Self::new(code, message) })
     }
 }
 
@@ -215,17 +206,6 @@ fn resource(group: &str, version: &str, entry: &Value) -> Resource {
         plural: text(entry, "name").to_owned(),
     };
     Resource { api, namespaced: entry.get("namespaced").and_then(Value::as_bool).unwrap_or_default() }
-}
-
-/// `KIND/NAME` as a kind and a name before the others.
-pub fn kind_and_names(kind: String, mut names: Vec<String>) -> (String, Vec<String>) {
-    match kind.split_once('/') {
-        Some((kind, name)) => {
-            names.insert(0, name.to_owned());
-            (kind.to_owned(), names)
-        }
-        None => (kind, names),
-    }
 }
 
 impl Resource {
@@ -274,5 +254,23 @@ fn warn(headers: &http::HeaderMap) {
             shown.push(text.0);
             crate::output::note(format!("Warning: {}", text.0.replace("\\\"", "\"")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_error_answer_is_told_in_the_servers_words() {
+        let told = |code, body: Value| Refused::of(code, &body).map(|refused| refused.message);
+        assert_eq!(told(404, json!({"kind": "Status", "message": "not there"})).as_deref(), Some("not there"));
+        let registry = json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "no v2"}, {"code": "DENIED"}]});
+        assert_eq!(told(404, registry).as_deref(), Some("no v2; DENIED"));
+        let unauthorized = told(401, json!({"message": "Unauthorized"}));
+        assert_eq!(unauthorized.as_deref(), Some("You must be logged in to the server (Unauthorized)"));
+        assert_eq!(told(500, json!({"a": 1})), None);
     }
 }

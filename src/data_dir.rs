@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
 
 /// The name of the file with the node's name.
 const NODE_NAME: &str = "node-name";
@@ -16,8 +17,22 @@ const SLOT: &str = "network-slot";
 #[derive(Debug)]
 pub struct DataDir(PathBuf);
 
-/// `$XDG_DATA_HOME/wherry`, `~/.local/share/wherry`, or `/var/lib/wherry` for root.
+/// What became of asking for the directory.
+#[derive(Debug)]
+pub enum Lock {
+    /// It is this process' until the file is closed.
+    Held(fs::File),
+    /// Another process has it.
+    Taken,
+    /// The file system knows no locks.
+    Unsupported,
+}
+
+/// `$WHERRY_DATA_DIR`, `$XDG_DATA_HOME/wherry`, `~/.local/share/wherry`, or `/var/lib/wherry` for root.
 pub fn default_path() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("WHERRY_DATA_DIR").filter(|path| !path.is_empty()) {
+        return Ok(PathBuf::from(path));
+    }
     if let Some(home) = std::env::var_os("XDG_DATA_HOME").filter(|home| !home.is_empty()) {
         return Ok(PathBuf::from(home).join("wherry"));
     }
@@ -44,6 +59,16 @@ impl DataDir {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Asks for the directory for this process alone.
+    pub fn lock(&self) -> anyhow::Result<Lock> {
+        let folder = fs::File::open(&self.0).with_context(|| format!("{} cannot be opened", self.0.display()))?;
+        Ok(match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Lock::Held(folder),
+            Err(rustix::io::Errno::WOULDBLOCK) => Lock::Taken,
+            Err(_) => Lock::Unsupported,
+        })
     }
 
     pub fn join(&self, name: &str) -> PathBuf {
@@ -140,6 +165,17 @@ mod tests {
             assert!(data.node_name(Some(bad)).is_err(), "{bad}");
         }
         assert!(is_node_name(&host_name()));
+    }
+
+    #[test]
+    fn one_process_has_the_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let held = data.lock().unwrap();
+        assert!(matches!(held, Lock::Held(_)));
+        assert!(matches!(data.lock().unwrap(), Lock::Taken));
+        drop(held);
+        assert!(matches!(data.lock().unwrap(), Lock::Held(_)));
     }
 
     #[test]

@@ -30,7 +30,12 @@ pub fn indented(lines: Vec<String>) -> impl Iterator<Item = String> {
 
 /// An object's fields: plain ones aligned, then those that have fields of their own. What is null is not shown.
 pub fn fields(object: &Map<String, Value>) -> Vec<String> {
-    let mut plain = Vec::new();
+    fields_after(Vec::new(), object)
+}
+
+/// Like [`fields`], with others before the plain ones, all aligned.
+pub fn fields_after(first: Vec<(String, String)>, object: &Map<String, Value>) -> Vec<String> {
+    let mut plain = first;
     let mut deep = Vec::new();
     for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
         match short(value) {

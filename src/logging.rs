@@ -9,8 +9,9 @@ use tracing_subscriber::EnvFilter;
 /// What is logged without `--log-filter`. The client of the API would log whole answers that it cannot read; who asked says what
 /// went wrong.
 const DEFAULT_FILTER: &str = "warn,kube_client::client=error,wherry=info,wherry_control=info,wherry_runtime=info";
-/// What is logged by a client command.
-const QUIET_FILTER: &str = "error";
+/// What is logged by a client command, and by a server that is to be quiet. What goes wrong with a request of its own the
+/// command says itself.
+const QUIET_FILTER: &str = "error,kube_client=off";
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -47,13 +48,13 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// Installs the subscriber. A filter that does not parse is reported and replaced by the default.
-    pub fn install(&self) {
+    /// Installs the subscriber; `quiet` logs errors only unless told otherwise. A filter that does not parse is reported and replaced by the default.
+    pub fn install(&self, quiet: bool) {
         let asked = self.log_filter.as_deref().map(EnvFilter::try_new);
         let (filter, bad) = match asked {
             Some(Ok(filter)) => (filter, None),
             Some(Err(error)) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
-            None => (EnvFilter::new(if is_server() { DEFAULT_FILTER } else { QUIET_FILTER }), None),
+            None => (EnvFilter::new(if quiet { QUIET_FILTER } else { DEFAULT_FILTER }), None),
         };
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         match self.log_format {
@@ -64,9 +65,4 @@ impl LogOptions {
             tracing::warn!(%error, "--log-filter is not a filter; using the default");
         }
     }
-}
-
-/// Whether this process serves; client commands only log errors unless asked.
-fn is_server() -> bool {
-    std::env::args().any(|argument| argument == "up")
 }

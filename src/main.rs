@@ -3,6 +3,7 @@
 mod allocator;
 mod client;
 mod commands;
+mod connection;
 mod data_dir;
 mod layout;
 mod logging;
@@ -13,8 +14,11 @@ mod progress;
 mod ready;
 mod security;
 mod selection;
+mod selector;
+mod shown;
 mod stack;
 mod table;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -23,7 +27,7 @@ use clap::Parser;
 use crate::commands::Command;
 use crate::logging::LogOptions;
 
-/// Runs WebAssembly components and OCI containers from the YAML that you know, with one binary.
+/// Runs WebAssembly components from the Kubernetes YAML that you know, with one binary.
 #[derive(Debug, Parser)]
 #[command(name = "wherry", version, max_term_width = 120)]
 struct Cli {
@@ -36,7 +40,7 @@ struct Cli {
 fn main() -> ExitCode {
     allocator::keep_nothing();
     let cli = Cli::parse();
-    cli.log.install();
+    cli.log.install(cli.command.is_quiet());
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a cryptography provider was installed before");
     }

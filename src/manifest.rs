@@ -40,6 +40,28 @@ impl Document {
         self.metadata("name").unwrap_or_default()
     }
 
+    /// What is said of it in front of an error.
+    pub fn described(&self) -> String {
+        let name = match (self.name(), self.metadata("generateName").unwrap_or_default()) {
+            ("", "") => "without a name".to_owned(),
+            ("", prefix) => format!("{prefix}…"),
+            (name, _) => name.to_owned(),
+        };
+        format!("{} {name} ({})", self.kind(), self.origin)
+    }
+
+    /// Its name. Error: it has none, which `action` needs.
+    pub fn needed_name(&self, action: &str) -> anyhow::Result<&str> {
+        match (self.name(), self.metadata("generateName")) {
+            ("", Some(_)) => bail!(
+                "metadata.generateName gives a new name to each creation, so there is nothing to {action}: set metadata.name, or \
+                 use `kubectl create`"
+            ),
+            ("", None) => bail!("metadata.name is needed to {action} an object"),
+            (name, _) => Ok(name),
+        }
+    }
+
     pub fn namespace(&self) -> Option<&str> {
         self.metadata("namespace")
     }
@@ -61,8 +83,8 @@ pub async fn read(sources: &[String]) -> anyhow::Result<Vec<Document>> {
             continue;
         }
         for path in files(Path::new(source))? {
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("{} cannot be read as UTF-8 text", path.display()))?;
+            let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+            let text = String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", path.display()))?;
             let folder = path.parent().unwrap_or(Path::new(""));
             documents.extend(parse(&text, &path.display().to_string(), Some(folder))?);
         }
@@ -108,7 +130,10 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// Parses YAML documents (JSON is YAML); a `List` is its items.
 fn parse(text: &str, origin: &str, folder: Option<&Path>) -> anyhow::Result<Vec<Document>> {
     let mut documents = Vec::new();
-    let parts = decode::documents(text).map_err(|error| anyhow!("{origin} is not YAML: {}", error.message))?;
+    let parts = decode::documents(text).map_err(|error| {
+        let message = error.message.strip_prefix("error converting YAML to JSON: yaml: ").unwrap_or(&error.message);
+        anyhow!("{origin} is not YAML: {message}")
+    })?;
     for (index, Decoded { object: value, warnings }) in parts.into_iter().enumerate() {
         let origin = if index == 0 { origin.to_owned() } else { format!("{origin}, document {}", index + 1) };
         if !warnings.is_empty() {
@@ -136,6 +161,11 @@ pub fn is_path(image: &str) -> bool {
     ["./", "../", "/", "file:"].iter().any(|prefix| image.starts_with(prefix))
 }
 
+/// Whether an image may be a file beside the manifest though it is written like an image of Docker Hub: `app.wasm`.
+pub fn may_be_file(image: &str) -> bool {
+    !image.contains(['/', ':', '@']) && Path::new(image).extension().is_some_and(|e| e == "wasm")
+}
+
 /// The containers' `image` values of an object, wherever its pod template is.
 pub fn images(object: &mut Value) -> Vec<&mut Value> {
     let spec = ["/spec/template/spec", "/spec/jobTemplate/spec/template/spec", "/template/spec", "/spec"]
@@ -158,7 +188,8 @@ mod tests {
     fn yaml_that_does_not_parse_says_where() {
         let error = parse("a: 1\nb: [2\nc: 3\n", "x.yaml", None).unwrap_err();
         let text = format!("{error:#}");
-        assert!(text.contains("x.yaml") && text.contains("line"), "{text}");
+        assert!(text.starts_with("x.yaml is not YAML: ") && text.contains("line"), "{text}");
+        assert!(!text.contains("JSON"), "{text}");
     }
 
     #[test]
@@ -166,6 +197,28 @@ mod tests {
         let text = "---\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n";
         let documents = parse(text, "x", None).unwrap();
         assert_eq!(documents.iter().map(Document::name).collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn a_bare_name_that_ends_in_wasm_may_be_a_file() {
+        assert!(may_be_file("app.wasm"));
+        for image in ["app", "app.wasm:v1", "team/app.wasm", "app.wasm@sha256:00", "./app.wasm", ".wasm"] {
+            assert!(!may_be_file(image), "{image}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_is_described_and_refused() {
+        let of = |metadata: Value| Document {
+            object: serde_json::json!({"kind": "Pod", "metadata": metadata}),
+            origin: "x.yaml".to_owned(),
+            folder: None,
+        };
+        let (none, generated) = (of(serde_json::json!({})), of(serde_json::json!({"generateName": "web-"})));
+        assert_eq!(none.described(), "Pod without a name (x.yaml)");
+        assert_eq!(generated.described(), "Pod web-… (x.yaml)");
+        assert!(none.needed_name("apply").unwrap_err().to_string().contains("metadata.name is needed to apply"));
+        assert!(generated.needed_name("apply").unwrap_err().to_string().contains("metadata.generateName"));
     }
 
     #[test]

@@ -1,44 +1,95 @@
-//! Waiting until what was applied is ready, and showing it: its pods, and the addresses to reach it at.
+//! Waiting until what was applied is ready, and why it is not.
+
+mod why;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use self::why::Reason;
 use crate::client::{Client, JSON};
 use crate::commands::Applied;
-use crate::table::Table;
+use crate::progress::Step;
+use crate::selector;
 
 /// How often readiness is looked at.
 const POLL: Duration = Duration::from_millis(100);
-
 /// How long a Service may take to learn its endpoints before it is shown without.
 const ENDPOINTS: Duration = Duration::from_secs(5);
+/// How long pods without ports must run before they count: a command that fails does so at once, and is ready until then.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Pods whose reason is shown at once on a line.
+const SHOWN: usize = 3;
 
-/// Returns when every workload and pod of `applied` is ready. `say` gets what is being waited for, with the reason that
-/// its pods give.
-pub async fn wait(client: &Client, applied: &[Applied], say: impl Fn(&str)) -> anyhow::Result<()> {
+/// Returns when every workload and pod of `applied` is ready, with what failed for good. `step` tells what is being waited
+/// for; what does not pass by itself is told at once, and once.
+pub async fn wait(client: &Client, applied: &[Applied], step: &mut Step) -> anyhow::Result<Vec<String>> {
     let mut told = BTreeSet::new();
+    let mut settled = None;
     loop {
-        let mut waiting = Vec::new();
+        let (mut waiting, mut reasons) = (Vec::new(), Vec::new());
         for one in applied {
-            let path = path(one);
-            let object: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
+            let object = read(client, &path(one)).await?;
             if let Some(detail) = unready(one.resource.api.kind.as_str(), &object) {
                 waiting.push(format!("{} {detail}", text(&object, "/metadata/name")));
+                reasons.extend(pods(client, one).await?.iter().filter_map(Reason::of));
             }
         }
         if waiting.is_empty() {
-            return Ok(());
+            let mut all = Vec::new();
+            for one in applied {
+                all.extend(pods(client, one).await?);
+            }
+            let restarts: i64 = all.iter().map(why::restarts).sum();
+            if settled == Some(restarts) || !all.iter().any(why::may_end_at_once) {
+                return Ok(all.iter().filter_map(why::failure).collect());
+            }
+            settled = Some(restarts);
+            tokio::time::sleep(SETTLE).await;
+            continue;
         }
-        let reasons = reasons(client, applied).await?;
-        say(&[waiting.join(", "), reasons.iter().cloned().collect::<Vec<_>>().join("; ")].join("  "));
-        for reason in reasons {
-            if told.insert(reason.clone()) {
-                tracing::warn!("{reason}");
+        step.update(&summary(&waiting, &reasons));
+        for reason in reasons.iter().filter(|reason| !reason.passes) {
+            if told.insert((reason.group.clone(), reason.class)) {
+                step.note(&format!("! pod {}: {}", reason.pod, reason.text));
             }
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What is waited for, and why, on a line.
+fn summary(waiting: &[String], reasons: &[Reason]) -> String {
+    let mut parts: Vec<String> =
+        reasons.iter().take(SHOWN).map(|reason| format!("pod {}: {}", reason.pod, reason.text)).collect();
+    if reasons.len() > SHOWN {
+        parts.push(format!("and {} more", reasons.len() - SHOWN));
+    }
+    if parts.is_empty() { waiting.join(", ") } else { format!("{} ({})", waiting.join(", "), parts.join("; ")) }
+}
+
+async fn read(client: &Client, path: &str) -> anyhow::Result<Value> {
+    Ok(serde_json::from_slice(&client.request(http::Method::GET, path, JSON, None).await?)?)
+}
+
+/// Where an applied object's pods are listed: itself if it is one, or what it selects.
+pub fn pods_path(one: &Applied) -> Option<String> {
+    let (namespace, name) = (text(&one.object, "/metadata/namespace"), text(&one.object, "/metadata/name"));
+    let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let query = match one.resource.api.kind.as_str() {
+        "Pod" => format!("fieldSelector={}", encoded(&format!("metadata.name={name}"))),
+        "Deployment" | "ReplicaSet" => format!("labelSelector={}", encoded(&selector::of(&one.object)?)),
+        _ => return None,
+    };
+    Some(format!("/api/v1/namespaces/{namespace}/pods?{query}"))
+}
+
+async fn pods(client: &Client, one: &Applied) -> anyhow::Result<Vec<Value>> {
+    let Some(path) = pods_path(one) else { return Ok(Vec::new()) };
+    match read(client, &path).await?.get_mut("items").map(Value::take) {
+        Some(Value::Array(pods)) => Ok(pods),
+        _ => Ok(Vec::new()),
     }
 }
 
@@ -77,7 +128,8 @@ fn number(object: &Value, pointer: &str) -> Option<i64> {
     object.pointer(pointer).and_then(Value::as_i64)
 }
 
-fn path(applied: &Applied) -> String {
+/// Where an applied object is.
+pub fn path(applied: &Applied) -> String {
     let namespace = text(&applied.object, "/metadata/namespace");
     applied.resource.path(Some(namespace), Some(text(&applied.object, "/metadata/name")))
 }
@@ -103,70 +155,6 @@ fn unready(kind: &str, object: &Value) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// The namespaces that were applied to.
-fn namespaces(applied: &[Applied]) -> BTreeSet<&str> {
-    applied.iter().map(|one| text(&one.object, "/metadata/namespace")).filter(|ns| !ns.is_empty()).collect()
-}
-
-/// Why pods wait: their containers' waiting reasons and the scheduler's message, but for those that pass by themselves.
-async fn reasons(client: &Client, applied: &[Applied]) -> anyhow::Result<BTreeSet<String>> {
-    let mut reasons = BTreeSet::new();
-    for namespace in namespaces(applied) {
-        let path = format!("/api/v1/namespaces/{namespace}/pods");
-        let pods: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
-        for pod in pods.get("items").and_then(Value::as_array).into_iter().flatten() {
-            let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-            let unscheduled =
-                conditions.filter(|c| text(c, "/type") == "PodScheduled" && text(c, "/status") == "False");
-            reasons.extend(unscheduled.map(|c| text(c, "/message").to_owned()).filter(|message| !message.is_empty()));
-            let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array).into_iter().flatten();
-            let waiting = statuses.filter_map(|status| status.pointer("/state/waiting"));
-            let stuck = waiting.filter(|w| !matches!(text(w, "/reason"), "" | "ContainerCreating" | "PodInitializing"));
-            reasons.extend(stuck.map(|w| format!("{}: {}", text(w, "/reason"), text(w, "/message"))));
-        }
-    }
-    Ok(reasons)
-}
-
-/// The lines of a table of the pods that the applied workloads select, and of the applied pods.
-pub async fn pods(client: &Client, applied: &[Applied]) -> anyhow::Result<Vec<String>> {
-    let mut lines = Vec::new();
-    for one in applied {
-        let namespace = text(&one.object, "/metadata/namespace");
-        let query = match one.resource.api.kind.as_str() {
-            "Pod" => format!("fieldSelector=metadata.name%3D{}", text(&one.object, "/metadata/name")),
-            "Deployment" | "ReplicaSet" => {
-                let labels = one.object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
-                let pairs = labels.into_iter().flatten().filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)));
-                let selector = pairs.collect::<Vec<_>>().join(",");
-                format!(
-                    "labelSelector={}",
-                    url::form_urlencoded::byte_serialize(selector.as_bytes()).collect::<String>()
-                )
-            }
-            _ => continue,
-        };
-        let path = format!("/api/v1/namespaces/{namespace}/pods?{query}");
-        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
-        let answer = client.request(http::Method::GET, &path, accept, None).await?;
-        let table = Table::from_server(&serde_json::from_slice(&answer)?, false, false);
-        lines.extend(table.lines(lines.is_empty()));
-    }
-    Ok(lines)
-}
-
-/// A URL per node port of the applied Services.
-pub async fn urls(client: &Client, applied: &[Applied]) -> anyhow::Result<Vec<String>> {
-    let mut urls = Vec::new();
-    for one in applied.iter().filter(|one| one.resource.api.kind == "Service") {
-        let service: Value = serde_json::from_slice(&client.request(http::Method::GET, &path(one), JSON, None).await?)?;
-        let ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
-        let node_ports = ports.filter_map(|port| port.get("nodePort").and_then(Value::as_u64));
-        urls.extend(node_ports.map(|port| format!("http://127.0.0.1:{port}/  ({})", text(&service, "/metadata/name"))));
-    }
-    Ok(urls)
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use wherry_control::auth::UserInfo;
 use wherry_control::plane::{Config, ControlPlane};
+use wherry_control::reconcile::Key;
 use wherry_runtime::backend::wasm::{Engine, GuestRuntime, WasmBackend};
 use wherry_runtime::image::store::ImageStore;
 use wherry_runtime::log::Limits;
-use wherry_runtime::network::LocalNetwork;
 use wherry_runtime::network::ipam::{KEPT, Slot};
+use wherry_runtime::network::{HostPorts, LocalNetwork};
 use wherry_runtime::node::tls::NodeTls;
 use wherry_runtime::node::{Node, NodeConfig};
 
@@ -26,6 +27,8 @@ use crate::security::Security;
 const CONTAINERS: Duration = Duration::from_secs(10);
 /// How long the pods of the last process have to run again before others are looked at.
 const RESUME: Duration = Duration::from_secs(10);
+/// Pods that a message names at most.
+const NAMED: usize = 5;
 /// How long requests in flight have.
 const REQUESTS: Duration = Duration::from_secs(5);
 
@@ -34,6 +37,7 @@ const REQUESTS: Duration = Duration::from_secs(5);
 pub struct Stack {
     plane: ControlPlane,
     node: Node,
+    host_ports: HostPorts,
 }
 
 impl Stack {
@@ -53,28 +57,35 @@ impl Stack {
         config.not_for_services = kept.context("a range of the local network is not one")?;
         let plane = ControlPlane::start(config).await?;
         let engine = engine.await.context("the WebAssembly engine's start was interrupted")??;
-        let node = start_node(&plane, data, node_name, slot, engine).await?;
-        Ok(Self { plane, node })
+        let network = LocalNetwork::start(slot, plane.client_for(UserInfo::node(node_name)), node_name.to_owned());
+        let host_ports = network.host_ports();
+        let node = start_node(&plane, data, node_name, network, engine).await?;
+        Ok(Self { plane, node, host_ports })
     }
 
     /// Returns when the pods that were ready when the last process ended run again; what their status says until then is of
-    /// that process. A pod that cannot run is not waited for longer than [`RESUME`].
+    /// that process. A pod that cannot run is not waited for longer than [`RESUME`], and one that is to go not at all.
     pub async fn resumed(&self) {
         let pods = &self.plane.shared().pods;
         pods.synced().await;
-        let was_ready: Vec<_> = pods.list().into_iter().filter(|pod| is_ready(pod)).collect();
         let runs = |pod: &Pod| {
             let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
             self.node.manager().find(&namespace, &name).is_some_and(|shared| !shared.running().is_empty())
         };
-        let all = async {
-            while !was_ready.iter().all(|pod| runs(pod)) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(RESUME, all).await.is_err() {
-            tracing::warn!("some pods that ran before do not run yet");
+        let mut waiting: Vec<_> = pods.list().into_iter().filter(|pod| is_ready(pod)).collect();
+        let deadline = tokio::time::Instant::now() + RESUME;
+        while !waiting.is_empty() && tokio::time::Instant::now() < deadline {
+            waiting.retain(|pod| is_wanted(pod, pods.get(&Key::of(&**pod)).as_deref()) && !runs(pod));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        if !waiting.is_empty() {
+            tracing::warn!(pods = names(&waiting), "pods that ran before do not run yet");
+        }
+    }
+
+    /// Which node ports the host is served on.
+    pub fn host_ports(&self) -> &HostPorts {
+        &self.host_ports
     }
 
     /// Where the API is served.
@@ -102,11 +113,29 @@ fn is_ready(pod: &Pod) -> bool {
         && conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
+/// Whether a pod is there still as `now`, and is not to go or over.
+fn is_wanted(pod: &Pod, now: Option<&Pod>) -> bool {
+    now.filter(|now| now.metadata.uid == pod.metadata.uid).is_some_and(|now| {
+        let phase = now.status.as_ref().and_then(|status| status.phase.as_deref());
+        now.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+    })
+}
+
+/// `default/a, default/b and 3 more`.
+fn names(pods: &[Arc<Pod>]) -> String {
+    let mut names: Vec<_> =
+        pods.iter().map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect();
+    names.sort();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) }
+}
+
 async fn start_node(
     plane: &ControlPlane,
     data: &DataDir,
     name: &str,
-    slot: Slot,
+    network: LocalNetwork,
     engine: Engine,
 ) -> anyhow::Result<Node> {
     let client = plane.client_for(UserInfo::node(name));
@@ -116,7 +145,6 @@ async fn start_node(
     let guests = GuestRuntime::new(cores).context("the guests' threads cannot start")?;
     let images = ImageStore::open(data.join("images"), engine.clone(), client.clone())
         .with_context(|| format!("the image store in {} cannot be opened", data.path().display()))?;
-    let network = LocalNetwork::start(slot, client.clone(), name.to_owned());
     let config = NodeConfig {
         name: name.to_owned(),
         client,
@@ -135,4 +163,37 @@ async fn start_node(
         logs: Limits::default(),
     };
     Ok(Node::start(config).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, more: serde_json::Value) -> Arc<Pod> {
+        let mut pod = json!({"metadata": {"name": name, "namespace": "ns", "uid": name}, "spec": {"containers": []}});
+        if more["going"] == true {
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        }
+        pod["status"] = json!({"phase": more["phase"]});
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn pods_that_are_gone_going_or_over_are_not_waited_for() {
+        let before = pod("a", json!({"phase": "Running"}));
+        assert!(is_wanted(&before, Some(&before)));
+        assert!(!is_wanted(&before, None));
+        assert!(!is_wanted(&before, Some(&pod("another", json!({"phase": "Running"})))));
+        assert!(!is_wanted(&before, Some(&pod("a", json!({"phase": "Running", "going": true})))));
+        assert!(!is_wanted(&before, Some(&pod("a", json!({"phase": "Succeeded"})))));
+    }
+
+    #[test]
+    fn a_few_pods_are_named() {
+        let pods: Vec<_> = ["c", "a", "b", "f", "e", "d", "g"].map(|name| pod(name, json!({}))).into();
+        assert_eq!(names(&pods[..2]), "ns/a, ns/c");
+        assert_eq!(names(&pods), "ns/a, ns/b, ns/c, ns/d, ns/e and 2 more");
+    }
 }

@@ -43,6 +43,20 @@ impl Table {
         Self { header: header.iter().map(|&h| h.to_owned()).collect(), rows }
     }
 
+    /// Adds the rows of a table with the same columns.
+    pub fn append(&mut self, other: Self) {
+        self.header = other.header;
+        self.rows.extend(other.rows);
+    }
+
+    /// Changes the cells of a column.
+    pub fn map_column(&mut self, title: &str, change: impl Fn(&str) -> String) {
+        let Some(column) = self.header.iter().position(|name| name == title) else { return };
+        for cell in self.rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+            *cell = change(cell);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -87,6 +101,12 @@ mod tests {
             "rows": [{"cells": ["long-name", 1, "x"], "object": {"metadata": {"namespace": "ns"}}}, {"cells": ["a", null, "y"]}],
         });
         assert_eq!(Table::from_server(&table, false, false).lines(true), ["NAME        READY", "long-name   1", "a"]);
+        let mut both = Table::default();
+        both.append(Table::new(&["NAME", "READY"], vec![vec!["a".into(), "1".into()]]));
+        both.append(Table::from_server(&table, false, false));
+        assert_eq!(both.lines(true)[..3], ["NAME        READY", "a           1", "long-name   1"]);
+        both.map_column("NAME", |name| format!("pod/{name}"));
+        assert_eq!(both.lines(false)[0], "pod/a           1");
         assert_eq!(Table::from_server(&table, true, true).lines(false)[0], "ns          long-name   1       x");
     }
 }

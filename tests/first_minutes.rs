@@ -74,6 +74,33 @@ fn statuses(server: &Wherry) -> Vec<Value> {
     pods.iter().map(|pod| pod["status"]["containerStatuses"][0].clone()).collect()
 }
 
+#[test]
+fn a_node_port_that_somebody_has_is_not_shown_as_a_url() {
+    let mut server = Wherry::prepare("boat");
+    let held = (31000..32000).find_map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).ok()).unwrap();
+    let port = held.local_addr().unwrap().port();
+    let service = serde_json::json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}});
+    let manifest = server.file("service.yaml", service.to_string()).display().to_string();
+    server.up(&["-f", &manifest]);
+    let said = eventually("what stands in the way is said", || {
+        let said = server.log();
+        if said.contains("cannot be reached at port") { Ok(said) } else { Err(said) }
+    });
+    for part in ["Service default/web", &port.to_string(), "stop what has"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!server.stdout().contains("http://"), "{}", server.stdout());
+    drop(held);
+    eventually("the port is opened once it is free", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())
+    });
+    let mut second = server.up_command(&["--quiet"]);
+    let second = second.output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another `wherry up` runs on") && said.contains("wherry apply -f FILE"), "{said}");
+}
+
 /// Everything is as it was: the same objects, ready again, nothing compiled.
 fn found_again(server: &Wherry, first: &BTreeSet<(String, String)>, url: &str) {
     assert_eq!(pods(server), *first, "the same names and uids");

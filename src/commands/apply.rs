@@ -52,17 +52,12 @@ impl Apply {
                 }
                 Err(error) => {
                     failed += 1;
-                    output::error(&error.context(format!(
-                        "{} {} ({})",
-                        document.kind(),
-                        document.name(),
-                        document.origin
-                    )));
+                    output::error(&error.context(document.described()));
                 }
             }
         }
         if failed > 0 {
-            bail!("{failed} objects could not be applied");
+            bail!("{} could not be applied", output::counted(failed, "object"));
         }
         Ok(())
     }
@@ -106,17 +101,14 @@ pub struct Applier {
 
 impl Applier {
     pub async fn new(client: Client, force: bool) -> anyhow::Result<Self> {
-        let discovery =
-            Discovery::new(client.kube.clone()).run().await.context("the server's kinds cannot be listed")?;
+        let discovery = client.discovery().await?;
         Ok(Self { client, discovery, force, packaged: BTreeMap::new() })
     }
 
     /// Packages what needs it, then has the server apply the object.
     pub async fn apply(&mut self, document: &mut Document) -> anyhow::Result<Applied> {
         let resource = resource_of(&self.discovery, document.api_version(), document.kind())?;
-        if document.name().is_empty() {
-            bail!("metadata.name is needed to apply an object");
-        }
+        document.needed_name("apply")?;
         let namespace = document.namespace().unwrap_or(&self.client.namespace).to_owned();
         if resource.namespaced {
             metadata(&mut document.object)?.insert("namespace".into(), namespace.clone().into());
@@ -146,7 +138,18 @@ impl Applier {
     async fn package_images(&mut self, document: &mut Document, namespace: &str) -> anyhow::Result<()> {
         let folder = document.folder.clone();
         for image in manifest::images(&mut document.object) {
-            let Some(path) = image.as_str().filter(|image| manifest::is_path(image)) else { continue };
+            let Some(path) = image.as_str() else { continue };
+            if manifest::may_be_file(path) {
+                let Some(folder) = &folder else { continue };
+                if !folder.join(path).is_file() {
+                    output::note(format!(
+                        "Warning: image {path}: ./{path} was not found beside the manifest, so it is pulled from docker.io"
+                    ));
+                    continue;
+                }
+            } else if !manifest::is_path(path) {
+                continue;
+            }
             let Some(folder) = &folder else {
                 bail!("image {image}: a manifest from a URL cannot name files of this machine");
             };

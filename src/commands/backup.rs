@@ -9,7 +9,7 @@ use clap::Args;
 use futures::TryStreamExt;
 use http_body_util::BodyExt;
 
-use crate::client::Connection;
+use crate::client::Server;
 use crate::output;
 
 /// Write a consistent copy of the running server's database.
@@ -18,14 +18,14 @@ use crate::output;
 #[derive(Debug, Args)]
 pub struct Backup {
     #[command(flatten)]
-    connection: Connection,
+    server: Server,
     /// The file to write; it must not exist
     file: PathBuf,
 }
 
 impl Backup {
     pub async fn run(self) -> anyhow::Result<()> {
-        let client = self.connection.open().await?;
+        let client = self.server.open().await?;
         let response = client.open(http::Method::GET, "/backup", "application/octet-stream", None).await?;
         let failed = || format!("{} cannot be written", self.file.display());
         let mut file = std::fs::OpenOptions::new()
@@ -41,7 +41,7 @@ impl Backup {
             size += bytes.len();
         }
         file.sync_all().with_context(failed)?;
-        output::line(format!("{} ({size} bytes)", self.file.display()));
+        output::line(format!("{} ({})", self.file.display(), output::counted(size, "byte")));
         Ok(())
     }
 }

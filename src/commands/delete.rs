@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
-use kube::discovery::Discovery;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Connection, JSON, Resource, is_code, resource_of};
-use crate::{manifest, output};
+use crate::manifest;
+use crate::output::{self, Failures};
+use crate::selection::targets;
 
 /// How often it is asked whether an object is gone.
 const POLL: Duration = Duration::from_millis(200);
@@ -18,7 +19,7 @@ const POLL: Duration = Duration::from_millis(200);
 pub struct Delete {
     #[command(flatten)]
     connection: Connection,
-    /// KIND and names, or KIND/NAME
+    /// KIND and names, or KIND/NAME, repeatable
     #[arg(required_unless_present = "filename")]
     target: Vec<String>,
     /// A file, a folder, an http(s) URL, or `-` for standard input; repeatable
@@ -38,8 +39,8 @@ pub struct Delete {
 impl Delete {
     pub async fn run(self) -> anyhow::Result<()> {
         let client = self.connection.open().await?;
-        let mut deleted = Vec::new();
-        for (resource, namespace, name) in self.targets(&client).await? {
+        let (mut failures, mut deleted) = (Failures::default(), Vec::new());
+        for (resource, namespace, name) in self.targets(&client, &mut failures).await? {
             let path = resource.path(Some(&namespace), Some(&name));
             match self.delete(&client, &path).await {
                 Ok(uid) => {
@@ -47,7 +48,7 @@ impl Delete {
                     deleted.push((path, uid));
                 }
                 Err(error) if is_code(&error, 404) && self.ignore_not_found => {}
-                Err(error) => return Err(error),
+                Err(error) => failures.note(error),
             }
         }
         if !self.no_wait {
@@ -55,32 +56,45 @@ impl Delete {
                 gone(&client, &path, &uid).await?;
             }
         }
-        Ok(())
+        failures.finish()
     }
 
-    async fn targets(&self, client: &Client) -> anyhow::Result<Vec<(Resource, String, String)>> {
-        let mut targets = Vec::new();
+    /// What is to go. What cannot be told of a manifest's objects is noted; the others go.
+    async fn targets(
+        &self,
+        client: &Client,
+        failures: &mut Failures,
+    ) -> anyhow::Result<Vec<(Resource, String, String)>> {
+        let mut found = Vec::new();
         if !self.filename.is_empty() {
-            let discovery =
-                Discovery::new(client.kube.clone()).run().await.context("the server's kinds cannot be listed")?;
-            for document in manifest::read(&self.filename).await? {
-                let resource = resource_of(&discovery, document.api_version(), document.kind())?;
-                let namespace = document.namespace().unwrap_or(&client.namespace).to_owned();
-                targets.push((resource, namespace, document.name().to_owned()));
+            let documents = manifest::read(&self.filename).await?;
+            let discovery = client.discovery().await?;
+            for document in documents {
+                let target = resource_of(&discovery, document.api_version(), document.kind())
+                    .and_then(|resource| Ok((resource, document.needed_name("delete")?)));
+                match target {
+                    Ok((resource, name)) => {
+                        let namespace = document.namespace().unwrap_or(&client.namespace).to_owned();
+                        found.push((resource, namespace, name.to_owned()));
+                    }
+                    Err(error) => failures.note(error.context(document.described())),
+                }
             }
         }
-        match self.target.as_slice() {
-            [] => {}
-            [both] => {
-                let (kind, name) = both.split_once('/').with_context(|| format!("name what to delete: {both}/NAME"))?;
-                targets.push((client.resource(kind).await?, client.namespace.clone(), name.to_owned()));
-            }
-            [kind, names @ ..] => {
-                let resource = client.resource(kind).await?;
-                targets.extend(names.iter().map(|name| (resource.clone(), client.namespace.clone(), name.clone())));
+        let targets = targets(&self.target)?;
+        if let Some(target) = targets.iter().find(|target| target.names.is_empty()) {
+            bail!("name what to delete: {}/NAME", target.kind);
+        }
+        for target in targets {
+            match client.resource(&target.kind).await {
+                Ok(resource) => {
+                    let one = |name| (resource.clone(), client.namespace.clone(), name);
+                    found.extend(target.names.into_iter().map(one));
+                }
+                Err(error) => failures.note(error),
             }
         }
-        Ok(targets)
+        Ok(found)
     }
 
     /// Asks for the deletion; returns the object's uid.

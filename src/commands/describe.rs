@@ -14,7 +14,7 @@ use super::events::events;
 use super::pod;
 use crate::client::{Client, Connection, JSON, Resource};
 use crate::layout::{below, indented, pairs};
-use crate::output;
+use crate::output::{self, Failures};
 use crate::selection::Selection;
 use crate::table::Table;
 
@@ -34,26 +34,43 @@ pub struct Describe {
 
 impl Describe {
     pub async fn run(self) -> anyhow::Result<()> {
-        let selection = self.selection.settled()?;
+        let selection = self.selection;
+        let targets = selection.targets()?;
         let client = self.connection.open().await?;
-        let resource = client.resource(&selection.kind).await?;
-        let mut shown = false;
-        for path in selection.paths(&client, &resource) {
-            let answer: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
-            let one = [answer.clone()];
-            let items = if selection.names.is_empty() { answer.get("items").and_then(Value::as_array) } else { None };
-            for object in items.map_or(&one[..], Vec::as_slice) {
-                if shown {
-                    output::line("\n");
+        let mut failures = Failures::default();
+        let (mut shown, mut anywhere) = (false, selection.all_namespaces);
+        for target in targets {
+            let resource = match client.resource(&target.kind).await {
+                Ok(resource) => resource,
+                Err(error) => {
+                    failures.note(error);
+                    continue;
                 }
-                shown = true;
-                describe(&client, &resource, object).await.iter().for_each(output::line);
+            };
+            anywhere |= !resource.namespaced;
+            for path in selection.paths(&client, &resource, &target.names) {
+                let answer: Value = match client.request(http::Method::GET, &path, JSON, None).await {
+                    Ok(bytes) => serde_json::from_slice(&bytes)?,
+                    Err(error) => {
+                        failures.note(error);
+                        continue;
+                    }
+                };
+                let one = std::slice::from_ref(&answer);
+                let items = if target.names.is_empty() { answer.get("items").and_then(Value::as_array) } else { None };
+                for object in items.map_or(one, Vec::as_slice) {
+                    if shown {
+                        output::line("\n");
+                    }
+                    shown = true;
+                    describe(&client, &resource, object).await.iter().for_each(output::line);
+                }
             }
         }
-        if !shown {
-            output::note(client.nothing_found(selection.all_namespaces));
+        if !shown && failures.is_empty() {
+            output::note(client.nothing_found(anywhere));
         }
-        Ok(())
+        failures.finish()
     }
 }
 
@@ -96,12 +113,16 @@ fn head(resource: &Resource, object: &Value, now: Timestamp) -> Vec<(String, Str
     let annotations: Vec<String> = annotations.map(line).collect();
     let owners: Vec<String> = object::owner_references(object).iter().map(owner).collect();
     let created = object::creation_timestamp(object).map(|at| format!("{at} ({} ago)", since(Some(at), now)));
+    let of_pod = |field| if resource.is("", "pods") { object::text_at(object, field) } else { String::new() };
     let rows = [
         ("Name", object::name(object).to_owned()),
         ("Namespace", object::namespace(object).to_owned()),
         ("Kind", format!("{} ({})", resource.api.kind, resource.api.api_version)),
         ("Created", created.unwrap_or_default()),
         ("Deleting", object::deletion_timestamp(object).map(|at| format!("to be gone by {at}")).unwrap_or_default()),
+        ("Node", of_pod("spec.nodeName")),
+        ("IP", of_pod("status.podIP")),
+        ("Phase", of_pod("status.phase")),
         ("Labels", labels.join("\n")),
         ("Annotations", annotations.join("\n")),
         ("Owner", owners.join("\n")),
@@ -136,7 +157,7 @@ fn hide_values(secret: &mut Value) {
     for value in secret.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten().map(|(_, value)| value) {
         let padding = value.as_str().map_or(0, |text| text.len() - text.trim_end_matches('=').len());
         let size = value.as_str().map_or(0, |text| text.len() / 4 * 3).saturating_sub(padding);
-        *value = format!("{size} bytes").into();
+        *value = output::counted(size, "byte").into();
     }
 }
 
@@ -165,7 +186,7 @@ mod tests {
     fn a_secrets_values_are_sizes() {
         let mut secret = json!({"data": {"a": "aGVsbG8=", "b": "", "c": "YQ=="}});
         hide_values(&mut secret);
-        assert_eq!(secret["data"], json!({"a": "5 bytes", "b": "0 bytes", "c": "1 bytes"}));
+        assert_eq!(secret["data"], json!({"a": "5 bytes", "b": "0 bytes", "c": "1 byte"}));
     }
 
     #[test]

@@ -4,13 +4,14 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use futures::{AsyncBufReadExt, TryStreamExt};
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use wherry_api::object;
 
 use crate::client::{Client, Connection, JSON, Resource};
-use crate::output;
+use crate::output::{self, Failures};
 use crate::selection::Selection;
 use crate::table::Table;
+use crate::yaml;
 
 /// What asks for a table.
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -24,7 +25,7 @@ enum Output {
     Name,
 }
 
-/// Show objects; several kinds are separated by commas (`deploy,svc`).
+/// Show objects.
 #[derive(Debug, Args)]
 pub struct Get {
     #[command(flatten)]
@@ -52,56 +53,97 @@ fn hide_managed_fields(answer: &mut Value) {
     object::remove_meta(answer, "managedFields");
 }
 
-impl Get {
-    pub async fn run(mut self) -> anyhow::Result<()> {
-        self.selection = self.selection.settled()?;
-        let client = self.connection.open().await?;
-        let kinds: Vec<&str> = self.selection.kind.split(',').collect();
-        if kinds.len() > 1 && (self.watch || !self.selection.names.is_empty()) {
-            bail!("names and --watch need a single kind, not {}", self.selection.kind);
-        }
-        let mut shown = false;
-        for kind in &kinds {
-            let resource = client.resource(kind).await?;
-            shown |= self.show(&client, &resource, kinds.len() > 1 && shown).await?;
-        }
-        if !shown && self.output.is_none_or(|output| output == Output::Wide) && !self.watch {
-            output::note(client.nothing_found(self.selection.all_namespaces));
-        }
-        Ok(())
-    }
+/// The names of an object, or of a list's objects.
+fn names(resource: &Resource, answer: &Value) {
+    let one = std::slice::from_ref(answer);
+    let items = answer.get("items").and_then(Value::as_array).map_or(one, Vec::as_slice);
+    items.iter().for_each(|item| output::line(resource.named(object::name(item))));
+}
 
-    async fn show(&self, client: &Client, resource: &Resource, gap: bool) -> anyhow::Result<bool> {
-        let wants_table = self.output.is_none_or(|output| output == Output::Wide);
-        let mut shown = false;
-        let mut version = String::new();
-        for path in self.selection.paths(client, resource) {
-            let accept = if wants_table { TABLE } else { JSON };
-            let answer = client.request(http::Method::GET, &path, accept, None).await?;
-            let mut answer: Value = serde_json::from_slice(&answer)?;
-            answer
-                .pointer("/metadata/resourceVersion")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .clone_into(&mut version);
-            if wants_table {
-                let table = self.table(&answer, resource);
-                if gap && !table.is_empty() {
-                    output::line("");
+/// A list of objects, and of the objects of lists.
+fn list(answers: Vec<Value>) -> Value {
+    let mut items = Vec::new();
+    for mut answer in answers {
+        match answer.get_mut("items").map(Value::take) {
+            Some(Value::Array(of_kind)) => items.extend(of_kind),
+            _ => items.push(answer),
+        }
+    }
+    json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
+}
+
+impl Get {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let targets = self.selection.targets()?;
+        if self.watch && (targets.len() > 1 || targets.iter().any(|target| target.names.len() > 1)) {
+            bail!("--watch follows the objects of one kind, or one object");
+        }
+        let client = self.connection.open().await?;
+        let mut failures = Failures::default();
+        let (mut shown, mut anywhere, mut objects) = (false, self.selection.all_namespaces, Vec::new());
+        for target in &targets {
+            let resource = match client.resource(&target.kind).await {
+                Ok(resource) => resource,
+                Err(error) => {
+                    failures.note(error);
+                    continue;
                 }
-                if !table.is_empty() {
-                    table.lines(!self.no_headers && !shown).iter().for_each(output::line);
-                    shown = true;
+            };
+            anywhere |= !resource.namespaced;
+            let mut answers = Vec::new();
+            for path in self.selection.paths(&client, &resource, &target.names) {
+                match self.ask(&client, &path).await {
+                    Ok(answer) => answers.push(answer),
+                    Err(error) => failures.note(error),
                 }
+            }
+            let version = answers.last().map(|answer| object::text_at(answer, "metadata.resourceVersion"));
+            if self.is_table() {
+                shown |= self.show_table(&answers, &resource, shown, targets.len() > 1);
+            } else if self.output == Some(Output::Name) {
+                answers.iter().for_each(|answer| names(&resource, answer));
             } else {
-                self.print(resource, &mut answer)?;
-                shown = true;
+                objects.append(&mut answers);
+            }
+            if self.watch && failures.is_empty() {
+                self.print(&mut objects)?;
+                let version = version.unwrap_or_default();
+                return self.follow(&client, &resource, &version, target.names.first()).await;
             }
         }
-        if self.watch {
-            self.follow(client, resource, &version).await?;
+        self.print(&mut objects)?;
+        if self.is_table() && !shown && failures.is_empty() {
+            output::note(client.nothing_found(anywhere));
         }
-        Ok(shown)
+        failures.finish()
+    }
+
+    fn is_table(&self) -> bool {
+        self.output.is_none_or(|output| output == Output::Wide)
+    }
+
+    async fn ask(&self, client: &Client, path: &str) -> anyhow::Result<Value> {
+        let accept = if self.is_table() { TABLE } else { JSON };
+        Ok(serde_json::from_slice(&client.request(http::Method::GET, path, accept, None).await?)?)
+    }
+
+    /// One table of a kind's answers; `prefixed`: names have the kind before them.
+    fn show_table(&self, answers: &[Value], resource: &Resource, gap: bool, prefixed: bool) -> bool {
+        let mut all = Table::default();
+        for answer in answers {
+            all.append(self.table(answer, resource));
+        }
+        if all.is_empty() {
+            return false;
+        }
+        if prefixed {
+            all.map_column("NAME", |name| resource.named(name));
+        }
+        if gap {
+            output::line("");
+        }
+        all.lines(!self.no_headers).iter().for_each(output::line);
+        true
     }
 
     fn table(&self, answer: &Value, resource: &Resource) -> Table {
@@ -112,54 +154,73 @@ impl Get {
         )
     }
 
-    fn print(&self, resource: &Resource, answer: &mut Value) -> anyhow::Result<()> {
+    /// Prints objects, several as a list.
+    fn print(&self, objects: &mut Vec<Value>) -> anyhow::Result<()> {
+        let mut whole = match objects.len() {
+            0 => return Ok(()),
+            1 => objects.remove(0),
+            _ => list(std::mem::take(objects)),
+        };
         if !self.show_managed_fields {
-            hide_managed_fields(answer);
+            hide_managed_fields(&mut whole);
         }
         match self.output {
-            Some(Output::Yaml) => output::raw(serde_yaml::to_string(answer)?.as_bytes()),
-            Some(Output::Name) => {
-                let one = [answer.clone()];
-                let items = answer.get("items").and_then(Value::as_array).map_or(&one[..], Vec::as_slice);
-                for item in items {
-                    output::line(
-                        resource.named(item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()),
-                    );
-                }
-            }
-            _ => output::line(serde_json::to_string_pretty(answer)?),
+            Some(Output::Yaml) => output::raw(yaml::text(&whole)?.as_bytes()),
+            _ => output::line(serde_json::to_string_pretty(&whole)?),
         }
         Ok(())
     }
 
     /// Prints changes until the server or the person ends it.
-    async fn follow(&self, client: &Client, resource: &Resource, version: &str) -> anyhow::Result<()> {
+    async fn follow(
+        &self,
+        client: &Client,
+        resource: &Resource,
+        version: &str,
+        name: Option<&String>,
+    ) -> anyhow::Result<()> {
         let namespace = self.selection.namespace(client);
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("watch", "true").append_pair("resourceVersion", version);
-        if let [name] = self.selection.names.as_slice() {
+        if let Some(name) = name {
             query.append_pair("fieldSelector", &format!("metadata.name={name}"));
         }
         if let Some(selector) = &self.selection.selector {
             query.append_pair("labelSelector", selector);
         }
         let path = format!("{}?{}", resource.path(namespace, None), query.finish());
-        let accept = if self.output.is_none_or(|output| output == Output::Wide) { TABLE } else { JSON };
+        let accept = if self.is_table() { TABLE } else { JSON };
         let response = client.open(http::Method::GET, &path, accept, None).await?;
         let stream = response.into_body().into_data_stream().map_err(std::io::Error::other);
         let mut lines = stream.into_async_read().lines();
         while let Some(line) = lines.try_next().await.context("the watch broke off")? {
             let event: Value = serde_json::from_str(&line).context("the watch sent what is not JSON")?;
-            let mut object = event.get("object").cloned().unwrap_or_default();
+            let object = event.get("object").cloned().unwrap_or_default();
             if event.get("type").and_then(Value::as_str) == Some("ERROR") {
                 bail!("{}", object.get("message").and_then(Value::as_str).unwrap_or("the watch failed"));
             }
             if accept == TABLE {
                 self.table(&object, resource).lines(false).iter().for_each(output::line);
+            } else if self.output == Some(Output::Name) {
+                names(resource, &object);
             } else {
-                self.print(resource, &mut object)?;
+                self.print(&mut vec![object])?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_answers_are_one_list() {
+        let answers =
+            vec![json!({"kind": "Pod", "metadata": {"name": "a"}}), json!({"kind": "PodList", "items": [1, 2]})];
+        let whole = list(answers);
+        assert_eq!(whole["kind"], "List");
+        assert_eq!(whole["items"], json!([{"kind": "Pod", "metadata": {"name": "a"}}, 1, 2]));
     }
 }

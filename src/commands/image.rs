@@ -11,7 +11,7 @@ use wherry_runtime::image::manifest::ACCEPTED;
 use wherry_runtime::image::package::Package;
 use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY};
 
-use crate::client::{Client, Connection, JSON};
+use crate::client::{Client, Connection, JSON, Server};
 use crate::output;
 use crate::table::Table;
 
@@ -32,7 +32,7 @@ pub enum Image {
 #[derive(Debug, Args)]
 pub struct Ls {
     #[command(flatten)]
-    connection: Connection,
+    server: Server,
 }
 
 /// One image.
@@ -40,7 +40,7 @@ pub struct Ls {
 pub struct One {
     #[command(flatten)]
     connection: Connection,
-    /// NAMESPACE/NAME, NAMESPACE/NAME:TAG or NAMESPACE/NAME@DIGEST
+    /// [NAMESPACE/]NAME, with :TAG or @DIGEST; without a namespace it is the current one
     image: String,
 }
 
@@ -51,25 +51,36 @@ pub struct Import {
     connection: Connection,
     /// The component or core module
     wasm: PathBuf,
-    /// NAMESPACE/NAME or NAMESPACE/NAME:TAG
+    /// [NAMESPACE/]NAME[:TAG]; without a namespace it is the current one
     image: Option<String>,
 }
 
 impl Image {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Ls(command) => list(&command.connection.open().await?).await,
-            Self::Rm(command) => remove(&command.connection.open().await?, &parse(&command.image)?).await,
-            Self::Inspect(command) => inspect(&command.connection.open().await?, &parse(&command.image)?).await,
+            Self::Ls(command) => list(&command.server.open().await?).await,
+            Self::Rm(command) => {
+                let client = command.connection.open().await?;
+                remove(&client, &parse(&command.image, &client.namespace)?).await
+            }
+            Self::Inspect(command) => {
+                let client = command.connection.open().await?;
+                inspect(&client, &parse(&command.image, &client.namespace)?).await
+            }
             Self::Import(command) => command.run().await,
         }
     }
 }
 
-fn parse(image: &str) -> anyhow::Result<Reference> {
-    let full =
-        if image.starts_with(CLUSTER_REGISTRY) { image.to_owned() } else { format!("{CLUSTER_REGISTRY}/{image}") };
-    reference::parse(&full).with_context(|| format!("{image:?} is not NAMESPACE/NAME[:TAG][@DIGEST]"))
+fn parse(image: &str, namespace: &str) -> anyhow::Result<Reference> {
+    let full = if image.starts_with(&format!("{CLUSTER_REGISTRY}/")) {
+        image.to_owned()
+    } else if image.contains('/') {
+        format!("{CLUSTER_REGISTRY}/{image}")
+    } else {
+        format!("{CLUSTER_REGISTRY}/{namespace}/{image}")
+    };
+    reference::parse(&full).with_context(|| format!("{image:?} is not [NAMESPACE/]NAME[:TAG][@DIGEST]"))
 }
 
 async fn json(client: &Client, path: &str) -> anyhow::Result<Value> {
@@ -140,10 +151,28 @@ impl Import {
     async fn run(self) -> anyhow::Result<()> {
         let client = self.connection.open().await?;
         let stem = self.wasm.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
-        let image = parse(&self.image.unwrap_or_else(|| format!("{}/{stem}", client.namespace)))?;
+        let image = parse(&self.image.unwrap_or(stem), &client.namespace)?;
         let wasm = std::fs::read(&self.wasm).with_context(|| format!("{} cannot be read", self.wasm.display()))?;
         let package = Package::of(wasm).with_context(|| format!("{} cannot be packaged", self.wasm.display()))?;
         output::line(package.push_to_cluster(&image, &client.kube).await?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_a_namespace_is_in_the_current_one() {
+        for (image, whole) in [
+            ("app", "wherry.local/ns/app:latest"),
+            ("app:v2", "wherry.local/ns/app:v2"),
+            ("other/app:v2", "wherry.local/other/app:v2"),
+            ("wherry.local/other/app", "wherry.local/other/app:latest"),
+        ] {
+            assert_eq!(parse(image, "ns").unwrap().whole(), whole);
+        }
+        assert!(parse("a/b/c", "ns").is_err() && parse("Not A Name", "ns").is_err());
     }
 }

@@ -42,6 +42,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether only errors are logged: a server's log is read, a client command says what there is to say.
+    pub fn is_quiet(&self) -> bool {
+        !matches!(self, Self::Up(command) if !command.is_quiet())
+    }
+
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Up(command) => command.run(),

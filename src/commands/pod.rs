@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use wherry_api::object;
 use wherry_api::table::{human_duration, since};
 
-use crate::layout::{fields, indented, pairs};
+use crate::layout::{fields_after, indented, pairs};
 
 /// The lists of containers, and the statuses of each.
 const LISTS: [(&str, &str, &str); 3] = [
@@ -49,8 +49,7 @@ fn one(container: Value, status: Option<&Value>, now: Timestamp) -> Vec<String> 
     }
     let known: Vec<(String, String)> =
         known.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), text)).collect();
-    let mut lines = pairs(&known);
-    let Value::Object(mut rest) = container else { return lines };
+    let Value::Object(mut rest) = container else { return pairs(&known) };
     for field in ["name", "terminationMessagePath", "terminationMessagePolicy"] {
         rest.remove(field);
     }
@@ -59,8 +58,7 @@ fn one(container: Value, status: Option<&Value>, now: Timestamp) -> Vec<String> 
         let texts = if field == "env" { environment(&items) } else { ports(&items) };
         rest.insert(field.to_owned(), texts);
     }
-    lines.extend(fields(&rest));
-    lines
+    fields_after(known, &rest)
 }
 
 /// A container's state in words; empty if there is none.
@@ -161,7 +159,8 @@ mod tests {
             "state:     waiting: X",
             "ready:     yes",
             "restarts:  2",
-            "ports:  http 8080/TCP, 9/UDP",
+            "ports:     http 8080/TCP, 9/UDP",
+            "image:     i",
             "A:  1",
             "B:  from configMap c, k",
             "C:  from field metadata.name",

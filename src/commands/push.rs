@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use wherry_runtime::image::credentials::Credentials;
 use wherry_runtime::image::package::Package;
-use wherry_runtime::image::reference;
+use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY, DOCKER_HUB};
 
-use crate::client::Connection;
+use crate::client::Server;
 use crate::output;
 
 /// Package a component and push it to a registry.
@@ -18,7 +18,7 @@ use crate::output;
 #[derive(Debug, Args)]
 pub struct Push {
     #[command(flatten)]
-    connection: Connection,
+    server: Server,
     /// The component or core module
     wasm: PathBuf,
     /// HOST/REPOSITORY:TAG
@@ -32,11 +32,37 @@ impl Push {
         let wasm = std::fs::read(&self.wasm).with_context(|| format!("{} cannot be read", self.wasm.display()))?;
         let package = Package::of(wasm).with_context(|| format!("{} cannot be packaged", self.wasm.display()))?;
         let pushed = if reference::is_cluster(&to) {
-            package.push_to_cluster(&to, &self.connection.open().await?.kube).await?
+            package.push_to_cluster(&to, &self.server.open().await?.kube).await?
         } else {
+            if let Some(note) = assumed(&self.reference, to.registry()) {
+                output::note(note);
+            }
             package.push(&to, &Credentials::from_environment()?).await?
         };
         output::line(pushed);
         Ok(())
+    }
+}
+
+/// What is said of a reference that names no registry: it may have been meant for the cluster's own.
+fn assumed(written: &str, registry: &str) -> Option<String> {
+    if registry != DOCKER_HUB || written.contains(DOCKER_HUB) {
+        return None;
+    }
+    let ours = if written.contains('/') { written.to_owned() } else { format!("NAMESPACE/{written}") };
+    Some(format!("{written} is pushed to {DOCKER_HUB}; the cluster's own registry would be {CLUSTER_REGISTRY}/{ours}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_without_a_registry_is_told_where_it_goes() {
+        let told = assumed("team/app:v1", "docker.io").unwrap();
+        assert!(told.contains("pushed to docker.io") && told.ends_with("wherry.local/team/app:v1"), "{told}");
+        assert!(assumed("app:v1", "docker.io").unwrap().ends_with("wherry.local/NAMESPACE/app:v1"));
+        assert_eq!(assumed("docker.io/team/app:v1", "docker.io"), None);
+        assert_eq!(assumed("registry.example/app", "registry.example"), None);
     }
 }

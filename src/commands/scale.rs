@@ -4,16 +4,17 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
-use crate::client::{Connection, JSON};
-use crate::output;
+use crate::client::{Client, Connection, JSON, Resource};
+use crate::output::{self, Failures};
+use crate::selection::targets;
 
 /// Set the number of replicas.
 #[derive(Debug, Args)]
 pub struct Scale {
     #[command(flatten)]
     connection: Connection,
-    /// KIND/NAME (`deployment/hello`), or KIND and NAME
-    #[arg(required = true, num_args = 1..=2)]
+    /// KIND/NAME (`deployment/hello`), repeatable, or KIND and names
+    #[arg(required = true)]
     target: Vec<String>,
     #[arg(long, allow_hyphen_values = true, value_parser = replicas)]
     replicas: i32,
@@ -33,20 +34,28 @@ fn replicas(text: &str) -> Result<i32, String> {
 
 impl Scale {
     pub async fn run(self) -> anyhow::Result<()> {
-        let (kind, name) = match self.target.as_slice() {
-            [kind, name] => (kind.as_str(), name.as_str()),
-            [both] => match both.split_once('/') {
-                Some(parts) => parts,
-                None => bail!("{both:?} is not KIND/NAME"),
-            },
-            _ => bail!("give KIND/NAME"),
-        };
+        let targets = targets(&self.target)?;
+        if let Some(target) = targets.iter().find(|target| target.names.is_empty()) {
+            bail!("name what to scale: {}/NAME", target.kind);
+        }
         let client = self.connection.open().await?;
-        let resource = client.resource(kind).await?;
+        let mut failures = Failures::default();
+        for target in targets {
+            let resource = client.resource(&target.kind).await?;
+            for name in &target.names {
+                match self.scale(&client, &resource, name).await {
+                    Ok(()) => output::line(format!("{} scaled", resource.named(name))),
+                    Err(error) => failures.note(error),
+                }
+            }
+        }
+        failures.finish()
+    }
+
+    async fn scale(&self, client: &Client, resource: &Resource, name: &str) -> anyhow::Result<()> {
         let path = format!("{}/scale", resource.path(Some(&client.namespace), Some(name)));
         let patch = serde_json::to_vec(&json!({"spec": {"replicas": self.replicas}}))?;
         client.request(http::Method::PATCH, &path, JSON, Some(("application/merge-patch+json", patch))).await?;
-        output::line(format!("{} scaled", resource.named(name)));
         Ok(())
     }
 }

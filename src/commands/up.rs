@@ -1,6 +1,7 @@
 //! `wherry up`: server and node in one process, and the manifests that it was given.
 
-use std::net::SocketAddr;
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use wherry_runtime::network::ipam::Slot;
 
 use super::apply::{Applied, Applier, Outcome};
 use crate::client::Client;
-use crate::data_dir::{self, DataDir};
+use crate::data_dir::{self, DataDir, Lock};
 use crate::manifest;
 use crate::progress::Progress;
 use crate::security::Security;
+use crate::shown::{self, Reached};
 use crate::{output, ready, stack};
 
 /// How long the last process on a data directory may take to be gone.
@@ -43,7 +45,7 @@ pub struct Up {
     #[arg(long, value_name = "DIR", env = "WHERRY_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Where the API is served
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443", value_parser = address)]
     listen: SocketAddr,
     /// The node's name, chosen once and kept [default: this host's name]
     #[arg(long, value_name = "NAME")]
@@ -61,7 +63,28 @@ pub struct Up {
     quiet: bool,
 }
 
+/// An address and a port.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "it is not ADDRESS:PORT, such as 127.0.0.1:6443, 0.0.0.0:6443 or [::1]:6443".to_owned())
+}
+
+/// How this machine's own clients reach what listens at an address.
+fn usable(address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => {
+            format!("https://127.0.0.1:{} (and every other address)", address.port())
+        }
+        IpAddr::V6(ip) if ip.is_unspecified() => format!("https://[::1]:{} (and every other address)", address.port()),
+        _ => format!("https://{address}"),
+    }
+}
+
 impl Up {
+    /// Whether nothing but errors is printed.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     pub fn run(self) -> anyhow::Result<ExitCode> {
         if self.network == Network::Routed {
             bail!("the routed network is not supported by this version; use --network local");
@@ -81,12 +104,13 @@ impl Up {
         let mut stop = Stop::new()?;
         let progress = Progress::new(self.quiet);
         let data = DataDir::open(&self.data_dir.clone().map_or_else(data_dir::default_path, Ok)?)?;
+        let _lock = claim_data(&data).await?;
         let node_name = data.node_name(self.node_name.as_deref())?;
         let slot = claim_slot(&data).await?;
 
         let step = progress.step("server");
         let stack = stack::Stack::start(&data, self.listen, &node_name, slot, &self.security).await?;
-        step.done(&format!("https://{}, node {node_name}", stack.address()));
+        step.done(&format!("{}, node {node_name}", usable(stack.address())));
 
         let outcome = tokio::select! {
             outcome = self.bring_up(&stack, documents, progress) => Some(outcome),
@@ -107,9 +131,9 @@ impl Up {
             Some(Err(error)) => Some(error),
             None => None,
         };
-        let step = progress.step("stopping");
+        let step = progress.begin("stopping");
         tokio::select! {
-            () = stack.shutdown() => step.done(""),
+            () = stack.shutdown() => step.done_as("stopped"),
             () = stop.asked() => output::note("stopped at once, as asked twice"),
         }
         failed.map_or(Ok(ExitCode::SUCCESS), Err)
@@ -133,29 +157,58 @@ impl Up {
         for mut document in documents {
             let what = format!("{} {}", document.kind().to_lowercase(), document.name());
             let step = progress.step(what.clone());
-            let one = applier.apply(&mut document).await.with_context(|| format!("{what} ({})", document.origin))?;
+            let one = applier.apply(&mut document).await.with_context(|| document.described())?;
             step.done(one.outcome.word());
             applied.push(one);
         }
         let changed = applied.iter().any(|one| one.outcome != Outcome::Unchanged);
-        let step = progress.step("pods");
-        ready::wait(&client, &applied, |detail| step.update(detail)).await?;
+        let mut step = progress.step("pods");
+        let failed = ready::wait(&client, &applied, &mut step).await?;
         ready::reachable(&client, &applied).await?;
-        step.done(if changed { "ready" } else { "ready, as before" });
+        match failed.len() {
+            0 => step.done(if changed { "ready" } else { "ready, as before" }),
+            1 => step.done_badly("1 has failed"),
+            count => step.done_badly(&format!("{count} have failed")),
+        }
+        for line in failed {
+            output::note(format!("! {line}"));
+        }
         if !self.quiet {
-            self.show(&client, &applied).await?;
+            show(stack, &client, &applied).await?;
         }
         Ok(())
     }
+}
 
-    async fn show(&self, client: &Client, applied: &[Applied]) -> anyhow::Result<()> {
-        for line in ready::pods(client, applied).await? {
-            output::line(line);
+async fn show(stack: &stack::Stack, client: &Client, applied: &[Applied]) -> anyhow::Result<()> {
+    for line in shown::pods(client, applied).await? {
+        output::line(line);
+    }
+    for reached in shown::urls(client, applied, stack.host_ports()).await? {
+        match reached {
+            Reached::At(url) => output::line(url),
+            Reached::Not(why) => output::note(format!("! {why}")),
         }
-        for url in ready::urls(client, applied).await? {
-            output::line(url);
+    }
+    Ok(())
+}
+
+/// Keeps other processes off the data directory. One that was killed a moment ago holds it until the kernel is done with it.
+async fn claim_data(data: &DataDir) -> anyhow::Result<Option<File>> {
+    let deadline = tokio::time::Instant::now() + LAST_PROCESS;
+    loop {
+        match data.lock()? {
+            Lock::Held(file) => return Ok(Some(file)),
+            Lock::Unsupported => return Ok(None),
+            Lock::Taken if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Lock::Taken => bail!(
+                "another `wherry up` runs on the data directory {}: `wherry apply -f FILE` applies manifests to it; stop it, or \
+                 choose another --data-dir, to start one here",
+                data.path().display()
+            ),
         }
-        Ok(())
     }
 }
 
@@ -176,8 +229,8 @@ async fn claim_slot(data: &DataDir) -> anyhow::Result<Slot> {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) if kept.is_some() && is_in_use(&error) => bail!(
-                "the data directory {} is in use by another process, or its part of 127.0.0.0/8 by another cluster; stop \
-                 that, or choose another --data-dir",
+                "another cluster of this machine has the part of 127.0.0.0/8 that belongs to the data directory {}, whose copy \
+                 it may run on; stop that cluster, or choose another --data-dir",
                 data.path().display()
             ),
             Err(error) => return Err(error).context("no part of 127.0.0.0/8 is free for this cluster"),
@@ -206,6 +259,25 @@ impl Stop {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_for_everyone_is_shown_as_one_to_use() {
+        for (given, shown) in [
+            ("127.0.0.1:6443", "https://127.0.0.1:6443"),
+            ("0.0.0.0:6443", "https://127.0.0.1:6443 (and every other address)"),
+            ("[::]:6443", "https://[::1]:6443 (and every other address)"),
+        ] {
+            assert_eq!(usable(address(given).unwrap()), shown);
+        }
+        for bad in ["6443", "localhost:6443", "127.0.0.1", "127.0.0.1:99999"] {
+            assert!(address(bad).unwrap_err().contains("127.0.0.1:6443"), "{bad}");
         }
     }
 }

@@ -3,14 +3,14 @@
 use clap::Args;
 use serde_json::Value;
 
-use crate::client::{Connection, JSON};
+use crate::client::{JSON, Server};
 use crate::output;
 
 /// Print the version.
 #[derive(Debug, Args)]
 pub struct Version {
     #[command(flatten)]
-    connection: Connection,
+    server: Server,
     /// Only this binary's
     #[arg(long)]
     client: bool,
@@ -22,7 +22,7 @@ impl Version {
         if self.client {
             return Ok(());
         }
-        let asked = async { self.connection.open().await?.request(http::Method::GET, "/version", JSON, None).await };
+        let asked = async { self.server.open().await?.request(http::Method::GET, "/version", JSON, None).await };
         match asked.await {
             Ok(answer) => {
                 let version: Value = serde_json::from_slice(&answer)?;

@@ -123,7 +123,11 @@ async fn run(endpoint: &str, checks: &[&Check], excluded: impl Fn(&str) -> bool)
         match (check.probe)().await {
             Ok(()) => lines.push(format!("[+]{name} ok\n")),
             Err(reason) => {
-                tracing::warn!(check = name, reason, "a health check failed");
+                if check.live {
+                    tracing::warn!(check = name, reason, "a health check failed");
+                } else {
+                    tracing::debug!(check = name, reason, "not ready");
+                }
                 lines.push(format!("[-]{name} failed: reason withheld\n"));
                 healthy = false;
             }

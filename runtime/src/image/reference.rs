@@ -20,7 +20,8 @@ pub enum ReferenceError {
     ClusterName,
 }
 
-const DOCKER_HUB: &str = "docker.io";
+/// The registry of references that name none.
+pub const DOCKER_HUB: &str = "docker.io";
 /// What Docker Hub was called.
 const DOCKER_HUB_BEFORE: &str = "index.docker.io";
 /// Where Docker Hub keeps names without a slash.

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 use super::host::Host;
+use super::host_ports::HostPorts;
 use super::ipam::{self, Ipam, Range, Slot};
 use super::listeners::Listeners;
 use super::services::{ServicePort, Services};
@@ -22,6 +23,7 @@ pub(super) struct Shared {
     pub services: Services,
     pub service_range: Range,
     pub host: Host,
+    pub host_ports: HostPorts,
 }
 
 impl Shared {
@@ -71,12 +73,18 @@ impl LocalNetwork {
             services: Services::default(),
             service_range: slot.services(),
             host: Host::default(),
+            host_ports: HostPorts::default(),
         });
         let mut tasks = JoinSet::new();
         let (changed, changes) = tokio::sync::watch::channel(());
         tasks.spawn(watch::follow(shared.clone(), client, node, changed));
         tasks.spawn(proxy::serve(shared.clone(), changes));
         Self { shared, slot, _tasks: tasks }
+    }
+
+    /// Which node ports the host is served on.
+    pub fn host_ports(&self) -> HostPorts {
+        self.shared.host_ports.clone()
     }
 
     /// The range of pod addresses, for the node's `podCIDR`.
@@ -120,6 +128,7 @@ pub(crate) mod testing {
                 services: Services::default(),
                 service_range: slot.services(),
                 host: Host::default(),
+                host_ports: HostPorts::default(),
             };
             Self(Arc::new(shared), slot)
         }

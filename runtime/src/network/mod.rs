@@ -5,6 +5,7 @@
 //! or its own localhost; and every one of its sockets has its pod's address as source.
 
 mod host;
+mod host_ports;
 pub mod ipam;
 mod listeners;
 pub mod local;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use wasmtime_wasi_http::WasiBody;
 
+pub use self::host_ports::HostPorts;
 use self::ipam::Addresses;
 pub use self::listeners::ListenGuard;
 pub use self::local::LocalNetwork;

@@ -106,7 +106,13 @@ impl Frontend {
 
 /// Accepts connections to one frontend.
 async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Arc<Semaphore>) {
-    let listener = bind(frontend).await;
+    let noted = match frontend {
+        Frontend::NodePort(port) => Some(shared.host_ports.note(port)),
+        Frontend::Address(..) => None,
+    };
+    let note = |outcome| noted.iter().for_each(|noted| noted.set(outcome));
+    let listener = bind(&shared, frontend, note).await;
+    note(Ok(()));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -134,28 +140,45 @@ async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Arc<Semaphore>)
 
 /// Binds a frontend's address; waits while another process has it, or while this user may not have it, which concerns the
 /// host only: guests reach the Service by its address all the same.
-async fn bind(frontend: Frontend) -> TcpListener {
+async fn bind(shared: &Shared, frontend: Frontend, note: impl Fn(Result<(), io::ErrorKind>)) -> TcpListener {
     let mut pause = RETRY_FIRST;
     loop {
         match TcpListener::bind(frontend.address()).await {
             Ok(listener) => return listener,
-            Err(error) if pause == RETRY_FIRST => tell(frontend, &error),
-            Err(_) => {}
+            Err(error) => {
+                if pause == RETRY_FIRST {
+                    tell(shared, frontend, &error);
+                }
+                note(Err(error.kind()));
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY);
     }
 }
 
-fn tell(frontend: Frontend, error: &io::Error) {
+fn tell(shared: &Shared, frontend: Frontend, error: &io::Error) {
     let address = frontend.address();
-    if error.kind() == io::ErrorKind::PermissionDenied {
-        tracing::info!(
+    let behind = shared.services.behind(frontend);
+    let service = behind.as_ref().map_or("", |port| port.service.as_str());
+    match frontend {
+        // Every Service has a port below 1024 here; docs/networking.md says what that means.
+        Frontend::Address(..) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::debug!(
+                service,
+                %address,
+                "this user may not listen on the Service's port; guests reach it, the host does not (use a NodePort)"
+            );
+        }
+        Frontend::Address(..) => {
+            tracing::warn!(%error, service, %address, "a Service's port cannot be opened; trying again");
+        }
+        Frontend::NodePort(_) => tracing::warn!(
+            %error,
+            service,
             %address,
-            "this user may not listen on the Service's port; guests reach it, the host does not (use a NodePort)"
-        );
-    } else {
-        tracing::warn!(%error, %address, "a Service's port cannot be opened; trying again");
+            "a Service's node port cannot be opened; trying again (choose another nodePort, or stop what has it)"
+        ),
     }
 }
 

@@ -3,11 +3,11 @@
 use std::cmp::Reverse;
 
 use anyhow::{Context, bail};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use wherry_api::object;
 
 use crate::client::{Client, JSON};
-use crate::output;
+use crate::{output, selector};
 
 /// The name of the pod that a target means: `NAME`, `pod/NAME` or `KIND/NAME`. Which one of several is told.
 pub(super) async fn pod(client: &Client, target: &str) -> anyhow::Result<String> {
@@ -18,7 +18,7 @@ pub(super) async fn pod(client: &Client, target: &str) -> anyhow::Result<String>
     }
     let path = resource.path(Some(&client.namespace), Some(name));
     let workload = read(client, &path).await?;
-    let Some(selector) = selector(&workload) else {
+    let Some(selector) = selector::of(&workload) else {
         bail!("{} selects no pods, so it has no logs", resource.named(name));
     };
     let pods = client.resource("pods").await?;
@@ -38,31 +38,6 @@ pub(super) async fn pod(client: &Client, target: &str) -> anyhow::Result<String>
 async fn read(client: &Client, path: &str) -> anyhow::Result<Value> {
     let bytes = client.request(http::Method::GET, path, JSON, None).await?;
     serde_json::from_slice(&bytes).context("the server's answer is not JSON")
-}
-
-/// `spec.selector` as a query has it: a `LabelSelector`, or a map of labels, as Services and ReplicationControllers have.
-fn selector(workload: &Value) -> Option<String> {
-    let selector = object::at(workload, "spec.selector")?.as_object()?;
-    let is_map = selector.values().all(Value::is_string);
-    let none = Map::new();
-    let labels =
-        if is_map { selector } else { selector.get("matchLabels").and_then(Value::as_object).unwrap_or(&none) };
-    let mut terms: Vec<String> =
-        labels.iter().filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
-    let expressions = selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten();
-    for expression in expressions {
-        let key = object::text_at(expression, "key");
-        let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
-        let values: Vec<&str> = values.filter_map(Value::as_str).collect();
-        terms.push(match object::text_at(expression, "operator").as_str() {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "Exists" => key,
-            _ => format!("!{key}"),
-        });
-    }
-    // An empty selector of a Service selects nothing, one of a workload does not exist.
-    (!terms.is_empty()).then(|| terms.join(","))
 }
 
 /// Kubernetes' order: on a node before not, running before pending, ready before not and the longer the earlier, then by
@@ -96,22 +71,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_selector_is_written_as_a_query_has_it() {
-        let of = |selector: Value| selector_of(&selector);
-        assert_eq!(of(json!({"app": "web"})).as_deref(), Some("app=web"));
-        let long = json!({"matchLabels": {"app": "web"}, "matchExpressions": [
-            {"key": "tier", "operator": "In", "values": ["a", "b"]}, {"key": "old", "operator": "DoesNotExist"},
-            {"key": "x", "operator": "NotIn", "values": ["y"]}, {"key": "new", "operator": "Exists"}]});
-        assert_eq!(of(long).as_deref(), Some("app=web,tier in (a,b),!old,x notin (y),new"));
-        assert_eq!(of(json!({})), None);
-        assert_eq!(selector(&json!({"spec": {}})), None);
-    }
-
-    fn selector_of(selector_value: &Value) -> Option<String> {
-        selector(&json!({"spec": {"selector": selector_value}}))
-    }
 
     #[test]
     fn the_pod_whose_log_says_most_comes_first() {

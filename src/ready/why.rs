@@ -1,0 +1,184 @@
+//! Why a pod is not ready, and whether it ever will be.
+
+use serde_json::Value;
+use wherry_api::object;
+
+/// Why one pod waits.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reason {
+    pub pod: String,
+    /// What its siblings have alike, so that a reason is told once for all of them.
+    pub group: String,
+    /// What is told once: the same trouble has other words later.
+    pub class: &'static str,
+    pub text: String,
+    /// Whether it passes by itself, as far as one can see.
+    pub passes: bool,
+}
+
+impl Reason {
+    /// `None` for a pod that is ready or has ended.
+    pub fn of(pod: &Value) -> Option<Self> {
+        let phase = object::text_at(pod, "status.phase");
+        if matches!(phase.as_str(), "Succeeded" | "Failed") || is_true(pod, "Ready") {
+            return None;
+        }
+        let (class, text, passes) = unscheduled(pod)
+            .or_else(|| statuses(pod).find_map(trouble))
+            .or_else(|| statuses(pod).find_map(waiting))
+            .unwrap_or_else(|| ("", if phase == "Running" { "not ready" } else { "pending" }.to_owned(), true));
+        let generated = object::text_at(pod, "metadata.generateName");
+        let name = object::name(pod).to_owned();
+        let group = if generated.is_empty() { name.clone() } else { generated };
+        Some(Self { pod: name, group, class, text, passes })
+    }
+}
+
+type Why = (&'static str, String, bool);
+
+fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a Value> {
+    let conditions = object::at(pod, "status.conditions").and_then(Value::as_array).into_iter().flatten();
+    conditions.into_iter().find(|condition| object::text_at(condition, "type") == kind)
+}
+
+fn is_true(pod: &Value, kind: &str) -> bool {
+    condition(pod, kind).is_some_and(|condition| object::text_at(condition, "status") == "True")
+}
+
+fn unscheduled(pod: &Value) -> Option<Why> {
+    let condition = condition(pod, "PodScheduled").filter(|c| object::text_at(c, "status") == "False")?;
+    let message = object::text_at(condition, "message");
+    (!message.is_empty()).then_some(("scheduling", message, false))
+}
+
+fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
+    let of = |field: &str| object::at(pod, field).and_then(Value::as_array).into_iter().flatten();
+    of("status.initContainerStatuses").chain(of("status.containerStatuses"))
+}
+
+/// What does not pass by itself.
+fn trouble(status: &Value) -> Option<Why> {
+    let ended = exit(status, "state").or_else(|| exit(status, "lastState"));
+    let Some(state) = object::at(status, "state.waiting") else {
+        return exit(status, "state").map(|text| ("ended", text, false));
+    };
+    let (reason, message) = (object::text_at(state, "reason"), object::text_at(state, "message"));
+    let text = if message.is_empty() { reason.clone() } else { format!("{reason}: {message}") };
+    match reason.as_str() {
+        "" | "ContainerCreating" | "PodInitializing" => None,
+        "CrashLoopBackOff" => Some(("ended", ended.unwrap_or(text), false)),
+        "ErrImagePull" | "ImagePullBackOff" => Some(("image", text, false)),
+        _ => Some(("waiting", text, false)),
+    }
+}
+
+fn waiting(status: &Value) -> Option<Why> {
+    let reason = object::text_at(status, "state.waiting.reason");
+    (!reason.is_empty()).then_some(("", reason, true))
+}
+
+/// How a container ended, if not well.
+fn exit(status: &Value, state: &str) -> Option<String> {
+    let ended = object::at(status, &format!("{state}.terminated"))?;
+    let code = ended.get("exitCode").and_then(Value::as_i64).filter(|code| *code != 0)?;
+    let why = [object::text_at(ended, "reason"), object::text_at(ended, "message")];
+    let why: Vec<String> = why.into_iter().filter(|part| !part.is_empty()).collect();
+    let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(": ").trim()) };
+    Some(format!("container {} ended with exit code {code}{why}", object::text_at(status, "name")))
+}
+
+/// What is said of a pod that has failed for good.
+pub(super) fn failure(pod: &Value) -> Option<String> {
+    if object::text_at(pod, "status.phase") != "Failed" {
+        return None;
+    }
+    let how = statuses(pod).find_map(|status| exit(status, "state"));
+    let how = how.unwrap_or_else(|| {
+        let why = [object::text_at(pod, "status.reason"), object::text_at(pod, "status.message")];
+        why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+    });
+    Some(format!("pod {} has failed: {how}", object::name(pod)))
+}
+
+/// How often a pod's containers have been started again.
+pub(super) fn restarts(pod: &Value) -> i64 {
+    statuses(pod).filter_map(|status| status.get("restartCount").and_then(Value::as_i64)).sum()
+}
+
+/// Whether a container runs that names no port and no probe: being started says little of it.
+pub(super) fn may_end_at_once(pod: &Value) -> bool {
+    let silent = |container: &Value| {
+        ["ports", "readinessProbe"].iter().all(|field| container.get(field).is_none_or(Value::is_null))
+    };
+    let ended = matches!(object::text_at(pod, "status.phase").as_str(), "Succeeded" | "Failed");
+    !ended && object::at(pod, "spec.containers").and_then(Value::as_array).is_some_and(|all| all.iter().any(silent))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: Value) -> Value {
+        json!({"metadata": {"name": "web-1", "generateName": "web-"}, "spec": {"containers": [{"name": "c"}]}, "status": status})
+    }
+
+    fn with(state: Value, last: Value) -> Value {
+        pod(json!({"phase": "Running", "containerStatuses": [
+            {"name": "c", "restartCount": 2, "state": state, "lastState": last}]}))
+    }
+
+    #[test]
+    fn a_reason_names_the_pod_and_what_it_waits_for() {
+        let ended = json!({"terminated": {"exitCode": 3, "reason": "Error"}});
+        for (given, class, text, passes) in [
+            (pod(json!({"phase": "Pending"})), "", "pending", true),
+            (with(json!({"running": {}}), json!({})), "", "not ready", true),
+            (with(json!({"waiting": {"reason": "ContainerCreating"}}), json!({})), "", "ContainerCreating", true),
+            (
+                with(json!({"waiting": {"reason": "ErrImagePull", "message": "no such"}}), json!({})),
+                "image",
+                "ErrImagePull: no such",
+                false,
+            ),
+            (
+                with(json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}), ended.clone()),
+                "ended",
+                "container c ended with exit code 3 (Error)",
+                false,
+            ),
+            (with(ended, json!({})), "ended", "container c ended with exit code 3 (Error)", false),
+            (
+                pod(json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]})),
+                "scheduling",
+                "0/1 nodes",
+                false,
+            ),
+        ] {
+            let reason = Reason::of(&given).unwrap();
+            assert_eq!((reason.class, reason.text.as_str(), reason.passes), (class, text, passes));
+            assert_eq!((reason.pod.as_str(), reason.group.as_str()), ("web-1", "web-"));
+        }
+        assert_eq!(Reason::of(&pod(json!({"conditions": [{"type": "Ready", "status": "True"}]}))), None);
+        assert_eq!(Reason::of(&pod(json!({"phase": "Succeeded"}))), None);
+    }
+
+    #[test]
+    fn a_pod_that_has_failed_is_told_with_its_exit_code() {
+        let failed = pod(json!({"phase": "Failed", "containerStatuses": [
+            {"name": "c", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]}));
+        assert_eq!(failure(&failed).unwrap(), "pod web-1 has failed: container c ended with exit code 1 (Error)");
+        assert_eq!(failure(&pod(json!({"phase": "Succeeded"}))), None);
+        assert!(!may_end_at_once(&failed));
+    }
+
+    #[test]
+    fn only_what_names_no_port_may_end_at_once() {
+        let mut pod = with(json!({"running": {}}), json!({}));
+        assert!(may_end_at_once(&pod));
+        assert_eq!(restarts(&pod), 2);
+        pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80}]);
+        assert!(!may_end_at_once(&pod));
+    }
+}
