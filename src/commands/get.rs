@@ -57,7 +57,9 @@ fn hide_managed_fields(answer: &mut Value) {
 fn names(resource: &Resource, answer: &Value) {
     let one = std::slice::from_ref(answer);
     let items = answer.get("items").and_then(Value::as_array).map_or(one, Vec::as_slice);
-    items.iter().for_each(|item| output::line(resource.named(object::name(item))));
+    for item in items {
+        output::line(resource.named(object::name(item)));
+    }
 }
 
 /// A list of objects, and of the objects of lists.
@@ -101,7 +103,9 @@ impl Get {
             if self.is_table() {
                 shown |= self.show_table(&answers, &resource, shown, targets.len() > 1);
             } else if self.output == Some(Output::Name) {
-                answers.iter().for_each(|answer| names(&resource, answer));
+                for answer in &answers {
+                    names(&resource, answer);
+                }
             } else {
                 objects.append(&mut answers);
             }

@@ -42,7 +42,7 @@ pub(super) async fn live(
     place: &Arc<Place>,
     pre: &ProxyPre<GuestState>,
     store: &mut Store<GuestState>,
-    first: Job,
+    first: Box<Job>,
 ) -> wasmtime::Result<()> {
     let mut meter = pool.guest.meter(place);
     let made = {
@@ -140,7 +140,7 @@ impl Instance {
     }
 
     /// Takes and runs requests until the instance is used up.
-    async fn run(&self, accessor: &Accessor<GuestState>, proxy: &Proxy, first: Job) -> wasmtime::Result<()> {
+    async fn run(&self, accessor: &Accessor<GuestState>, proxy: &Proxy, first: Box<Job>) -> wasmtime::Result<()> {
         let entry = match proxy {
             Proxy::P2(guest) => *guest.wasi_http_incoming_handler().func_handle().func(),
             Proxy::P3(guest) => *guest.wasi_http_handler().func_handle().func(),
@@ -174,18 +174,19 @@ impl Instance {
         .await
     }
 
-    async fn call(&self, accessor: &Accessor<GuestState>, proxy: &Proxy, job: Job) -> wasmtime::Result<()> {
-        self.tickets.lock().push(job.ticket);
+    async fn call(&self, accessor: &Accessor<GuestState>, proxy: &Proxy, job: Box<Job>) -> wasmtime::Result<()> {
+        let Job { request, reply, ticket } = *job;
+        self.tickets.lock().push(ticket);
         let (reply, answer) = match proxy {
             // Answers while it still runs: straight to the requester.
-            Proxy::P2(_) => (job.reply, None),
+            Proxy::P2(_) => (reply, None),
             Proxy::P3(_) => {
-                let (reply, answer) = oneshot::channel();
-                (reply, Some((answer, job.reply)))
+                let (inner, answer) = oneshot::channel();
+                (inner, Some((answer, reply)))
             }
         };
-        let call = accessor
-            .with(|mut access| Call::new(access.as_context_mut(), proxy, job.request, GuestState::http, reply))?;
+        let call =
+            accessor.with(|mut access| Call::new(access.as_context_mut(), proxy, request, GuestState::http, reply))?;
         call.run(accessor, std::future::pending()).await?;
         if let Some((answer, reply)) = answer {
             let result = answer.await?;

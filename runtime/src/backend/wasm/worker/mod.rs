@@ -69,7 +69,7 @@ pub(super) struct Pool {
 struct State {
     free: Free,
     /// At most `bounds.queue`, and what instances gave back.
-    queue: VecDeque<Job>,
+    queue: VecDeque<Box<Job>>,
     /// At most `bounds.instances`.
     workers: usize,
 }
@@ -77,7 +77,7 @@ struct State {
 /// Where a job goes.
 enum Way {
     Slot(Arc<Slot>),
-    New(Job),
+    New(Box<Job>),
 }
 
 impl Pool {
@@ -95,7 +95,7 @@ impl Pool {
         let ticket = Arc::new(Ticket::default());
         let wanted = Wanted::new(Arc::clone(&ticket));
         let mut state = self.state.lock();
-        match self.way(&mut state, Job { request, reply, ticket }) {
+        match self.way(&mut state, Box::new(Job { request, reply, ticket })) {
             Ok(way) => {
                 drop(state);
                 self.go(way);
@@ -107,7 +107,7 @@ impl Pool {
     }
 
     /// An instance without work; a new one, as long as there are cores for it; one with room; a new one.
-    fn way(&self, state: &mut State, job: Job) -> Result<Way, Job> {
+    fn way(&self, state: &mut State, job: Box<Job>) -> Result<Way, Box<Job>> {
         let spare = state.workers < self.bounds.instances;
         let slot = match state.free.idle() {
             None if spare && state.workers < self.cores => None,
@@ -172,11 +172,13 @@ impl Pool {
         left.append(&mut state.queue);
         state.queue = left;
         drop(state);
-        ways.into_iter().for_each(|way| self.go(way));
+        for way in ways {
+            self.go(way);
+        }
     }
 
     /// Makes an instance and serves with it until it is used up, idle or broken.
-    async fn serve(self: &Arc<Self>, place: &Arc<Place>, first: Job) {
+    async fn serve(self: &Arc<Self>, place: &Arc<Place>, first: Box<Job>) {
         let Prepared::Http { pre, .. } = &*self.guest.prepared else { return };
         let (mut store, denied) = match self.guest.store(self.bounds.instances, place) {
             Ok(store) => store,
@@ -200,7 +202,7 @@ impl Pool {
 }
 
 /// The next request that somebody still waits for.
-fn next_wanted(queue: &mut VecDeque<Job>) -> Option<Job> {
+fn next_wanted(queue: &mut VecDeque<Box<Job>>) -> Option<Box<Job>> {
     std::iter::from_fn(|| queue.pop_front()).find(|job| job.ticket.is_alive())
 }
 
@@ -221,7 +223,7 @@ impl Drop for Seat {
 
 impl Seat {
     /// Serves `first` and then what waits, one instance after the other.
-    async fn work(mut self, first: Job) {
+    async fn work(mut self, first: Box<Job>) {
         let pool = Arc::clone(&self.pool);
         // The node's instances are never all taken for good: servers return them after each request or second of idling.
         let Ok(_permit) = pool.node.acquire().await else { return };
@@ -233,7 +235,7 @@ impl Seat {
     }
 
     /// What waits, or the end of this worker: nothing can be queued between the two.
-    fn next(&mut self) -> Option<Job> {
+    fn next(&mut self) -> Option<Box<Job>> {
         let mut state = self.pool.state.lock();
         let job = next_wanted(&mut state.queue);
         if job.is_none() {

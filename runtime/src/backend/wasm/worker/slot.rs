@@ -14,7 +14,7 @@ use super::Job;
 #[derive(Default)]
 pub(super) struct Slot {
     /// Given, and not taken yet.
-    jobs: Mutex<VecDeque<Job>>,
+    jobs: Mutex<VecDeque<Box<Job>>>,
     /// How many more it may be given.
     room: AtomicUsize,
     /// The guest has answered all requests.
@@ -49,7 +49,7 @@ impl Slot {
     }
 
     /// Its instance sees the request at its next poll; the caller wakes it.
-    pub(super) fn give(&self, job: Job) {
+    pub(super) fn give(&self, job: Box<Job>) {
         self.set_idle(false);
         self.jobs.lock().push_back(job);
     }
@@ -59,13 +59,13 @@ impl Slot {
     }
 
     /// The next request, or a wake-up when there is one.
-    pub(super) fn poll_take(&self, cx: &Context<'_>) -> Option<Job> {
+    pub(super) fn poll_take(&self, cx: &Context<'_>) -> Option<Box<Job>> {
         self.waker.register(cx.waker());
         self.jobs.lock().pop_front()
     }
 
     /// Requests that were given, for others.
-    pub(super) fn take_back(&self) -> VecDeque<Job> {
+    pub(super) fn take_back(&self) -> VecDeque<Box<Job>> {
         std::mem::take(&mut *self.jobs.lock())
     }
 }
@@ -93,20 +93,23 @@ impl Free {
     /// A place with an instance that has nothing to do, the last used first.
     pub(super) fn idle(&mut self) -> Option<Arc<Slot>> {
         let at = self.0.iter().rposition(|slot| slot.is_idle())?;
-        Some(self.take(at))
+        self.take(at)
     }
 
     /// A place with the instance that has the most room.
     pub(super) fn any(&mut self) -> Option<Arc<Slot>> {
         let (at, _) = self.0.iter().enumerate().max_by_key(|(_, slot)| slot.room())?;
-        Some(self.take(at))
+        self.take(at)
     }
 
-    fn take(&mut self, at: usize) -> Arc<Slot> {
-        let slot = &self.0[at];
-        let left = slot.room() - 1;
+    fn take(&mut self, at: usize) -> Option<Arc<Slot>> {
+        let slot = self.0.get(at).map(Arc::clone)?;
+        let left = slot.room().saturating_sub(1);
         slot.set_room(left);
-        if left == 0 { self.0.remove(at) } else { Arc::clone(slot) }
+        if left == 0 {
+            self.0.remove(at);
+        }
+        Some(slot)
     }
 }
 
