@@ -113,7 +113,7 @@ fn what_keeps_a_server_from_starting_is_said_plainly() {
 
     let mut server = Wherry::start("boat");
     let data = server.data_dir().display().to_string();
-    refused(&server, &[], &[&data, "another process"]);
+    refused(&server, &[], &[&data, "another `wherry up`", "wherry apply -f"]);
     server.api().post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "kept"}})).ok();
     let (status, _) = server.interrupt();
     assert_eq!(status.code(), Some(0));
