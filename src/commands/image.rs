@@ -51,7 +51,7 @@ pub struct Import {
     connection: Connection,
     /// The component or core module
     wasm: PathBuf,
-    /// [NAMESPACE/]NAME[:TAG]; without a namespace it is the current one
+    /// NAMESPACE/NAME:TAG, or NAME:TAG; without a namespace it is the current one
     image: Option<String>,
 }
 
