@@ -39,7 +39,8 @@ use crate::auth::{ANONYMOUS, Authorizer, UserInfo, impersonate};
 mod strangers;
 mod tls;
 
-/// Connections at once; for one more the oldest without an authenticated request is closed, else it waits. Each may hold a TLS session and HTTP/2 buffers of a few 100 KB.
+/// Connections at once; for one more the oldest without an authenticated request is closed, else it waits. Each may hold a
+/// TLS session and HTTP/2 buffers of a few 100 KB.
 const MAX_CONNECTIONS: usize = 4096;
 /// For the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -424,7 +425,7 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
     let (name, response) = match identify(&parts, remote, shared).await {
         Ok((user, authenticated)) => {
             let name = user.name.clone();
-            if user.name != ANONYMOUS {
+            if user.name != ANONYMOUS || authenticated.is_some() {
                 remote.stranger.known();
             }
             parts.extensions.insert(Origin { address: remote.address, authenticated });

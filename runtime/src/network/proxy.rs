@@ -35,8 +35,19 @@ pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>)
     let copies = Arc::new(Semaphore::new(COPIED_AT_ONCE));
     let mut tasks = JoinSet::new();
     let mut open: HashMap<Frontend, AbortHandle> = HashMap::new();
+    let mut left_out = 0;
     loop {
-        let wanted = bounded(shared.services.frontends(), listeners());
+        let all = shared.services.frontends();
+        let asked = all.len();
+        let wanted = bounded(all, listeners());
+        // Said when it changes, not with every change of a Service.
+        let now_left_out = asked - wanted.len();
+        if std::mem::replace(&mut left_out, now_left_out) != now_left_out && now_left_out > 0 {
+            tracing::warn!(
+                ports = now_left_out,
+                "Services have more ports than are opened on this machine; guests reach them, the host does not"
+            );
+        }
         for (_, task) in open.iter().filter(|(frontend, _)| !wanted.contains(frontend)) {
             task.abort();
         }
@@ -59,7 +70,6 @@ fn listeners() -> usize {
 
 /// What is opened of what is wanted: node ports first, then of each address its lowest ports, in the addresses' order.
 fn bounded(wanted: HashSet<Frontend>, most: usize) -> HashSet<Frontend> {
-    let all = wanted.len();
     let (mut node_ports, mut addresses) = (Vec::new(), BTreeMap::<Ipv4Addr, BTreeSet<u16>>::new());
     for frontend in wanted {
         match frontend {
@@ -73,12 +83,6 @@ fn bounded(wanted: HashSet<Frontend>, most: usize) -> HashSet<Frontend> {
         ports.into_iter().take(PORTS).map(move |port| Frontend::Address(ip, port))
     };
     let kept: HashSet<Frontend> = node_ports.into_iter().chain(addresses.into_iter().flat_map(of)).take(most).collect();
-    if kept.len() < all {
-        tracing::warn!(
-            ports = all - kept.len(),
-            "Services have more ports than are opened on this machine; guests reach them, the host does not"
-        );
-    }
     kept
 }
 

@@ -1,7 +1,8 @@
 //! `$(NAME)` in environment values, commands and arguments, as Kubernetes expands it: `$$` is a dollar sign, and a
 //! reference to a variable that does not exist stays as it was written.
 
-/// Bytes of a container's environment and arguments together: what Linux gives a process (`ARG_MAX`). References can double
+/// Bytes of what a pod names as a container's environment and arguments, together: what Linux gives a process (`ARG_MAX`);
+/// the variables of Services come on top. References can double
 /// a value with each variable, so what is short in a pod may have no end.
 pub const LARGEST: usize = 2 << 20;
 
