@@ -169,6 +169,12 @@ mod tests {
         assert_eq!(complaints(&spec), [why], "{spec}");
     }
 
+    /// Of a pod with these volumes, whose container has these mounts.
+    pub(super) fn complaints_of_mounts(volumes: &Value, mounts: &Value) -> Vec<String> {
+        let container = json!({"name": "a", "image": "x", "volumeMounts": mounts});
+        complaints(&json!({"containers": [container], "volumes": volumes}))
+    }
+
     pub(super) fn complaints(spec: &Value) -> Vec<String> {
         let mut spec = spec.clone();
         default(&mut spec);

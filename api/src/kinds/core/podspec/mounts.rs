@@ -136,13 +136,8 @@ fn known_name(mount: &Value, known: &VolumeNames<'_>, path: &Path, errors: &mut 
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{assert_refused, complaints};
+    use super::super::tests::{assert_refused, complaints, complaints_of_mounts as with};
     use super::*;
-
-    fn with(volumes: &Value, mounts: &Value) -> Vec<String> {
-        let container = json!({"name": "a", "image": "x", "volumeMounts": mounts});
-        complaints(&json!({"containers": [container], "volumes": volumes}))
-    }
 
     #[test]
     fn a_mount_names_a_volume_and_a_place_of_its_own() {

@@ -128,13 +128,8 @@ pub(super) fn steps_back(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::complaints;
+    use super::super::tests::complaints_of_mounts as with;
     use super::*;
-
-    fn with(volumes: &Value, mounts: &Value) -> Vec<String> {
-        let container = json!({"name": "a", "image": "x", "volumeMounts": mounts});
-        complaints(&json!({"containers": [container], "volumes": volumes}))
-    }
 
     #[test]
     fn a_volume_without_a_source_is_an_empty_directory() {
