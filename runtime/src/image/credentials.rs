@@ -2,6 +2,7 @@
 //! `kubernetes.io/dockerconfigjson`. Credential helpers are not run.
 //!
 //! Where each set of credentials came from is kept, so that a refusal can say whose password was wrong or where none was.
+//! No error shows what a file holds: pods and events tell it to people who may not read the Secret.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use base64::Engine as _;
 use oci_distribution::Reference;
 use oci_distribution::secrets::RegistryAuth;
 use serde::Deserialize;
+use serde_json::error::Category;
 
 use super::refusal::Seen;
 
@@ -26,8 +28,23 @@ pub enum CredentialsError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{origin} is not a Docker config file: {message}")]
-    Parse { origin: String, message: serde_json::Error },
+    #[error("{origin} is not a Docker config file: {problem} (line {line}, column {column})")]
+    Parse { origin: String, problem: &'static str, line: usize, column: usize },
+}
+
+/// Reads JSON of `origin`.
+fn parse<T: serde::de::DeserializeOwned>(origin: &str, bytes: &[u8]) -> Result<T, CredentialsError> {
+    serde_json::from_slice(bytes).map_err(|error| CredentialsError::Parse {
+        origin: origin.to_owned(),
+        // The parser's own words quote the value.
+        problem: match error.classify() {
+            Category::Data => "a value has the wrong type",
+            Category::Eof => "it ends too early",
+            Category::Syntax | Category::Io => "it is not JSON",
+        },
+        line: error.line(),
+        column: error.column(),
+    })
 }
 
 /// A Secret that a pod names in `imagePullSecrets`.
@@ -127,8 +144,7 @@ impl std::fmt::Debug for Credentials {
 impl Credentials {
     /// Adds one config file; what was there before is tried first. `origin` says where it is, for a person.
     pub fn read(&mut self, origin: &str, bytes: &[u8]) -> Result<(), CredentialsError> {
-        let file = serde_json::from_slice(bytes);
-        self.add(origin, file.map_err(|message| CredentialsError::Parse { origin: origin.to_owned(), message })?);
+        self.add(origin, parse(origin, bytes)?);
         Ok(())
     }
 
@@ -156,8 +172,7 @@ impl Credentials {
             let origin = format!("imagePullSecret \"{}\"", secret.name);
             match &secret.content {
                 PullSecretContent::Found { type_, config: Some(bytes) } if type_ == CONFIG => {
-                    let auths = serde_json::from_slice(bytes)
-                        .map_err(|message| CredentialsError::Parse { origin: origin.clone(), message })?;
+                    let auths = parse(&origin, bytes)?;
                     all.add(&origin, File { auths, ..File::default() });
                 }
                 PullSecretContent::Found { config: Some(bytes), .. } => all.read(&origin, bytes)?,
@@ -278,7 +293,26 @@ mod tests {
 
     #[test]
     fn a_broken_file_is_named() {
-        let error = Credentials::default().read("/home/me/.docker/config.json", b"{").unwrap_err().to_string();
-        assert!(error.starts_with("/home/me/.docker/config.json is not a Docker config file: "), "{error}");
+        let error = Credentials::default().read("/c.json", b"{").unwrap_err().to_string();
+        assert_eq!(error, "/c.json is not a Docker config file: it ends too early (line 1, column 1)");
+    }
+
+    #[test]
+    fn what_a_secret_of_the_wrong_shape_holds_is_not_told() {
+        for (type_, key, file) in [
+            (CONFIG_JSON, ".dockerconfigjson", r#"{"auths":{"reg":"dXNlcjpwYXNz"}}"#),
+            (CONFIG_JSON, ".dockerconfigjson", r#"{"auths":{"reg":{"password":123456}}}"#),
+            (CONFIG_JSON, ".dockerconfigjson", r#""dXNlcjpwYXNz""#),
+            (CONFIG, ".dockercfg", r#"{"reg":"dXNlcjpwYXNz"}"#),
+        ] {
+            let data = BTreeMap::from([(key.to_owned(), file.as_bytes().to_vec())]);
+            let secret = PullSecret { name: "s".to_owned(), content: PullSecretContent::of(type_, &data) };
+            let error = Credentials::of_secrets(&[secret]).unwrap_err();
+            let told = format!("{error} {error:?}");
+            assert!(!told.contains("dXNlcjpwYXNz") && !told.contains("123456"), "{told}");
+            let start =
+                "imagePullSecret \"s\" is not a Docker config file: a value has the wrong type (line 1, column ";
+            assert!(error.to_string().starts_with(start), "{error}");
+        }
     }
 }

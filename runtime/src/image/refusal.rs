@@ -41,10 +41,7 @@ impl Credentials {
     /// Why `image` could not be had, or pushed, after everything that [`Credentials::matching`] gave was refused.
     pub fn refusal(&self, access: Access, image: &Reference, refused: &[Refused]) -> String {
         let registry = image.registry();
-        let used: Vec<&Refused> = refused.iter().filter(|one| one.login.origin.is_some()).collect();
-        let whose: Vec<&str> = used.iter().filter_map(|one| one.login.origin.as_deref()).collect();
-        let whose = whose.join(" and of ");
-        if used.iter().any(|one| one.known) {
+        if let Some(whose) = whose(refused.iter().filter(|one| one.known)) {
             let verb = if access == Access::Pull { "pull" } else { "push" };
             let repository = image.repository();
             return format!(
@@ -52,7 +49,7 @@ impl Credentials {
                  {verb} {repository}"
             );
         }
-        if !used.is_empty() {
+        if let Some(whose) = whose(refused) {
             return format!("unauthorized: authentication required: {registry} refused the credentials of {whose}");
         }
         match access {
@@ -79,6 +76,17 @@ impl Credentials {
             self.seen.iter().map(|(origin, seen)| format!("{origin} {}", seen.tell(registry))).collect();
         format!("no credentials for {registry}: {}", places.join("; "))
     }
+}
+
+/// Where these logins were found, each place once; `None`: nobody in particular asked.
+fn whose<'a>(refused: impl IntoIterator<Item = &'a Refused>) -> Option<String> {
+    let mut origins: Vec<&str> = Vec::new();
+    for origin in refused.into_iter().filter_map(|one| one.login.origin.as_deref()) {
+        if !origins.contains(&origin) {
+            origins.push(origin);
+        }
+    }
+    (!origins.is_empty()).then(|| origins.join(" and of "))
 }
 
 impl Seen {
@@ -111,6 +119,8 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use oci_distribution::secrets::RegistryAuth;
+
     use super::super::credentials::{PullSecret, PullSecretContent};
     use super::*;
 
@@ -181,6 +191,22 @@ mod tests {
         for (said, expected) in cases {
             assert_eq!(said, expected);
         }
+    }
+
+    #[test]
+    fn of_several_credentials_those_that_were_taken_are_named_each_place_once() {
+        let image: Reference = "reg.example/team/app:1".parse().unwrap();
+        let said = |all: &[(&str, bool)]| {
+            let login = |origin: &str| Login { auth: RegistryAuth::Anonymous, origin: Some(origin.to_owned()) };
+            let all: Vec<_> =
+                all.iter().map(|(origin, known)| Refused { login: login(origin), known: *known }).collect();
+            Credentials::default().refusal(Access::Pull, &image, &all)
+        };
+        let denied = "denied: requested access to the resource is denied: reg.example does not let the credentials of";
+        assert_eq!(said(&[("a", false), ("b", true)]), format!("{denied} b pull team/app"));
+        assert_eq!(said(&[("a", true), ("b", true), ("a", true)]), format!("{denied} a and of b pull team/app"));
+        let unauthorized = "unauthorized: authentication required: reg.example refused the credentials of";
+        assert_eq!(said(&[("a", false), ("a", false)]), format!("{unauthorized} a"));
     }
 
     #[test]
