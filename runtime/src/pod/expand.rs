@@ -40,6 +40,8 @@ pub fn expand<'a>(text: &str, room: &mut Room, lookup: impl Fn(&str) -> Option<&
 fn expanded<'a>(text: &str, limit: usize, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<String, TooLarge> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
+    // Behind it nothing is closed, and nobody looks for an end: each `$(` would search all that follows.
+    let last = text.rfind(')').unwrap_or(0);
     while let Some(at) = rest.find('$') {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
@@ -47,7 +49,10 @@ fn expanded<'a>(text: &str, limit: usize, lookup: impl Fn(&str) -> Option<&'a st
         if let Some(tail) = after.strip_prefix('$') {
             out.push('$');
             rest = tail;
-        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+        } else if let Some(inner) = after.strip_prefix('(')
+            && text.len() - inner.len() <= last
+            && let Some((name, tail)) = inner.split_once(')')
+        {
             if let Some(value) = lookup(name) {
                 if out.len() + value.len() > limit {
                     return Err(TooLarge);
@@ -102,6 +107,15 @@ mod tests {
             ("ü$(A)ü", "üoneü"),
         ] {
             assert_eq!(with_vars(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_never_closed_is_read_once() {
+        // Squared it would take minutes.
+        for text in [format!("$(NO){}", "$(".repeat(700_000)), format!("{})$$", "$(".repeat(700_000))] {
+            let expected = text.strip_suffix("$$").map_or(text.clone(), |text| format!("{text}$"));
+            assert!(with_vars(&text) == expected);
         }
     }
 
