@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 out=$(mkdir -p "${1:-prebuilt}" && cd "${1:-prebuilt}" && pwd)
 components=(hello-http guestbook guestbook-filter guestbook-store worker misbehave-http)
+services=(hello-http-p3 misbehave-http-p3) # libraries of WASI 0.3, whose files are named with underscores
 modules=(misbehave) # stays a preview-1 core module: the node adapts it when it pulls it
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR=$target
@@ -15,11 +16,11 @@ packages() { printf -- '-p %s ' "$@"; }
 
 if rustup target list --installed 2>/dev/null | grep -q '^wasm32-wasip2$'; then
   # shellcheck disable=SC2046
-  cargo build --locked --release --target wasm32-wasip2 $(packages "${components[@]}") -p hello-http-p3
+  cargo build --locked --release --target wasm32-wasip2 $(packages "${components[@]}" "${services[@]}")
   # shellcheck disable=SC2046
   cargo build --locked --release --target wasm32-wasip1 $(packages "${modules[@]}")
   for name in "${components[@]}"; do cp "$target/wasm32-wasip2/release/$name.wasm" "$out/"; done
-  cp "$target/wasm32-wasip2/release/hello_http_p3.wasm" "$out/hello-http-p3.wasm"
+  for name in "${services[@]}"; do cp "$target/wasm32-wasip2/release/${name//-/_}.wasm" "$out/$name.wasm"; done
 else
   libc=/usr/lib/wasm32-wasi
   [ -x /usr/bin/rustc ] && [ -e "$libc/crt1-command.o" ] || {
@@ -35,13 +36,13 @@ else
       /usr/bin/cargo build --locked --release -Zbuild-std=std,panic_abort --target wasm32-wasip1 $(packages "$@")
   }
   debian crt1-command.o "" "${components[@]}" "${modules[@]}"
-  debian crt1-reactor.o "-Clink-arg=--no-entry" hello-http-p3
+  debian crt1-reactor.o "-Clink-arg=--no-entry" "${services[@]}"
   command=$target/crt1-command/wasm32-wasip1/release reactor=$target/crt1-reactor/wasm32-wasip1/release
   componentize() {
     (cd .. && env -u CARGO_TARGET_DIR cargo run --locked --quiet -p wherry-runtime --example componentize -- "$1" "$2")
   }
   for name in "${components[@]}"; do componentize "$command/$name.wasm" "$out/$name.wasm"; done
-  componentize "$reactor/hello_http_p3.wasm" "$out/hello-http-p3.wasm"
+  for name in "${services[@]}"; do componentize "$reactor/${name//-/_}.wasm" "$out/$name.wasm"; done
   target=$target/crt1-command
 fi
 for name in "${modules[@]}"; do cp "$target/wasm32-wasip1/release/$name.wasm" "$out/"; done

@@ -2,6 +2,7 @@
 
 mod command;
 mod http;
+mod service;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! One instance: its requests run inside its event loop; what becomes of it is decided outside.
 //!
 //! What must stay true: an answer leaves when its guest has nothing more to do at once, so that head, body and end are one
-//! write where they can be; requests that were given to an instance which computes, or broke, are given back.
+//! write where they can be; requests that were given to an instance which is held up, or broke, are given back.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -68,7 +68,7 @@ pub(super) async fn live(
             if let Poll::Ready(result) = shared.poll(&mut meter, inside.as_mut(), &wakes, cx) {
                 break Poll::Ready(result.and_then(|r| r));
             }
-            match outside.poll(meter.computes(), cx) {
+            match outside.poll(shared.is_held_up(&meter), cx) {
                 Next::Wait => break Poll::Pending,
                 Next::Again => {}
                 Next::Drop => break Poll::Ready(Ok(())),
@@ -91,6 +91,8 @@ struct Instance {
     answers: Mutex<Vec<(Reply, wasmtime::Result<Response>)>>,
     /// Requests that it could take now, those among them that it was promised.
     open: AtomicUsize,
+    /// The last poll came by its requests: the event loop goes round.
+    reached: AtomicBool,
     /// The guest trapped: no more requests.
     broken: AtomicBool,
     bounds: Bounds,
@@ -103,6 +105,7 @@ impl Instance {
             tickets: Mutex::default(),
             answers: Mutex::default(),
             open: AtomicUsize::new(0),
+            reached: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             bounds,
         }
@@ -117,15 +120,26 @@ impl Instance {
         wakes: &Wakes,
         cx: &mut Context<'_>,
     ) -> Poll<F::Output> {
-        let mut polled = meter.poll(inside.as_mut(), cx);
+        let mut polled = self.turn(meter, inside.as_mut(), cx);
         for _ in 1..ROUNDS {
-            if polled.is_ready() || meter.computes() || !self.has_answers() || !wakes.take() {
+            if polled.is_ready() || self.is_held_up(meter) || !self.has_answers() || !wakes.take() {
                 break;
             }
-            polled = meter.poll(inside.as_mut(), cx);
+            polled = self.turn(meter, inside.as_mut(), cx);
         }
         self.deliver();
         polled
+    }
+
+    fn turn<F: Future>(&self, meter: &mut Meter, inside: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.reached.store(false, Ordering::Relaxed);
+        meter.poll(inside, cx)
+    }
+
+    /// Whether the guest computes, or waits in a call of the host that nothing else runs beside: its event loop takes no
+    /// requests.
+    fn is_held_up(&self, meter: &Meter) -> bool {
+        meter.computes() || !self.reached.load(Ordering::Relaxed)
     }
 
     fn has_answers(&self) -> bool {
@@ -149,6 +163,7 @@ impl Instance {
         let mut taken = 1;
         calls.push(self.call(accessor, proxy, first));
         poll_fn(|cx| {
+            self.reached.store(true, Ordering::Relaxed);
             loop {
                 match calls.poll_next_unpin(cx) {
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
@@ -197,7 +212,7 @@ impl Instance {
     }
 }
 
-/// What is decided outside the instance's event loop, which a computing guest holds up.
+/// What is decided outside the instance's event loop, which a guest can hold up.
 struct Outside<'a> {
     pool: &'a Arc<Pool>,
     shared: &'a Instance,
@@ -218,8 +233,8 @@ enum Next {
 }
 
 impl Outside<'_> {
-    /// `computes`: the guest was interrupted, so its event loop takes no requests.
-    fn poll(&mut self, computes: bool, cx: &mut Context<'_>) -> Next {
+    /// `held_up`: its event loop takes no requests.
+    fn poll(&mut self, held_up: bool, cx: &mut Context<'_>) -> Next {
         let slot = &self.shared.slot;
         let alone = self.shared.bounds.concurrent == 1;
         let mut busy = self.still_wanted(cx, alone || self.retired);
@@ -228,13 +243,13 @@ impl Outside<'_> {
             busy = self.still_wanted(cx, true);
         }
         let promised = slot.promised();
-        if (self.retired || computes) && promised > 0 {
+        if (self.retired || held_up) && promised > 0 {
             self.pool.reclaim(slot);
         }
         if self.retired {
             return if busy { Next::Wait } else { Next::Drop };
         }
-        if computes {
+        if held_up {
             return Next::Wait;
         }
         let open = if alone && busy { 0 } else { self.shared.open.load(Ordering::Acquire) };
