@@ -4,24 +4,26 @@
 //! one still ends.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use wherry_api::lenient::{Lenient, Told};
 
 use super::Context;
+use super::backoff::Backoff;
 use super::setup::identity;
 use super::shared::Shared;
-use super::worker::{Worker, drain};
+use super::worker::{Worker, drain, forget};
 
 /// The Pods bound to a node, as they change. The items are the newest objects themselves, shared with whoever else
 /// keeps them.
@@ -73,7 +75,7 @@ fn trim(mut pod: Pod) -> Arc<Pod> {
     Arc::new(pod)
 }
 
-/// A pod whose worker failed is begun anew after this time.
+/// A pod whose worker failed is begun anew after this time; if it fails again, after longer and longer ones.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Owns the workers.
@@ -130,6 +132,8 @@ impl Manager {
     /// Ends all containers within `grace`; returns when all workers ended. What the API says of pods that the next process
     /// starts again stays as it is.
     pub async fn shutdown(&self, grace: Duration) {
+        // Before anything is looked at: what is not begun by now is not begun any more.
+        self.workers.close();
         let pods = self.pods();
         // Pods answer each other until nothing that came from outside is under way.
         let running: Vec<_> = pods.iter().flat_map(|shared| shared.running()).map(|(_, container)| container).collect();
@@ -137,7 +141,6 @@ impl Manager {
         for shared in self.pods() {
             shared.shutdown(left);
         }
-        self.workers.close();
         self.workers.wait().await;
     }
 
@@ -158,27 +161,39 @@ impl Manager {
         pods.insert(uid.clone(), shared.clone());
         let this = self.clone();
         self.workers.spawn(async move {
-            let worker = Box::pin(Worker::new(this.ctx.clone(), shared.clone()).run());
-            let failed = AssertUnwindSafe(worker).catch_unwind().await.is_err();
+            this.work(&shared).await;
             this.pods.lock().remove(&uid);
-            if failed {
-                this.start_again(shared).await;
-            }
         });
     }
 
-    /// A pod whose worker failed, a fault of this program: what it ran ends, and it is begun anew unless it is to go.
-    async fn start_again(&self, shared: Arc<Shared>) {
-        let pod = shared.pod();
-        let (namespace, name, _) = identity(&pod);
-        tracing::error!(namespace, name, "the worker of a pod failed; its containers are ended and started again");
-        for (_, container) in shared.running() {
-            container.stop(Duration::ZERO).await;
+    /// Runs a pod's worker until the pod is gone or the process ends. A worker that fails is a fault of this program: what
+    /// it ran ends, and another takes over what it knew.
+    async fn work(&self, shared: &Arc<Shared>) {
+        let (mut backoff, mut was) = (Backoff::default(), None);
+        while let Err(left) = self.try_work(shared, was.as_deref()).await {
+            was = left.or(was);
+            let now = Instant::now();
+            let pause = backoff.wait(now).unwrap_or(AGAIN);
+            backoff.arm(now, now);
+            let pod = shared.pod();
+            let (namespace, name, _) = identity(&pod);
+            tracing::error!(namespace, name, ?pause, "the worker of a pod failed; its containers end and start again");
+            stop_all(shared).await;
+            if tokio::time::timeout(pause, shared.told_to_end()).await.is_ok() {
+                if shared.is_removed() {
+                    forget(&self.ctx, &pod).await;
+                }
+                return;
+            }
         }
-        if !shared.is_told_to_end() {
-            tokio::time::sleep(AGAIN).await;
-            self.apply(pod);
-        }
+    }
+
+    /// One worker's life; the error is what it knew last of the pod, if that can be told.
+    async fn try_work(&self, shared: &Arc<Shared>, was: Option<&PodStatus>) -> Result<(), Option<Box<PodStatus>>> {
+        let worker = catch_unwind(AssertUnwindSafe(|| Box::new(Worker::new(self.ctx.clone(), shared.clone(), was))));
+        let mut worker = worker.map_err(|_| None)?;
+        let ended = AssertUnwindSafe(Box::pin(worker.run())).catch_unwind().await;
+        ended.map_err(|_| catch_unwind(AssertUnwindSafe(|| Box::new(worker.status()))).ok())
     }
 
     fn delete(&self, pod: &Arc<Pod>) {
@@ -204,5 +219,14 @@ impl Manager {
         let mut known = listed;
         known.extend(self.pods.lock().keys().cloned());
         self.ctx.logs.remove_others(&known).await;
+    }
+}
+
+/// Ends what a failed worker left running.
+async fn stop_all(shared: &Shared) {
+    let running = std::mem::take(&mut *shared.running.lock());
+    for (_, container) in running {
+        // It may be what failed.
+        let _ = AssertUnwindSafe(container.stop(Duration::ZERO)).catch_unwind().await;
     }
 }

@@ -81,9 +81,21 @@ impl Shared {
     }
 
     /// Whether the Pod is gone or the process ends.
-    pub(super) fn is_told_to_end(&self) -> bool {
+    fn is_told_to_end(&self) -> bool {
         let told = self.told.lock();
         told.removed || told.shutdown.is_some()
+    }
+
+    /// Returns when the Pod is gone or the process ends.
+    pub(super) async fn told_to_end(&self) {
+        while !self.is_told_to_end() {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Whether the Pod is gone.
+    pub(super) fn is_removed(&self) -> bool {
+        self.told.lock().removed
     }
 
     /// Which instances a container has.

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -123,6 +124,8 @@ pub(crate) struct FakeContainer {
     pub(crate) stops: Mutex<Vec<Duration>>,
     /// Whether nothing from outside is under way any more.
     pub(crate) drained: watch::Sender<bool>,
+    /// Once: who waits for its end fails.
+    pub(crate) panics: AtomicBool,
 }
 
 impl FakeBackend {
@@ -174,7 +177,8 @@ impl Sandbox for FakeSandbox {
     async fn create_container(&self, config: ContainerConfig) -> Result<Arc<dyn Container>, BackendError> {
         let (exit, stops) = (watch::channel(None).0, Mutex::default());
         let drained = watch::channel(true).0;
-        let container = Arc::new(FakeContainer { config, pod: self.pod.clone(), exit, stops, drained });
+        let (pod, panics) = (self.pod.clone(), AtomicBool::default());
+        let container = Arc::new(FakeContainer { config, pod, exit, stops, drained, panics });
         self.all.lock().push(container.clone());
         Ok(Arc::new(Held(container)))
     }
@@ -193,6 +197,7 @@ impl Container for Held {
     async fn wait(&self) -> Exit {
         let mut ended = self.0.exit.subscribe();
         let exit = ended.wait_for(Option::is_some).await.unwrap().clone();
+        assert!(!self.0.panics.swap(false, Ordering::Relaxed), "as the test asked");
         exit.unwrap()
     }
 

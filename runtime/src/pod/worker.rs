@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::time::Instant;
 
 use super::Context;
@@ -82,7 +82,8 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    pub fn new(ctx: Arc<Context>, shared: Arc<Shared>) -> Self {
+    /// `was` is what an earlier worker knew last of the pod, if there was one; else the Pod's own status is.
+    pub fn new(ctx: Arc<Context>, shared: Arc<Shared>, was: Option<&PodStatus>) -> Self {
         let pod = shared.pod();
         let now = Now::read();
         let unsupported = Unsupported::of(&pod);
@@ -90,7 +91,7 @@ impl Worker {
             ctx.events.record(Said::about(&pod, None, true, "UnsupportedFeature", message));
         }
         let none = PodStatus::default();
-        let was = pod.status.as_ref().unwrap_or(&none);
+        let was = was.or(pod.status.as_ref()).unwrap_or(&none);
         let start_time = was.start_time.as_ref().map_or(now.wall, |time| time.0);
         let mut state = PodState::new(setup(&pod, unsupported.refusal()), start_time, now);
         state.recover(was, now);
@@ -117,7 +118,7 @@ impl Worker {
     }
 
     /// Returns when nothing of the pod is left, here and in the API, or when the process ends.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         let mut input = Some(Input::Updated(update(&self.shared.pod())));
         if self.take(Input::Begin) {
             return;
@@ -371,8 +372,7 @@ impl Worker {
             }
             return;
         }
-        let qos = pod.status.as_ref().and_then(|status| status.qos_class.as_deref());
-        let status = status::status(&self.state, &mut self.transitions, &self.ctx.host, qos, Now::read());
+        let status = self.status();
         let patch = patch(uid, &status, self.earlier_address.as_ref());
         let hash = hash_of(&patch);
         let delete = std::mem::take(&mut self.delete);
@@ -382,17 +382,21 @@ impl Worker {
         }
     }
 
-    /// The pod is gone: nothing of it stays on this node.
-    async fn clean(mut self) {
-        self.release();
+    /// What is known of the pod now.
+    pub fn status(&mut self) -> PodStatus {
         let pod = self.shared.pod();
-        self.ctx.statuses.forget(identity(&pod).2);
-        self.ctx.logs.remove_pod(&pod).await;
+        let qos = pod.status.as_ref().and_then(|status| status.qos_class.as_deref());
+        status::status(&self.state, &mut self.transitions, &self.ctx.host, qos, Now::read())
+    }
+
+    async fn clean(&mut self) {
+        self.release();
+        forget(&self.ctx, &self.shared.pod()).await;
     }
 
     /// The process ends: containers end with it, and their logs are kept. The API is told nothing of those that the next
     /// process starts again, and how those ended that are not.
-    async fn end(mut self, grace: Duration) {
+    async fn end(&mut self, grace: Duration) {
         let ending: Vec<_> = self
             .held
             .iter()
@@ -415,6 +419,12 @@ impl Worker {
             self.report();
         }
     }
+}
+
+/// A pod is gone: nothing of it stays on this node.
+pub(super) async fn forget(ctx: &Context, pod: &Pod) {
+    ctx.statuses.forget(identity(pod).2);
+    ctx.logs.remove_pod(pod).await;
 }
 
 /// Drains containers together, within `grace`; what is left of it.

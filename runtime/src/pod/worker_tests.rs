@@ -1,5 +1,6 @@
 //! Workers with an API server and a backend that the test controls, in paused time.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -233,6 +234,70 @@ async fn shutting_down_stops_containers_and_tells_the_api_nothing() {
     assert!(!node.world.api.deleted("web"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_comes_while_the_node_shuts_down_is_not_begun() {
+    let node = Node::new();
+    busy(&node, "web").await;
+    let manager = node.manager.clone();
+    let shutdown = tokio::spawn(async move { manager.shutdown(Duration::from_secs(10)).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.apply(&pod("late", "Always", |_| {}));
+    shutdown.await.unwrap();
+    assert!(node.world.backend.container("late").is_none() && node.manager.find("default", "late").is_none());
+}
+
+/// Lets a pod's worker fail while its container runs.
+async fn failed(node: &Node, name: &str) {
+    let container = node.world.backend.container(name).unwrap();
+    container.panics.store(true, Ordering::Relaxed);
+    container.end(1);
+    eventually("the worker failed", || !container.panics.load(Ordering::Relaxed)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_fails_is_followed_by_one_that_knows_what_it_knew() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    for restarts in 1..=3 {
+        failed(&node, "web").await;
+        // The newest Pod counts, though it came while nobody worked.
+        node.apply(&pod("web", "Always", |pod| {
+            pod["spec"]["containers"][0]["image"] = json!(format!("img:{restarts}"));
+        }));
+        eventually("started again", || node.world.backend.containers().len() == restarts + 1).await;
+        let shown = || node.world.api.statuses("web").pop().unwrap()["containerStatuses"][0].clone();
+        eventually("counted", || {
+            shown()["restartCount"] == json!(restarts) && shown()["image"] == json!(format!("img:{restarts}"))
+        })
+        .await;
+    }
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(node.world.backend.containers().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_run_twice_does_not_though_its_worker_failed() {
+    let node = Node::new();
+    node.apply(&pod("job", "Never", |_| {}));
+    node.phase("job", "Running").await;
+    failed(&node, "job").await;
+    node.phase("job", "Failed").await;
+    assert_eq!(node.world.backend.containers().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_deleted_after_its_worker_failed_is_not_begun_again() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |_| {}));
+    node.phase("web", "Running").await;
+    failed(&node, "web").await;
+    node.feed.send(Event::Delete(pod("web", "Always", |_| {}))).unwrap();
+    eventually("forgotten", || node.manager.pods().is_empty()).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(node.world.backend.containers().len(), 1);
+}
+
 /// A pod of two containers, and these as far as the test drives them: the first has something under way for three seconds.
 async fn busy(node: &Node, name: &str) -> Vec<Arc<FakeContainer>> {
     node.apply(&pod(name, "Always", |pod| {
@@ -349,7 +414,7 @@ async fn an_idle_worker_is_small() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::new(dir.path());
     let shared = Arc::new(Shared::new(pod("web", "Always", |_| {})));
-    let worker = Worker::new(world.ctx.clone(), shared);
-    let size = size_of_val(&worker.run());
+    let mut worker = Worker::new(world.ctx.clone(), shared, None);
+    let size = size_of_val(&worker) + size_of_val(&worker.run());
     assert!(size < 4096, "{size}");
 }
