@@ -407,8 +407,9 @@ impl Inner {
         let (into, finished) = (partial.clone(), root.clone());
         let unpacked = tokio::task::spawn_blocking(move || -> Result<(), UnpackError> {
             std::fs::create_dir_all(&into)?;
+            let mut left = unpack::LARGEST_ROOT;
             for (blob, media_type) in archives {
-                unpack::layer(&blob, &media_type, &into)?;
+                unpack::layer(&blob, &media_type, &into, &mut left)?;
             }
             if !finished.exists() {
                 std::fs::rename(&into, &finished)?;

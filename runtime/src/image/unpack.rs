@@ -7,8 +7,11 @@ use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
-/// Most bytes that an image may unpack to.
-const LARGEST_ROOT: u64 = 4 * 1024 * 1024 * 1024;
+/// Most bytes that an image may unpack to, all its layers together.
+pub(super) const LARGEST_ROOT: u64 = 4 * 1024 * 1024 * 1024;
+
+/// What a file, folder or link takes on disk at least.
+const LEAST: u64 = 4096;
 
 /// Most bytes of a path or of an entry's attributes.
 const LARGEST_NAME: u64 = 64 * 1024;
@@ -26,15 +29,16 @@ pub(super) enum UnpackError {
     LongName,
     #[error("the image unpacks to more than {LARGEST_ROOT} bytes")]
     TooLarge,
+    #[error("the layer has a sparse file, or one whose size is an attribute, which are not supported")]
+    Size,
 }
 
-/// Applies one layer over what is in `root`. Blocks: call it on a blocking thread.
-pub(super) fn layer(blob: &Path, media_type: &str, root: &Path) -> Result<(), UnpackError> {
-    check_names(open(blob, media_type)?)?;
+/// Applies one layer over what is in `root`, and takes what it needs of `left`. Blocks: call it on a blocking thread.
+pub(super) fn layer(blob: &Path, media_type: &str, root: &Path, left: &mut u64) -> Result<(), UnpackError> {
+    check(open(blob, media_type)?, left)?;
     let mut archive = tar::Archive::new(open(blob, media_type)?);
     archive.set_preserve_permissions(false);
     archive.set_preserve_mtime(false);
-    let mut total = 0u64;
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
@@ -48,10 +52,6 @@ pub(super) fn layer(blob: &Path, media_type: &str, root: &Path) -> Result<(), Un
         if !(kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link()) {
             continue; // devices and pipes mean nothing to a guest
         }
-        total = total.saturating_add(entry.size());
-        if total > LARGEST_ROOT {
-            return Err(UnpackError::TooLarge);
-        }
         // `unpack_in` refuses paths and hard links that leave `root`, and writing through a symlink that does.
         if !entry.unpack_in(root)? {
             return Err(UnpackError::Outside(path));
@@ -61,32 +61,42 @@ pub(super) fn layer(blob: &Path, media_type: &str, root: &Path) -> Result<(), Un
 }
 
 /// A layer's archive, uncompressed.
-fn open(blob: &Path, media_type: &str) -> Result<impl Read + use<>, UnpackError> {
+fn open(blob: &Path, media_type: &str) -> Result<Box<dyn Read>, UnpackError> {
     let file = BufReader::new(File::open(blob)?);
-    let reader: Box<dyn Read> = if media_type.ends_with("gzip") {
-        Box::new(GzDecoder::new(file))
+    if media_type.ends_with("gzip") {
+        Ok(Box::new(GzDecoder::new(file)))
     } else if media_type.ends_with("tar") {
-        Box::new(file)
+        Ok(Box::new(file))
     } else {
-        return Err(UnpackError::MediaType(media_type.to_owned()));
-    };
-    Ok(reader.take(LARGEST_ROOT))
+        Err(UnpackError::MediaType(media_type.to_owned()))
+    }
 }
 
-/// Long names and attributes are entries of their own, which are held in memory: looked at before anything reads them.
-fn check_names(archive: impl Read) -> Result<(), UnpackError> {
+/// Reads what entries a layer has before anything is written: whether there is room for them, and that none is held in
+/// memory whole (long names and attributes are entries of their own) or is read otherwise the second time.
+fn check(archive: impl Read, left: &mut u64) -> Result<(), UnpackError> {
     for entry in tar::Archive::new(archive).entries()?.raw(true) {
-        let entry = entry?;
-        let kind = entry.header().entry_type();
-        let names = kind.is_gnu_longname()
-            || kind.is_gnu_longlink()
-            || kind.is_pax_local_extensions()
-            || kind.is_pax_global_extensions();
-        if names && entry.size() > LARGEST_NAME {
+        let mut entry = entry?;
+        let (kind, size) = (entry.header().entry_type(), entry.size());
+        let attributes = kind.is_pax_local_extensions() || kind.is_pax_global_extensions();
+        let names = attributes || kind.is_gnu_longname() || kind.is_gnu_longlink();
+        if names && size > LARGEST_NAME {
             return Err(UnpackError::LongName);
         }
+        if kind.is_gnu_sparse() || (attributes && names_a_size(&mut entry)?) {
+            return Err(UnpackError::Size);
+        }
+        *left = left.checked_sub(if names { size } else { size.max(LEAST) }).ok_or(UnpackError::TooLarge)?;
     }
     Ok(())
+}
+
+/// Whether attributes give the next entry another size than its header does: then nobody knows where it ends who does not
+/// read them. Archivers write one for files of 8 GiB and more.
+fn names_a_size(attributes: &mut impl Read) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    attributes.read_to_end(&mut bytes)?;
+    Ok(tar::PaxExtensions::new(&bytes).any(|one| one.is_ok_and(|one| one.key_bytes() == b"size")))
 }
 
 /// Handles an OCI whiteout (`.wh.NAME` removes NAME, `.wh..wh..opq` empties the folder).
@@ -146,27 +156,61 @@ mod tests {
 
     const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
+    fn apply(archive: &tempfile::NamedTempFile, root: &Path) -> Result<(), UnpackError> {
+        layer(archive.path(), TAR, root, &mut LARGEST_ROOT.clone())
+    }
+
+    /// An archive of one entry.
+    fn lone(kind: tar::EntryType, size: u64, contents: impl Read) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut builder = tar::Builder::new(file.reopen().unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_cksum();
+        builder.append(&header, contents).unwrap();
+        builder.finish().unwrap();
+        file
+    }
+
     #[test]
     fn a_later_layer_hides_and_replaces() {
         let root = tempfile::tempdir().unwrap();
-        layer(archive(&[("a", "1"), ("dir/b", "2"), ("dir/c", "3")]).path(), TAR, root.path()).unwrap();
-        layer(archive(&[("a", "new"), ("dir/.wh.b", "")]).path(), TAR, root.path()).unwrap();
+        apply(&archive(&[("a", "1"), ("dir/b", "2"), ("dir/c", "3")]), root.path()).unwrap();
+        apply(&archive(&[("a", "new"), ("dir/.wh.b", "")]), root.path()).unwrap();
         assert_eq!(std::fs::read_to_string(root.path().join("a")).unwrap(), "new");
         assert!(!root.path().join("dir/b").exists() && root.path().join("dir/c").exists());
     }
 
     #[test]
     fn a_name_that_fills_the_memory_is_refused_before_it_is_read() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut builder = tar::Builder::new(file.reopen().unwrap());
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::GNULongName);
-        header.set_size(LARGEST_NAME + 1);
-        header.set_cksum();
-        builder.append(&header, io::repeat(b'a').take(LARGEST_NAME + 1)).unwrap();
-        builder.finish().unwrap();
+        let size = LARGEST_NAME + 1;
+        let file = lone(tar::EntryType::GNULongName, size, io::repeat(b'a').take(size));
         let root = tempfile::tempdir().unwrap();
-        assert!(matches!(layer(file.path(), TAR, root.path()), Err(UnpackError::LongName)));
+        assert!(matches!(apply(&file, root.path()), Err(UnpackError::LongName)));
+    }
+
+    #[test]
+    fn all_layers_of_an_image_share_its_room_and_nothing_is_written_without() {
+        let root = tempfile::tempdir().unwrap();
+        let large = "a".repeat(5000);
+        let mut left = 3 * LEAST;
+        let mut add =
+            |name: &str, contents: &str| layer(archive(&[(name, contents)]).path(), TAR, root.path(), &mut left);
+        add("large", &large).unwrap();
+        add("small", "").unwrap();
+        assert!(matches!(add("more", ""), Err(UnpackError::TooLarge)));
+        assert!(root.path().join("small").exists() && !root.path().join("more").exists());
+    }
+
+    #[test]
+    fn an_entry_that_hides_what_follows_it_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let size: &[u8] = b"13 size=4096\n";
+        let attributes = lone(tar::EntryType::XHeader, size.len() as u64, size);
+        assert!(matches!(apply(&attributes, root.path()), Err(UnpackError::Size)));
+        let sparse = lone(tar::EntryType::GNUSparse, 0, io::empty());
+        assert!(matches!(apply(&sparse, root.path()), Err(UnpackError::Size)));
     }
 
     #[test]
@@ -174,10 +218,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let inner = root.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
-        assert!(layer(archive(&[("../escaped", "x")]).path(), TAR, &inner).is_err());
+        assert!(apply(&archive(&[("../escaped", "x")]), &inner).is_err());
         std::os::unix::fs::symlink(root.path(), inner.join("link")).unwrap();
-        assert!(layer(archive(&[("link/escaped", "x")]).path(), TAR, &inner).is_err());
-        layer(archive(&[("link/.wh.inner", "")]).path(), TAR, &inner).unwrap();
+        assert!(apply(&archive(&[("link/escaped", "x")]), &inner).is_err());
+        apply(&archive(&[("link/.wh.inner", "")]), &inner).unwrap();
         assert!(!root.path().join("escaped").exists() && inner.exists());
         assert!(find(&inner, "/link").is_err());
     }
