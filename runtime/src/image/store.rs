@@ -5,6 +5,7 @@
 //! `roots/` (unpacked Docker-style images), `compiled/`.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -197,9 +198,10 @@ impl ImageStore {
         }
         let (store, request, map, done) = (self.clone(), request.clone(), self.pulling.clone(), key.clone());
         let task = tokio::spawn(async move {
-            let result = store.pull(&request, &reference).await.map_err(Arc::new);
+            // Also if it panics: the next request pulls anew.
+            let pulled = AssertUnwindSafe(store.pull(&request, &reference)).catch_unwind().await;
             map.lock().remove(&done);
-            result
+            pulled.unwrap_or(Err(StoreError::Interrupted)).map_err(Arc::new)
         });
         let shared =
             async move { task.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Interrupted))) }.boxed().shared();
