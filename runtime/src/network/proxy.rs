@@ -39,7 +39,7 @@ pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>)
     loop {
         let all = shared.services.frontends();
         let asked = all.len();
-        let wanted = bounded(all, listeners());
+        let wanted = bounded(all, listeners(), |frontend| open.contains_key(frontend));
         // Said when it changes, not with every change of a Service.
         let now_left_out = asked - wanted.len();
         if std::mem::replace(&mut left_out, now_left_out) != now_left_out && now_left_out > 0 {
@@ -68,22 +68,25 @@ fn listeners() -> usize {
     usize::try_from(files).unwrap_or(usize::MAX).min(LISTENERS)
 }
 
-/// What is opened of what is wanted: node ports first, then of each address its lowest ports, in the addresses' order.
-fn bounded(wanted: HashSet<Frontend>, most: usize) -> HashSet<Frontend> {
-    let (mut node_ports, mut addresses) = (Vec::new(), BTreeMap::<Ipv4Addr, BTreeSet<u16>>::new());
+/// What is opened of what is wanted: what is open already, then node ports, then addresses' lowest ports, each in their
+/// order.
+fn bounded(wanted: HashSet<Frontend>, most: usize, is_open: impl Fn(&Frontend) -> bool) -> HashSet<Frontend> {
+    let (mut node_ports, mut addresses) = (BTreeSet::new(), BTreeMap::<Ipv4Addr, BTreeSet<u16>>::new());
     for frontend in wanted {
         match frontend {
-            Frontend::NodePort(_) => node_ports.push(frontend),
-            Frontend::Address(ip, port) => {
-                addresses.entry(ip).or_default().insert(port);
-            }
+            Frontend::NodePort(port) => drop(node_ports.insert(port)),
+            Frontend::Address(ip, port) => drop(addresses.entry(ip).or_default().insert(port)),
         }
     }
     let of = |(ip, ports): (Ipv4Addr, BTreeSet<u16>)| {
         ports.into_iter().take(PORTS).map(move |port| Frontend::Address(ip, port))
     };
-    let kept: HashSet<Frontend> = node_ports.into_iter().chain(addresses.into_iter().flat_map(of)).take(most).collect();
-    kept
+    let mut all: Vec<Frontend> =
+        node_ports.into_iter().map(Frontend::NodePort).chain(addresses.into_iter().flat_map(of)).collect();
+    // Closing a listener ends the connections that it copies.
+    all.sort_by_key(|frontend| !is_open(frontend));
+    all.truncate(most);
+    all.into_iter().collect()
 }
 
 /// Whose end this is. Listeners end when they are no longer wanted.
@@ -235,11 +238,23 @@ mod tests {
         let (large, small) = (Ipv4Addr::new(127, 1, 0, 1), Ipv4Addr::new(127, 1, 0, 2));
         let mut wanted: HashSet<Frontend> = (1..=9900).map(|port| Frontend::Address(large, port)).collect();
         wanted.extend([Frontend::Address(small, 80), Frontend::NodePort(30_080)]);
-        let opened = bounded(wanted.clone(), 1000);
+        let opened = bounded(wanted.clone(), 1000, |_| false);
         assert_eq!(opened.len(), PORTS + 2);
         assert!(opened.contains(&Frontend::Address(small, 80)) && opened.contains(&Frontend::NodePort(30_080)));
-        let few = bounded(wanted, 10);
+        let few = bounded(wanted, 10, |_| false);
         assert_eq!(few.len(), 10);
         assert!(few.contains(&Frontend::NodePort(30_080)));
+    }
+
+    #[test]
+    fn what_is_open_stays_open_when_there_are_too_many() {
+        let ports = |ports: std::ops::Range<u16>| ports.map(Frontend::NodePort).collect::<HashSet<_>>();
+        let opened = bounded(ports(30_100..30_300), 100, |_| false);
+        assert_eq!(opened, bounded(ports(30_100..30_300), 100, |_| false), "in whatever order they are told");
+        let first = Frontend::Address(Ipv4Addr::new(127, 1, 0, 1), 80);
+        let mut wanted = ports(30_000..30_300);
+        wanted.insert(first);
+        assert_eq!(opened, bounded(wanted.clone(), 100, |frontend| opened.contains(frontend)));
+        assert!(bounded(wanted, 100, |frontend| *frontend == first).contains(&first));
     }
 }
