@@ -78,7 +78,7 @@ impl Container for Command {
 
 impl Drop for Command {
     fn drop(&mut self) {
-        self.life.killed().cancel();
+        self.life.kill();
     }
 }
 

@@ -26,11 +26,12 @@ use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmtime_wasi_http::WasiBody;
 
+use super::bell::Bell;
 use super::life::{KILLED, Life, exit};
+use super::patience::Patience;
 use super::state::Guest;
 use super::worker::{Pool, Wanted};
 use crate::backend::{BackendError, Container, Exit, Started, Stats};
@@ -160,7 +161,7 @@ impl Container for Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.life.killed().cancel();
+        self.shared.life.kill();
     }
 }
 
@@ -191,7 +192,7 @@ impl LocalHttp for Local {
     fn call(&self, request: Request<WasiBody>) -> BoxFuture<'static, Response<WasiBody>> {
         let (shared, visit) = (Arc::clone(&self.0), self.0.life.visit());
         Box::pin(async move {
-            let answer = shared.answer(request).await;
+            let answer = shared.answer(request, &Patience::default()).await;
             answer.map(|body| Visited { body, _visit: visit }.boxed_unsync())
         })
     }
@@ -199,10 +200,9 @@ impl LocalHttp for Local {
 
 impl Shared {
     async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let drain = self.life.drain().clone();
         loop {
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
-            let accepted = match drain.run_until_cancelled(listener.accept()).await {
+            let accepted = match self.life.drain().until(listener.accept()).await {
                 // Whom the kernel welcomed before the drain is served.
                 None => listener.accept().now_or_never(),
                 accepted => accepted,
@@ -231,14 +231,16 @@ impl Shared {
         let mut builder = auto::Builder::new(Executor(Arc::clone(&self.life)));
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
-        let (shared, asked) = (Arc::clone(&self), CancellationToken::new());
+        let (shared, asked, patience) = (Arc::clone(&self), Bell::default(), Arc::<Patience>::default());
         let asks = asked.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let shared = Arc::clone(&shared);
-            asks.cancel();
+            let (shared, patience) = (Arc::clone(&shared), Arc::clone(&patience));
+            if !asks.has_rung() {
+                asks.ring();
+            }
             async move {
                 let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-                Ok::<_, Infallible>(shared.answer(request).await)
+                Ok::<_, Infallible>(shared.answer(request, &patience).await)
             }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -256,13 +258,13 @@ impl Shared {
 
     /// Waits until a connection that asked before is to close. One that was accepted just before the drain has sent its
     /// request, which may not have been read yet.
-    async fn drained(&self, asked: &CancellationToken) {
-        self.life.drain().cancelled().await;
-        let _ = tokio::time::timeout(FIRST_REQUEST, asked.cancelled()).await;
+    async fn drained(&self, asked: &Bell) {
+        self.life.drain().heard().await;
+        let _ = tokio::time::timeout(FIRST_REQUEST, asked.heard()).await;
     }
 
     /// One request, from whatever brought it here.
-    pub(super) async fn answer(&self, mut request: Request<WasiBody>) -> Response<GuestBody> {
+    pub(super) async fn answer(&self, mut request: Request<WasiBody>, patience: &Patience) -> Response<GuestBody> {
         if let Err(why) = make_absolute(&mut request) {
             return problem(StatusCode::BAD_REQUEST, why);
         }
@@ -270,12 +272,12 @@ impl Shared {
         let Ok((wanted, answer)) = self.pool.submit(request) else {
             return try_later();
         };
-        match tokio::time::timeout(self.timeout, answer).await {
-            Ok(Ok(Ok(response))) => response.map(|body| GuestBody::new(body, wanted)),
-            Ok(Ok(Err(error))) => self.failed(&error).await,
+        match patience.within(self.timeout, answer).await {
+            Some(Ok(Ok(response))) => response.map(|body| GuestBody::new(body, wanted)),
+            Some(Ok(Err(error))) => self.failed(&error).await,
             // The instance ended without an answer, which its worker has told in the log.
-            Ok(Err(_)) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the component ended without an answer"),
-            Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "the component did not answer in time"),
+            Some(Err(_)) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the component ended without an answer"),
+            None => problem(StatusCode::GATEWAY_TIMEOUT, "the component did not answer in time"),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::bell::Bell;
 use super::guests::{Place, Placed, Threads};
 use crate::backend::Exit;
 
@@ -32,8 +33,8 @@ pub(super) struct Life {
     front: TaskTracker,
     /// Calls of guests of this node, which have no connection.
     visits: TaskTracker,
-    drain: CancellationToken,
-    kill: CancellationToken,
+    drain: Bell,
+    kill: Bell,
     ended: CancellationToken,
     exit: OnceLock<Exit>,
 }
@@ -45,8 +46,8 @@ impl Life {
             tasks: TaskTracker::new(),
             front: TaskTracker::new(),
             visits: TaskTracker::new(),
-            drain: CancellationToken::new(),
-            kill: CancellationToken::new(),
+            drain: Bell::default(),
+            kill: Bell::default(),
             ended: CancellationToken::new(),
             exit: OnceLock::new(),
         }
@@ -67,16 +68,16 @@ impl Life {
     pub(super) fn welcome(&self) -> Option<TaskTrackerToken> {
         // The token first: a drain that begins now waits for it.
         let token = self.front.token();
-        (!self.drain.is_cancelled()).then_some(token)
+        (!self.drain.has_rung()).then_some(token)
     }
 
     fn until_killed<F>(&self, task: F) -> impl Future<Output = ()> + Send + use<F>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let kill = self.kill.clone();
+        let task = self.kill.until(task);
         async move {
-            kill.run_until_cancelled_owned(task).await;
+            task.await;
         }
     }
 
@@ -85,22 +86,22 @@ impl Life {
         &self.threads.front
     }
 
-    /// Cancelled when no new work is to be taken.
-    pub(super) fn drain(&self) -> &CancellationToken {
+    /// Rings when no new work is to be taken.
+    pub(super) fn drain(&self) -> &Bell {
         &self.drain
     }
 
-    /// Cancelled when everything is to be dropped.
-    pub(super) fn killed(&self) -> &CancellationToken {
-        &self.kill
+    /// Drops every task.
+    pub(super) fn kill(&self) {
+        self.kill.ring();
     }
 
     /// Ends the container; the first call decides how.
     pub(super) fn end(&self, exit: Exit) {
         // A later end is not the cause.
         let _ = self.exit.set(exit);
-        self.drain.cancel();
-        self.kill.cancel();
+        self.drain.ring();
+        self.kill.ring();
         self.ended.cancel();
     }
 
@@ -116,7 +117,7 @@ impl Life {
 
     /// Takes no more work from outside and waits until its connections have ended.
     pub(super) async fn drained(&self) {
-        self.drain.cancel();
+        self.drain.ring();
         self.front.close();
         self.front.wait().await;
     }
@@ -139,7 +140,7 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        self.kill.cancel();
+        self.kill.ring();
         self.ended.cancel();
     }
 }

@@ -5,6 +5,7 @@
 
 mod adapt;
 mod artifact;
+mod bell;
 mod client;
 mod command;
 mod compiler;
@@ -18,6 +19,7 @@ mod linker;
 mod meter;
 mod outgoing;
 mod output;
+mod patience;
 mod sockets;
 mod state;
 mod ticker;

@@ -1,0 +1,129 @@
+//! A signal that is given once and awaited by many, each of which is polled far more often than the signal comes: a look
+//! costs a poll two atomic operations on memory of its own, and no lock that all of them share.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+/// Rings once, and from then on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bell(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    rung: AtomicBool,
+    listeners: Mutex<Listeners>,
+}
+
+#[derive(Debug, Default)]
+struct Listeners {
+    next: u64,
+    wakers: HashMap<u64, Arc<AtomicWaker>>,
+}
+
+impl Bell {
+    pub(super) fn ring(&self) {
+        let listeners = {
+            let mut listeners = self.0.listeners.lock();
+            self.0.rung.store(true, Ordering::Release);
+            std::mem::take(&mut listeners.wakers)
+        };
+        for waker in listeners.into_values() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn has_rung(&self) -> bool {
+        self.0.rung.load(Ordering::Acquire)
+    }
+
+    /// Waits for it.
+    pub(super) fn heard(&self) -> Heard {
+        let waker = Arc::new(AtomicWaker::new());
+        let mut listeners = self.0.listeners.lock();
+        let id = listeners.next;
+        listeners.next += 1;
+        // Whoever comes after it looks at `rung`.
+        if !self.has_rung() {
+            listeners.wakers.insert(id, Arc::clone(&waker));
+        }
+        drop(listeners);
+        Heard { bell: self.clone(), id, waker }
+    }
+
+    /// Runs `task` to its end, or drops it when the bell rings: `None`.
+    pub(super) fn until<F: Future>(&self, task: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+        let mut heard = self.heard();
+        async move {
+            let mut task = pin!(task);
+            poll_fn(|cx| match Pin::new(&mut heard).poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => task.as_mut().poll(cx).map(Some),
+            })
+            .await
+        }
+    }
+}
+
+/// Ready when the bell has rung.
+#[derive(Debug)]
+pub(super) struct Heard {
+    bell: Bell,
+    id: u64,
+    waker: Arc<AtomicWaker>,
+}
+
+impl Future for Heard {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.bell.has_rung() {
+            self.waker.register(cx.waker());
+            // It may have rung before there was a waker to wake.
+            if !self.bell.has_rung() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        self.bell.0.listeners.lock().wakers.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_wait_and_all_who_come_later_hear_it_once_it_rings() {
+        let bell = Bell::default();
+        let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(bell.until(std::future::pending::<()>()))).collect();
+        tokio::task::yield_now().await;
+        assert!(!bell.has_rung() && bell.heard().now_or_never().is_none());
+        bell.ring();
+        for one in waiting {
+            assert!(one.await.unwrap().is_none());
+        }
+        bell.heard().await;
+        assert!(bell.until(async { 1 }).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_before_is_not_kept() {
+        let bell = Bell::default();
+        assert_eq!(bell.until(async { 1 }).await, Some(1));
+        assert!(bell.0.listeners.lock().wakers.is_empty());
+    }
+}
