@@ -62,6 +62,17 @@ impl Client {
         Ok(response.into_body().collect().await.context("the server's answer broke off")?.to_bytes().to_vec())
     }
 
+    /// What is at a path, in the representation that `accept` names.
+    pub async fn read_as(&self, path: &str, accept: &str) -> anyhow::Result<Value> {
+        let bytes = self.request(http::Method::GET, path, accept, None).await?;
+        serde_json::from_slice(&bytes).context("the server's answer is not JSON")
+    }
+
+    /// The object or list at a path.
+    pub async fn read(&self, path: &str) -> anyhow::Result<Value> {
+        self.read_as(path, JSON).await
+    }
+
     /// Like [`Client::request`], for an answer that is read as it comes.
     pub async fn open(
         &self,
@@ -91,16 +102,29 @@ impl Client {
     /// Finds a kind by what a person calls it: plural, singular, kind or short name, with or without a group
     /// (`deployments.apps`).
     pub async fn resource(&self, called: &str) -> anyhow::Result<Resource> {
-        let wanted = called.to_lowercase();
-        for version in self.documents().await? {
-            let (group, version, entries) = version;
-            for entry in entries {
-                if names(&entry, &group).any(|name| name == wanted) {
-                    return Ok(resource(&group, &version, &entry));
-                }
-            }
+        match <[Resource; 1]>::try_from(self.resources(called).await?) {
+            Ok([one]) => Ok(one),
+            Err(_) => bail!("{called:?} means several kinds, and this is about one"),
         }
-        bail!("the server doesn't have a resource type {called:?}")
+    }
+
+    /// Like [`Client::resource`], or the kinds of a category (`all`).
+    pub async fn resources(&self, called: &str) -> anyhow::Result<Vec<Resource>> {
+        let (wanted, documents) = (called.to_lowercase(), self.documents().await?);
+        let entries = documents
+            .iter()
+            .flat_map(|(group, version, entries)| entries.iter().map(move |entry| (group, version, entry)));
+        if let Some((group, version, entry)) =
+            entries.clone().find(|(group, _, entry)| names(entry, group).any(|name| name == wanted))
+        {
+            return Ok(vec![resource(group, version, entry)]);
+        }
+        let of_category = entries.filter(|(_, _, entry)| is_in_category(entry, &wanted));
+        let found: Vec<_> = of_category.map(|(group, version, entry)| resource(group, version, entry)).collect();
+        if found.is_empty() {
+            bail!("the server doesn't have a resource type {called:?}");
+        }
+        Ok(found)
     }
 
     /// What is said when there is nothing to show; `anywhere`: of what was asked, something is in no namespace, or all are meant.
@@ -114,7 +138,7 @@ impl Client {
     /// Every group and version with its resources' discovery entries.
     async fn documents(&self) -> anyhow::Result<Vec<(String, String, Vec<Value>)>> {
         let mut paths = vec![(String::new(), "v1".to_owned(), "/api/v1".to_owned())];
-        let groups: Value = serde_json::from_slice(&self.request(http::Method::GET, "/apis", JSON, None).await?)?;
+        let groups = self.read("/apis").await?;
         for group in groups.get("groups").and_then(Value::as_array).into_iter().flatten() {
             let name = text(group, "name");
             let version = group.pointer("/preferredVersion/version").and_then(Value::as_str).unwrap_or_default();
@@ -122,7 +146,7 @@ impl Client {
         }
         let mut all = Vec::with_capacity(paths.len());
         for (group, version, path) in paths {
-            let document: Value = serde_json::from_slice(&self.request(http::Method::GET, &path, JSON, None).await?)?;
+            let document = self.read(&path).await?;
             let entries = document.get("resources").and_then(Value::as_array).cloned().unwrap_or_default();
             all.push((group, version, entries));
         }
@@ -194,6 +218,11 @@ fn names<'a>(entry: &'a Value, group: &'a str) -> impl Iterator<Item = String> +
     let short = short.filter_map(Value::as_str).map(str::to_owned);
     let qualified = [format!("{plural}.{group}")];
     own.chain(kind).chain(short).chain(qualified).filter(move |name| !name.is_empty() && !plural.contains('/'))
+}
+
+fn is_in_category(entry: &Value, wanted: &str) -> bool {
+    let categories = entry.get("categories").and_then(Value::as_array).into_iter().flatten();
+    categories.into_iter().any(|category| category.as_str() == Some(wanted))
 }
 
 fn resource(group: &str, version: &str, entry: &Value) -> Resource {

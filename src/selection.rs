@@ -2,12 +2,14 @@
 
 use anyhow::bail;
 use clap::Args;
+use serde_json::Value;
 
 use crate::client::{Client, Resource};
+use crate::output::Failures;
 
 #[derive(Debug, Args)]
 pub struct Selection {
-    /// KIND (`pods`, `deploy,svc`, `boats.example.com`) and names, all objects if none is given; or KIND/NAME, repeatable
+    /// KIND (`pods`, `deploy,svc`, `all`, `boats.example.com`) and names, all objects if none is given; or KIND/NAME, repeatable
     #[arg(required = true, value_name = "KIND")]
     target: Vec<String>,
     /// In all namespaces
@@ -59,15 +61,62 @@ impl Selection {
         Ok(targets)
     }
 
+    /// What there is of a target. What cannot be had is noted.
+    pub async fn find(&self, client: &Client, target: &Target, accept: &str, failures: &mut Failures) -> Vec<Found> {
+        find(client, target, self.namespace(client), self.selector.as_deref(), accept, failures).await
+    }
+
     /// The client's namespace, unless all are meant.
     pub fn namespace<'a>(&self, client: &'a Client) -> Option<&'a str> {
         (!self.all_namespaces).then_some(client.namespace.as_str())
     }
+}
 
-    /// The paths to ask: the collection's, or one for each name.
-    pub fn paths(&self, client: &Client, resource: &Resource, names: &[String]) -> Vec<String> {
-        resource.paths(self.namespace(client), names, self.selector.as_deref())
+/// What there is of one kind.
+#[derive(Debug)]
+pub struct Found {
+    pub resource: Resource,
+    /// Of the collection, or one for each name.
+    pub answers: Vec<Value>,
+    named: bool,
+}
+
+impl Found {
+    /// The objects, or those in the list.
+    pub fn objects(&self) -> impl Iterator<Item = &Value> {
+        self.answers.iter().flat_map(|answer| if self.named { std::slice::from_ref(answer) } else { items(answer) })
     }
+}
+
+fn items(list: &Value) -> &[Value] {
+    list.get("items").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Asks for what there is of a target, kind by kind. What cannot be had is noted.
+pub async fn find(
+    client: &Client,
+    target: &Target,
+    namespace: Option<&str>,
+    selector: Option<&str>,
+    accept: &str,
+    failures: &mut Failures,
+) -> Vec<Found> {
+    let resources = client.resources(&target.kind).await.unwrap_or_else(|error| {
+        failures.note(error);
+        Vec::new()
+    });
+    let mut all = Vec::with_capacity(resources.len());
+    for resource in resources {
+        let mut answers = Vec::new();
+        for path in resource.paths(namespace, &target.names, selector) {
+            match client.read_as(&path, accept).await {
+                Ok(answer) => answers.push(answer),
+                Err(error) => failures.note(error),
+            }
+        }
+        all.push(Found { resource, answers, named: !target.names.is_empty() });
+    }
+    all
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use wherry_runtime::network::HostPorts;
 
-use crate::client::{Client, JSON};
+use crate::client::Client;
 use crate::commands::Applied;
 use crate::ready;
 use crate::table::Table;
@@ -24,8 +24,7 @@ pub async fn pods(client: &Client, applied: &[Applied]) -> anyhow::Result<Vec<St
     let mut all = Table::default();
     for path in applied.iter().filter_map(ready::pods_path) {
         let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
-        let answer = client.request(http::Method::GET, &path, accept, None).await?;
-        all.append(Table::from_server(&serde_json::from_slice(&answer)?, false, namespaces.len() > 1));
+        all.append(Table::from_server(&client.read_as(&path, accept).await?, false, namespaces.len() > 1));
     }
     Ok(if all.is_empty() { Vec::new() } else { all.lines(true) })
 }
@@ -44,7 +43,7 @@ pub async fn urls(client: &Client, applied: &[Applied], ports: &HostPorts) -> an
     let mut urls = Vec::new();
     for one in applied.iter().filter(|one| one.resource.api.kind == "Service") {
         let path = ready::path(one);
-        let service: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
+        let service = client.read(&path).await?;
         for port in node_ports(&service) {
             urls.push(reached(&service, port, opened(ports, port).await));
         }

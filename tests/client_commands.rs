@@ -255,6 +255,11 @@ fn get_prints_the_servers_tables_and_whole_objects(server: &Wherry) {
         serde_json::from_str(&server.wherry(&["get", "svc", "hello", "kubernetes", "-o", "json"]).ok()).unwrap();
     assert_eq!((text(&list, "/kind"), text(&list, "/items/1/metadata/name")), ("List", "kubernetes"));
     has(&server.wherry(&["get", "svc", "hello", "-o", "yaml"]).ok(), &["creationTimestamp: \""]);
+    let all = server.wherry(&["get", "all"]).ok();
+    has(&all, &["pod/hello-", "service/kubernetes", "deployment.apps/hello", "replicaset.apps/hello-"]);
+    assert!(!all.contains("configmap/"), "{all}");
+    has(&server.wherry(&["get", "all", "-w"]).fails(), &["one kind"]);
+    has(&server.wherry(&["scale", "all/hello", "--replicas", "1"]).fails(), &["several kinds"]);
     let mut watching = Following::start(&mut server.client_command(&["get", "cm", "-w", "--no-headers"]));
     watching.until("the state comes first", |line| line.starts_with("in-yaml"));
     server.api().post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "watched"}})).ok();
@@ -286,6 +291,18 @@ fn scale_and_delete_act_and_wait(server: &Wherry) {
     assert_eq!(some.stdout, "configmap/in-json deleted\n");
     has(&some.fails(), &[r#"configmaps "nobody" not found"#, "metadata.generateName"]);
     server.wherry(&["delete", "cm", "nobody", "--ignore-not-found"]).ok();
+    for name in ["first", "second", "third"] {
+        let labels = json!({"go": (name != "third").to_string()});
+        let object = json!({"metadata": {"name": name, "labels": labels}});
+        server.api().post("/api/v1/namespaces/default/configmaps", &object).ok();
+    }
+    let selected = server.wherry(&["delete", "cm,secrets", "-l", "go=true"]).ok();
+    assert_eq!(selected, "configmap/first deleted\nconfigmap/second deleted\n");
+    assert_eq!(server.wherry(&["delete", "cm", "-l", "go=true"]).stderr.trim(), "No resources found");
+    for wrong in [&["delete", "cm"][..], &["delete", "cm", "third", "-l", "go=false"]] {
+        has(&server.wherry(wrong).fails(), &["-l"]);
+    }
+    server.wherry(&["get", "cm", "third"]).ok();
 }
 
 fn logs_are_streamed(server: &Wherry) {

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
+use wherry_api::object;
 
 use crate::client::{Client, Connection, JSON, Resource, is_code, resource_of};
 use crate::manifest;
 use crate::output::{self, Failures};
-use crate::selection::targets;
+use crate::selection::{Target, find, targets};
 
 /// How often it is asked whether an object is gone.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Delete objects, by name or from manifests.
+/// Delete objects, by name, by label or from manifests.
 #[derive(Debug, Args)]
 pub struct Delete {
     #[command(flatten)]
@@ -25,6 +26,9 @@ pub struct Delete {
     /// A file, a folder, an http(s) URL, or `-` for standard input; repeatable
     #[arg(short, long, value_name = "FILE")]
     filename: Vec<String>,
+    /// Objects with these labels (`app=hello,tier!=front`)
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "filename")]
+    selector: Option<String>,
     /// Seconds that pods have to end [default: what they say]
     #[arg(long, value_name = "SECONDS")]
     grace_period: Option<u32>,
@@ -40,14 +44,18 @@ impl Delete {
     pub async fn run(self) -> anyhow::Result<()> {
         let client = self.connection.open().await?;
         let (mut failures, mut deleted) = (Failures::default(), Vec::new());
-        for (resource, namespace, name) in self.targets(&client, &mut failures).await? {
+        let targets = self.targets(&client, &mut failures).await?;
+        if targets.is_empty() && failures.is_empty() {
+            output::note(client.nothing_found(true));
+        }
+        for (resource, namespace, name) in targets {
             let path = resource.path(Some(&namespace), Some(&name));
             match self.delete(&client, &path).await {
                 Ok(uid) => {
                     output::line(format!("{} deleted", resource.named(&name)));
                     deleted.push((path, uid));
                 }
-                Err(error) if is_code(&error, 404) && self.ignore_not_found => {}
+                Err(error) if is_code(&error, 404) && (self.ignore_not_found || self.selector.is_some()) => {}
                 Err(error) => failures.note(error),
             }
         }
@@ -81,11 +89,16 @@ impl Delete {
                 }
             }
         }
-        let targets = targets(&self.target)?;
-        if let Some(target) = targets.iter().find(|target| target.names.is_empty()) {
-            bail!("name what to delete: {}/NAME", target.kind);
-        }
-        for target in targets {
+        for target in self.named_or_selected()? {
+            if target.names.is_empty() {
+                let selector = self.selector.as_deref();
+                for kind in find(client, &target, Some(&client.namespace), selector, JSON, failures).await {
+                    let one =
+                        |object| (kind.resource.clone(), client.namespace.clone(), object::name(object).to_owned());
+                    found.extend(kind.objects().map(one));
+                }
+                continue;
+            }
             match client.resource(&target.kind).await {
                 Ok(resource) => {
                     let one = |name| (resource.clone(), client.namespace.clone(), name);
@@ -97,10 +110,23 @@ impl Delete {
         Ok(found)
     }
 
+    /// The kinds on the command line: each with names, or all of them with a selector.
+    fn named_or_selected(&self) -> anyhow::Result<Vec<Target>> {
+        let targets = targets(&self.target)?;
+        let named = targets.iter().find(|target| !target.names.is_empty());
+        if let Some(target) = named.filter(|_| self.selector.is_some()) {
+            bail!("-l selects among all {}: leave out the names, or the selector", target.kind);
+        }
+        let unnamed = targets.iter().find(|target| target.names.is_empty());
+        if let Some(target) = unnamed.filter(|_| self.selector.is_none()) {
+            bail!("name what to delete: {}/NAME, or select it with -l", target.kind);
+        }
+        Ok(targets)
+    }
+
     /// Asks for the deletion; returns the object's uid.
     async fn delete(&self, client: &Client, path: &str) -> anyhow::Result<String> {
-        let live: Value = serde_json::from_slice(&client.request(http::Method::GET, path, JSON, None).await?)?;
-        let uid = live.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let uid = object::uid(&client.read(path).await?).to_owned();
         let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid}});
         if let (Some(grace), Some(options)) = (self.grace_period, options.as_object_mut()) {
             options.insert("gracePeriodSeconds".into(), grace.into());
@@ -113,13 +139,9 @@ impl Delete {
 /// Returns when the object with this uid is no more.
 async fn gone(client: &Client, path: &str, uid: &str) -> anyhow::Result<()> {
     loop {
-        match client.request(http::Method::GET, path, JSON, None).await {
-            Ok(bytes) => {
-                let live: Value = serde_json::from_slice(&bytes)?;
-                if live.pointer("/metadata/uid").and_then(Value::as_str) != Some(uid) {
-                    return Ok(());
-                }
-            }
+        match client.read(path).await {
+            Ok(live) if object::uid(&live) != uid => return Ok(()),
+            Ok(_) => {}
             Err(error) if is_code(&error, 404) => return Ok(()),
             Err(error) => bail!(error.context("waiting for the deletion")),
         }

@@ -40,30 +40,14 @@ impl Describe {
         let mut failures = Failures::default();
         let (mut shown, mut anywhere) = (false, selection.all_namespaces);
         for target in targets {
-            let resource = match client.resource(&target.kind).await {
-                Ok(resource) => resource,
-                Err(error) => {
-                    failures.note(error);
-                    continue;
-                }
-            };
-            anywhere |= !resource.namespaced;
-            for path in selection.paths(&client, &resource, &target.names) {
-                let answer: Value = match client.request(http::Method::GET, &path, JSON, None).await {
-                    Ok(bytes) => serde_json::from_slice(&bytes)?,
-                    Err(error) => {
-                        failures.note(error);
-                        continue;
-                    }
-                };
-                let one = std::slice::from_ref(&answer);
-                let items = if target.names.is_empty() { answer.get("items").and_then(Value::as_array) } else { None };
-                for object in items.map_or(one, Vec::as_slice) {
+            for found in selection.find(&client, &target, JSON, &mut failures).await {
+                anywhere |= !found.resource.namespaced;
+                for object in found.objects() {
                     if shown {
                         output::line("\n");
                     }
                     shown = true;
-                    describe(&client, &resource, object).await.iter().for_each(output::line);
+                    describe(&client, &found.resource, object).await.iter().for_each(output::line);
                 }
             }
         }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use wherry_api::object;
 use wherry_api::table::since;
 
-use crate::client::{Client, JSON, Resource};
+use crate::client::{Client, Resource};
 use crate::table::Table;
 
 /// What happened to an object, the last thing last.
@@ -16,7 +16,7 @@ pub async fn events(client: &Client, resource: &Resource, object: &Value, now: T
     let place = if namespace.is_empty() { String::new() } else { format!("/namespaces/{namespace}") };
     let query: String = url::form_urlencoded::byte_serialize(selector.as_bytes()).collect();
     let path = format!("/api/v1{place}/events?fieldSelector={query}");
-    let list: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
+    let list = client.read(&path).await?;
     let uid = object::uid(object);
     // A node's events are by its name.
     let about = |event: &&Value| [uid, name, ""].contains(&object::text_at(event, "involvedObject.uid").as_str());

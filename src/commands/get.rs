@@ -9,12 +9,15 @@ use wherry_api::object;
 
 use crate::client::{Client, Connection, JSON, Resource};
 use crate::output::{self, Failures};
-use crate::selection::Selection;
+use crate::selection::{Found, Selection};
 use crate::table::Table;
 use crate::yaml;
 
 /// What asks for a table.
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+/// What is said of a watch of more than there is a watch for.
+const WATCH: &str = "--watch follows the objects of one kind, or one object";
 
 /// How objects are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,13 +56,8 @@ fn hide_managed_fields(answer: &mut Value) {
     object::remove_meta(answer, "managedFields");
 }
 
-/// The names of an object, or of a list's objects.
-fn names(resource: &Resource, answer: &Value) {
-    let one = std::slice::from_ref(answer);
-    let items = answer.get("items").and_then(Value::as_array).map_or(one, Vec::as_slice);
-    for item in items {
-        output::line(resource.named(object::name(item)));
-    }
+fn show_name(resource: &Resource, object: &Value) {
+    output::line(resource.named(object::name(object)));
 }
 
 /// A list of objects, and of the objects of lists.
@@ -78,41 +76,32 @@ impl Get {
     pub async fn run(self) -> anyhow::Result<()> {
         let targets = self.selection.targets()?;
         if self.watch && (targets.len() > 1 || targets.iter().any(|target| target.names.len() > 1)) {
-            bail!("--watch follows the objects of one kind, or one object");
+            bail!(WATCH);
         }
         let client = self.connection.open().await?;
         let mut failures = Failures::default();
         let (mut shown, mut anywhere, mut objects) = (false, self.selection.all_namespaces, Vec::new());
         for target in &targets {
-            let resource = match client.resource(&target.kind).await {
-                Ok(resource) => resource,
-                Err(error) => {
-                    failures.note(error);
-                    continue;
-                }
-            };
-            anywhere |= !resource.namespaced;
-            let mut answers = Vec::new();
-            for path in self.selection.paths(&client, &resource, &target.names) {
-                match self.ask(&client, &path).await {
-                    Ok(answer) => answers.push(answer),
-                    Err(error) => failures.note(error),
-                }
+            let kinds = self.selection.find(&client, target, self.accept(), &mut failures).await;
+            let several = targets.len() > 1 || kinds.len() > 1;
+            if self.watch && several {
+                bail!(WATCH);
             }
-            let version = answers.last().map(|answer| object::text_at(answer, "metadata.resourceVersion"));
-            if self.is_table() {
-                shown |= self.show_table(&answers, &resource, shown, targets.len() > 1);
-            } else if self.output == Some(Output::Name) {
-                for answer in &answers {
-                    names(&resource, answer);
+            for mut found in kinds {
+                anywhere |= !found.resource.namespaced;
+                let version = found.answers.last().map(|answer| object::text_at(answer, "metadata.resourceVersion"));
+                if self.is_table() {
+                    shown |= self.show_table(&found, shown, several);
+                } else if self.output == Some(Output::Name) {
+                    found.objects().for_each(|object| show_name(&found.resource, object));
+                } else {
+                    objects.append(&mut found.answers);
                 }
-            } else {
-                objects.append(&mut answers);
-            }
-            if self.watch && failures.is_empty() {
-                self.print(&mut objects)?;
-                let version = version.unwrap_or_default();
-                return self.follow(&client, &resource, &version, target.names.first()).await;
+                if self.watch && failures.is_empty() {
+                    self.print(&mut objects)?;
+                    let version = version.unwrap_or_default();
+                    return self.follow(&client, &found.resource, &version, target.names.first()).await;
+                }
             }
         }
         self.print(&mut objects)?;
@@ -126,22 +115,22 @@ impl Get {
         self.output.is_none_or(|output| output == Output::Wide)
     }
 
-    async fn ask(&self, client: &Client, path: &str) -> anyhow::Result<Value> {
-        let accept = if self.is_table() { TABLE } else { JSON };
-        Ok(serde_json::from_slice(&client.request(http::Method::GET, path, accept, None).await?)?)
+    /// What is asked for.
+    fn accept(&self) -> &'static str {
+        if self.is_table() { TABLE } else { JSON }
     }
 
     /// One table of a kind's answers; `prefixed`: names have the kind before them.
-    fn show_table(&self, answers: &[Value], resource: &Resource, gap: bool, prefixed: bool) -> bool {
+    fn show_table(&self, found: &Found, gap: bool, prefixed: bool) -> bool {
         let mut all = Table::default();
-        for answer in answers {
-            all.append(self.table(answer, resource));
+        for answer in &found.answers {
+            all.append(self.table(answer, &found.resource));
         }
         if all.is_empty() {
             return false;
         }
         if prefixed {
-            all.map_column("NAME", |name| resource.named(name));
+            all.map_column("NAME", |name| found.resource.named(name));
         }
         if gap {
             output::line("");
@@ -193,8 +182,7 @@ impl Get {
             query.append_pair("labelSelector", selector);
         }
         let path = format!("{}?{}", resource.path(namespace, None), query.finish());
-        let accept = if self.is_table() { TABLE } else { JSON };
-        let response = client.open(http::Method::GET, &path, accept, None).await?;
+        let response = client.open(http::Method::GET, &path, self.accept(), None).await?;
         let stream = response.into_body().into_data_stream().map_err(std::io::Error::other);
         let mut lines = stream.into_async_read().lines();
         while let Some(line) = lines.try_next().await.context("the watch broke off")? {
@@ -203,10 +191,10 @@ impl Get {
             if event.get("type").and_then(Value::as_str) == Some("ERROR") {
                 bail!("{}", object.get("message").and_then(Value::as_str).unwrap_or("the watch failed"));
             }
-            if accept == TABLE {
+            if self.is_table() {
                 self.table(&object, resource).lines(false).iter().for_each(output::line);
             } else if self.output == Some(Output::Name) {
-                names(resource, &object);
+                show_name(resource, &object);
             } else {
                 self.print(&mut vec![object])?;
             }

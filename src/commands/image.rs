@@ -83,19 +83,15 @@ fn parse(image: &str, namespace: &str) -> anyhow::Result<Reference> {
     reference::parse(&full).with_context(|| format!("{image:?} is not [NAMESPACE/]NAME[:TAG][@DIGEST]"))
 }
 
-async fn json(client: &Client, path: &str) -> anyhow::Result<Value> {
-    Ok(serde_json::from_slice(&client.request(http::Method::GET, path, JSON, None).await?)?)
-}
-
 fn strings<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a str> {
     value.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
 async fn list(client: &Client) -> anyhow::Result<()> {
-    let catalog = json(client, "/v2/_catalog?n=10000").await?;
+    let catalog = client.read("/v2/_catalog?n=10000").await?;
     let mut rows = Vec::new();
     for repository in strings(&catalog, "repositories") {
-        let tags = json(client, &format!("/v2/{repository}/tags/list")).await?;
+        let tags = client.read(&format!("/v2/{repository}/tags/list")).await?;
         for tag in strings(&tags, "tags") {
             let bytes = manifest(client, repository, tag).await?;
             let size: u64 = serde_json::from_slice::<Value>(&bytes)?
@@ -139,7 +135,7 @@ async fn inspect(client: &Client, image: &Reference) -> anyhow::Result<()> {
     let Some(config) = manifest.pointer("/config/digest").and_then(Value::as_str) else {
         bail!("the manifest of {} has no config", image.whole())
     };
-    let config = json(client, &format!("/v2/{}/blobs/{config}", image.repository())).await?;
+    let config = client.read(&format!("/v2/{}/blobs/{config}", image.repository())).await?;
     let shown = serde_json::json!({
         "name": image.whole(), "digest": digest_of(&bytes), "manifest": manifest, "config": config,
     });

@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::Value;
 use wherry_api::object;
 
-use crate::client::{Client, JSON};
+use crate::client::Client;
 use crate::{output, selector};
 
 /// The name of the pod that a target means: `NAME`, `pod/NAME` or `KIND/NAME`. Which one of several is told.
@@ -17,13 +17,13 @@ pub(super) async fn pod(client: &Client, target: &str) -> anyhow::Result<String>
         return Ok(name.to_owned());
     }
     let path = resource.path(Some(&client.namespace), Some(name));
-    let workload = read(client, &path).await?;
+    let workload = client.read(&path).await?;
     let Some(selector) = selector::of(&workload) else {
         bail!("{} selects no pods, so it has no logs", resource.named(name));
     };
     let pods = client.resource("pods").await?;
     let path = pods.paths(Some(&client.namespace), &[], Some(&selector)).concat();
-    let mut found = match read(client, &path).await?.get_mut("items").map(Value::take) {
+    let mut found = match client.read(&path).await?.get_mut("items").map(Value::take) {
         Some(Value::Array(found)) => found,
         _ => Vec::new(),
     };
@@ -33,11 +33,6 @@ pub(super) async fn pod(client: &Client, target: &str) -> anyhow::Result<String>
     let several = if found.len() == 1 { "1 pod".to_owned() } else { format!("{} pods", found.len()) };
     output::note(format!("Found {several}, using pod/{chosen}"));
     Ok(chosen)
-}
-
-async fn read(client: &Client, path: &str) -> anyhow::Result<Value> {
-    let bytes = client.request(http::Method::GET, path, JSON, None).await?;
-    serde_json::from_slice(&bytes).context("the server's answer is not JSON")
 }
 
 /// Kubernetes' order: on a node before not, running before pending, ready before not and the longer the earlier, then by
