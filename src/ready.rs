@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use self::why::Reason;
-use crate::client::{Client, JSON};
+use crate::client::Client;
 use crate::commands::Applied;
 use crate::progress::Step;
 use crate::selector;
@@ -30,7 +30,7 @@ pub async fn wait(client: &Client, applied: &[Applied], step: &mut Step) -> anyh
     loop {
         let (mut waiting, mut reasons) = (Vec::new(), Vec::new());
         for one in applied {
-            let object = read(client, &path(one)).await?;
+            let object = client.read(&path(one)).await?;
             if let Some(detail) = unready(one.resource.api.kind.as_str(), &object) {
                 waiting.push(format!("{} {detail}", text(&object, "/metadata/name")));
                 reasons.extend(pods(client, one).await?.iter().filter_map(Reason::of));
@@ -53,6 +53,7 @@ pub async fn wait(client: &Client, applied: &[Applied], step: &mut Step) -> anyh
         for reason in reasons.iter().filter(|reason| !reason.passes) {
             if told.insert((reason.group.clone(), reason.class)) {
                 step.note(&format!("! pod {}: {}", reason.pod, reason.text));
+                last_lines(client, reason).await.iter().for_each(|line| step.note(line));
             }
         }
         tokio::time::sleep(POLL).await;
@@ -69,8 +70,11 @@ fn summary(waiting: &[String], reasons: &[Reason]) -> String {
     if parts.is_empty() { waiting.join(", ") } else { format!("{} ({})", waiting.join(", "), parts.join("; ")) }
 }
 
-async fn read(client: &Client, path: &str) -> anyhow::Result<Value> {
-    Ok(serde_json::from_slice(&client.request(http::Method::GET, path, JSON, None).await?)?)
+/// The last lines of the container that is the reason, if it is one that ended; none if they cannot be had.
+async fn last_lines(client: &Client, reason: &Reason) -> Vec<String> {
+    let Some(path) = &reason.log else { return Vec::new() };
+    let log = client.request(http::Method::GET, path, "*/*", None).await.unwrap_or_default();
+    String::from_utf8_lossy(&log).lines().map(|line| format!("    {line}")).collect()
 }
 
 /// Where an applied object's pods are listed: itself if it is one, or what it selects.
@@ -87,7 +91,7 @@ pub fn pods_path(one: &Applied) -> Option<String> {
 
 async fn pods(client: &Client, one: &Applied) -> anyhow::Result<Vec<Value>> {
     let Some(path) = pods_path(one) else { return Ok(Vec::new()) };
-    match read(client, &path).await?.get_mut("items").map(Value::take) {
+    match client.read(&path).await?.get_mut("items").map(Value::take) {
         Some(Value::Array(pods)) => Ok(pods),
         _ => Ok(Vec::new()),
     }
@@ -104,7 +108,7 @@ pub async fn reachable(client: &Client, applied: &[Applied]) -> anyhow::Result<(
             "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector=kubernetes.io/service-name%3D{name}"
         );
         while tokio::time::Instant::now() < deadline {
-            let slices: Value = serde_json::from_slice(&client.request(http::Method::GET, &path, JSON, None).await?)?;
+            let slices = client.read(&path).await?;
             if has_ready_endpoint(&slices) {
                 break;
             }

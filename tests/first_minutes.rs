@@ -101,6 +101,26 @@ fn a_node_port_that_somebody_has_is_not_shown_as_a_url() {
     assert!(said.contains("another `wherry up` runs on") && said.contains("wherry apply -f FILE"), "{said}");
 }
 
+#[test]
+fn of_a_pod_that_ends_again_and_again_the_reason_and_its_last_words_are_told() {
+    let mut server = Wherry::prepare("boat");
+    let image = root().join("examples-wasm/prebuilt/worker.wasm").display().to_string();
+    let env = serde_json::json!([{"name": "EXIT_CODE", "value": "3"}, {"name": "PAUSE_MS", "value": "0"}]);
+    let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "quitter"},
+        "spec": {"containers": [{"name": "main", "image": image, "env": env}]}});
+    let manifest = server.file("pod.yaml", pod.to_string()).display().to_string();
+    server.up(&["-f", &manifest]);
+    let said = eventually("it is told", || {
+        let said = server.log();
+        if said.contains("\n    done\n") { Ok(said) } else { Err(said) }
+    });
+    let told = "! pod quitter: container main ended with exit code 3 (Error";
+    assert_eq!(said.matches(told).count(), 1, "{said}");
+    let after = said.split(told).nth(1).unwrap_or_default();
+    let lines: Vec<&str> = after.lines().filter(|line| line.starts_with("    ")).collect();
+    assert_eq!(lines.len(), 4, "{said}");
+}
+
 /// Everything is as it was: the same objects, ready again, nothing compiled.
 fn found_again(server: &Wherry, first: &BTreeSet<(String, String)>, url: &str) {
     assert_eq!(pods(server), *first, "the same names and uids");

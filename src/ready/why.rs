@@ -14,6 +14,8 @@ pub(super) struct Reason {
     pub text: String,
     /// Whether it passes by itself, as far as one can see.
     pub passes: bool,
+    /// Where the last lines of a container that ended are.
+    pub log: Option<String>,
 }
 
 impl Reason {
@@ -23,15 +25,29 @@ impl Reason {
         if matches!(phase.as_str(), "Succeeded" | "Failed") || is_true(pod, "Ready") {
             return None;
         }
+        let troubled = || statuses(pod).find_map(|status| Some((status, trouble(status)?)));
+        let log = troubled().filter(|(_, (class, ..))| *class == ENDED).map(|(status, _)| log(pod, status));
         let (class, text, passes) = unscheduled(pod)
-            .or_else(|| statuses(pod).find_map(trouble))
+            .or_else(|| troubled().map(|(_, why)| why))
             .or_else(|| statuses(pod).find_map(waiting))
             .unwrap_or_else(|| ("", if phase == "Running" { "not ready" } else { "pending" }.to_owned(), true));
         let generated = object::text_at(pod, "metadata.generateName");
         let name = object::name(pod).to_owned();
         let group = if generated.is_empty() { name.clone() } else { generated };
-        Some(Self { pod: name, group, class, text, passes })
+        Some(Self { pod: name, group, class, text, passes, log })
     }
+}
+
+/// The class of what a container's end explains.
+const ENDED: &str = "ended";
+/// What is shown of a container's log.
+const LOG: &str = "tailLines=5&limitBytes=4096";
+
+/// The path of what a container said last.
+fn log(pod: &Value, status: &Value) -> String {
+    let container: String = url::form_urlencoded::byte_serialize(object::text_at(status, "name").as_bytes()).collect();
+    let (namespace, name) = (object::namespace(pod), object::name(pod));
+    format!("/api/v1/namespaces/{namespace}/pods/{name}/log?container={container}&{LOG}")
 }
 
 type Why = (&'static str, String, bool);
@@ -60,13 +76,13 @@ fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
 fn trouble(status: &Value) -> Option<Why> {
     let ended = exit(status, "state").or_else(|| exit(status, "lastState"));
     let Some(state) = object::at(status, "state.waiting") else {
-        return exit(status, "state").map(|text| ("ended", text, false));
+        return exit(status, "state").map(|text| (ENDED, text, false));
     };
     let (reason, message) = (object::text_at(state, "reason"), object::text_at(state, "message"));
     let text = if message.is_empty() { reason.clone() } else { format!("{reason}: {message}") };
     match reason.as_str() {
         "" | "ContainerCreating" | "PodInitializing" => None,
-        "CrashLoopBackOff" => Some(("ended", ended.unwrap_or(text), false)),
+        "CrashLoopBackOff" => Some((ENDED, ended.unwrap_or(text), false)),
         "ErrImagePull" | "ImagePullBackOff" => Some(("image", text, false)),
         _ => Some(("waiting", text, false)),
     }
@@ -121,7 +137,7 @@ mod tests {
     use super::*;
 
     fn pod(status: Value) -> Value {
-        json!({"metadata": {"name": "web-1", "generateName": "web-"}, "spec": {"containers": [{"name": "c"}]}, "status": status})
+        json!({"metadata": {"name": "web-1", "namespace": "default", "generateName": "web-"}, "spec": {"containers": [{"name": "c"}]}, "status": status})
     }
 
     fn with(state: Value, last: Value) -> Value {
@@ -159,6 +175,8 @@ mod tests {
             let reason = Reason::of(&given).unwrap();
             assert_eq!((reason.class, reason.text.as_str(), reason.passes), (class, text, passes));
             assert_eq!((reason.pod.as_str(), reason.group.as_str()), ("web-1", "web-"));
+            let log = (class == ENDED).then(|| format!("/api/v1/namespaces/default/pods/web-1/log?container=c&{LOG}"));
+            assert_eq!(reason.log, log);
         }
         assert_eq!(Reason::of(&pod(json!({"conditions": [{"type": "Ready", "status": "True"}]}))), None);
         assert_eq!(Reason::of(&pod(json!({"phase": "Succeeded"}))), None);
