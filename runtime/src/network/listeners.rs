@@ -2,6 +2,7 @@
 //! process. It is what makes substitute ports, private localhosts and calls in memory work.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,7 +16,6 @@ pub(super) struct Listener {
     /// Where the host's socket is.
     pub actual: SocketAddr,
     pub http: Option<Arc<dyn LocalHttp>>,
-    id: u64,
 }
 
 #[derive(Default)]
@@ -24,7 +24,6 @@ struct Maps {
     asked: HashMap<(Protocol, SocketAddr), Listener>,
     /// Back from the host's address, for substitutes only.
     shown: HashMap<(Protocol, SocketAddr), SocketAddr>,
-    next: u64,
 }
 
 /// The table. Shared by all pods of the node.
@@ -51,22 +50,23 @@ impl Listeners {
         self.0.read().shown.get(&(protocol, actual)).copied()
     }
 
-    /// Adds a listener; removed when the guard drops.
+    /// Adds a listener; removed when the guard drops. `None`: another listens there.
     pub fn add(
         self: &Arc<Self>,
         protocol: Protocol,
         asked: SocketAddr,
         actual: SocketAddr,
         http: Option<Arc<dyn LocalHttp>>,
-    ) -> ListenGuard {
+    ) -> Option<ListenGuard> {
         let mut maps = self.0.write();
-        maps.next += 1;
-        let id = maps.next;
-        maps.asked.insert((protocol, asked), Listener { actual, http, id });
+        match maps.asked.entry((protocol, asked)) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(free) => drop(free.insert(Listener { actual, http })),
+        }
         if asked != actual {
             maps.shown.insert((protocol, actual), asked);
         }
-        ListenGuard { table: self.clone(), protocol, asked, actual, id }
+        Some(ListenGuard { table: self.clone(), protocol, asked, actual })
     }
 }
 
@@ -77,16 +77,12 @@ pub struct ListenGuard {
     protocol: Protocol,
     asked: SocketAddr,
     actual: SocketAddr,
-    id: u64,
 }
 
 impl Drop for ListenGuard {
     fn drop(&mut self) {
         let mut maps = self.table.0.write();
-        let key = (self.protocol, self.asked);
-        if maps.asked.get(&key).is_some_and(|listener| listener.id == self.id) {
-            maps.asked.remove(&key);
-            maps.shown.remove(&(self.protocol, self.actual));
-        }
+        maps.asked.remove(&(self.protocol, self.asked));
+        maps.shown.remove(&(self.protocol, self.actual));
     }
 }

@@ -155,7 +155,7 @@ mod tests {
         let network = Lone::new();
         let (one, other) = (network.pod("one"), network.pod("other"));
         let bound = one.bind(Protocol::Tcp, at("127.0.0.1", 9090)).unwrap();
-        let _guard = one.listening(Protocol::Tcp, bound, bound, None);
+        let _guard = one.listening(Protocol::Tcp, bound, bound, None).unwrap();
         assert_eq!(one.connect(Protocol::Tcp, at("127.0.0.1", 9090)).unwrap().destination, bound);
         assert!(matches!(other.connect(Protocol::Tcp, at("127.0.0.1", 9090)), Err(Denied::Refused(_))));
         assert_eq!(one.shown(Protocol::Tcp, bound), at("127.0.0.1", 9090));
@@ -168,7 +168,7 @@ mod tests {
         let pod = network.pod("one");
         let bound = pod.bind(Protocol::Tcp, at("0.0.0.0", 8080)).unwrap();
         assert_eq!(bound.ip(), IpAddr::from(pod.address()));
-        let guard = pod.listening(Protocol::Tcp, bound, bound, None);
+        let guard = pod.listening(Protocol::Tcp, bound, bound, None).unwrap();
         assert!(matches!(pod.bind(Protocol::Tcp, at("0.0.0.0", 8080)), Err(Denied::InUse(_))));
         assert!(pod.connect(Protocol::Tcp, at("127.0.0.1", 8080)).is_ok());
         drop(guard);
@@ -181,10 +181,24 @@ mod tests {
         let (server, client) = (network.pod("server"), network.pod("client"));
         let asked = server.bind(Protocol::Tcp, at("0.0.0.0", 80)).unwrap();
         let actual = SocketAddr::new(asked.ip(), 40_080);
-        let _guard = server.listening(Protocol::Tcp, asked, actual, None);
+        let _guard = server.listening(Protocol::Tcp, asked, actual, None).unwrap();
         let route = client.connect(Protocol::Tcp, asked).unwrap();
         assert_eq!((route.destination, route.source), (actual, client.address().into()));
         assert_eq!(client.shown(Protocol::Tcp, actual), asked);
+    }
+
+    #[test]
+    fn of_two_that_were_given_a_port_together_the_first_keeps_it() {
+        let network = Lone::new();
+        let pod = network.pod("one");
+        let [first, second] = [(); 2].map(|()| pod.bind(Protocol::Tcp, at("0.0.0.0", 80)).unwrap());
+        let actual = SocketAddr::new(second.ip(), 40_080);
+        let guard = pod.listening(Protocol::Tcp, first, first, None).unwrap();
+        assert!(matches!(pod.listening(Protocol::Tcp, second, actual, None), Err(Denied::InUse(_))));
+        assert_eq!(pod.connect(Protocol::Tcp, first).unwrap().destination, first);
+        assert_eq!(pod.shown(Protocol::Tcp, actual), actual);
+        drop(guard);
+        assert!(pod.listening(Protocol::Tcp, second, actual, None).is_ok());
     }
 
     #[test]

@@ -119,22 +119,22 @@ impl PodNetwork {
         };
         let address = SocketAddr::new(host.into(), requested.port());
         if address.port() != 0 && self.shared.listeners.is_taken(protocol, address) {
-            return Err(Denied::InUse(format!("port {} is in use by a container of this pod", address.port())));
+            return Err(in_use(address));
         }
         Ok(address)
     }
 
     /// Records that a guest listens: `asked` is the host address that [`PodNetwork::bind`] gave, with the port that the
     /// guest has, `actual` where the host bound (another port if that one could not be had). Released when the guard
-    /// drops.
+    /// drops. Refused if another was faster since.
     pub fn listening(
         self: &Arc<Self>,
         protocol: Protocol,
         asked: SocketAddr,
         actual: SocketAddr,
         http: Option<Arc<dyn LocalHttp>>,
-    ) -> ListenGuard {
-        self.shared.listeners.add(protocol, asked, actual, http)
+    ) -> Result<ListenGuard, Denied> {
+        self.shared.listeners.add(protocol, asked, actual, http).ok_or_else(|| in_use(asked))
     }
 
     /// Where a guest's connect to `destination` goes.
@@ -205,6 +205,10 @@ impl PodNetwork {
     pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Denied> {
         names::resolve(&self.shared.services, &self.pod, self.addresses.pod, name).await
     }
+}
+
+fn in_use(address: SocketAddr) -> Denied {
+    Denied::InUse(format!("port {} is in use by a container of this pod", address.port()))
 }
 
 fn no_ipv6() -> Denied {

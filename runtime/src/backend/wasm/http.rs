@@ -125,6 +125,7 @@ impl Container for Server {
         let (listener, asked, actual) = self.listen()?;
         let http: Arc<dyn LocalHttp> = Arc::new(Local(Arc::clone(&self.shared)));
         let guard = self.shared.guest.network.listening(Protocol::Tcp, asked, actual, Some(http));
+        let guard = guard.map_err(|denied| refused(&denied))?;
         *self.listening.lock() = Some(guard);
         let shared = Arc::clone(&self.shared);
         self.shared.life.spawn_front(shared.accept(listener));

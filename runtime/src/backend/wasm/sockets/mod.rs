@@ -74,11 +74,12 @@ impl Sockets {
     }
 
     /// Puts a socket that others can now reach into the host's table.
-    fn listens(&mut self, rep: u32, protocol: Protocol, actual: SocketAddr) {
+    fn listens(&mut self, rep: u32, protocol: Protocol, actual: SocketAddr) -> Result<(), ErrorCode> {
         let network = Arc::clone(&self.network);
         let open = self.socket(rep);
         let asked = open.bound.unwrap_or(actual);
-        open.listening = Some(network.listening(protocol, asked, actual, None));
+        open.listening = Some(network.listening(protocol, asked, actual, None).map_err(|denied| code(&denied))?);
+        Ok(())
     }
 
     /// A socket's own address, as the guest knows it.

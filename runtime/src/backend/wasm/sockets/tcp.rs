@@ -97,7 +97,7 @@ impl HostTcpSocket for View<'_> {
     async fn start_listen(&mut self, this: Resource<TcpSocket>) -> SocketResult<()> {
         HostTcpSocket::start_listen(&mut self.host, again(&this)).await?;
         let actual = self.host.local_address(again(&this))?.into();
-        self.pod.listens(this.rep(), Tcp, actual);
+        self.pod.listens(this.rep(), Tcp, actual)?;
         Ok(())
     }
 

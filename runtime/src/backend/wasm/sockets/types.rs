@@ -46,7 +46,7 @@ impl View<'_> {
         }
         let actual = HostUdpSocket::get_local_address(&mut self.host, again(socket))?.into();
         self.pod.bound(socket.rep(), to, actual);
-        self.pod.listens(socket.rep(), Udp, actual);
+        self.pod.listens(socket.rep(), Udp, actual)?;
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl HostTcpSocketWithStore<GuestState> for PodSockets {
         let view = store.get();
         let mut plain = view.host;
         let actual = HostTcpSocket::get_local_address(&mut plain, socket)?.into();
-        view.pod.listens(rep, Tcp, actual);
+        view.pod.listens(rep, Tcp, actual)?;
         Ok(stream)
     }
 

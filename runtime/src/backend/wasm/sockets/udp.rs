@@ -40,7 +40,7 @@ impl HostUdpSocket for View<'_> {
         }
         let actual = HostUdpSocket::local_address(&mut self.host, again(&this))?.into();
         self.pod.bound(this.rep(), to, actual);
-        self.pod.listens(this.rep(), Udp, actual);
+        self.pod.listens(this.rep(), Udp, actual)?;
         Ok(())
     }
 
