@@ -61,6 +61,14 @@ impl Limiter {
         Self { usage, held: 0, denied: Arc::new(AtomicBool::new(false)) }
     }
 
+    /// Takes what the host holds for the instance from its start; `false` if there is not so much left.
+    #[must_use]
+    pub(super) fn charge(&mut self, bytes: u64) -> bool {
+        let taken = self.usage.take(bytes);
+        self.held += if taken { bytes } else { 0 };
+        taken
+    }
+
     /// Whether a growth over the limit was denied.
     pub(super) fn denied(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.denied)
@@ -68,10 +76,8 @@ impl Limiter {
 
     fn grow(&mut self, current: usize, desired: usize, unit: usize) -> bool {
         let bytes = desired.saturating_sub(current).saturating_mul(unit) as u64;
-        let taken = self.usage.take(bytes);
-        if taken {
-            self.held += bytes;
-        } else {
+        let taken = self.charge(bytes);
+        if !taken {
             self.denied.store(true, Ordering::Relaxed);
         }
         taken

@@ -69,7 +69,11 @@ impl Guest {
         of: usize,
         place: &Arc<Place>,
     ) -> wasmtime::Result<(Store<GuestState>, Arc<std::sync::atomic::AtomicBool>)> {
-        let limiter = Limiter::new(Arc::clone(&self.usage));
+        let mut limiter = Limiter::new(Arc::clone(&self.usage));
+        let copied = self.copied();
+        if !limiter.charge(copied) {
+            wasmtime::bail!("the memory limit has no room for {copied} bytes of arguments and environment");
+        }
         let denied = limiter.denied();
         let stdout = Pipe::new(Arc::clone(&self.log), Stream::Stdout, Arc::clone(place));
         let stderr = Pipe::new(Arc::clone(&self.log), Stream::Stderr, Arc::clone(place));
@@ -98,6 +102,12 @@ impl Guest {
             Ok(UpdateDeadline::Yield(1))
         });
         Ok((store, denied))
+    }
+
+    /// Bytes of arguments and environment, which each instance has of its own.
+    fn copied(&self) -> u64 {
+        let env = self.env.iter().map(|(name, value)| name.len() + value.len());
+        self.args.iter().map(String::len).chain(env).sum::<usize>() as u64
     }
 
     /// No file, variable or address but what the pod and its image give.
