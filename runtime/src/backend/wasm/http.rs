@@ -17,7 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -270,12 +270,19 @@ impl Shared {
             return problem(StatusCode::BAD_REQUEST, why);
         }
         self.guest.requests.fetch_add(1, Ordering::Relaxed);
+        let head = request.method() == Method::HEAD;
         let Ok((wanted, answer)) = self.pool.submit(request) else {
             return try_later();
         };
         match patience.within(self.timeout, answer).await {
-            Some(Ok(Ok(response))) => response.map(|body| GuestBody::new(body, wanted)),
-            Some(Ok(Err(error))) => self.failed(&error).await,
+            Some(Ok(Ok(response))) => {
+                let sent = !head && !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+                response.map(|body| GuestBody::new(body, wanted, sent))
+            }
+            Some(Ok(Err(error))) => {
+                wanted.delivered();
+                self.failed(&error).await
+            }
             // The instance ended without an answer, which its worker has told in the log.
             Some(Err(_)) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the component ended without an answer"),
             None => problem(StatusCode::GATEWAY_TIMEOUT, "the component did not answer in time"),
@@ -345,10 +352,11 @@ pub(super) struct GuestBody {
 }
 
 impl GuestBody {
-    fn new(body: WasiBody, wanted: Wanted) -> Self {
+    /// `sent`: the answer is one that has a body.
+    fn new(body: WasiBody, wanted: Wanted, sent: bool) -> Self {
         let left = body.size_hint().exact();
         let mut this = Self { body, wanted: Some(wanted), left };
-        this.settle(left == Some(0));
+        this.settle(!sent || left == Some(0));
         this
     }
 
