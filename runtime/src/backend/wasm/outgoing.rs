@@ -79,7 +79,8 @@ async fn send(
     let route = match route {
         Ok(route) => route,
         Err(error) => {
-            // A guest that still sends would learn that its body is not read, and not why.
+            // A guest that still sends would learn that its body is not read, and not why. Bodies are counted in the guest's
+            // table, and end with its instance.
             tokio::spawn(unsent(request.into_body()));
             return Err(error);
         }

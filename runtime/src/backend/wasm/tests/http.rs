@@ -85,27 +85,60 @@ async fn a_loop_delays_nobody_and_ends_when_its_client_leaves() {
     .await;
 }
 
+/// A request as guests of the node make it.
+async fn call(pod: &Pod) -> Option<(u16, Bytes)> {
+    let route = pod.network.connect(Protocol::Tcp, "127.0.0.1:8080".parse().unwrap()).ok()?;
+    let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+    let request = ::http::Request::get("http://127.0.0.1:8080/").body(body).unwrap();
+    let answer = route.local?.call(request).await;
+    let status = answer.status().as_u16();
+    Some((status, answer.into_body().collect().await.ok()?.to_bytes()))
+}
+
+#[tokio::test]
+async fn guests_that_wait_for_a_container_learn_that_it_was_killed() {
+    let node = Node::new();
+    let pod = node.pod("killed").await;
+    let mut config = node.config(&node.example("misbehave-http"), &Log::new());
+    config.annotations.insert("wherry.dev/max-instances".into(), "1".into());
+    let container = pod.start(config).await.unwrap();
+    let looping = tokio::spawn(get(pod.at(8080), "/loop"));
+    soon(ran(&*container)).await;
+    let stopped = async {
+        asked(&*container, 3).await;
+        container.stop(Duration::ZERO).await
+    };
+    let (first, second, _exit) = soon(async { tokio::join!(call(&pod), call(&pod), stopped) }).await;
+    assert_eq!((first.unwrap().0, second.unwrap().0), (500, 500));
+    looping.abort();
+}
+
+#[tokio::test]
+async fn what_each_instance_copies_of_the_environment_counts_as_its_memory() {
+    let node = Node::new();
+    let pod = node.pod("wordy").await;
+    let log = Log::new();
+    let mut config = node.config(&node.example("misbehave-http-p3"), &log);
+    config.memory_limit = Some(16 << 20);
+    config.env.insert("LONG".into(), "x".repeat(17 << 20));
+    let _container = pod.start(config).await.unwrap();
+    assert_eq!(soon(get(pod.at(8080), "/")).await.0, 500);
+    assert!(log.stderr().contains("the memory limit has no room for 178"), "{}", log.stderr());
+}
+
 #[tokio::test]
 async fn a_drained_server_answers_guests_of_its_node_and_nobody_else() {
     let node = Node::new();
     let pod = node.pod("drain").await;
     let container = serve(&node, &pod, "hello-http", &Log::new()).await;
-    let call = async || {
-        let route = pod.network.connect(Protocol::Tcp, "127.0.0.1:8080".parse().unwrap()).ok()?;
-        let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
-        let request = ::http::Request::get("http://127.0.0.1:8080/").body(body).unwrap();
-        let answer = route.local?.call(request).await;
-        let status = answer.status().as_u16();
-        Some((status, answer.into_body().collect().await.ok()?.to_bytes()))
-    };
     soon(container.drain()).await;
     assert!(TcpStream::connect(pod.at(8080)).await.is_err(), "it is closed for the host");
-    let (status, body) = soon(call()).await.unwrap();
+    let (status, body) = soon(call(&pod)).await.unwrap();
     assert_eq!(status, 200);
     assert!(String::from_utf8_lossy(&body).contains("pod-1"), "{body:?}");
     let exit = soon(container.stop(Duration::from_secs(30))).await;
     assert_eq!((exit.code, exit.reason.as_str()), (0, "Completed"));
-    assert!(call().await.is_none(), "nothing listens any more");
+    assert!(call(&pod).await.is_none(), "nothing listens any more");
 }
 
 #[tokio::test]
@@ -114,12 +147,7 @@ async fn stopping_a_server_waits_for_a_loop_only_as_long_as_its_grace() {
     let pod = node.pod("stop").await;
     let container = serve(&node, &pod, "misbehave-http", &Log::new()).await;
     let task = tokio::spawn(get(pod.at(8080), "/loop"));
-    soon(async {
-        while container.stats().requests == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    soon(asked(&*container, 1)).await;
     let exit = soon(container.stop(Duration::from_millis(50))).await;
     assert_eq!((exit.code, exit.reason.as_str()), (137, "Error"));
     task.abort();

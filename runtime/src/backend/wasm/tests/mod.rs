@@ -174,10 +174,28 @@ impl Pod {
     }
 }
 
+/// Waits until a guest of the container ran: whoever asks from here on comes after who asked before.
+async fn ran(container: &dyn Container) {
+    while container.stats().cpu == Duration::ZERO {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until the container was asked so often.
+async fn asked(container: &dyn Container, count: u64) {
+    while container.stats().requests < count {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// One request on a connection of its own: status and body.
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask(address, "GET", path).await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

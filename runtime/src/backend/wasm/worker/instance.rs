@@ -17,10 +17,11 @@ use tokio::time::{Instant, Sleep};
 use wasmtime::component::Accessor;
 use wasmtime::{AsContextMut, Store};
 use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::handler::{Prepared as Call, Proxy, ProxyPre, Response};
+use wasmtime_wasi_http::handler::{Prepared as Call, Proxy, ProxyPre, Request, Response};
+use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 
 use super::slot::Slot;
-use super::ticket::{ABANDONED, ALIVE, Ticket};
+use super::ticket::Tickets;
 use super::wakes::Wakes;
 use super::{Bounds, Job, Pool, Reply};
 use crate::backend::wasm::guests::Place;
@@ -61,7 +62,7 @@ pub(super) async fn live(
     let mut inside = pin!(store.run_concurrent(async |accessor| shared.run(accessor, &proxy, first).await));
     let wakes = Arc::new(Wakes::default());
     let waker = wakes.waker();
-    let ended = poll_fn(|task| {
+    poll_fn(|task| {
         wakes.begin(task);
         let cx = &mut Context::from_waker(&waker);
         let polled = loop {
@@ -77,23 +78,21 @@ pub(super) async fn live(
         wakes.end();
         polled
     })
-    .await;
-    pool.reclaim(&shared.slot);
-    ended
+    .await
 }
 
 /// What the inside of an instance (polled by its event loop) and the outside (polled always) share.
 struct Instance {
     slot: Arc<Slot>,
-    /// Requests taken and not settled. At most `bounds.concurrent` and those whose body is under way.
-    tickets: Mutex<Vec<Arc<Ticket>>>,
+    /// At most `bounds.concurrent` and those whose body is under way.
+    tickets: Tickets,
     /// Answers of the poll that runs; at most `bounds.concurrent`.
     answers: Mutex<Vec<(Reply, wasmtime::Result<Response>)>>,
     /// Requests that it could take now, those among them that it was promised.
     open: AtomicUsize,
     /// The last poll came by its requests: the event loop goes round.
     reached: AtomicBool,
-    /// The guest trapped: no more requests.
+    /// A call failed, other than by the guest's own answer: no more requests.
     broken: AtomicBool,
     bounds: Bounds,
 }
@@ -102,7 +101,7 @@ impl Instance {
     fn new(bounds: Bounds) -> Self {
         Self {
             slot: Arc::default(),
-            tickets: Mutex::default(),
+            tickets: Tickets::default(),
             answers: Mutex::default(),
             open: AtomicUsize::new(0),
             reached: AtomicBool::new(false),
@@ -170,15 +169,15 @@ impl Instance {
                     Poll::Ready(Some(Ok(()))) => continue,
                     Poll::Ready(None) | Poll::Pending => {}
                 }
-                let open = (self.bounds.reuse - taken).min(self.bounds.concurrent.saturating_sub(calls.len()));
+                let (left, places) = (self.bounds.reuse.saturating_sub(taken), self.bounds.concurrent);
+                let open = left.min(places.saturating_sub(calls.len()));
                 let ready = open > 0 && accessor.poll_ready_for_concurrent_call(entry, cx).is_ready();
                 self.open.store(if ready { open } else { 0 }, Ordering::Release);
-                if let Some(job) = self.slot.poll_take(cx) {
+                if let Some(job) = self.slot.poll_take(cx, calls.is_empty()) {
                     taken += 1;
                     calls.push(self.call(accessor, proxy, job));
                     continue;
                 }
-                self.slot.set_idle(calls.is_empty());
                 if !calls.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() || taken < self.bounds.reuse
                 {
                     return Poll::Pending;
@@ -191,28 +190,40 @@ impl Instance {
 
     async fn call(&self, accessor: &Accessor<GuestState>, proxy: &Proxy, job: Box<Job>) -> wasmtime::Result<()> {
         let Job { request, reply, ticket } = *job;
-        self.tickets.lock().push(ticket);
-        let (reply, answer) = match proxy {
+        self.tickets.add(ticket);
+        if matches!(proxy, Proxy::P2(_)) {
             // Answers while it still runs: straight to the requester.
-            Proxy::P2(_) => (reply, None),
-            Proxy::P3(_) => {
-                let (inner, answer) = oneshot::channel();
-                (inner, Some((answer, reply)))
-            }
-        };
-        let call =
-            accessor.with(|mut access| Call::new(access.as_context_mut(), proxy, request, GuestState::http, reply))?;
-        call.run(accessor, std::future::pending()).await?;
-        if let Some((answer, reply)) = answer {
-            let result = answer.await?;
-            self.broken.fetch_or(result.is_err(), Ordering::AcqRel);
-            self.answers.lock().push((reply, result));
+            begin(accessor, proxy, request, reply)?.run(accessor, std::future::pending()).await?;
+            return Ok(());
         }
+        let (inner, answer) = oneshot::channel();
+        let result = match begin(accessor, proxy, request, inner) {
+            Ok(call) => {
+                call.run(accessor, std::future::pending()).await?;
+                answer.await?
+            }
+            Err(error) => Err(error),
+        };
+        if result.as_ref().is_err_and(|error| !error.is::<ErrorCode>()) {
+            self.broken.store(true, Ordering::Release);
+        }
+        self.answers.lock().push((reply, result));
         Ok(())
     }
 }
 
-/// What is decided outside the instance's event loop, which a guest can hold up.
+/// Gives the guest a request; an error is that request's, as when the instance has no place in its table for it.
+fn begin<'a>(
+    accessor: &Accessor<GuestState>,
+    proxy: &'a Proxy,
+    request: Request,
+    reply: Reply,
+) -> wasmtime::Result<Call<'a, GuestState>> {
+    accessor.with(|mut access| Call::new(access.as_context_mut(), proxy, request, GuestState::http, reply))
+}
+
+/// What is decided outside the instance's event loop, which a guest can hold up. Dropping it, however the instance ends,
+/// gives back what the instance did not take.
 struct Outside<'a> {
     pool: &'a Arc<Pool>,
     shared: &'a Instance,
@@ -237,24 +248,20 @@ impl Outside<'_> {
     fn poll(&mut self, held_up: bool, cx: &mut Context<'_>) -> Next {
         let slot = &self.shared.slot;
         let alone = self.shared.bounds.concurrent == 1;
-        let mut busy = self.still_wanted(cx, alone || self.retired);
-        if !self.retired && self.shared.broken.load(Ordering::Acquire) {
-            self.retired = true;
-            busy = self.still_wanted(cx, true);
-        }
-        let promised = slot.promised();
-        if (self.retired || held_up) && promised > 0 {
+        self.retired |= self.shared.broken.load(Ordering::Acquire);
+        let busy = self.still_wanted(cx, alone || self.retired);
+        if (self.retired || held_up) && slot.promised() > 0 {
             self.pool.reclaim(slot);
         }
         if self.retired {
             return if busy { Next::Wait } else { Next::Drop };
         }
         if held_up {
-            return Next::Wait;
+            return if self.unused(busy, cx) { Next::Drop } else { Next::Wait };
         }
         let open = if alone && busy { 0 } else { self.shared.open.load(Ordering::Acquire) };
-        if open > promised {
-            self.pool.offer(slot, open - promised);
+        if open > slot.promised() {
+            self.pool.offer(slot, open);
         }
         if slot.has_jobs() {
             return Next::Again;
@@ -265,16 +272,12 @@ impl Outside<'_> {
         Next::Wait
     }
 
-    /// Forgets requests that are settled; whether any is left. `awaited`: the next delivery is to wake this instance.
+    /// Whether somebody waits for an answer. `awaited`: the next delivery is to wake this instance.
     fn still_wanted(&mut self, cx: &Context<'_>, awaited: bool) -> bool {
-        let mut tickets = self.shared.tickets.lock();
-        self.used |= !tickets.is_empty();
-        tickets.retain(|ticket| {
-            let stage = ticket.poll(cx, awaited);
-            self.retired |= stage == ABANDONED;
-            stage == ALIVE
-        });
-        !tickets.is_empty()
+        let polled = self.shared.tickets.poll(cx, awaited);
+        self.used |= polled.before > 0;
+        self.retired |= polled.abandoned;
+        polled.left > 0
     }
 
     /// Whether the instance has had no requester for its time.
@@ -287,5 +290,11 @@ impl Outside<'_> {
         }
         let patience = if self.shared.slot.room() > 0 { IDLE } else { LINGER };
         !busy && self.idle >= patience
+    }
+}
+
+impl Drop for Outside<'_> {
+    fn drop(&mut self) {
+        self.pool.reclaim(&self.shared.slot);
     }
 }

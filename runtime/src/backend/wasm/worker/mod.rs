@@ -136,9 +136,11 @@ impl Pool {
         }
     }
 
-    /// The instance in `slot` can take so many requests more: those that wait, and the next to come.
-    fn offer(&self, slot: &Arc<Slot>, mut room: usize) {
+    /// The instance in `slot` can take so many requests now, those that it is promised among them: those that wait, and the
+    /// next to come.
+    fn offer(&self, slot: &Arc<Slot>, open: usize) {
         let mut state = self.state.lock();
+        let mut room = open.saturating_sub(slot.promised());
         while room > 0
             && let Some(job) = next_wanted(&mut state.queue)
         {
@@ -163,7 +165,7 @@ impl Pool {
         let mut state = self.state.lock();
         state.free.remove(slot);
         let (mut ways, mut left) = (Vec::new(), VecDeque::new());
-        for job in slot.take_back() {
+        for job in slot.take_back().into_iter().filter(|job| job.ticket.is_alive()) {
             match self.way(&mut state, job) {
                 Ok(way) => ways.push(way),
                 Err(job) => left.push_back(job),
@@ -206,7 +208,8 @@ fn next_wanted(queue: &mut VecDeque<Box<Job>>) -> Option<Box<Job>> {
     std::iter::from_fn(|| queue.pop_front()).find(|job| job.ticket.is_alive())
 }
 
-/// A worker's place among its container's: left when it ends, however it ends.
+/// A worker's place among its container's: left when it ends, however it ends. One that is dropped at work was killed with
+/// its container, and what waits is dropped too; if its instance panicked, another takes its place.
 struct Seat {
     pool: Arc<Pool>,
     place: Arc<Place>,
@@ -215,8 +218,18 @@ struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if !self.left {
-            self.pool.state.lock().workers -= 1;
+        if self.left {
+            return;
+        }
+        let mut state = self.pool.state.lock();
+        state.workers -= 1;
+        let waiting = if std::thread::panicking() { None } else { Some(std::mem::take(&mut state.queue)) };
+        let next = next_wanted(&mut state.queue);
+        state.workers += usize::from(next.is_some());
+        drop(state);
+        drop(waiting);
+        if let Some(job) = next {
+            self.pool.go(Way::New(job));
         }
     }
 }
@@ -225,11 +238,18 @@ impl Seat {
     /// Serves `first` and then what waits, one instance after the other.
     async fn work(mut self, first: Box<Job>) {
         let pool = Arc::clone(&self.pool);
-        // The node's instances are never all taken for good: servers return them after each request or second of idling.
-        let Ok(_permit) = pool.node.acquire().await else { return };
-        let mut next = Some(first);
+        let (mut next, mut permit) = (Some(first), None);
         while let Some(job) = next.take() {
-            pool.serve(&self.place, job).await;
+            // The node's instances are never all taken for good: containers that wait for one come first.
+            if pool.node.available_permits() == 0 {
+                permit = None;
+            }
+            if permit.is_none() {
+                permit = pool.node.acquire().await.ok();
+            }
+            if job.ticket.is_alive() {
+                pool.serve(&self.place, job).await;
+            }
             next = self.next();
         }
     }

@@ -8,16 +8,17 @@ use std::task::Context;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use super::Job;
+use super::{Job, next_wanted};
 
-/// What an instance takes next. Requests are promised and given under its pool's lock only.
+/// What an instance takes next. Requests are promised and given under its pool's lock only; what is read without it may
+/// have changed.
 #[derive(Default)]
 pub(super) struct Slot {
     /// Given, and not taken yet.
     jobs: Mutex<VecDeque<Box<Job>>>,
     /// How many more it may be given.
     room: AtomicUsize,
-    /// The guest has answered all requests.
+    /// The guest has answered all requests, and was given no other: written with `jobs` locked.
     idle: AtomicBool,
     waker: AtomicWaker,
 }
@@ -44,24 +45,24 @@ impl Slot {
         self.idle.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_idle(&self, idle: bool) {
-        self.idle.store(idle, Ordering::Relaxed);
-    }
-
     /// Its instance sees the request at its next poll; the caller wakes it.
     pub(super) fn give(&self, job: Box<Job>) {
-        self.set_idle(false);
-        self.jobs.lock().push_back(job);
+        let mut jobs = self.jobs.lock();
+        jobs.push_back(job);
+        self.idle.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn wake(&self) {
         self.waker.wake();
     }
 
-    /// The next request, or a wake-up when there is one.
-    pub(super) fn poll_take(&self, cx: &Context<'_>) -> Option<Box<Job>> {
+    /// The next request that somebody still waits for, or a wake-up when there is one. `idle`: there is nothing else to do.
+    pub(super) fn poll_take(&self, cx: &Context<'_>, idle: bool) -> Option<Box<Job>> {
         self.waker.register(cx.waker());
-        self.jobs.lock().pop_front()
+        let mut jobs = self.jobs.lock();
+        let job = next_wanted(&mut jobs);
+        self.idle.store(idle && job.is_none(), Ordering::Relaxed);
+        job
     }
 
     /// Requests that were given, for others.
@@ -115,7 +116,38 @@ impl Free {
 
 #[cfg(test)]
 mod tests {
+    use futures::channel::oneshot;
+    use http_body_util::{BodyExt, Empty};
+
+    use super::super::ticket::{Ticket, Wanted};
     use super::*;
+
+    fn job() -> (Box<Job>, Wanted) {
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let ticket = Arc::new(Ticket::default());
+        let wanted = Wanted::new(Arc::clone(&ticket));
+        (Box::new(Job { request: http::Request::new(body), reply: oneshot::channel().0, ticket }), wanted)
+    }
+
+    fn poll_take(slot: &Slot, idle: bool) -> bool {
+        slot.poll_take(&Context::from_waker(std::task::Waker::noop()), idle).is_some()
+    }
+
+    #[test]
+    fn an_instance_takes_what_somebody_waits_for_and_is_idle_without_it() {
+        let slot = Slot::default();
+        let ((first, given_up), (second, _wanted)) = (job(), job());
+        slot.give(first);
+        slot.give(second);
+        drop(given_up);
+        assert_eq!(slot.promised(), 2);
+        assert!(poll_take(&slot, true) && !slot.is_idle());
+        assert_eq!(slot.promised(), 0);
+        assert!(!poll_take(&slot, false) && !slot.is_idle());
+        assert!(!poll_take(&slot, true) && slot.is_idle());
+        slot.give(job().0);
+        assert!(!slot.is_idle());
+    }
 
     fn slots(free: &mut Free, rooms: &[usize]) -> Vec<Arc<Slot>> {
         let slots: Vec<Arc<Slot>> = rooms.iter().map(|_| Arc::default()).collect();
@@ -128,8 +160,7 @@ mod tests {
         let mut free = Free::default();
         let slots = slots(&mut free, &[2, 3, 1, 0]);
         assert!(free.idle().is_none());
-        slots[0].set_idle(true);
-        slots[2].set_idle(true);
+        assert!(!poll_take(&slots[0], true) && !poll_take(&slots[2], true));
         assert!(Arc::ptr_eq(&free.idle().unwrap(), &slots[2]));
         assert!(Arc::ptr_eq(&free.idle().unwrap(), &slots[0]));
         let order: Vec<usize> = std::iter::from_fn(|| free.any())

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Context;
 
 use futures::task::AtomicWaker;
+use parking_lot::Mutex;
 
 /// What becomes of a request; the worker learns from it when nobody needs its work any more.
 #[derive(Debug, Default)]
@@ -15,9 +16,9 @@ pub(super) struct Ticket {
     waker: AtomicWaker,
 }
 
-pub(super) const ALIVE: u8 = 0;
+const ALIVE: u8 = 0;
 const DELIVERED: u8 = 1;
-pub(super) const ABANDONED: u8 = 2;
+const ABANDONED: u8 = 2;
 
 impl Ticket {
     /// Whether somebody still waits for its answer.
@@ -33,7 +34,7 @@ impl Ticket {
     }
 
     /// The stage; wakes the task when it changes. `awaited`: also for the delivery.
-    pub(super) fn poll(&self, cx: &Context<'_>, awaited: bool) -> u8 {
+    fn poll(&self, cx: &Context<'_>, awaited: bool) -> u8 {
         let stage = self.stage.load(Ordering::Acquire);
         if stage != ALIVE {
             return stage;
@@ -65,5 +66,74 @@ impl Drop for Wanted {
         if let Some(ticket) = self.0.take() {
             ticket.settle(ABANDONED);
         }
+    }
+}
+
+/// The requests that an instance took, until they are settled.
+#[derive(Debug, Default)]
+pub(super) struct Tickets(Mutex<Vec<Arc<Ticket>>>);
+
+/// What became of an instance's requests.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Polled {
+    pub(super) before: usize,
+    pub(super) left: usize,
+    /// Somebody gave up.
+    pub(super) abandoned: bool,
+}
+
+impl Tickets {
+    pub(super) fn add(&self, ticket: Arc<Ticket>) {
+        self.0.lock().push(ticket);
+    }
+
+    /// Forgets what is settled; wakes the task when somebody gives up, and for the next delivery if that is `awaited` or
+    /// somebody gave up already.
+    pub(super) fn poll(&self, cx: &Context<'_>, awaited: bool) -> Polled {
+        let mut tickets = self.0.lock();
+        let (before, mut abandoned) = (tickets.len(), false);
+        let mut forget = |awaited| {
+            tickets.retain(|ticket| {
+                let stage = ticket.poll(cx, awaited);
+                abandoned |= stage == ABANDONED;
+                stage == ALIVE
+            });
+            abandoned
+        };
+        if forget(awaited) && !awaited {
+            forget(true);
+        }
+        Polled { before, left: tickets.len(), abandoned }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wakes::tests::Count;
+    use super::*;
+
+    #[test]
+    fn once_somebody_gave_up_the_next_delivery_wakes_the_instance() {
+        let (tickets, count) = (Tickets::default(), Arc::new(Count::default()));
+        let waker = futures::task::waker(Arc::clone(&count));
+        let woken = || count.0.load(Ordering::SeqCst);
+        let cx = &Context::from_waker(&waker);
+        let wanted: Vec<Wanted> = std::iter::repeat_with(|| {
+            let ticket = Arc::new(Ticket::default());
+            tickets.add(Arc::clone(&ticket));
+            Wanted::new(ticket)
+        })
+        .take(3)
+        .collect();
+        let [first, second, third] = <[Wanted; 3]>::try_from(wanted).unwrap();
+        assert_eq!(tickets.poll(cx, false), Polled { before: 3, left: 3, abandoned: false });
+        first.delivered();
+        assert_eq!(woken(), 0);
+        drop(second);
+        assert_eq!(woken(), 1);
+        assert_eq!(tickets.poll(cx, false), Polled { before: 3, left: 1, abandoned: true });
+        third.delivered();
+        assert_eq!(woken(), 2);
+        assert_eq!(tickets.poll(cx, true), Polled { before: 1, left: 0, abandoned: false });
     }
 }

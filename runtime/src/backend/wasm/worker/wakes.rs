@@ -54,14 +54,15 @@ impl Wake for Wakes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use futures::task::ArcWake;
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
+    /// Counts how often a task was woken.
     #[derive(Default)]
-    struct Count(AtomicUsize);
+    pub(in super::super) struct Count(pub(in super::super) AtomicUsize);
 
     impl ArcWake for Count {
         fn wake_by_ref(this: &Arc<Self>) {
