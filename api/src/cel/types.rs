@@ -178,7 +178,7 @@ fn of_shape(kind: &ShapeType) -> Decl {
     match kind {
         ShapeType::String | ShapeType::Quantity => Type::String.into(),
         ShapeType::Bytes => Type::Bytes.into(),
-        ShapeType::Time => Type::Timestamp.into(),
+        ShapeType::Time | ShapeType::MicroTime => Type::Timestamp.into(),
         ShapeType::Int32 | ShapeType::Int64 => Type::Int.into(),
         ShapeType::Number => Type::Double.into(),
         ShapeType::Boolean => Type::Bool.into(),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Complaints, Decoded};
 use crate::field::{ErrorList, Path};
-use crate::object::parse_time;
+use crate::object::{format_micro_time, format_time, is_time, parse_micro_time, parse_time};
 use crate::quantity::Quantity;
 use crate::resource::{Descriptor, SchemaSource};
 use crate::schema::{self, Shape, Type};
@@ -214,7 +214,8 @@ impl Checker {
             }
             (Type::Quantity, _) => quantity(value),
             (Type::IntOrString, _) => int_or_string(value),
-            (Type::Time, _) => time(value),
+            (Type::Time, _) => time(value, false),
+            (Type::MicroTime, _) => time(value, true),
             (Type::Bytes, Value::String(text)) => bytes(text),
             (Type::Int32 | Type::Int64, _) => self.integer(value, kind, place),
             (Type::Any, _)
@@ -276,7 +277,7 @@ fn zero(kind: &Type) -> Value {
         Type::Quantity => "0".into(),
         Type::Object(_) | Type::Map(_) => Value::Object(Map::new()),
         Type::List(_) => Value::Array(Vec::new()),
-        Type::Time | Type::Any => Value::Null,
+        Type::Time | Type::MicroTime | Type::Any => Value::Null,
     }
 }
 
@@ -301,15 +302,26 @@ fn int_or_string(value: &Value) -> Result<(), String> {
     }
 }
 
-fn time(value: &Value) -> Result<(), String> {
-    let Value::String(text) = value else {
+/// A time becomes UTC with whole seconds, or `micro`seconds, as Kubernetes stores it.
+fn time(value: &mut Value, micro: bool) -> Result<(), String> {
+    let Value::String(text) = &*value else {
         return Err(format!("json: cannot unmarshal {} into Go value of type string", word(value)));
     };
-    if parse_time(text).is_some() {
-        return Ok(());
-    }
-    let layout = "2006-01-02T15:04:05Z07:00";
-    Err(format!("parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""))
+    let read = if micro { parse_micro_time(text).map(format_micro_time) } else { parse_time(text).map(format_time) };
+    *value = read.ok_or_else(|| not_a_time(text, micro))?.into();
+    Ok(())
+}
+
+fn not_a_time(text: &str, micro: bool) -> String {
+    let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
+    let why = if !is_time(text) {
+        format!("cannot parse {text:?} as \"2006\"")
+    } else if micro && parse_time(text).is_some() {
+        format!("cannot parse {:?} as \".000000\"", text.get(19..).unwrap_or_default())
+    } else {
+        "out of range (from 0000-01-01T00:00:00Z to 9999-12-30T22:00:00Z)".to_owned()
+    };
+    format!("parsing time {text:?} as {layout:?}: {why}")
 }
 
 fn bytes(text: &str) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! Bodies as clients send them, good and bad: what they decode to and what is said of them.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use proptest::prelude::*;
 use serde_json::json;
@@ -48,6 +49,11 @@ fn a_wrong_type_is_refused_in_the_words_of_kubernetes() {
 fn times_quantities_and_base64_are_checked() {
     let message = refusal(&deployment(), json!({"metadata": {"creationTimestamp": "yesterday"}}));
     assert!(message.contains("parsing time \"yesterday\""), "{message}");
+    let lease = |time: &str| json!({"spec": {"renewTime": time}});
+    let message = refusal(&Descriptor::of::<Lease>(), lease("2024-01-01T00:00:00Z"));
+    assert!(message.ends_with("cannot parse \"Z\" as \".000000\""), "{message}");
+    let message = refusal(&deployment(), json!({"metadata": {"creationTimestamp": "9999-12-31T23:59:59Z"}}));
+    assert!(message.ends_with("out of range (from 0000-01-01T00:00:00Z to 9999-12-30T22:00:00Z)"), "{message}");
     let limits = |cpu: Value| json!({"spec": {"containers": [{"resources": {"limits": {"cpu": cpu}}}]}});
     let message = refusal(&Descriptor::of::<Pod>(), limits(json!("lots")));
     assert!(message.contains("quantities must match the regular expression"), "{message}");
@@ -56,6 +62,16 @@ fn times_quantities_and_base64_are_checked() {
     let decoded = Decoded { object: limits(json!(1.5)), warnings: Vec::new() };
     let decoded = object(&Descriptor::of::<Pod>(), decoded, FieldValidation::Strict).unwrap();
     assert_eq!(decoded.object["spec"]["containers"][0]["resources"]["limits"]["cpu"], "1500m");
+}
+
+#[test]
+fn times_become_their_canonical_form() {
+    let metadata = json!({"creationTimestamp": "2024-01-01T01:00:00.5+01:00"});
+    let given = json!({"metadata": metadata, "spec": {"renewTime": "2024-01-01T01:00:00.000001+01:00"}});
+    let decoded = Decoded { object: given, warnings: Vec::new() };
+    let decoded = object(&Descriptor::of::<Lease>(), decoded, FieldValidation::Strict).unwrap();
+    assert_eq!(decoded.object["metadata"]["creationTimestamp"], "2024-01-01T00:00:00Z");
+    assert_eq!(decoded.object["spec"]["renewTime"], "2024-01-01T00:00:00.000001Z");
 }
 
 #[test]

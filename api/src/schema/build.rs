@@ -132,7 +132,8 @@ impl Cache {
         match name.rsplit('.').next().unwrap_or_default() {
             "Quantity" => Type::Quantity,
             "IntOrString" => Type::IntOrString,
-            "Time" | "MicroTime" => Type::Time,
+            "Time" => Type::Time,
+            "MicroTime" => Type::MicroTime,
             "FieldsV1"
             | "RawExtension"
             | "JSON"

@@ -36,8 +36,10 @@ pub enum Type {
     Boolean,
     IntOrString,
     Quantity,
-    /// RFC 3339.
+    /// RFC 3339, in whole seconds.
     Time,
+    /// RFC 3339, in microseconds.
+    MicroTime,
     Object(Arc<Shape>),
     Map(Box<Type>),
     List(Box<Type>),
@@ -104,6 +106,7 @@ impl fmt::Display for Type {
             Self::IntOrString => f.write_str("intstr.IntOrString"),
             Self::Quantity => f.write_str("resource.Quantity"),
             Self::Time => f.write_str("v1.Time"),
+            Self::MicroTime => f.write_str("v1.MicroTime"),
             Self::Object(shape) => f.write_str(shape.go_name()),
             Self::Map(values) => write!(f, "map[string]{values}"),
             Self::List(items) => write!(f, "[]{items}"),
