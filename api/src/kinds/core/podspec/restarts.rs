@@ -8,6 +8,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{list, some, text};
 
 const POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
+const ACTIONS: &[&str] = &["Restart", "RestartAllContainers"];
 const MAX_RULES: usize = 20;
 const MAX_CODES: usize = 255;
 
@@ -31,8 +32,8 @@ pub(super) fn validate(container: &Value, path: &Path, errors: &mut ErrorList) {
     for (index, rule) in rules.iter().enumerate() {
         let path = path.index(index);
         let action = text(rule, "/action");
-        if action != "Restart" {
-            errors.not_supported(&path.child("action"), action, &["Restart"]);
+        if !ACTIONS.contains(&action) {
+            errors.not_supported(&path.child("action"), action, ACTIONS);
         }
         let codes_path = path.child("exitCodes");
         let Some(codes) = some(rule, "/exitCodes") else {
@@ -92,7 +93,7 @@ mod tests {
             ),
             (
                 json!({"restartPolicy": "Never", "restartPolicyRules": [{"action": "Stop", "exitCodes": rule["exitCodes"]}]}),
-                "restartPolicyRules[0].action: Unsupported value: \"Stop\": supported values: \"Restart\"",
+                "restartPolicyRules[0].action: Unsupported value: \"Stop\": supported values: \"Restart\", \"RestartAllContainers\"",
             ),
             (
                 json!({"restartPolicy": "Never", "restartPolicyRules": [{"action": "Restart"}]}),
@@ -109,7 +110,8 @@ mod tests {
         ] {
             assert_refused(json!({}), &container, &format!("spec.containers[0].{why}"));
         }
-        let good = json!({"name": "a", "image": "x", "restartPolicy": "Never", "restartPolicyRules": [rule]});
+        let all = json!({"action": "RestartAllContainers", "exitCodes": rule["exitCodes"]});
+        let good = json!({"name": "a", "image": "x", "restartPolicy": "Never", "restartPolicyRules": [rule, all]});
         assert_eq!(complaints(&json!({"containers": [good]})), Vec::<String>::new());
     }
 
