@@ -8,6 +8,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use wherry_api::object;
 use wherry_api::registry::Registry;
 use wherry_api::resource::Descriptor;
 
@@ -16,8 +17,8 @@ use super::metrics::Metrics;
 use super::{Config, Server, body};
 use crate::auth::{AllowAll, Authorizer, UserInfo};
 use crate::cache::Cache;
-use crate::store::Store;
 use crate::store::redb::RedbStore;
+use crate::store::{Encoded, Key, Op, Store, Txn};
 
 mod admission;
 mod admission_policies;
@@ -201,6 +202,19 @@ impl Api {
 }
 
 struct Lines(futures::stream::BoxStream<'static, bytes::Bytes>);
+
+impl Api {
+    /// Stores an object as an earlier server has.
+    async fn left(&self, plural: &str, object: &Value) {
+        let registry = self.server.registry();
+        let resource = registry.by_plural("", "v1", plural).unwrap().storage_resource();
+        let (bytes, splice) = object::encode(object);
+        let key = Key::new(&resource, object::namespace(object), object::name(object));
+        let txn = Txn { ops: vec![Op::Put { key, value: Encoded { bytes, splice } }], ..Txn::default() };
+        let revision = self.server.store().commit(txn).await.unwrap().revision;
+        self.server.cache().reached(revision).await;
+    }
+}
 
 impl Lines {
     /// The next event's type and object; `None` at the end.

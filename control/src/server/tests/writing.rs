@@ -65,6 +65,20 @@ async fn main_part_and_status_are_written_apart() {
 }
 
 #[tokio::test]
+async fn a_default_that_is_newer_than_an_object_is_no_change_of_it() {
+    let api = Api::new().await;
+    let mut object = pod("p");
+    object["spec"]["volumes"] = json!([{"name": "v", "image": {"reference": "example.com/v:1"}}]);
+    let mut older = api.post(PODS, &object).await.expect(201);
+    older["spec"]["volumes"][0]["image"].as_object_mut().unwrap().remove("pullPolicy").unwrap();
+    api.left("pods", &older).await;
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    let labelled = api.patch("merge-patch", &format!("{PODS}/p"), &labels).await.expect(200);
+    assert_eq!(labelled["metadata"]["labels"]["a"], "b");
+    assert_eq!(labelled["metadata"].get("generation"), older["metadata"].get("generation"));
+}
+
+#[tokio::test]
 async fn generation_counts_changes_of_the_spec() {
     let api = Api::new().await;
     let registry = api.server.registry().clone();

@@ -129,8 +129,14 @@ async fn retry(
 ) -> Result<Stored, ServerError> {
     let mut current = get::find(call)?;
     for _ in 0..ATTEMPTS {
-        let old = versions::tree(&call.resource, &current).await?;
-        let new = call.apart(current.bytes.len(), || change(&old)).await?;
+        let mut old = versions::tree(&call.resource, &current).await?;
+        let strategy = &call.resource.strategy;
+        let changed = || {
+            // Defaults that came after it was written are no change.
+            strategy.default(&mut old);
+            change(&old)
+        };
+        let new = call.apart(current.bytes.len(), changed).await?;
         match attempt(call, rules, options, &current, &old, new).await {
             // A quota, a range or an address changed between admission and the write: admission is asked again.
             Err(ServerError::Store(StoreError::Precondition { key, .. })) if key != call.key() => {
