@@ -52,6 +52,7 @@ impl Strategy for ServiceStrategy {
         default_ports(spec);
         default_traffic(spec);
         default_addresses(spec);
+        default_ingress(service);
     }
 
     fn validate(&self, service: &Value, errors: &mut ErrorList) {
@@ -112,11 +113,19 @@ fn default_traffic(spec: &mut Value) {
     if externally_accessible(spec) {
         fill(spec, "externalTrafficPolicy", "Cluster");
     }
-    if text(spec, "/type") != "ExternalName" {
+    if has_address(spec) {
         fill(spec, "internalTrafficPolicy", "Cluster");
     }
-    if text(spec, "/type") == "LoadBalancer" {
+    if is_balanced(spec) {
         fill(spec, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+/// What sends traffic to an address of a load balancer sends it as it came, if nothing else is said.
+fn default_ingress(service: &mut Value) {
+    let ingress = service.pointer_mut("/status/loadBalancer/ingress").and_then(Value::as_array_mut);
+    for ingress in ingress.into_iter().flatten().filter(|ingress| !text(ingress, "/ip").is_empty()) {
+        fill(ingress, "ipMode", "VIP");
     }
 }
 
@@ -127,7 +136,7 @@ fn externally_accessible(spec: &Value) -> bool {
 
 /// One family, IPv4; and whoever gives one form of the address gets both.
 fn default_addresses(spec: &mut Value) {
-    if text(spec, "/type") == "ExternalName" {
+    if !has_address(spec) {
         return;
     }
     fill(spec, "ipFamilyPolicy", "SingleStack");
@@ -141,6 +150,19 @@ fn default_addresses(spec: &mut Value) {
     } else if ip.is_empty() && !first.is_empty() {
         set(spec, "clusterIP", first);
     }
+}
+
+fn has_address(spec: &Value) -> bool {
+    text(spec, "/type") != "ExternalName"
+}
+
+fn is_balanced(spec: &Value) -> bool {
+    text(spec, "/type") == "LoadBalancer"
+}
+
+/// Whether a load balancer asks nodes which of them have pods.
+fn needs_health_check(spec: &Value) -> bool {
+    is_balanced(spec) && text(spec, "/externalTrafficPolicy") == "Local"
 }
 
 /// Whether a Service has no address of its own.

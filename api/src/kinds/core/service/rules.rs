@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{externally_accessible, headless, needs_node_ports};
+use super::{externally_accessible, has_address, headless, is_balanced, needs_health_check, needs_node_ports};
 use crate::cel::net::Cidr;
 use crate::field::{ErrorList, Path};
 use crate::kinds::core::addresses;
@@ -15,6 +15,8 @@ use crate::meta::{self, names, push_all};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+/// Where each node's kubelet listens.
+const KUBELET_PORT: i64 = 10250;
 const MAX_AFFINITY_SECONDS: i64 = 86400;
 
 pub(super) fn validate(service: &Value, errors: &mut ErrorList) {
@@ -81,6 +83,10 @@ fn validate_ports(spec: &Value, path: &Path, errors: &mut ErrorList) {
         if let Some(why) = names::port_number(number) {
             errors.invalid(&path.child("port"), &json!(number), why);
         }
+        if number == KUBELET_PORT && is_balanced(spec) {
+            let why = "may not expose port 10250 externally since it is used by kubelet";
+            errors.invalid(&path, &json!(number), why);
+        }
         addresses::validate_protocol(port, &path, errors);
         if let Some(target) = some(port, "/targetPort") {
             validate_port_reference(target, &path.child("targetPort"), errors);
@@ -137,7 +143,7 @@ fn validate_affinity(spec: &Value, path: &Path, errors: &mut ErrorList) {
 }
 
 fn validate_addresses(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    if text(spec, "/type") == "ExternalName" {
+    if !has_address(spec) {
         return;
     }
     let ips = list(spec, "/clusterIPs");
@@ -198,7 +204,7 @@ fn validate_source_ranges(service: &Value, spec: &Value, errors: &mut ErrorList)
             (path.clone(), texts.enumerate().map(|(index, range)| (path.index(index), range)).collect())
         }
     };
-    if text(spec, "/type") != "LoadBalancer" {
+    if !is_balanced(spec) {
         errors.forbidden(&path, "may only be used when `type` is 'LoadBalancer'");
     }
     for (path, range) in ranges {
@@ -225,7 +231,7 @@ fn validate_policies(spec: &Value, path: &Path, errors: &mut ErrorList) {
         errors.not_supported(&path.child("internalTrafficPolicy"), internal, &["Cluster", "Local"]);
     }
     let health = int(spec, "/healthCheckNodePort").unwrap_or_default();
-    if health != 0 && !(text(spec, "/type") == "LoadBalancer" && external == "Local") {
+    if health != 0 && !needs_health_check(spec) {
         let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.invalid(&path.child("healthCheckNodePort"), &json!(health), why);
     }
@@ -234,7 +240,7 @@ fn validate_policies(spec: &Value, path: &Path, errors: &mut ErrorList) {
     if !distribution.is_empty() && !good.contains(&distribution) {
         errors.not_supported(&path.child("trafficDistribution"), distribution, good);
     }
-    if text(spec, "/type") == "LoadBalancer" {
+    if is_balanced(spec) {
         if let Some(class) = some(spec, "/loadBalancerClass").and_then(Value::as_str) {
             push_all(errors, &path.child("loadBalancerClass"), class, names::qualified_name(class));
         }
@@ -257,6 +263,14 @@ pub(super) fn validate_load_balancer(service: &Value, errors: &mut ErrorList) {
             let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
             errors.invalid(&path.child("ip"), &json!(ip), why);
         }
+        let mode = path.child("ipMode");
+        match (ip, some(ingress, "/ipMode").and_then(Value::as_str)) {
+            ("", None) => {}
+            ("", Some(_)) => errors.forbidden(&mode, "may not be specified when `ip` is not set"),
+            (_, None) => errors.required(&mode, ""),
+            (_, Some("Proxy" | "VIP")) => {}
+            (_, Some(other)) => errors.not_supported(&mode, other, &["Proxy", "VIP"]),
+        }
         if host.parse::<IpAddr>().is_ok() {
             errors.invalid(&path.child("hostname"), &json!(host), "must be a DNS name, not an IP address");
         } else if !host.is_empty() {
@@ -276,6 +290,36 @@ mod tests {
         let mut errors = ErrorList::default();
         validate(&service, &mut errors);
         errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_a_load_balancer_reports_says_how_it_sends() {
+        let said = |ingress: Value| {
+            let mut service =
+                json!({"spec": {"type": "LoadBalancer"}, "status": {"loadBalancer": {"ingress": [ingress]}}});
+            super::super::ServiceStrategy.default(&mut service);
+            let mut errors = ErrorList::default();
+            validate_load_balancer(&service, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(said(json!({"ip": "1.2.3.4"})), Vec::<String>::new());
+        assert_eq!(said(json!({"hostname": "a.b"})), Vec::<String>::new());
+        assert_eq!(
+            said(json!({"ip": "1.2.3.4", "ipMode": "X"})),
+            ["status.loadBalancer.ingress[0].ipMode: Unsupported value: \"X\": supported values: \"Proxy\", \"VIP\""]
+        );
+        assert_eq!(
+            said(json!({"hostname": "a.b", "ipMode": "VIP"})),
+            ["status.loadBalancer.ingress[0].ipMode: Forbidden: may not be specified when `ip` is not set"]
+        );
+    }
+
+    #[test]
+    fn a_load_balancer_does_not_expose_nodes() {
+        assert_eq!(
+            complaints(&json!({"type": "LoadBalancer", "ports": [{"port": 10250}]})),
+            ["spec.ports[0]: Invalid value: 10250: may not expose port 10250 externally since it is used by kubelet"]
+        );
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{headless, needs_node_ports};
+use super::{externally_accessible, has_address, headless, is_balanced, needs_health_check, needs_node_ports};
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::{carry, int, list, list_mut, remove, set, text};
+use crate::kinds::tree::{carry, int, list, list_mut, remove, set, some, text};
 
 /// An update that leaves allocated values out keeps them.
 pub(super) fn keep_allocated(spec: &mut Value, old: &Value) {
-    let has_address = |spec: &Value| text(spec, "/type") != "ExternalName";
     if has_address(spec) && has_address(old) {
         if text(spec, "/clusterIP").is_empty() && list(spec, "/clusterIPs").is_empty() {
             carry(spec, old, "clusterIP");
@@ -29,7 +28,7 @@ pub(super) fn keep_allocated(spec: &mut Value, old: &Value) {
             }
         }
     }
-    if int(spec, "/healthCheckNodePort").unwrap_or_default() == 0 && text(spec, "/externalTrafficPolicy") == "Local" {
+    if int(spec, "/healthCheckNodePort").unwrap_or_default() == 0 && needs_health_check(spec) {
         carry(spec, old, "healthCheckNodePort");
     }
 }
@@ -42,48 +41,40 @@ fn allocated(port: &Value, old: &Value) -> Option<i64> {
     list(old, "/ports").iter().find(same).and_then(|before| int(before, "/nodePort")).filter(|n| *n != 0)
 }
 
-/// A change of type drops what the new type does not have, unless the update sets it itself.
+type Need = fn(&Value) -> bool;
+
+/// Fields by what needs them.
+const NEEDED: [(Need, &[&str]); 4] = [
+    (has_address, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]),
+    (externally_accessible, &["externalTrafficPolicy"]),
+    (needs_health_check, &["healthCheckNodePort"]),
+    (is_balanced, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
+];
+
+/// Drops what was needed before and is not now, unless the update sets it itself.
 pub(super) fn drop_foreign(spec: &mut Value, old: &Value) {
-    if text(spec, "/type") == text(old, "/type") {
-        return;
-    }
-    if text(spec, "/type") == "ExternalName" {
-        if spec.get("clusterIPs") == old.get("clusterIPs") {
-            remove(spec, "clusterIP");
-            remove(spec, "clusterIPs");
-        }
-        for field in ["ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
-            if spec.get(field) == old.get(field) {
-                remove(spec, field);
-            }
+    let now = spec.clone();
+    let lost = |needs: Need| needs(old) && !needs(&now);
+    for (_, fields) in NEEDED.iter().filter(|(needs, _)| lost(*needs)) {
+        for field in fields.iter().filter(|field| now.get(field) == old.get(field)) {
+            remove(spec, field);
         }
     }
-    if !needs_node_ports(spec) {
-        let before = old.clone();
+    if lost(needs_node_ports) {
         for port in list_mut(spec, "ports") {
-            if int(port, "/nodePort") == allocated(port, &before) {
+            if int(port, "/nodePort") == allocated(port, old) {
                 remove(port, "nodePort");
-            }
-        }
-    }
-    if !super::externally_accessible(spec) && spec.get("externalTrafficPolicy") == old.get("externalTrafficPolicy") {
-        remove(spec, "externalTrafficPolicy");
-    }
-    if text(spec, "/type") != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"] {
-            if spec.get(field) == old.get(field) {
-                remove(spec, field);
             }
         }
     }
 }
 
-/// An address that was given out does not change.
+/// An address that was given out does not change, nor who balances and where health is asked.
 pub(super) fn validate(new: &Value, old: &Value, errors: &mut ErrorList) {
     let null = Value::Null;
     let (spec, before) = (new.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));
-    let external = |spec: &Value| text(spec, "/type") == "ExternalName";
-    if external(spec) || external(before) {
+    validate_balanced(spec, before, errors);
+    if !has_address(spec) || !has_address(before) {
         return;
     }
     let (now, was) = (text(spec, "/clusterIP"), text(before, "/clusterIP"));
@@ -93,6 +84,20 @@ pub(super) fn validate(new: &Value, old: &Value, errors: &mut ErrorList) {
     }
     if headless(before) != headless(spec) && was.is_empty() {
         errors.invalid(&path, &json!(list(spec, "/clusterIPs")), "may not change once set");
+    }
+}
+
+fn validate_balanced(spec: &Value, before: &Value, errors: &mut ErrorList) {
+    let path = Path::new("spec");
+    let class = |spec: &Value| some(spec, "/loadBalancerClass").cloned();
+    if is_balanced(spec) && is_balanced(before) && class(spec) != class(before) {
+        let now = class(spec).unwrap_or_default();
+        errors.invalid(&path.child("loadBalancerClass"), &now, "may not change once set");
+    }
+    let port = |spec: &Value| int(spec, "/healthCheckNodePort").unwrap_or_default();
+    let (now, was) = (port(spec), port(before));
+    if needs_health_check(spec) && needs_health_check(before) && was != 0 && now != was {
+        errors.invalid(&path.child("healthCheckNodePort"), &json!(now), "field is immutable");
     }
 }
 
@@ -148,5 +153,43 @@ mod tests {
         let (external, errors) = updated(external, &old());
         assert_eq!(errors, Vec::<String>::new());
         assert_eq!(external["spec"].get("clusterIPs"), None);
+    }
+
+    #[test]
+    fn what_is_no_longer_needed_goes_with_the_need() {
+        let mut old = json!({"spec": {"type": "ClusterIP", "externalIPs": ["1.2.3.4"], "ports": [{"port": 80}]}});
+        super::super::ServiceStrategy.default(&mut old);
+        assert_eq!(old["spec"]["externalTrafficPolicy"], "Cluster");
+        let mut new = old.clone();
+        remove(&mut new["spec"], "externalIPs");
+        let (new, errors) = updated(new, &old);
+        assert_eq!((new["spec"].get("externalTrafficPolicy"), errors), (None, Vec::new()));
+
+        let old = balanced();
+        let mut new = old.clone();
+        new["spec"]["externalTrafficPolicy"] = json!("Cluster");
+        let (new, errors) = updated(new, &old);
+        assert_eq!((new["spec"].get("healthCheckNodePort"), errors), (None, Vec::new()));
+    }
+
+    fn balanced() -> Value {
+        let mut old = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30002,
+            "clusterIP": "10.0.0.1", "loadBalancerClass": "a.b/c", "ports": [{"port": 80}]}});
+        super::super::ServiceStrategy.default(&mut old);
+        old
+    }
+
+    #[test]
+    fn who_balances_and_where_health_is_asked_does_not_change() {
+        let mut new = balanced();
+        new["spec"]["loadBalancerClass"] = json!("a.b/d");
+        new["spec"]["healthCheckNodePort"] = json!(30003);
+        assert_eq!(
+            updated(new, &balanced()).1,
+            [
+                "spec.loadBalancerClass: Invalid value: \"a.b/d\": may not change once set",
+                "spec.healthCheckNodePort: Invalid value: 30003: field is immutable"
+            ]
+        );
     }
 }
