@@ -14,6 +14,9 @@ const DNS1123_LABEL: &str = "a lowercase RFC 1123 label must consist of lower ca
 const DNS1123_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, \
      '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation \
      is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const SUBDOMAIN_WITH_UNDERSCORE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, \
+     '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for \
+     validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const WILDCARD_SUBDOMAIN: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, \
      which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. \
      '*.example.com', regex used for validation is \
@@ -75,6 +78,12 @@ pub fn dns1123_label(text: &str) -> Vec<String> {
 /// An RFC 1123 subdomain: labels joined by dots, at most 253 bytes.
 pub fn dns1123_subdomain(text: &str) -> Vec<String> {
     check(text, SUBDOMAIN_MAX, text.split('.').all(label_shape), DNS1123_SUBDOMAIN)
+}
+
+/// An RFC 1123 subdomain in which `_` may stand, as in the names of services in DNS.
+pub fn dns1123_subdomain_with_underscore(text: &str) -> Vec<String> {
+    let label = |label: &str| framed(label.strip_prefix('_').unwrap_or(label), lower_alnum, b"-_");
+    check(text, SUBDOMAIN_MAX, text.split('.').all(label), SUBDOMAIN_WITH_UNDERSCORE)
 }
 
 /// `*.` and an RFC 1123 subdomain, as an Ingress's host may be.

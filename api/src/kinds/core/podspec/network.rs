@@ -82,10 +82,9 @@ fn validate_dns(spec: &Value, path: &Path, errors: &mut ErrorList) {
         errors.invalid(&path.child("searches"), &json!(searches), &why);
     }
     for (index, search) in searches.iter().filter_map(Value::as_str).enumerate() {
-        let name = search.strip_suffix('.').unwrap_or(search);
-        if !name.is_empty() {
-            push_all(errors, &path.child("searches").index(index), search, names::dns1123_subdomain(name));
-        }
+        let name = if search == "." { continue } else { search.strip_suffix('.').unwrap_or(search) };
+        let path = path.child("searches").index(index);
+        push_all(errors, &path, name, names::dns1123_subdomain_with_underscore(name));
     }
     for (index, option) in list(spec, "/dnsConfig/options").iter().enumerate() {
         if text(option, "/name").is_empty() {
@@ -112,6 +111,20 @@ mod tests {
             complaints(&spec),
             ["spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"]
         );
+    }
+
+    #[test]
+    fn names_are_searched_where_services_are_too() {
+        let with = |search: &str| {
+            let spec = json!({"containers": [{"name": "a", "image": "x"}], "dnsConfig": {"searches": [search]}});
+            complaints(&spec).len()
+        };
+        for good in ["_sip._tcp.example.com", "a_b.example.", "."] {
+            assert_eq!(with(good), 0, "{good}");
+        }
+        for bad in ["", "a..b", "a_.b", "__a"] {
+            assert_eq!(with(bad), 1, "{bad}");
+        }
     }
 
     #[test]
