@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::resources::{self, PAGES, parse};
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::{list, map, object, set, some, text};
+use crate::kinds::tree::{fill, list, map, object, some, text};
 use crate::quantity::Quantity;
 
 /// What a whole pod may ask for, besides pages of memory.
@@ -16,40 +16,53 @@ fn is_known(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with(PAGES)
 }
 
-/// A pod requests what its containers do together, and else its limit.
+/// A pod that asks for anything as a whole is limited to its containers' pages of memory; one that is limited requests what
+/// its containers do together, and else its limit.
 pub(super) fn default(spec: &mut Value) {
-    let requested = requested(spec);
-    let Some(all) = spec.get_mut("resources").filter(|all| all.is_object()) else { return };
-    let limits: Vec<_> = map(all, "/limits").map(|(name, amount)| (name.clone(), amount.clone())).collect();
-    let sums = requested.into_iter().map(|(name, sum)| (name, json!(sum.to_string())));
-    let wanted: Vec<_> = sums.chain(limits).filter(|(name, _)| is_known(name)).collect();
-    if wanted.is_empty() {
+    let pages = busiest(spec, "limits").into_iter().filter(|(name, _)| name.starts_with(PAGES));
+    let sums = busiest(spec, "requests").into_iter().filter(|(name, _)| resources::may_overcommit(name));
+    let Some(all) = spec.get_mut("resources") else { return };
+    if map(all, "/limits").chain(map(all, "/requests")).next().is_none() {
         return;
     }
-    if let Some(requests) = object(all, "requests") {
-        for (name, amount) in wanted {
-            if requests.get(&name).is_none() {
-                set(requests, &name, amount);
-            }
+    fill_amounts(all, "limits", pages.map(shown).collect());
+    let limits: Vec<_> = map(all, "/limits").map(|(name, amount)| (name.clone(), amount.clone())).collect();
+    if !limits.is_empty() {
+        fill_amounts(all, "requests", sums.map(shown).chain(limits).filter(|(name, _)| is_known(name)).collect());
+    }
+}
+
+fn shown((name, amount): (String, Quantity)) -> (String, Value) {
+    (name, json!(amount.to_string()))
+}
+
+fn fill_amounts(resources: &mut Value, field: &str, amounts: Vec<(String, Value)>) {
+    if amounts.is_empty() {
+        return;
+    }
+    if let Some(there) = object(resources, field) {
+        for (name, amount) in amounts {
+            fill(there, &name, amount);
         }
     }
 }
 
-/// What the containers request at their busiest: together with the sidecars, or one init container with the sidecars before it.
-fn requested(spec: &Value) -> BTreeMap<String, Quantity> {
+/// What the containers ask for (`limits` or `requests`) at their busiest: together with the sidecars, or one init container
+/// with the sidecars before it.
+fn busiest(spec: &Value, field: &str) -> BTreeMap<String, Quantity> {
     let mut sum = BTreeMap::new();
     for container in list(spec, "/containers") {
-        add(&mut sum, container);
+        add(&mut sum, container, field);
     }
     let (mut sidecars, mut peak) = (BTreeMap::new(), BTreeMap::new());
     for container in list(spec, "/initContainers") {
         if text(container, "/restartPolicy") == "Always" {
-            add(&mut sum, container);
-            add(&mut sidecars, container);
+            add(&mut sum, container, field);
+            add(&mut sidecars, container, field);
             continue;
         }
         let mut now = BTreeMap::new();
-        add(&mut now, container);
+        add(&mut now, container, field);
         for (name, amount) in now {
             let with = amount + sidecars.get(&name).copied().unwrap_or(Quantity::ZERO);
             raise(&mut peak, name, with);
@@ -61,8 +74,8 @@ fn requested(spec: &Value) -> BTreeMap<String, Quantity> {
     sum
 }
 
-fn add(sum: &mut BTreeMap<String, Quantity>, container: &Value) {
-    for (name, amount) in map(container, "/resources/requests").filter(|(name, _)| is_known(name)) {
+fn add(sum: &mut BTreeMap<String, Quantity>, container: &Value, field: &str) {
+    for (name, amount) in map(container, &format!("/resources/{field}")).filter(|(name, _)| is_known(name)) {
         if let Ok(amount) = parse(amount) {
             let before = sum.get(name).copied().unwrap_or(Quantity::ZERO);
             sum.insert(name.clone(), before + amount);
@@ -102,7 +115,7 @@ pub(super) fn validate(spec: &Value, spec_path: &Path, errors: &mut ErrorList) {
 /// The whole is at least its parts.
 fn validate_parts(spec: &Value, all: &Value, path: &Path, errors: &mut ErrorList) {
     let amount = |field: &str, name: &str| all.get(field)?.get(name).and_then(|amount| parse(amount).ok());
-    for (name, sum) in requested(spec) {
+    for (name, sum) in busiest(spec, "requests") {
         if let Some(request) = amount("requests", &name).filter(|request| sum > *request) {
             let why = format!("must be greater than or equal to aggregate container requests of {sum}");
             errors.invalid(&path.child("requests").key(&name), &json!(request.to_string()), &why);
@@ -178,5 +191,28 @@ mod tests {
         let once = spec.clone();
         default(&mut spec);
         assert_eq!(spec, once);
+    }
+
+    #[test]
+    fn pages_of_containers_limit_the_pod_and_nothing_is_requested_without_a_limit() {
+        let pages = |amount: &str| json!({"limits": {"hugepages-2Mi": amount, "cpu": "1"}, "requests": {"hugepages-2Mi": amount, "cpu": "1"}});
+        let defaulted = |resources: Value, container: Value| {
+            let mut spec =
+                json!({"resources": resources, "containers": [{"name": "a", "image": "x", "resources": container}]});
+            assert_eq!(complaints(&spec), Vec::<String>::new());
+            default(&mut spec);
+            spec["resources"].clone()
+        };
+        assert_eq!(
+            defaulted(json!({"requests": {"cpu": "1"}}), pages("4Mi")),
+            json!({"limits": {"hugepages-2Mi": "4Mi"}, "requests": {"cpu": "1", "hugepages-2Mi": "4Mi"}})
+        );
+        assert_eq!(
+            defaulted(json!({"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}}), pages("2Mi"))["requests"]["hugepages-2Mi"],
+            "4Mi"
+        );
+        let asked = json!({"requests": {"cpu": "2"}});
+        assert_eq!(defaulted(asked.clone(), json!({"requests": {"memory": "1Gi"}})), asked);
+        assert_eq!(defaulted(json!({}), json!({"requests": {"memory": "1Gi"}})), json!({}));
     }
 }

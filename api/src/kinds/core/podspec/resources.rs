@@ -19,7 +19,27 @@ pub(super) const FIELDS: &[&str] = &[
 ];
 /// What pages of memory of one size are named with.
 pub(super) const PAGES: &str = "hugepages-";
-const STANDARD: &[&str] = &["cpu", "memory", "ephemeral-storage"];
+const OF_CONTAINERS: &[&str] = &["cpu", "memory", "ephemeral-storage"];
+/// Names without a domain, beside those of containers.
+const STANDARD: &[&str] = &[
+    "configmaps",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+    "storage",
+];
 const MEMORY_DIVISORS: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
 /// Writes amounts in their canonical form, in thousandths at the finest.
@@ -137,34 +157,39 @@ fn validate_whole(name: &str, amount: Quantity, path: &Path, errors: &mut ErrorL
 
 /// Judges the name of something that a container may ask for.
 pub(crate) fn validate_name(name: &str, path: &Path, errors: &mut ErrorList) {
-    push_all(errors, path, name, names::qualified_name(name));
-    let known = STANDARD.contains(&name) || name.starts_with("hugepages-");
-    if !name.contains('/') && !known {
-        errors.invalid(path, &json!(name), "must be a standard resource type or fully qualified");
+    validate_any_name(name, path, errors);
+    if !name.contains('/') && !is_of_containers(name) {
         errors.invalid(path, &json!(name), "must be a standard resource for containers");
-    } else if name.contains('/') && (name.starts_with("kubernetes.io/") || name.starts_with("requests.")) {
+    } else if !is_native(name) && !is_extended(name) {
         errors.invalid(path, &json!(name), "doesn't follow extended resource name standard");
     }
+}
+
+fn is_of_containers(name: &str) -> bool {
+    OF_CONTAINERS.contains(&name) || name.starts_with(PAGES)
 }
 
 /// Judges the name of any resource.
 pub(crate) fn validate_any_name(name: &str, path: &Path, errors: &mut ErrorList) {
     push_all(errors, path, name, names::qualified_name(name));
-    let known = STANDARD.contains(&name) || name.starts_with("hugepages-") || name == "storage" || name == "pods";
-    if !name.contains('/') && !known {
+    if !name.contains('/') && !is_of_containers(name) && !STANDARD.contains(&name) {
         errors.invalid(path, &json!(name), "must be a standard resource type or fully qualified");
     }
 }
 
+/// Whether a resource is Kubernetes' own.
+fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
 /// Whether a resource is of somebody else than Kubernetes (`example.com/gpu`).
 pub fn is_extended(name: &str) -> bool {
-    let domain = name.split_once('/').map(|(domain, _)| domain);
-    domain.is_some_and(|domain| !domain.ends_with("kubernetes.io") && !name.starts_with("requests."))
+    !is_native(name) && !name.starts_with("requests.")
 }
 
 /// Whether a container may request less of a resource than its limit.
 pub fn may_overcommit(name: &str) -> bool {
-    !name.starts_with("hugepages-") && (!name.contains('/') || name.starts_with("kubernetes.io/"))
+    is_native(name) && !name.starts_with(PAGES)
 }
 
 /// Judges the divisor of a `resourceFieldRef`.
@@ -194,16 +219,21 @@ pub(super) fn validate_divisor(source: &Value, resource: &str, path: &Path, erro
     }
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort`, from a pod's containers.
+/// `Guaranteed`, `Burstable` or `BestEffort`: from what a pod asks for as a whole, or else from its containers.
 pub fn qos_class(spec: &Value) -> &'static str {
-    let containers = || list(spec, "/containers").iter().chain(list(spec, "/initContainers"));
+    let whole = ["/resources/limits", "/resources/requests"].iter().any(|field| map(spec, field).next().is_some());
+    let parts: Vec<&Value> = if whole {
+        vec![spec]
+    } else {
+        list(spec, "/containers").iter().chain(list(spec, "/initContainers")).collect()
+    };
     let amount = |container: &Value, field: &str, name: &str| {
         let amount = container.pointer(&format!("/resources/{field}/{name}"))?;
         parse(amount).ok().filter(|q| *q > Quantity::ZERO)
     };
     let mut any = false;
     let mut guaranteed = true;
-    for container in containers() {
+    for container in parts {
         for name in ["cpu", "memory"] {
             let (request, limit) = (amount(container, "requests", name), amount(container, "limits", name));
             any |= request.is_some() || limit.is_some();
@@ -282,6 +312,33 @@ mod tests {
         ] {
             assert_eq!(qos_class(&json!({"containers": [{"resources": resources}]})), class, "{resources}");
         }
+    }
+
+    #[test]
+    fn a_whole_pod_has_the_class_of_what_it_asks_for() {
+        let all = json!({"cpu": "1", "memory": "1Gi"});
+        let spec = json!({"resources": {"limits": all, "requests": all}, "containers": [{}]});
+        assert_eq!(qos_class(&spec), "Guaranteed");
+        let spec = json!({"resources": {"requests": all}, "containers": [{"resources": {"limits": all}}]});
+        assert_eq!(qos_class(&spec), "Burstable");
+    }
+
+    #[test]
+    fn names_of_kubernetes_own_domain_are_good() {
+        assert_eq!(with(&json!({"requests": {"kubernetes.io/batch-cpu": "1"}})), Vec::<String>::new());
+        assert_eq!(with(&json!({"requests": {"node.kubernetes.io/x": "1"}})), Vec::<String>::new());
+        assert_eq!(
+            with(&json!({"limits": {"pods": "1"}})).first().map(String::as_str),
+            Some(
+                "spec.containers[0].resources.limits[pods]: Invalid value: \"pods\": must be a standard resource for containers"
+            )
+        );
+        assert_eq!(
+            with(&json!({"limits": {"requests.a/b": "1"}})).first().map(String::as_str),
+            Some(
+                "spec.containers[0].resources.limits[requests.a/b]: Invalid value: \"requests.a/b\": doesn't follow extended resource name standard"
+            )
+        );
     }
 
     #[test]
