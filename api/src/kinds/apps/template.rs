@@ -93,7 +93,11 @@ pub(crate) fn mismatch(labels: Option<&Value>, errors: &mut ErrorList) {
 /// Judges a pod template: labels, annotations and the pod.
 pub(crate) fn validate_template(template: &Value, path: &Path, errors: &mut ErrorList) {
     validate_template_meta(template, path, errors);
-    podspec::validate(template.get("spec").unwrap_or(&Value::Null), &path.child("spec"), errors);
+    let path = path.child("spec");
+    podspec::validate(template.get("spec").unwrap_or(&Value::Null), &path, errors);
+    if !list(template, "/spec/ephemeralContainers").is_empty() {
+        errors.forbidden(&path.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    }
 }
 
 /// Judges a pod template's labels and annotations.
