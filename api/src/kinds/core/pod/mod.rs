@@ -1,5 +1,6 @@
 //! Pod: containers that share a node, an address and a fate.
 
+mod annotations;
 mod columns;
 mod parts;
 mod resize;
@@ -51,10 +52,12 @@ struct PodStrategy;
 
 impl Strategy for PodStrategy {
     fn prepare_create(&self, pod: &mut Value) {
-        let class = pod.get("spec").map_or("BestEffort", resources::qos_class);
+        let class = quality(pod.get("spec").unwrap_or(&Value::Null));
         set(pod, "status", json!({"phase": "Pending", "qosClass": class}));
         scheduling::gate(pod);
+        let labels = pod.pointer("/metadata/labels").cloned().unwrap_or_default();
         let Some(spec) = object(pod, "spec") else { return };
+        podspec::merge_label_keys(spec, &labels);
         if text(spec, "/serviceAccount").is_empty() {
             fill(spec, "serviceAccountName", "default");
         }
@@ -73,6 +76,7 @@ impl Strategy for PodStrategy {
 
     fn validate(&self, pod: &Value, errors: &mut ErrorList) {
         let path = Path::new("spec");
+        annotations::validate(pod, errors);
         podspec::validate(pod.get("spec").unwrap_or(&Value::Null), &path, errors);
         if !list(pod, "/spec/ephemeralContainers").is_empty() {
             errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
@@ -101,6 +105,7 @@ impl Strategy for PodStrategy {
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
         match part {
             Part::Main => {
+                annotations::validate_update(new, old, errors);
                 podspec::validate_change(new, old, errors);
                 update::validate(new, old, errors);
             }
@@ -132,6 +137,16 @@ impl Strategy for PodStrategy {
         warnings.extend(podspec::warnings(pod, &Path::default()));
         warnings
     }
+}
+
+/// The quality of service of a new pod.
+fn quality(spec: &Value) -> &'static str {
+    if some(spec, "/resources").is_none() {
+        return resources::qos_class(spec);
+    }
+    let mut spec = spec.clone();
+    podspec::default_pod(&mut spec);
+    resources::qos_class(&spec)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::resize;
+use super::{annotations, resize};
 use crate::field::{ErrorList, Path};
 use crate::kinds::core::podspec;
 use crate::kinds::tree::{carry, list, list_mut, map, object, set, text};
@@ -75,6 +75,9 @@ pub(super) fn validate(new: &Value, old: &Value, part: &str, errors: &mut ErrorL
 fn validate_ephemeral(new: &Value, old: &Value, spec: &Path, errors: &mut ErrorList) {
     const POINTER: &str = "/spec/ephemeralContainers";
     let path = spec.child("ephemeralContainers");
+    if annotations::is_mirror(new) {
+        errors.forbidden(&Path::default(), "static pods do not support ephemeral containers");
+    }
     for before in list(old, POINTER) {
         let name = text(before, "/name");
         match list(new, POINTER).iter().find(|container| text(container, "/name") == name) {

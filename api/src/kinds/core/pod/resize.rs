@@ -3,19 +3,18 @@
 
 use serde_json::{Value, json};
 
+use super::annotations;
 use super::parts::SIZED;
 use crate::field::{ErrorList, Path};
 use crate::kinds::core::podspec::resources;
 use crate::kinds::tree::{list, map, text};
 use crate::meta::same;
 
-/// What a node writes that made the pod itself.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// What is resized.
 const MUTABLE: [&str; 2] = ["cpu", "memory"];
 
 pub(super) fn validate(new: &Value, old: &Value, spec: &Path, errors: &mut ErrorList) {
-    if old.pointer("/metadata/annotations").is_some_and(|all| all.get(MIRROR).is_some()) {
+    if annotations::is_mirror(old) {
         return errors.forbidden(&Path::new(""), "static pods cannot be resized");
     }
     if text(old, "/spec/os/name") == "windows" {
@@ -206,7 +205,7 @@ mod tests {
     #[test]
     fn a_nodes_own_pods_and_those_of_windows_keep_their_size() {
         let mut mirror = pod();
-        mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
+        mirror["metadata"]["annotations"] = json!({annotations::MIRROR: "x"});
         let mut windows = pod();
         windows["spec"]["os"] = json!({"name": "windows"});
         for (pod, whose) in [(mirror, "static"), (windows, "windows")] {

@@ -26,6 +26,7 @@ mod warnings;
 use serde_json::{Value, json};
 
 pub(in crate::kinds) use self::ports::validate_number_or_name as validate_port_reference;
+pub(in crate::kinds) use self::spread::merge_label_keys;
 pub use self::unsupported::{Unsupported, unsupported};
 pub use self::warnings::warnings;
 use crate::field::{ErrorList, Path};

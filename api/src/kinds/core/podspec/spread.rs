@@ -7,13 +7,48 @@ use serde_json::{Value, json};
 use super::scheduling::topology_key;
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template::validate_selector;
-use crate::kinds::tree::{int, list, map, some, text};
+use crate::kinds::tree::{int, list, list_mut, map, set, some, text};
 use crate::meta::{names, push_all};
 
 const ACTIONS: &[&str] = &["DoNotSchedule", "ScheduleAnyway"];
 const POLICIES: &[&str] = &["Honor", "Ignore"];
 const NO_SELECTOR: &str = "must not be specified when labelSelector is not set";
+/// Where a pod says something of other pods, and by which path below.
+const TERMS: [(&str, &str); 2] = [
+    ("requiredDuringSchedulingIgnoredDuringExecution", ""),
+    ("preferredDuringSchedulingIgnoredDuringExecution", "/podAffinityTerm"),
+];
 const IN_BOTH: &str = "exists in both matchLabelKeys and labelSelector";
+
+/// Writes what label keys select by into the selectors beside them: of a new pod's labels, each key's own value.
+pub(crate) fn merge_label_keys(spec: &mut Value, labels: &Value) {
+    for constraint in list_mut(spec, "topologySpreadConstraints") {
+        merge_into(constraint, labels);
+    }
+    for affinity in ["podAffinity", "podAntiAffinity"] {
+        for (field, below) in TERMS {
+            let terms = spec.pointer_mut(&format!("/affinity/{affinity}/{field}")).and_then(Value::as_array_mut);
+            for term in terms.into_iter().flatten().filter_map(|term| term.pointer_mut(below)) {
+                merge_into(term, labels);
+            }
+        }
+    }
+}
+
+fn merge_into(term: &mut Value, labels: &Value) {
+    let expressions = |(field, operator): (&str, &str)| {
+        let keys = list(term, &format!("/{field}")).iter().filter_map(Value::as_str);
+        let valued = keys.filter_map(|key| Some((key, labels.get(key)?)));
+        valued.map(|(key, value)| json!({"key": key, "operator": operator, "values": [value]})).collect::<Vec<_>>()
+    };
+    let merged: Vec<Value> =
+        [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")].into_iter().flat_map(expressions).collect();
+    let Some(selector) = term.get_mut("labelSelector").filter(|selector| selector.is_object()) else { return };
+    if !merged.is_empty() {
+        let all = [list(selector, "/matchExpressions"), &merged].concat();
+        set(selector, "matchExpressions", all);
+    }
+}
 
 pub(super) fn validate(constraints: &[Value], path: &Path, errors: &mut ErrorList) {
     // The last of several alike is the good one.
@@ -65,7 +100,7 @@ fn validate_constraint(constraint: &Value, path: &Path, errors: &mut ErrorList) 
     if selector.is_none() && !keys.is_empty() {
         errors.forbidden(&keys_path, NO_SELECTOR);
     }
-    let selected: HashSet<&str> = selector.into_iter().flat_map(selected_keys).collect();
+    let selected = selected_twice(selector);
     for (index, key) in keys.iter().filter_map(Value::as_str).enumerate() {
         let path = keys_path.index(index);
         push_all(errors, &path, key, names::qualified_name(key));
@@ -83,6 +118,12 @@ fn selected_keys(selector: &Value) -> impl Iterator<Item = &str> {
     map(selector, "/matchLabels").map(|(key, _)| key.as_str()).chain(expressions)
 }
 
+/// The keys that a selector selects by more than once: what is merged into it selects by each label key once.
+fn selected_twice(selector: Option<&Value>) -> HashSet<&str> {
+    let mut once = HashSet::new();
+    selector.into_iter().flat_map(selected_keys).filter(|key| !once.insert(*key)).collect()
+}
+
 /// The keys by which a term about other pods narrows its selector: good names, and each in one way.
 pub(super) fn validate_keys(term: &Value, path: &Path, errors: &mut ErrorList) {
     let selector = some(term, "/labelSelector");
@@ -96,13 +137,7 @@ pub(super) fn validate_keys(term: &Value, path: &Path, errors: &mut ErrorList) {
             push_all(errors, &path.index(index), key, names::qualified_name(key));
         }
     }
-    // The API server itself selects by each key once.
-    let (mut selected, mut twice) = (HashSet::new(), HashSet::new());
-    for key in selector.into_iter().flat_map(selected_keys) {
-        if !selected.insert(key) {
-            twice.insert(key);
-        }
-    }
+    let twice = selected_twice(selector);
     let others: HashSet<&str> = list(term, "/mismatchLabelKeys").iter().filter_map(Value::as_str).collect();
     for (index, key) in list(term, "/matchLabelKeys").iter().filter_map(Value::as_str).enumerate() {
         if twice.contains(key) {
@@ -148,13 +183,38 @@ mod tests {
                 "matchLabelKeys: Forbidden: must not be specified when labelSelector is not set",
             ),
             (
-                with(json!({"matchLabelKeys": ["a"], "labelSelector": {"matchLabels": {"a": "b"}}})),
+                with(json!({"matchLabelKeys": ["a"], "labelSelector": {"matchLabels": {"a": "b"},
+                    "matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}})),
                 "matchLabelKeys[0]: Invalid value: \"a\": exists in both matchLabelKeys and labelSelector",
             ),
         ] {
             let spec = json!({ "topologySpreadConstraints": constraints });
             assert_refused(spec, &json!({}), &format!("spec.topologySpreadConstraints[0].{why}"));
         }
+    }
+
+    #[test]
+    fn a_new_pod_selects_by_the_values_of_its_label_keys() {
+        let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"x": "y"}}, "matchLabelKeys": ["a", "none"],
+            "mismatchLabelKeys": ["b"]});
+        let bare = json!({"topologyKey": "zone", "matchLabelKeys": ["a"]});
+        let mut spec = json!({
+            "topologySpreadConstraints": [{"labelSelector": {}, "matchLabelKeys": ["a"]}],
+            "affinity": {
+                "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term, bare]},
+                "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"podAffinityTerm": term}]},
+            },
+        });
+        merge_label_keys(&mut spec, &json!({"a": "1", "b": "2"}));
+        let same = json!({"key": "a", "operator": "In", "values": ["1"]});
+        let other = json!({"key": "b", "operator": "NotIn", "values": ["2"]});
+        let selector = json!({"matchLabels": {"x": "y"}, "matchExpressions": [same, other]});
+        let affinity = &spec["affinity"];
+        let required = &affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        let preferred = &affinity["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+        assert_eq!((&required[0]["labelSelector"], &required[1]), (&selector, &bare));
+        assert_eq!(preferred[0]["podAffinityTerm"]["labelSelector"], selector);
+        assert_eq!(spec["topologySpreadConstraints"][0]["labelSelector"], json!({"matchExpressions": [same]}));
     }
 
     #[test]
