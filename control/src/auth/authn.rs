@@ -190,9 +190,8 @@ fn token(headers: &HeaderMap, path: &str) -> Option<String> {
 fn certificate_user(der: &CertificateDer<'_>) -> Option<Peer> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
-    let name = signing::common_name(subject)?;
-    let mut groups: Vec<String> =
-        subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+    let name = signing::common_name(subject).ok()??;
+    let mut groups = signing::organizations(subject).ok()?;
     groups.push(AUTHENTICATED.to_owned());
     let digest = hex::lower(Sha256::digest(der));
     let extra = [("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={digest}")])];

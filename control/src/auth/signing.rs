@@ -13,13 +13,17 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::x509::X509Name;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 /// Why a request cannot be read or signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
     #[error("unable to parse csr: it is no PEM block of type CERTIFICATE REQUEST with a PKCS #10 request")]
     Request,
+    #[error(
+        "unable to parse csr: its subject has a common name or an organization that is neither UTF-8 nor ASCII text"
+    )]
+    Subject,
     #[error("unable to parse csr: its signature does not match its key")]
     Proof,
     #[error("the authority's key is none that can sign requests (ECDSA P-256)")]
@@ -51,17 +55,12 @@ impl Asked {
         request.verify_signature().map_err(|_| SigningError::Proof)?;
         let info = &request.certification_request_info;
         let mut asked = Self {
+            common_name: common_name(&info.subject)?.unwrap_or_default(),
             subject: info.subject.as_raw().to_vec(),
             public_key: info.subject_pki.raw.to_vec(),
-            organizations: info
-                .subject
-                .iter_organization()
-                .filter_map(|o| o.as_str().ok())
-                .map(str::to_owned)
-                .collect(),
+            organizations: organizations(&info.subject)?,
             ..Self::default()
         };
-        asked.common_name = common_name(&info.subject).unwrap_or_default();
         for extension in request.requested_extensions().into_iter().flatten() {
             if let ParsedExtension::SubjectAlternativeName(names) = extension {
                 asked.count(&names.general_names);
@@ -82,8 +81,18 @@ impl Asked {
 
 /// Whom a subject names: the last of its common names, as in Go. What is approved and who is authenticated must be the same
 /// user, so both read it here.
-pub(super) fn common_name(subject: &X509Name<'_>) -> Option<String> {
-    subject.iter_common_name().last()?.as_str().ok().map(str::to_owned)
+/// An encoding that is not read here, and elsewhere might be, is an error.
+pub(super) fn common_name(subject: &X509Name<'_>) -> Result<Option<String>, SigningError> {
+    Ok(texts(subject.iter_common_name())?.pop())
+}
+
+/// The groups of whom a subject names, under the same rule.
+pub(super) fn organizations(subject: &X509Name<'_>) -> Result<Vec<String>, SigningError> {
+    texts(subject.iter_organization())
+}
+
+fn texts<'a>(attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Result<Vec<String>, SigningError> {
+    attributes.map(|a| a.as_str().map(str::to_owned).map_err(|_| SigningError::Subject)).collect()
 }
 
 /// What the signer decides.
@@ -301,7 +310,22 @@ mod tests {
         };
         let der = sequence(&[name("system:kube-controller-manager"), name("system:node:n1")]);
         let (_, subject) = X509Name::from_der(&der).unwrap();
-        assert_eq!(common_name(&subject).as_deref(), Some("system:node:n1"));
+        assert_eq!(common_name(&subject).unwrap().as_deref(), Some("system:node:n1"));
+    }
+
+    #[test]
+    fn a_subject_that_others_may_read_otherwise_is_refused() {
+        const T61_STRING: u8 = 0x14;
+        let part = |id: u8, form: u8, text: &str| {
+            let pair = sequence(&[object_id(&[0x55, 0x04, id]), tagged(form, &[text.as_bytes().to_vec()])]);
+            tagged(0x31, &[pair])
+        };
+        let der = sequence(&[part(0x0a, 0x0c, "system:nodes"), part(0x0a, T61_STRING, "system:masters")]);
+        let (_, subject) = X509Name::from_der(&der).unwrap();
+        assert!(matches!(organizations(&subject), Err(SigningError::Subject)));
+        let der = sequence(&[part(0x03, T61_STRING, "jane")]);
+        let (_, subject) = X509Name::from_der(&der).unwrap();
+        assert!(matches!(common_name(&subject), Err(SigningError::Subject)));
     }
 
     #[test]

@@ -61,15 +61,17 @@ pub fn measured(group: &str, plural: &str, subresource: &str) -> bool {
 }
 
 fn of_service(service: &Value) -> Usage {
-    let ports = object::at(service, "spec.ports").and_then(Value::as_array).map_or(0, Vec::len);
-    let ports = Quantity::from_units(i64::try_from(ports).unwrap_or(i64::MAX));
-    let opens = object::at(service, "spec.allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
+    let ports = object::at(service, "spec.ports").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let count = |ports: usize| Quantity::from_units(i64::try_from(ports).unwrap_or(i64::MAX));
+    let chosen = object::at(service, "spec.allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
+    let asked = || ports.iter().filter(|port| port.get("nodePort").and_then(Value::as_i64).unwrap_or_default() != 0);
     match object::text_at(service, "spec.type").as_str() {
-        "NodePort" => Usage::from([("services.nodeports".to_owned(), ports)]),
+        "NodePort" => Usage::from([("services.nodeports".to_owned(), count(ports.len()))]),
         "LoadBalancer" => {
             let mut used = Usage::from([("services.loadbalancers".to_owned(), Quantity::from_units(1))]);
-            if opens {
-                used.insert("services.nodeports".to_owned(), ports);
+            let opened = if chosen { ports.len() } else { asked().count() };
+            if opened > 0 {
+                used.insert("services.nodeports".to_owned(), count(opened));
             }
             used
         }
@@ -148,6 +150,9 @@ mod tests {
         );
         let closed = json!({"spec": {"type": "LoadBalancer", "ports": ports, "allocateLoadBalancerNodePorts": false}});
         assert_eq!(used("services", &closed).len(), 3);
+        let ports = json!([{"port": 1, "nodePort": 30001}, {"port": 2}]);
+        let asked = json!({"spec": {"type": "LoadBalancer", "ports": ports, "allocateLoadBalancerNodePorts": false}});
+        assert!(used("services", &asked).contains(&("services.nodeports".to_owned(), "1".to_owned())));
         assert_eq!(
             used("services", &json!({"spec": {"ports": ports}})),
             of(&[("count/services", "1"), ("services", "1")])

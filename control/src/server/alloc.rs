@@ -24,7 +24,9 @@ pub(crate) use self::addresses::{ALLOCATOR, FAMILY, MANAGED_BY, Writes};
 pub use self::cidr::{BadCidr, Cidr};
 pub(crate) use self::ranges::DEFAULT;
 use self::ranges::{GROUP, Ranges, Ready};
-use self::service::{carry_over, cluster_ip, families, items, needs_address, needs_node_ports, node_port};
+use self::service::{
+    carry_over, cluster_ip, families, has_node_ports, items, needs_address, needs_node_ports, node_port,
+};
 use crate::cache::Cache;
 use crate::store::Key;
 
@@ -340,9 +342,10 @@ impl Pool {
     }
 
     fn node_ports(&self, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) {
-        if !needs_node_ports(object) {
+        if !has_node_ports(object) {
             return;
         }
+        let chooses = needs_node_ports(object);
         let path = Path::new("spec").child("ports");
         let Some(ports) = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return };
         // Ports that are asked for come first: a chosen one must not take them.
@@ -360,7 +363,7 @@ impl Pool {
                 Err(_) => errors.invalid(&path, &json!(asked), "provided port is already allocated"),
             }
         }
-        for (index, port) in ports.iter_mut().enumerate().filter(|(_, p)| node_port(p).is_none()) {
+        for (index, port) in ports.iter_mut().enumerate().filter(|(_, p)| chooses && node_port(p).is_none()) {
             match self.any_port(&hold.owner) {
                 Ok(chosen) => {
                     hold.took.push(Item::Port(chosen));

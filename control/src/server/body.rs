@@ -1,13 +1,17 @@
 //! The one body type of requests and answers, and how a request's body is read.
 //!
-//! What must stay true: a request's body never takes more than [`LIMIT`] bytes of memory; an answer that may be large or
+//! What must stay true: a request's body never takes more than [`LIMIT`] bytes of memory, nor its client more than
+//! [`PATIENCE`] to send it; an answer that may be large or
 //! endless is a stream.
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use tokio::time::timeout;
 use wherry_api::status::ApiError;
 
 /// Anything that can go wrong while a body is read or made.
@@ -18,6 +22,9 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Bytes that a request's body may have: what Kubernetes allows.
 pub const LIMIT: usize = 3 * 1024 * 1024;
+
+/// A client has this long to send a request's body: as long as it does, the request has a place that others wait for.
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A body of known bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
@@ -65,9 +72,10 @@ pub async fn gather(mut body: Body, limit: usize) -> Result<Bytes, GatherError> 
     Ok(all.freeze())
 }
 
-/// Reads a request's body. Errors: 413 over the limit, 400 if the client stopped sending.
+/// Reads a request's body. Errors: 413 over the limit, 400 if the client stopped sending, 504 if it takes too long.
 pub async fn collect(body: Body) -> Result<Bytes, ApiError> {
-    gather(body, LIMIT).await.map_err(|error| match error {
+    let late = |_| ApiError::timeout("request did not complete within the allotted timeout");
+    timeout(PATIENCE, gather(body, LIMIT)).await.map_err(late)?.map_err(|error| match error {
         GatherError::TooLarge(limit) => ApiError::too_large(limit),
         GatherError::Broken(error) => ApiError::bad_request(format!("the request's body could not be read: {error}")),
     })
@@ -83,5 +91,15 @@ mod tests {
         assert_eq!(fits.map(|b| b.len()), Ok(LIMIT));
         let error = collect(full(vec![b' '; LIMIT + 1])).await.unwrap_err();
         assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_byte_by_byte_without_end_is_given_up() {
+        let drip = futures::stream::unfold((), |()| async {
+            tokio::time::sleep(PATIENCE / 4).await;
+            Some((Ok(Bytes::from_static(b" ")), ()))
+        });
+        let error = collect(stream(drip)).await.unwrap_err();
+        assert_eq!((error.code, error.reason), (504, "Timeout"));
     }
 }

@@ -40,7 +40,7 @@ mod strangers;
 mod tls;
 
 /// Connections at once; for one more the oldest without an authenticated request is closed, else it waits. Each may hold a
-/// TLS session and HTTP/2 buffers of a few 100 KB.
+/// TLS session and what an HTTP/2 connection sends before anybody reads it ([`CONNECTION_WINDOW`]).
 const MAX_CONNECTIONS: usize = 4096;
 /// For the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -55,13 +55,15 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// Streams at once on a connection: a controller's client has a watch per kind, and lists beside them.
 const MAX_STREAMS: u32 = 1000;
 /// Receive windows: the defaults of 64 KB stall uploads and many streams on one connection.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+const STREAM_WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Of silent HTTP/2 and TCP connections.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the server's certificate is looked at.
 const RENEWAL: Duration = Duration::from_hours(12);
+/// As long as there is no place for one more, another stranger is asked to give way this often.
+const GIVE_WAY: Duration = Duration::from_secs(1);
 /// After a failed accept (no file descriptors left, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -198,10 +200,10 @@ impl Drop for Listener {
 impl Listener {
     /// Starts to serve.
     pub fn start(bound: Bound, listen: Listen) -> Result<Self, ListenError> {
-        Self::start_with(bound, listen, IDLE)
+        Self::start_with(bound, listen, IDLE, MAX_CONNECTIONS)
     }
 
-    fn start_with(bound: Bound, listen: Listen, idle: Duration) -> Result<Self, ListenError> {
+    fn start_with(bound: Bound, listen: Listen, idle: Duration, places: usize) -> Result<Self, ListenError> {
         let address = bound.address;
         let certificate = Arc::new(Certificate::new(&listen.pki.server_identity(&listen.names)?)?);
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
@@ -216,7 +218,7 @@ impl Listener {
             strangers: Strangers::default(),
         };
         let renewal = Renewal { pki: listen.pki, names: listen.names, certificate };
-        let task = tokio::spawn(accept_loop(bound, Arc::new(shared), renewal));
+        let task = tokio::spawn(accept_loop(bound, Arc::new(shared), renewal, places));
         Ok(Self { address, stop, abort, task })
     }
 
@@ -275,8 +277,8 @@ where
     }
 }
 
-async fn accept_loop(bound: Bound, shared: Arc<Shared>, renewal: Renewal) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept_loop(bound: Bound, shared: Arc<Shared>, renewal: Renewal, places: usize) {
+    let slots = Arc::new(Semaphore::new(places));
     let mut connections = JoinSet::new();
     let mut renew = interval(RENEWAL);
     loop {
@@ -286,12 +288,13 @@ async fn accept_loop(bound: Bound, shared: Arc<Shared>, renewal: Renewal) {
             Some(ended) = connections.join_next() => report(ended),
             Some((stream, address, slot)) = next_connection(&bound, &slots, &shared.strangers) => {
                 let shared = Arc::clone(&shared);
+                let stranger = shared.strangers.meet();
                 connections.spawn(async move {
-                    let stranger = shared.strangers.meet();
                     tokio::select! {
                         () = connection(stream, address.ip(), &stranger, &shared) => {}
                         () = stranger.closed() => tracing::debug!(%address, "a connection without requests gave way"),
                     }
+                    stranger.left();
                     drop(slot);
                 });
             }
@@ -318,7 +321,12 @@ async fn next_connection(
     slots: &Arc<Semaphore>,
     strangers: &Strangers,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    let slot = loop {
+        match timeout(GIVE_WAY, Arc::clone(slots).acquire_owned()).await {
+            Ok(slot) => break slot.ok()?,
+            Err(_) => strangers.close_oldest(),
+        };
+    };
     match bound.accept().await {
         Ok((stream, address)) => {
             if slots.available_permits() == 0 {
@@ -329,6 +337,8 @@ async fn next_connection(
         }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
+            // There may be no descriptors left.
+            strangers.close_oldest();
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }

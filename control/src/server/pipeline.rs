@@ -213,7 +213,7 @@ async fn other(
     let served = server.served();
     match route {
         Route::Discovery => match served.remotes.of_path(path) {
-            Some(remote) => remote.forward(server, request, user, false).await,
+            Some(remote) => remote.forward(server, request, user).await,
             None => Ok(served.discovery.respond(path, headers)?),
         },
         Route::OpenApi => openapi::respond(&served, path, query, headers).await,
@@ -271,7 +271,7 @@ async fn resource(
         });
     }
     if let Some(remote) = remote {
-        return remote.forward(server, request, &user, info.verb == "watch").await;
+        return remote.forward(server, request, &user).await;
     }
     let resource = known.ok_or_else(ApiError::no_such_path)?;
     check_path(&resource, &info)?;

@@ -256,6 +256,7 @@ pub(super) fn build(service: &Service, slices: &[EndpointSlice], node: &str, old
         Duration::from_secs(u64::try_from(configured).unwrap_or(10_800))
     });
     let specified = spec.ports.unwrap_or_default();
+    let opens = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
     let names: Vec<&str> = specified.iter().map(|port| text(port.name.as_ref())).collect();
     // Where Kubernetes writes the slices, by the Service's selector.
     let follows = spec.selector.is_some_and(|selector| !selector.is_empty());
@@ -267,7 +268,7 @@ pub(super) fn build(service: &Service, slices: &[EndpointSlice], node: &str, old
             service: full.clone(),
             protocol: protocol(port.protocol.as_deref())?,
             port: u16::try_from(port.port).ok()?,
-            node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
+            node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| opens && *p != 0),
             endpoints: addresses(slices, &name, stale.as_ref(), local_only.then_some(node)),
             next: before.map_or_else(Arc::default, |p| p.next.clone()),
             affinity: affinity.map(|timeout| {

@@ -10,8 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, ObjectList};
 use serde_json::json;
+use wherry_api::lenient::Lenient;
 
 use super::plan::{self, Action};
 use crate::controllers::write;
@@ -39,12 +40,22 @@ impl ServiceCidrs {
         if plan::is_needed(name, ranges.iter().map(AsRef::as_ref), managed.map(AsRef::as_ref)) {
             return Ok(true);
         }
-        let ranges = self.api().list(&ListParams::default()).await.step("list ServiceCIDRs")?;
+        // Of what cannot be read nobody knows where it is; it must not keep every range.
+        let ranges: Api<Lenient<ServiceCIDR>> = Api::all(self.shared.client.clone());
+        let ranges = readable(ranges.list(&ListParams::default()).await.step("list ServiceCIDRs")?);
         let of_services = ListParams::default().labels(&format!("{MANAGED_BY}={ALLOCATOR}"));
-        let api: Api<IPAddress> = Api::all(self.shared.client.clone());
-        let addresses = api.list(&of_services).await.step("list the addresses of Services")?;
-        Ok(plan::is_needed(name, &ranges.items, &addresses.items))
+        let addresses: Api<Lenient<IPAddress>> = Api::all(self.shared.client.clone());
+        let addresses = readable(addresses.list(&of_services).await.step("list the addresses of Services")?);
+        Ok(plan::is_needed(name, &ranges, &addresses))
     }
+}
+
+fn readable<K: Clone>(list: ObjectList<Lenient<K>>) -> Vec<K> {
+    let read = |one| match one {
+        Lenient::Read(object) => Some(object),
+        Lenient::Unreadable(_) => None,
+    };
+    list.items.into_iter().filter_map(read).collect()
 }
 
 impl Controller for ServiceCidrs {

@@ -134,8 +134,13 @@ impl Controller for Repair {
     fn watch(self: &Arc<Self>, queue: &Queue<Place>) {
         let to = queue.clone();
         self.shared.services.subscribe(move |change| {
-            let Some(service) = change.new else { return };
-            if !plan::cluster_ips(service).is_empty() {
+            let now = change.new.map(|service| plan::cluster_ips(service)).unwrap_or_default();
+            let before = change.old.map(|service| plan::cluster_ips(service)).unwrap_or_default();
+            // What it has no more may have been made anew while it was going.
+            for address in before.iter().filter(|address| !now.contains(address)) {
+                to.add(Place::Address(Key::new("", address)));
+            }
+            if let Some(service) = change.new.filter(|_| !now.is_empty()) {
                 to.add(Place::Service(Key::of(&**service)));
             }
         });

@@ -61,15 +61,14 @@ impl Remote {
         self.said.resources.iter().filter_map(|resource| resource.get("resource")?.as_str()).find(|r| *r == name)
     }
 
-    /// Has the other server answer. `endless`: the beginning of the answer may take long.
+    /// Has the other server answer.
     pub(super) async fn forward(
         &self,
         server: &Server,
         request: Request<Body>,
         user: &UserInfo,
-        endless: bool,
     ) -> Result<Response<Body>, ServerError> {
-        proxy::forward(self, server.outbound(), request, user, endless).await
+        proxy::forward(self, server.outbound(), request, user).await
     }
 }
 

@@ -31,7 +31,6 @@ pub(super) async fn forward(
     outbound: &Outbound,
     mut request: Request<Body>,
     user: &UserInfo,
-    endless: bool,
 ) -> Result<Response<Body>, ServerError> {
     if !remote.available {
         return Err(ApiError::unavailable("service unavailable").into());
@@ -50,12 +49,9 @@ pub(super) async fn forward(
     }
     *request.version_mut() = Version::HTTP_11;
     let answering = outbound.send_identified(config, user, request);
-    let answer = if endless {
-        answering.await
-    } else {
-        let late = || ApiError::timeout("the server behind this API did not answer in time");
-        timeout(PATIENCE, answering).await.map_err(|_| late())?
-    };
+    // Also what has no end begins at once: until then it takes somebody's place in the queue.
+    let late = |_| ApiError::timeout("the server behind this API did not answer in time");
+    let answer = timeout(PATIENCE, answering).await.map_err(late)?;
     let mut response = answer.map_err(|error| refusal(remote, &error))?;
     if response.status().is_redirection() && response.headers().contains_key(LOCATION) {
         let what = "the backend attempted to redirect this request, which is not permitted";

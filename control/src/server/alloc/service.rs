@@ -29,6 +29,12 @@ pub(super) fn needs_address(service: &Value) -> bool {
     service_type(service) != "ExternalName" && cluster_ip(service) != "None"
 }
 
+/// Whether the nodes open the node ports that it names.
+pub(super) fn has_node_ports(service: &Value) -> bool {
+    matches!(service_type(service), "NodePort" | "LoadBalancer")
+}
+
+/// Whether ports are chosen for it where it names none.
 pub(super) fn needs_node_ports(service: &Value) -> bool {
     match service_type(service) {
         "NodePort" => true,
@@ -43,8 +49,8 @@ pub(super) fn node_port(port: &Value) -> Option<i64> {
 
 pub(super) fn items(service: &Value) -> Vec<Item> {
     let address = needs_address(service).then(|| cluster_ip(service).parse().ok()).flatten().map(Item::Address);
-    let ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
-    let ports = ports.filter_map(node_port).filter_map(|p| u16::try_from(p).ok()).map(Item::Port);
+    let ports = service.pointer("/spec/ports").and_then(Value::as_array).filter(|_| has_node_ports(service));
+    let ports = ports.into_iter().flatten().filter_map(node_port).filter_map(|p| u16::try_from(p).ok()).map(Item::Port);
     address.into_iter().chain(ports).collect()
 }
 

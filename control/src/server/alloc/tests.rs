@@ -114,6 +114,25 @@ fn node_ports_are_kept_by_an_update_and_freed_by_a_change_of_type() {
 }
 
 #[test]
+fn a_load_balancer_that_has_no_ports_chosen_owns_those_that_it_asks_for() {
+    let all = allocators("10.0.0.0/24");
+    let ports = json!([{"port": 80, "nodePort": 30001}, {"port": 81}]);
+    let spec = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": ports});
+    let (_, hold) =
+        begin(&all, "one", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30001}]}), None).unwrap();
+    assert!(begin(&all, "two", spec.clone(), None).unwrap_err().contains("provided port is already allocated"));
+    drop(hold);
+    let (service, _hold) = begin(&all, "two", spec, None).unwrap();
+    assert_eq!(service.pointer("/spec/ports/1/nodePort"), None);
+    let spec =
+        json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 1, "nodePort": 80}]});
+    assert!(begin(&all, "three", spec, None).unwrap_err().contains("The range of valid ports is"));
+    // What no node opens belongs to nobody.
+    let named = json!({"spec": {"type": "ExternalName", "ports": [{"port": 80, "nodePort": 30001}]}});
+    assert!(items(&named).is_empty());
+}
+
+#[test]
 fn headless_and_named_services_have_no_address() {
     let all = allocators("10.0.0.0/24");
     let (headless, _hold) = begin(&all, "one", json!({"clusterIP": "None"}), None).unwrap();

@@ -14,14 +14,24 @@ const SWEEP: usize = 8192;
 /// One connection.
 #[derive(Debug, Default)]
 pub(super) struct Stranger {
-    known: AtomicBool,
+    /// Somebody has authenticated on it, or it has ended.
+    settled: AtomicBool,
     close: CancellationToken,
 }
 
 impl Stranger {
     /// Somebody has authenticated on it.
     pub(super) fn known(&self) {
-        self.known.store(true, Ordering::Relaxed);
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// It has ended; requests of it may still hold it.
+    pub(super) fn left(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
     }
 
     /// Returns when the connection is to give way.
@@ -39,7 +49,7 @@ impl Strangers {
         let stranger = Arc::new(Stranger::default());
         let mut all = self.0.lock();
         if all.len() >= SWEEP {
-            all.retain(|entry| entry.upgrade().is_some_and(|stranger| !stranger.known.load(Ordering::Relaxed)));
+            all.retain(|entry| entry.upgrade().is_some_and(|stranger| !stranger.is_settled()));
         }
         all.push_back(Arc::downgrade(&stranger));
         stranger
@@ -50,7 +60,7 @@ impl Strangers {
         let mut all = self.0.lock();
         while let Some(entry) = all.pop_front() {
             if let Some(stranger) = entry.upgrade()
-                && !stranger.known.load(Ordering::Relaxed)
+                && !stranger.is_settled()
             {
                 stranger.close.cancel();
                 return true;
@@ -67,9 +77,10 @@ mod tests {
     #[test]
     fn the_oldest_that_is_still_a_stranger_gives_way() {
         let strangers = Strangers::default();
-        let (first, second, third) = (strangers.meet(), strangers.meet(), strangers.meet());
+        let [first, second, third, fourth] = std::array::from_fn(|_| strangers.meet());
         first.known();
         drop(second);
+        fourth.left();
         assert!(strangers.close_oldest());
         assert!(third.close.is_cancelled() && !first.close.is_cancelled());
         assert!(!strangers.close_oldest());

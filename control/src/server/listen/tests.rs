@@ -40,10 +40,10 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
-        Self::start_with(IDLE).await
+        Self::start_with(IDLE, MAX_CONNECTIONS).await
     }
 
-    async fn start_with(idle: Duration) -> Self {
+    async fn start_with(idle: Duration, places: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::open(dir.path()).unwrap();
         let fixture = Fixture::new().await;
@@ -56,7 +56,7 @@ impl Running {
             authorizer: Arc::new(AllowAll),
             handler: Arc::new(Echo),
         };
-        let listener = Listener::start_with(bound, listen, idle).unwrap();
+        let listener = Listener::start_with(bound, listen, idle, places).unwrap();
         Self { listener, pki, tokens, fixture, _dir: dir }
     }
 
@@ -161,7 +161,7 @@ async fn http2_and_http1_are_both_spoken_and_no_credentials_are_anonymous() {
 
 #[tokio::test]
 async fn a_connection_without_requests_is_closed_and_one_with_a_watch_is_not() {
-    let running = Running::start_with(Duration::from_millis(200)).await;
+    let running = Running::start_with(Duration::from_millis(200), MAX_CONNECTIONS).await;
     let mut tasks = JoinSet::new();
     let mut open = Vec::new();
     for path in ["/who", "/things?watch=1"] {
@@ -184,6 +184,22 @@ async fn a_connection_without_requests_is_closed_and_one_with_a_watch_is_not() {
         timeout(Duration::from_secs(20), async { tokio::join!(tasks.join_next(), closed) }).await.unwrap();
     assert_eq!(first.unwrap().unwrap(), "/who");
     assert!(tasks.try_join_next().is_none());
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_keeps_nobody_out_and_a_known_watch_stays() {
+    let running = Running::start_with(IDLE, 2).await;
+    let admin = running.client(&running.pki.admin_identity().unwrap()).await;
+    let watch = Request::get("/things?watch=1").body(Vec::new()).unwrap();
+    let mut watch = admin.request_stream(watch).await.unwrap();
+    let mut told = String::new();
+    AsyncBufReadExt::read_line(&mut watch, &mut told).await.unwrap();
+    // The last place; then nobody gives way but who comes.
+    let _silent = TcpStream::connect(running.listener.address()).await.unwrap();
+    let other = running.client(&running.pki.node_identity("n1").unwrap()).await;
+    let answer = timeout(Duration::from_secs(60), ask(&other)).await.expect("a place for the second user");
+    assert_eq!(answer.unwrap()["user"], "system:node:n1");
+    assert!(futures::FutureExt::now_or_never(futures::AsyncReadExt::read(&mut watch, &mut [0; 1])).is_none());
 }
 
 #[tokio::test]
