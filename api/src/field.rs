@@ -218,7 +218,13 @@ impl ErrorList {
         }
         let mut before = Self::default();
         judge(old, &mut before);
-        now.list.into_iter().filter(|error| !before.list.contains(error)).for_each(|error| self.push(error));
+        for error in now.list {
+            // What was wrong once before is wrong once.
+            match before.list.iter().position(|known| *known == error) {
+                Some(at) => drop(before.list.swap_remove(at)),
+                None => self.push(error),
+            }
+        }
     }
 
     fn add(&mut self, kind: ErrorKind, path: &Path, message: impl FnOnce() -> String) {
@@ -262,6 +268,16 @@ mod tests {
         assert_eq!(said(one.clone(), one.clone()), Vec::<String>::new());
         assert_eq!(said(two.clone(), one), ["n[1]: Invalid value: 2: no"]);
         assert_eq!(said(Value::Null, two), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_same_mistake_made_again_is_a_new_one() {
+        let judge = |value: &Value, errors: &mut ErrorList| {
+            value.as_array().into_iter().flatten().for_each(|_| errors.required(&Path::new("list"), ""));
+        };
+        let mut errors = ErrorList::default();
+        errors.judge_change(&Value::from(vec![1, 2]), &Value::from(vec![1]), judge);
+        assert_eq!(errors.iter().count(), 1);
     }
 
     #[test]
