@@ -39,16 +39,15 @@ pub(super) fn validate(new: &Value, old: &Value, errors: &mut ErrorList) {
         }
     }
     let policy = text(new, "/spec/restartPolicy");
-    for (field, stays_ended) in [("containerStatuses", policy != "Always"), ("initContainerStatuses", false)] {
-        if stays_ended {
-            validate_transitions(new, old, field, policy, errors);
-        }
+    if policy != "Always" {
+        validate_transitions(new, old, policy, errors);
     }
 }
 
 /// A container that has ended for good does not come back.
-fn validate_transitions(new: &Value, old: &Value, field: &str, policy: &str, errors: &mut ErrorList) {
-    let pointer = format!("/status/{field}");
+fn validate_transitions(new: &Value, old: &Value, policy: &str, errors: &mut ErrorList) {
+    const FIELD: &str = "containerStatuses";
+    let pointer = format!("/status/{FIELD}");
     for before in list(old, &pointer) {
         let Some(ended) = some(before, "/state/terminated") else { continue };
         let failed = ended.get("exitCode").and_then(Value::as_i64).unwrap_or_default() != 0;
@@ -61,7 +60,7 @@ fn validate_transitions(new: &Value, old: &Value, field: &str, policy: &str, err
         else {
             continue;
         };
-        let path = Path::new("status").child(field).index(index).child("state");
+        let path = Path::new("status").child(FIELD).index(index).child("state");
         errors.forbidden(&path, "may not be transitioned to non-terminated state");
     }
 }

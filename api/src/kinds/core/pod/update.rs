@@ -20,11 +20,11 @@ pub(super) fn validate(new: &Value, old: &Value, errors: &mut ErrorList) {
     let null = Value::Null;
     let (new, old) = (new.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));
     let mut as_if = new.clone();
-    for (field, what) in [("containers", "containers"), ("initContainers", "init containers")] {
+    for field in ["containers", "initContainers"] {
         let pointer = format!("/{field}");
         let (now, before) = (list(new, &pointer), list(old, &pointer));
         if now.len() != before.len() {
-            return errors.forbidden(&path.child(field), &format!("pod updates may not add or remove {what}"));
+            return errors.forbidden(&path.child(field), "pod updates may not add or remove containers");
         }
         let mut kept = now.to_vec();
         kept.iter_mut().zip(before).for_each(|(container, before)| carry(container, before, "image"));
@@ -140,10 +140,10 @@ fn validate_tolerations(new: &Value, old: &Value, path: &Path, errors: &mut Erro
 
 fn validate_gates(new: &Value, old: &Value, path: &Path, errors: &mut ErrorList) {
     let before: HashSet<&str> = list(old, "/schedulingGates").iter().map(|g| text(g, "/name")).collect();
-    for gate in list(new, "/schedulingGates") {
+    for (index, gate) in list(new, "/schedulingGates").iter().enumerate() {
         if !before.contains(text(gate, "/name")) {
             let why = format!("only deletion is allowed, but found new scheduling gate '{}'", text(gate, "/name"));
-            errors.forbidden(&path.child("schedulingGates"), &why);
+            errors.forbidden(&path.child("schedulingGates").index(index).child("name"), &why);
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{externally_accessible, has_address, headless, is_balanced, needs_health_check, needs_node_ports};
 use crate::cel::net::Cidr;
 use crate::field::{ErrorList, Path};
+use crate::kinds::check::one_of;
 use crate::kinds::core::addresses;
 use crate::kinds::core::podspec::validate_port_reference;
 use crate::kinds::tree::{int, list, some, text};
@@ -235,11 +236,7 @@ fn validate_policies(spec: &Value, path: &Path, errors: &mut ErrorList) {
         let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.invalid(&path.child("healthCheckNodePort"), &json!(health), why);
     }
-    let distribution = text(spec, "/trafficDistribution");
-    let good = &["PreferClose", "PreferSameNode", "PreferSameZone"];
-    if !distribution.is_empty() && !good.contains(&distribution) {
-        errors.not_supported(&path.child("trafficDistribution"), distribution, good);
-    }
+    one_of(spec, "trafficDistribution", path, &["PreferClose", "PreferSameNode", "PreferSameZone"], errors);
     if is_balanced(spec) {
         if let Some(class) = some(spec, "/loadBalancerClass").and_then(Value::as_str) {
             push_all(errors, &path.child("loadBalancerClass"), class, names::qualified_name(class));
