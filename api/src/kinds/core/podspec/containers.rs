@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::claims::ClaimNames;
 use super::volumes::VolumeNames;
-use super::{env, handlers, image, mounts, one_of, ports, resources, restarts, security};
+use super::{env, handlers, image, mounts, ports, resources, restarts, security};
 use crate::field::{ErrorList, Path};
+use crate::kinds::check::required_one_of;
 use crate::kinds::tree::{fill, list, object, some, text};
 use crate::meta::{names, push_all};
 
@@ -27,6 +28,8 @@ pub(super) fn default(container: &mut Value) {
 /// What containers refer to.
 pub(super) struct Known<'a> {
     pub spec: &'a Value,
+    /// Whether they are a pod's, and not a template's.
+    pub in_pod: bool,
     pub volumes: VolumeNames<'a>,
     pub claims: ClaimNames<'a>,
 }
@@ -74,17 +77,26 @@ fn validate(container: &Value, known: &Known<'_>, path: &Path, errors: &mut Erro
     } else {
         push_all(errors, &path.child("name"), name, names::dns1123_label(name));
     }
-    image::validate(text(container, "/image"), &path.child("image"), errors);
-    one_of(container, "terminationMessagePolicy", &["FallbackToLogsOnError", "File"], path, errors);
+    validate_image(text(container, "/image"), known.in_pod, &path.child("image"), errors);
+    required_one_of(container, "terminationMessagePolicy", path, &["File", "FallbackToLogsOnError"], errors);
     ports::validate(container, &path.child("ports"), errors);
     env::validate(container, &known.volumes, path, errors);
     mounts::validate(container, &known.volumes, path, errors);
-    one_of(container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], path, errors);
+    required_one_of(container, "imagePullPolicy", path, &["Always", "IfNotPresent", "Never"], errors);
     resources::validate(container, &known.claims, &path.child("resources"), errors);
     let pod_policy = text(known.spec, "/restartPolicy");
     restarts::validate_resize(container, pod_policy, &path.child("resizePolicy"), errors);
     let host_users = known.spec.get("hostUsers") != Some(&Value::Bool(false));
     security::validate_container(container, host_users, &path.child("securityContext"), errors);
+}
+
+/// A template's image may be padded: what makes pods of it may put another in its place.
+fn validate_image(name: &str, in_pod: bool, path: &Path, errors: &mut ErrorList) {
+    if in_pod && name.trim() != name {
+        errors.invalid(path, &json!(name), "must not have leading or trailing whitespace");
+    } else {
+        image::validate(name, path, errors);
+    }
 }
 
 /// An init container is judged like any other if it is a sidecar; else it has no life to hook into or to probe.
@@ -121,6 +133,18 @@ mod tests {
             ]
         );
         assert_eq!(complaints(&json!({})), ["spec.containers: Required value"]);
+    }
+
+    #[test]
+    fn a_template_may_hold_a_place_for_an_image() {
+        let mut spec = json!({"containers": [{"name": "a", "image": " "}]});
+        super::super::default(&mut spec);
+        let said = |path: Path| {
+            let mut errors = ErrorList::default();
+            super::super::validate(&spec, &path, &mut errors);
+            errors.iter().count()
+        };
+        assert_eq!((said(Path::new("spec").child("template").child("spec")), said(Path::new("spec"))), (0, 1));
     }
 
     #[test]

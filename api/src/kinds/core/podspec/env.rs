@@ -118,7 +118,7 @@ pub(super) fn validate_resource(source: &Value, path: &Path, errors: &mut ErrorL
     let resource = text(source, "/resource");
     if resource.is_empty() {
         errors.required(&path.child("resource"), "");
-    } else if !resources::FIELDS.contains(&resource) && !resource.contains(".hugepages-") {
+    } else if !resources::FIELDS.contains(&resource) && !resources::is_field_of_pages(resource) {
         errors.not_supported(&path.child("resource"), resource, resources::FIELDS);
     } else {
         resources::validate_divisor(source, resource, path, errors);

@@ -204,7 +204,7 @@ fn validate_http(get: &Value, path: &Path, errors: &mut ErrorList) {
     }
     for header in list(get, "/httpHeaders") {
         let name = text(header, "/name");
-        let good = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let good = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if !good {
             let why = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex \
                        used for validation is '[-A-Za-z0-9]+')";

@@ -32,8 +32,6 @@ pub fn default_pull_policy(image: &str) -> &'static str {
 pub fn validate(image: &str, path: &Path, errors: &mut ErrorList) {
     if image.is_empty() {
         errors.required(path, "");
-    } else if image.trim() != image {
-        errors.invalid(path, &json!(image), "must not have leading or trailing whitespace");
     } else if is_path(image) {
         errors.invalid(path, &json!(image), PATH_REFUSED);
     }

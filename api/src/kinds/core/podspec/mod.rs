@@ -22,6 +22,7 @@ mod spread;
 mod unsupported;
 mod volumes;
 mod warnings;
+mod windows;
 
 use serde_json::{Value, json};
 
@@ -30,6 +31,7 @@ pub(in crate::kinds) use self::spread::merge_label_keys;
 pub use self::unsupported::{Unsupported, unsupported};
 pub use self::warnings::warnings;
 use crate::field::{ErrorList, Path};
+use crate::kinds::check::required_one_of;
 use crate::kinds::tree::{drop_false, fill, int, list, list_mut, map, object, set, some, text};
 use crate::meta::{self, names, push_all};
 
@@ -95,9 +97,9 @@ pub fn validate_change(new: &Value, old: &Value, errors: &mut ErrorList) {
 pub fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let volumes = volumes::validate(spec, path, errors);
     let claims = claims::validate(spec, &path.child("resourceClaims"), errors);
-    containers::validate_all(&containers::Known { spec, volumes, claims }, path, errors);
+    containers::validate_all(&containers::Known { spec, in_pod: is_pod(path), volumes, claims }, path, errors);
     podlevel::validate(spec, path, errors);
-    one_of(spec, "restartPolicy", &["Always", "OnFailure", "Never"], path, errors);
+    required_one_of(spec, "restartPolicy", path, &["Always", "OnFailure", "Never"], errors);
     network::validate(spec, path, errors);
     meta::labels(spec.get("nodeSelector"), &path.child("nodeSelector"), errors);
     security::validate_pod(spec, path, errors);
@@ -106,6 +108,7 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
     scheduling::validate(spec, path, errors);
     os::validate_host_users(spec, path, errors);
     os::validate(spec, path, errors);
+    windows::validate_host_processes(spec, path, errors);
     for (index, gate) in list(spec, "/readinessGates").iter().enumerate() {
         let kind = text(gate, "/conditionType");
         let path = path.child("readinessGates").index(index).child("conditionType");
@@ -120,7 +123,9 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
         }
     }
     if let Some(overhead) = some(spec, "/overhead") {
-        resources::validate_list(overhead, &path.child("overhead"), errors);
+        let path = path.child("overhead");
+        resources::validate_list(overhead, &path.child("limits"), errors);
+        resources::validate_relation(&json!({ "limits": overhead }), &path, errors);
     }
 }
 
@@ -144,16 +149,6 @@ fn validate_deadlines(spec: &Value, path: &Path, errors: &mut ErrorList) {
     {
         let path = path.child("activeDeadlineSeconds");
         errors.invalid(&path, &json!(seconds), "must be between 1 and 2147483647, inclusive");
-    }
-}
-
-/// A required field with a fixed set of values.
-fn one_of(parent: &Value, field: &str, values: &[&str], path: &Path, errors: &mut ErrorList) {
-    let value = text(parent, &format!("/{field}"));
-    if value.is_empty() {
-        errors.required(&path.child(field), "");
-    } else if !values.contains(&value) {
-        errors.not_supported(&path.child(field), value, values);
     }
 }
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::one_of;
 use crate::field::{ErrorList, Path};
+use crate::kinds::check::required_one_of;
 use crate::kinds::tree::{is_true, list, some, text};
 use crate::meta::{names, push_all};
 
@@ -17,7 +17,7 @@ const MAX_SEARCH_TEXT: usize = 2048;
 const MAX_HOSTNAME: usize = 64;
 
 pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    one_of(spec, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], path, errors);
+    required_one_of(spec, "dnsPolicy", path, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], errors);
     for field in ["hostname", "subdomain"] {
         let name = text(spec, &format!("/{field}"));
         if !name.is_empty() {
@@ -29,8 +29,8 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
     for (index, alias) in list(spec, "/hostAliases").iter().enumerate() {
         let path = path.child("hostAliases").index(index);
         validate_ip(text(alias, "/ip"), &path.child("ip"), errors);
-        for name in list(alias, "/hostnames").iter().filter_map(Value::as_str) {
-            push_all(errors, &path.child("hostnames"), name, names::dns1123_subdomain(name));
+        for (index, name) in list(alias, "/hostnames").iter().filter_map(Value::as_str).enumerate() {
+            push_all(errors, &path.child("hostnames").index(index), name, names::dns1123_subdomain(name));
         }
     }
 }

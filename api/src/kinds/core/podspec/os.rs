@@ -27,6 +27,8 @@ const NOT_WINDOWS: [&str; 15] = [
     "securityContext.supplementalGroupsPolicy",
     "securityContext.seLinuxChangePolicy",
 ];
+/// Those of them that are not given if they are empty.
+const EMPTY_IS_ABSENT: [&str; 3] = ["hostPID", "hostIPC", "securityContext.sysctls"];
 /// What a container on Windows has not, below its security context.
 const NOT_IN_WINDOWS: [&str; 10] = [
     "appArmorProfile",
@@ -54,7 +56,9 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
         }
         "windows" => {
             for field in NOT_WINDOWS {
-                if !same(spec.pointer(&format!("/{}", field.replace('.', "/"))), None) {
+                let value = some(spec, &format!("/{}", field.replace('.', "/")));
+                let given = if EMPTY_IS_ABSENT.contains(&field) { !same(value, None) } else { value.is_some() };
+                if given {
                     errors.forbidden(&field.split('.').fold(path.clone(), |path, part| path.child(part)), ON_WINDOWS);
                 }
             }

@@ -192,6 +192,12 @@ pub fn may_overcommit(name: &str) -> bool {
     is_native(name) && !name.starts_with(PAGES)
 }
 
+/// Whether a `resourceFieldRef` names pages of memory.
+pub(super) fn is_field_of_pages(field: &str) -> bool {
+    let name = field.strip_prefix("limits.").or_else(|| field.strip_prefix("requests."));
+    name.is_some_and(|name| name.starts_with(PAGES))
+}
+
 /// Judges the divisor of a `resourceFieldRef`.
 pub(super) fn validate_divisor(source: &Value, resource: &str, path: &Path, errors: &mut ErrorList) {
     let Some(divisor) = some(source, "/divisor") else { return };
@@ -210,7 +216,11 @@ pub(super) fn validate_divisor(source: &Value, resource: &str, path: &Path, erro
             errors.invalid(&path, &json!(resource), why);
         }
     } else if !MEMORY_DIVISORS.contains(&shown.as_str()) {
-        let kind = if kind == "memory" { kind } else { "local ephemeral storage" };
+        let kind = match kind {
+            "memory" => kind,
+            _ if kind.starts_with(PAGES) => "hugepages",
+            _ => "local ephemeral storage",
+        };
         let why = format!(
             "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the \
              {kind} resource"

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::volumes::validate_local;
+use super::windows;
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{int, is_true, list, some, text};
 
@@ -37,6 +38,7 @@ pub(super) fn validate_pod(spec: &Value, path: &Path, errors: &mut ErrorList) {
     }
     validate_sysctls(spec, &path.child("sysctls"), errors);
     validate_profiles(context, &path, errors);
+    windows::validate(context, &path, errors);
     for (field, values) in CHOICES {
         if let Some(value) = some(context, &format!("/{field}")).and_then(Value::as_str)
             && !values.contains(&value)
@@ -61,6 +63,7 @@ pub(super) fn validate_container(container: &Value, host_users: bool, path: &Pat
         Some(other) => errors.not_supported(&path.child("procMount"), other, &["Default", "Unmasked"]),
     }
     validate_profiles(context, path, errors);
+    windows::validate(context, path, errors);
     if context.get("allowPrivilegeEscalation") == Some(&Value::Bool(false)) {
         if is_true(context, "/privileged") {
             let why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
@@ -212,47 +215,6 @@ mod tests {
                 "seLinuxChangePolicy",
                 "Unsupported value: \"x\": supported values: \"MountOption\", \"Recursive\"",
             ),
-            (
-                json!({"seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "a"}}),
-                "seccompProfile.localhostProfile",
-                "Invalid value: {\"localhostProfile\":\"a\",\"type\":\"RuntimeDefault\"}: can only be set when seccomp type \
-                 is Localhost",
-            ),
-            (
-                json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "/a"}}),
-                "seccompProfile.localhostProfile",
-                "Invalid value: \"/a\": must be a relative path",
-            ),
-            (
-                json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a/../b"}}),
-                "seccompProfile.localhostProfile",
-                "Invalid value: \"a/../b\": must not contain '..'",
-            ),
-            (
-                json!({"seccompProfile": {"type": "Localhost"}}),
-                "seccompProfile.localhostProfile",
-                "Required value: must be set when seccomp type is Localhost",
-            ),
-            (
-                json!({"appArmorProfile": {"type": "Localhost"}}),
-                "appArmorProfile.localhostProfile",
-                "Required value: must be set when AppArmor type is Localhost",
-            ),
-            (
-                json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": " a"}}),
-                "appArmorProfile.localhostProfile",
-                "Invalid value: \" a\": must not be padded with whitespace",
-            ),
-            (
-                json!({"appArmorProfile": {"type": "Unconfined", "localhostProfile": "a"}}),
-                "appArmorProfile.localhostProfile",
-                "Invalid value: \"a\": can only be set when AppArmor type is Localhost",
-            ),
-            (
-                json!({"appArmorProfile": {"type": "X"}}),
-                "appArmorProfile.type",
-                "Unsupported value: \"X\": supported values: \"Localhost\", \"RuntimeDefault\", \"Unconfined\"",
-            ),
         ] {
             assert_refused(
                 json!({"securityContext": context}),
@@ -260,6 +222,41 @@ mod tests {
                 &format!("spec.securityContext.{field}: {why}"),
             );
         }
+    }
+
+    #[test]
+    fn a_profile_names_a_file_if_it_is_one() {
+        for (sort, kind, file, why) in [
+            (
+                "seccomp",
+                "RuntimeDefault",
+                Some("a"),
+                "Invalid value: {\"localhostProfile\":\"a\",\"type\":\"RuntimeDefault\"}: can only be set when seccomp type \
+                 is Localhost",
+            ),
+            ("seccomp", "Localhost", Some("/a"), "Invalid value: \"/a\": must be a relative path"),
+            ("seccomp", "Localhost", Some("a/../b"), "Invalid value: \"a/../b\": must not contain '..'"),
+            ("seccomp", "Localhost", None, "Required value: must be set when seccomp type is Localhost"),
+            ("appArmor", "Localhost", None, "Required value: must be set when AppArmor type is Localhost"),
+            ("appArmor", "Localhost", Some(" a"), "Invalid value: \" a\": must not be padded with whitespace"),
+            (
+                "appArmor",
+                "Unconfined",
+                Some("a"),
+                "Invalid value: \"a\": can only be set when AppArmor type is Localhost",
+            ),
+        ] {
+            let profile = format!("{sort}Profile");
+            let context = json!({profile.as_str(): {"type": kind, "localhostProfile": file}});
+            let place = format!("spec.securityContext.{profile}.localhostProfile");
+            assert_refused(json!({"securityContext": context}), &json!({}), &format!("{place}: {why}"));
+        }
+        assert_refused(
+            json!({"securityContext": {"appArmorProfile": {"type": "X"}}}),
+            &json!({}),
+            "spec.securityContext.appArmorProfile.type: Unsupported value: \"X\": supported values: \"Localhost\", \
+             \"RuntimeDefault\", \"Unconfined\"",
+        );
     }
 
     #[test]

@@ -7,9 +7,10 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::volumes::{steps_back, validate_local, validate_unreserved};
-use super::{env, one_of, resources};
+use super::{env, resources};
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template::validate_selector;
+use crate::kinds::check::required_one_of;
 use crate::kinds::core::persistentvolumeclaim;
 use crate::kinds::tree::{int, is_true, list, map, some, text};
 use crate::meta::{self, names, push_all};
@@ -78,7 +79,7 @@ pub(super) fn validate(kind: &str, source: &Value, path: &Path, errors: &mut Err
         "gitRepo" => validate_local(text(source, "/directory"), &path.child("directory"), errors),
         "iscsi" => validate_iscsi(source, path, errors),
         "csi" => validate_csi(source, path, errors),
-        "image" => one_of(source, "pullPolicy", PULL_POLICIES, path, errors),
+        "image" => required_one_of(source, "pullPolicy", path, PULL_POLICIES, errors),
         "ephemeral" => validate_ephemeral(source, path, errors),
         "fc" => validate_fc(source, path, errors),
         _ => {}
