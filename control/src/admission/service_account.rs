@@ -10,6 +10,7 @@ use wherry_api::resource::GroupResource;
 use wherry_api::status::ApiError;
 
 use super::{Plugin, Request, mountable_secrets};
+use crate::auth::references::{self, Referenced};
 use crate::cache::Cache;
 
 const DEFAULT: &str = "default";
@@ -79,7 +80,10 @@ impl Plugin for ServiceAccount {
     async fn validate(&self, request: &Request<'_>, new: Option<&Value>, _: Option<&Value>) -> Result<(), ApiError> {
         let is_pod = request.resource.group.is_empty() && request.resource.plural == "pods";
         let concerns = request.creates("", "pods") || (is_pod && request.subresource == "ephemeralcontainers");
-        let Some(pod) = new.filter(|pod| concerns && object::annotation(pod, MIRROR).is_none()) else { return Ok(()) };
+        let Some(pod) = new.filter(|_| concerns) else { return Ok(()) };
+        if object::annotation(pod, MIRROR).is_some() {
+            return mirrored(pod).map_err(|why| ApiError::forbidden(Some(request.resource), request.name, why));
+        }
         let account = self.account(request, &object::text_at(pod, "spec.serviceAccountName"))?;
         match account.filter(mountable_secrets::limits) {
             Some(account) => mountable_secrets::check(&account, pod)
@@ -87,6 +91,24 @@ impl Plugin for ServiceAccount {
             None => Ok(()),
         }
     }
+}
+
+/// A pod that says that a node runs it by itself has no account, and so nothing that an account gives or limits.
+fn mirrored(pod: &Value) -> Result<(), &'static str> {
+    let named = references::all(pod.to_string().as_bytes());
+    let names = |kind| named.iter().any(|(referenced, _)| *referenced == kind);
+    if names(Referenced::ServiceAccount) {
+        return Err("a mirror pod may not reference service accounts");
+    }
+    if names(Referenced::Secret) {
+        return Err("a mirror pod may not reference secrets");
+    }
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+    let sources = volumes.filter_map(|volume| volume.pointer("/projected/sources").and_then(Value::as_array)).flatten();
+    if sources.into_iter().any(|source| source.get("serviceAccountToken").is_some_and(|token| !token.is_null())) {
+        return Err("a mirror pod may not use ServiceAccountToken volume projections");
+    }
+    Ok(())
 }
 
 /// Mounts the account's token, with the authority's certificate and the namespace beside it, where clients look for it, in
@@ -116,6 +138,23 @@ fn mount(spec: &mut Value, random: impl FnMut(usize) -> usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mirror_pod_has_nothing_of_an_account() {
+        let pod = |spec: Value| json!({"metadata": {"name": "p"}, "spec": spec});
+        let token = json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]);
+        let env =
+            json!([{"name": "c", "env": [{"name": "V", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}]);
+        for (spec, why) in [
+            (json!({"serviceAccountName": "robot"}), "may not reference service accounts"),
+            (json!({"containers": env}), "may not reference secrets"),
+            (json!({"volumes": [{"name": "s", "secret": {"secretName": "s"}}]}), "may not reference secrets"),
+            (json!({"volumes": token}), "may not use ServiceAccountToken volume projections"),
+        ] {
+            assert!(mirrored(&pod(spec)).unwrap_err().ends_with(why));
+        }
+        assert!(mirrored(&pod(json!({"containers": [{"name": "c", "image": "i"}]}))).is_ok());
+    }
 
     #[test]
     fn the_token_is_mounted_where_nothing_else_is() {

@@ -17,7 +17,7 @@ pub mod node;
 pub mod oidc;
 pub mod pki;
 pub mod rbac;
-mod references;
+pub(crate) mod references;
 pub mod renewal;
 mod rules;
 pub mod signing;

@@ -163,7 +163,7 @@ async fn attempt(
     mut new: Value,
 ) -> Result<Stored, ServerError> {
     let (resource, key) = (call.resource.clone(), call.key());
-    check_preconditions(call, &new, old)?;
+    check_preconditions(call, rules, &new, old)?;
     let asked = object::remove_meta(&mut new, "managedFields");
     if let Rules::Of(view, part) = rules {
         prepare(call, (view, part), options, &mut new, old).await?;
@@ -283,9 +283,11 @@ fn ends(resource: &Descriptor, new: &Value, old: &Value) -> bool {
         && !resource.strategy.blocks_deletion(new)
 }
 
-fn check_preconditions(call: &Call, new: &Value, old: &Value) -> Result<(), ApiError> {
+fn check_preconditions(call: &Call, rules: Rules<'_>, new: &Value, old: &Value) -> Result<(), ApiError> {
     let (asked, is) = (object::uid(new), object::uid(old));
-    if !asked.is_empty() && asked != is {
+    // A patch that changes it is no precondition: it is judged like any other field that cannot be changed.
+    let judged = call.info.verb == "patch" && matches!(rules, Rules::Of(..));
+    if !judged && !asked.is_empty() && asked != is {
         let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {is}");
         return Err(ApiError::conflict(&call.resource, &call.info.name, why));
     }
