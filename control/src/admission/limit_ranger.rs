@@ -59,7 +59,9 @@ impl Plugin for LimitRanger {
             && request.subresource.is_empty()
             && request.resource.group.is_empty()
             && request.resource.plural == "persistentvolumeclaims";
-        let complaints: Vec<String> = if request.creates("", "pods") {
+        let is_pod = request.resource.group.is_empty() && request.resource.plural == "pods";
+        let resized = is_pod && request.operation == Operation::Update && request.subresource == "resize";
+        let complaints: Vec<String> = if resized || request.creates("", "pods") {
             self.items(request.namespace).iter().flat_map(|item| of_pod(item, object)).collect()
         } else if claim {
             self.items(request.namespace).iter().flat_map(|item| of_claim(item, object)).collect()

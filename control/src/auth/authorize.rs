@@ -78,6 +78,7 @@ mod tests {
     use super::*;
     use crate::auth::fixture::Fixture;
     use crate::auth::rbac::defaults;
+    use crate::auth::tokens;
 
     /// `verb group/resource[/subresource] namespace/name [fieldSelector]`; the core group is empty. `METHOD PATH` is no
     /// resource's.
@@ -109,7 +110,8 @@ mod tests {
         for (name, node) in [("mine", "n1"), ("other", "n2")] {
             let spec = json!({
                 "nodeName": node, "serviceAccountName": format!("{name}-account"),
-                "volumes": [{"name": "v", "secret": {"secretName": format!("{name}-secret")}}],
+                "volumes": [{"name": "v", "secret": {"secretName": format!("{name}-secret")}}, {"name": "t", "projected":
+                    {"sources": [{"serviceAccountToken": {"path": "token"}}, {"serviceAccountToken": {"audience": "vault"}}]}}],
                 "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": format!("{name}-map")}}]}],
             });
             fixture.put("Pod", "web", name, spec).await;
@@ -307,6 +309,11 @@ mod tests {
                 "spec": spec})
         };
         let token = |uid: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "mine", "uid": uid}}});
+        let token_for = |audiences: &[&str]| {
+            let mut request = token("mine-uid");
+            object::set_at(&mut request, "spec.audiences", json!(audiences));
+            request
+        };
         for (text, new, old, allowed) in [
             ("create /nodes", object("n1", "kubernetes.io/hostname"), None, true),
             ("create /nodes", object("n1", "rack"), None, true),
@@ -341,8 +348,13 @@ mod tests {
             ("create /pods web/", json!({"spec": {"nodeName": "n1"}}), None, false),
             ("create /pods web/", mirror(json!({"nodeName": "n1"})), None, true),
             ("create /pods web/", mirror(json!({"nodeName": "n2"})), None, false),
+            ("create /pods web/", mirror(json!({"nodeName": "n1", "serviceAccountName": "default"})), None, false),
             ("create /pods web/", mirror(json!({"nodeName": "n1", "imagePullSecrets": [{"name": "s"}]})), None, false),
             ("create /serviceaccounts/token web/mine-account", token("mine-uid"), None, true),
+            ("create /serviceaccounts/token web/mine-account", token_for(&[tokens::ISSUER]), None, true),
+            ("create /serviceaccounts/token web/mine-account", token_for(&["vault"]), None, true),
+            ("create /serviceaccounts/token web/mine-account", token_for(&["bank"]), None, false),
+            ("create /serviceaccounts/token web/mine-account", token_for(&["vault", tokens::ISSUER]), None, false),
             ("create /serviceaccounts/token web/mine-account", token("old-uid"), None, false),
             ("create /serviceaccounts/token web/mine-account", json!({"spec": {}}), None, false),
         ] {

@@ -112,9 +112,10 @@ impl UserInfo {
         self.groups.iter().any(|g| g == group)
     }
 
-    /// The node's name, if this is a node.
+    /// The node's name, if this is a node. Nobody is the node without a name.
     pub fn node_name(&self) -> Option<&str> {
-        if self.in_group(NODES) { self.name.strip_prefix(NODE_PREFIX) } else { None }
+        let name = self.name.strip_prefix(NODE_PREFIX).filter(|name| !name.is_empty());
+        name.filter(|_| self.in_group(NODES))
     }
 }
 

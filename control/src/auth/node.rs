@@ -12,7 +12,7 @@ use wherry_api::selector::FieldSelector;
 use super::graph::Graph;
 use super::references::{self, Referenced};
 use super::rules::{READ, Rule, WRITE, rule};
-use super::{Attributes, Decision, NODE_PREFIX, certificates};
+use super::{Attributes, Decision, NODE_PREFIX, certificates, tokens};
 use crate::cache::{Cache, Entry};
 
 /// What every node may read, and what it may report. Objects in a write are judged by [`NodeAuthorizer::admit`].
@@ -271,10 +271,32 @@ impl NodeAuthorizer {
             Some(pod) if !self.own_pod(node, &attributes.namespace, field("name")) || pod.meta.deleting => {
                 Decision::deny("node requested token bound to a pod scheduled on a different node")
             }
-            Some(_) => Decision::Allow,
+            Some(pod) => admit_audiences(node, new, &pod.bytes),
             None => Decision::deny(format!("pod {:?} not found", field("name"))),
         }
     }
+}
+
+/// A node is given tokens for those whom its pod's volumes name, and for nobody else.
+fn admit_audiences(node: &str, request: Option<&Value>, pod: &[u8]) -> Decision {
+    let asked = request.and_then(|request| request.pointer("/spec/audiences")).and_then(Value::as_array);
+    let plain = |audience: &str| if audience == tokens::ISSUER { String::new() } else { audience.to_owned() };
+    let audience = match asked.map_or(&[][..], Vec::as_slice) {
+        [] => "",
+        [one] => one.as_str().unwrap_or_default(),
+        _ => return Decision::deny("node may only request 0 or 1 audiences"),
+    };
+    let pod: Value = serde_json::from_slice(pod).unwrap_or_default();
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+    let sources = volumes.filter_map(|volume| volume.pointer("/projected/sources").and_then(Value::as_array)).flatten();
+    let mut mounted = sources.filter_map(|source| source.get("serviceAccountToken").filter(|token| !token.is_null()));
+    let of = |token: &Value| plain(token.get("audience").and_then(Value::as_str).unwrap_or_default());
+    if mounted.any(|token| of(token) == plain(audience)) {
+        return Decision::Allow;
+    }
+    Decision::deny(format!(
+        "audience {audience:?} not found in pod spec volume, node {node:?} is not authorized to request tokens for this audience"
+    ))
 }
 
 fn no_relationship(node: &str) -> String {
@@ -355,8 +377,7 @@ fn admit_mirror_pod(node: &str, pod: Option<&Value>) -> Decision {
         return Decision::deny(format!("node {node:?} can only create pods with an owner reference set to itself"));
     }
     let found = references::all(pod.to_string().as_bytes());
-    // Admission has given it the account `default`, which a mirror pod never uses.
-    match found.iter().find(|(kind, name)| !(*kind == Referenced::ServiceAccount && **name == *"default")) {
+    match found.first() {
         Some((kind, _)) => {
             Decision::deny(format!("node {node:?} can not create pods that reference {}", kind.plural()))
         }

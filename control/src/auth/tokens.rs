@@ -12,11 +12,13 @@ use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wherry_api::object;
 use wherry_api::resource::GroupResource;
 
 use super::oidc::{Issuers, OidcError};
 use super::{AUTHENTICATED, UserInfo};
-use crate::cache::Cache;
+use crate::cache::{Cache, Entry};
 
 pub mod bootstrap;
 mod legacy;
@@ -29,6 +31,8 @@ pub const MIN_SECONDS: i64 = 600;
 pub const MAX_SECONDS: i64 = 365 * 24 * 3600;
 /// What the claims are valid before their issue, for verifiers whose clock is behind. Also how long an expired one passes.
 const LEEWAY_SECONDS: u64 = 10;
+/// A token outlives the deletion of what it is bound to by this, if finalizers hold that.
+const AFTER_DELETION: SignedDuration = SignedDuration::from_secs(60);
 /// A longer text is no token of ours; it is refused before it is decoded.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
@@ -307,10 +311,19 @@ impl Tokens {
     ) -> Result<(), TokenError> {
         let resource = GroupResource { group: "".into(), resource: resource.into() };
         match self.cache.get(&resource, namespace, &object.name) {
-            Some(entry) if *entry.meta.uid == *object.uid => Ok(()),
+            Some(entry) if *entry.meta.uid == *object.uid && !has_ended(&entry) => Ok(()),
             _ => Err(TokenError::Revoked { kind, name: object.name.clone() }),
         }
     }
+}
+
+/// Whether an object was deleted a while ago, and only its finalizers keep it.
+fn has_ended(entry: &Entry) -> bool {
+    let deleted = || {
+        let object: Value = serde_json::from_slice(&entry.bytes).ok()?;
+        object::text_at(&object, "metadata.deletionTimestamp").parse::<Timestamp>().ok()
+    };
+    entry.meta.deleting && deleted().is_some_and(|at| at.duration_until(Timestamp::now()) > AFTER_DELETION)
 }
 
 fn user(claims: &Claims) -> UserInfo {
@@ -398,6 +411,21 @@ mod tests {
         assert!(matches!(tokens.verify(&unbound, &[]), Err(TokenError::Revoked { kind: "serviceaccount", .. })));
         let other = TokenSpec { service_account: Reference { name: "robot".into(), uid: "old".into() }, ..spec() };
         assert!(tokens.verify(&tokens.issue(other).unwrap().token, &[]).is_err());
+    }
+
+    #[tokio::test]
+    async fn finalizers_keep_an_object_and_not_its_tokens() {
+        let (fixture, tokens) = fixture().await;
+        let token = tokens.issue(spec()).unwrap().token;
+        let deleted = |ago: i64| {
+            let at = Timestamp::now() - SignedDuration::from_secs(ago);
+            serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "web", "name": "p", "uid": "p-uid",
+                "finalizers": ["a.b/c"], "deletionTimestamp": format!("{at:.0}")}})
+        };
+        fixture.put_object(&deleted(10)).await;
+        assert!(tokens.verify(&token, &[]).is_ok());
+        fixture.put_object(&deleted(70)).await;
+        assert!(matches!(tokens.verify(&token, &[]), Err(TokenError::Revoked { kind: "pod", .. })));
     }
 
     #[tokio::test]

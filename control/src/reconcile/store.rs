@@ -62,13 +62,18 @@ struct State<K> {
     /// not here, is about one that has gone since.
     told: u64,
     relist: Option<Relist>,
+    /// What was written, at this version, while a list came that does not show it: if the watch tells of later things first, it
+    /// was deleted before the list was made.
+    doubtful: HashMap<Key, u64>,
 }
 
 /// A list that is being received: what it showed, and what this process wrote meanwhile.
 #[derive(Default)]
 struct Relist {
     seen: HashSet<Key>,
-    written: HashSet<Key>,
+    written: HashMap<Key, u64>,
+    /// The latest version that it showed.
+    latest: u64,
 }
 
 impl<K> Clone for Store<K> {
@@ -92,6 +97,7 @@ impl<K> Default for State<K> {
             removed: HashSet::new(),
             told: 0,
             relist: None,
+            doubtful: HashMap::new(),
         }
     }
 }
@@ -174,7 +180,7 @@ impl<K: Kind> Store<K> {
                 return object;
             }
             if let Some(relist) = &mut state.relist {
-                relist.written.insert(Key::of(&*object));
+                relist.written.insert(Key::of(&*object), version(&*object));
             }
             state.put(object.clone())
         };
@@ -218,7 +224,9 @@ impl<K: Kind> Store<K> {
             }
             // What was known of it stays.
             watcher::Event::InitApply(unreadable) | watcher::Event::Apply(unreadable) => {
-                self.0.state.write().told_of(&unreadable);
+                let handlers = self.0.handlers.lock();
+                let gone = self.0.state.write().told_of(&unreadable);
+                tell_gone(&handlers, &gone);
             }
             watcher::Event::Delete(object) => self.deleted(&object),
             watcher::Event::InitDone => self.relisted(),
@@ -229,11 +237,11 @@ impl<K: Kind> Store<K> {
         object.trim();
         let object = Arc::new(object);
         let handlers = self.0.handlers.lock();
-        let old = {
+        let (gone, old) = {
             let mut state = self.0.state.write();
-            state.told_of(&*object);
-            state.put(object.clone())
+            (state.told_of(&*object), state.put(object.clone()))
         };
+        tell_gone(&handlers, &gone);
         if let Ok(old) = old {
             tell(&handlers, old.as_ref(), Some(&object));
         }
@@ -241,17 +249,17 @@ impl<K: Kind> Store<K> {
 
     fn deleted(&self, object: &Lenient<K>) {
         let handlers = self.0.handlers.lock();
-        let old = {
+        let gone = {
             let mut state = self.0.state.write();
             state.removed.remove(uid(object));
-            state.told = state.told.max(version(object));
+            let mut gone = state.told_until(&Key::of(object), version(object));
             let key = Key::of(object);
-            match state.objects.get(&key) {
-                Some(present) if uid(&**present) == uid(object) => state.take(&key),
-                _ => return,
+            if state.objects.get(&key).is_some_and(|present| uid(&**present) == uid(object)) {
+                gone.extend(state.take(&key));
             }
+            gone
         };
-        tell(&handlers, old.as_ref(), None);
+        tell_gone(&handlers, &gone);
     }
 
     fn relisted(&self) {
@@ -260,13 +268,13 @@ impl<K: Kind> Store<K> {
             let mut state = self.0.state.write();
             state.removed.clear();
             let relist = state.relist.take().unwrap_or_default();
-            let keep = |key: &Key| relist.seen.contains(key) || relist.written.contains(key);
+            let unseen = relist.written.into_iter().filter(|(key, _)| !relist.seen.contains(key));
+            state.doubtful = unseen.filter(|(_, written)| *written > relist.latest).collect();
+            let keep = |key: &Key| relist.seen.contains(key) || state.doubtful.contains_key(key);
             let keys: Vec<Key> = state.objects.keys().filter(|key| !keep(key)).cloned().collect();
             keys.iter().filter_map(|key| state.take(key)).collect()
         };
-        for old in &gone {
-            tell(&handlers, Some(old), None);
-        }
+        tell_gone(&handlers, &gone);
         self.0.synced.send_replace(true);
     }
 }
@@ -279,12 +287,21 @@ impl<K: Kind> State<K> {
         keys.into_iter().flatten().filter_map(|key| self.objects.get(key).cloned()).collect()
     }
 
-    /// The watch, or the list that begins it, shows an object.
-    fn told_of(&mut self, object: &impl Resource) {
-        match &mut self.relist {
-            Some(relist) => drop(relist.seen.insert(Key::of(object))),
-            None => self.told = self.told.max(version(object)),
-        }
+    /// The watch, or the list that begins it, shows an object. Returns what has gone, as that tells.
+    fn told_of(&mut self, object: &impl Resource) -> Vec<Arc<K>> {
+        let (key, version) = (Key::of(object), version(object));
+        let Some(relist) = &mut self.relist else { return self.told_until(&key, version) };
+        relist.latest = relist.latest.max(version);
+        relist.seen.insert(key);
+        Vec::new()
+    }
+
+    /// The watch has told everything until this version, at which it tells of `key`.
+    fn told_until(&mut self, key: &Key, version: u64) -> Vec<Arc<K>> {
+        self.told = self.told.max(version);
+        self.doubtful.remove(key);
+        let gone: Vec<Key> = self.doubtful.extract_if(|_, written| *written < version).map(|(key, _)| key).collect();
+        gone.iter().filter_map(|key| self.take(key)).collect()
     }
 
     /// Whether the object that a write was answered with has gone since.
@@ -335,6 +352,12 @@ fn unlink(index: &mut HashMap<Box<str>, BTreeSet<Key>>, value: &str, key: &Key) 
 fn tell<K>(handlers: &[Handler<K>], old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
     for handler in handlers {
         handler(&Change { old, new });
+    }
+}
+
+fn tell_gone<K>(handlers: &[Handler<K>], gone: &[Arc<K>]) {
+    for old in gone {
+        tell(handlers, Some(old), None);
     }
 }
 
@@ -404,6 +427,22 @@ mod tests {
         store.watched(watcher::Event::InitApply(Lenient::Read(pod("listed", "3", 3, None))));
         store.watched(watcher::Event::InitDone);
         assert_eq!(names(&store.list()), ["listed", "mine"]);
+    }
+
+    #[test]
+    fn what_was_written_and_deleted_while_a_list_came_does_not_stay() {
+        let store = Store::<Pod>::default();
+        store.watched(watcher::Event::Init);
+        store.observe(pod("before", "1", 5, None));
+        store.observe(pod("doubtful", "2", 9, None));
+        store.observe(pod("later", "3", 12, None));
+        store.watched(watcher::Event::InitApply(Lenient::Read(pod("listed", "4", 7, None))));
+        store.watched(watcher::Event::InitDone);
+        assert_eq!(names(&store.list()), ["doubtful", "later", "listed"], "the list is later than the first");
+        store.watched(watcher::Event::Apply(Lenient::Read(pod("later", "3", 12, None))));
+        assert_eq!(names(&store.list()), ["later", "listed"], "its event would have come first");
+        store.watched(watcher::Event::Apply(Lenient::Read(pod("new", "5", 20, None))));
+        assert_eq!(names(&store.list()), ["later", "listed", "new"]);
     }
 
     #[test]

@@ -262,8 +262,8 @@ impl Pool {
         (hold.pool, hold.owner) = (Some(self.clone()), owner);
         let had = old.map(items).unwrap_or_default();
         if errors.is_empty() {
-            self.address(object, &had, stored, &mut hold, &mut errors);
-            self.node_ports(object, &mut hold, &mut errors);
+            self.address(object, &had, stored, &mut hold, &mut errors)?;
+            self.node_ports(object, &mut hold, &mut errors)?;
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, object::name(object), &errors));
@@ -273,15 +273,23 @@ impl Pool {
         Ok(hold)
     }
 
-    fn address(&self, object: &mut Value, had: &[Item], stored: &Stored<'_>, hold: &mut Hold, errors: &mut ErrorList) {
+    /// Error: 500 if no address is free, as in Kubernetes.
+    fn address(
+        &self,
+        object: &mut Value,
+        had: &[Item],
+        stored: &Stored<'_>,
+        hold: &mut Hold,
+        errors: &mut ErrorList,
+    ) -> Result<(), ApiError> {
         if !needs_address(object) {
-            return;
+            return Ok(());
         }
         let path = Path::new("spec").child("clusterIPs");
         let asked = cluster_ip(object).to_owned();
         let got = if asked.is_empty() {
-            self.any_address(&hold.owner, stored)
-                .ok_or_else(|| "failed to allocate a serviceIP: range is full".to_owned())
+            let full = || ApiError::internal("failed to allocate a serviceIP: range is full");
+            Ok(self.any_address(&hold.owner, stored).ok_or_else(full)?)
         } else {
             self.this_address(&hold.owner, had, stored, &asked)
                 .map_err(|why| format!("failed to allocate IP {asked}: {why}"))
@@ -295,6 +303,7 @@ impl Pool {
             }
             Err(detail) => errors.invalid(&path, &json!([asked]), &detail),
         }
+        Ok(())
     }
 
     /// Takes an address that is asked for. What the Service has already it keeps, also if its range is gone.
@@ -341,13 +350,14 @@ impl Pool {
         None
     }
 
-    fn node_ports(&self, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) {
+    /// Error: 500 if no port is free, as in Kubernetes.
+    fn node_ports(&self, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) -> Result<(), ApiError> {
         if !has_node_ports(object) {
-            return;
+            return Ok(());
         }
         let chooses = needs_node_ports(object);
         let path = Path::new("spec").child("ports");
-        let Some(ports) = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return };
+        let Some(ports) = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return Ok(()) };
         // Ports that are asked for come first: a chosen one must not take them.
         for (index, port) in ports.iter().enumerate() {
             let Some(asked) = node_port(port) else { continue };
@@ -363,18 +373,13 @@ impl Pool {
                 Err(_) => errors.invalid(&path, &json!(asked), "provided port is already allocated"),
             }
         }
-        for (index, port) in ports.iter_mut().enumerate().filter(|(_, p)| chooses && node_port(p).is_none()) {
-            match self.any_port(&hold.owner) {
-                Ok(chosen) => {
-                    hold.took.push(Item::Port(chosen));
-                    object::set_at(port, "nodePort", chosen);
-                }
-                Err(_) => {
-                    let path = path.index(index).child("nodePort");
-                    errors.invalid(&path, &json!(0), "failed to allocate a nodePort: range is full");
-                }
-            }
+        for port in ports.iter_mut().filter(|port| chooses && node_port(port).is_none()) {
+            let full = |_| ApiError::internal("failed to allocate a nodePort: range is full");
+            let chosen = self.any_port(&hold.owner).map_err(full)?;
+            hold.took.push(Item::Port(chosen));
+            object::set_at(port, "nodePort", chosen);
         }
+        Ok(())
     }
 
     fn this_port(&self, owner: &Owner, asked: i64) -> Result<u16, Refused> {

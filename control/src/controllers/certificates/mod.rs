@@ -21,6 +21,9 @@ use crate::auth::pki::Pki;
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, absent_is_fine};
 
+/// A request whose sender may not have it signed yet is looked at again after this long.
+const RECOGNIZE_AGAIN: Duration = Duration::from_secs(30);
+
 #[derive(Debug)]
 pub struct Certificates {
     shared: Arc<Shared>,
@@ -65,11 +68,11 @@ impl Controller for Certificates {
             Next::Recognize(candidates) => {
                 for (subresource, message) in candidates {
                     if self.may(&request, subresource).await? {
-                        self.approve(&request, message).await?;
-                        break;
+                        return self.approve(&request, message).await.map(|()| None);
                     }
                 }
-                Ok(None)
+                // Its sender may be given the role later.
+                Ok(Some(RECOGNIZE_AGAIN))
             }
             Next::Sign(asked, terms) => match &self.signer {
                 Some(pki) => match pki.sign(&asked, &terms) {

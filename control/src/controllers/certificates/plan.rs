@@ -102,8 +102,10 @@ fn judge(signer: &str, asked: &Asked, usages: &[String]) -> Result<(), String> {
     if asked.organizations != [NODES] {
         return Err(format!("subject organization is not {NODES}"));
     }
-    if !asked.common_name.starts_with(NODE_PREFIX) {
-        return Err(format!("subject common name does not begin with {NODE_PREFIX}"));
+    match asked.common_name.strip_prefix(NODE_PREFIX) {
+        Some("") => return Err("subject common name has no node's name".to_owned()),
+        Some(_) => {}
+        None => return Err(format!("subject common name does not begin with {NODE_PREFIX}")),
     }
     if asked.emails > 0 {
         return Err("email subjectAltNames are not allowed".to_owned());

@@ -91,7 +91,8 @@ fn a_full_range_is_said_and_no_address_is_given_twice() {
         hold.keep();
     }
     assert!(!seen.contains("10.0.0.1"), "the first address is the kubernetes Service's");
-    assert!(begin(&all, "more", json!({}), None).unwrap_err().contains("range is full"));
+    let full = "Internal error occurred: failed to allocate a serviceIP: range is full";
+    assert_eq!(begin(&all, "more", json!({}), None).unwrap_err(), full);
 }
 
 #[test]

@@ -66,6 +66,24 @@ async fn a_range_fills_in_and_refuses() {
         (refused.code, refused.message().as_str()),
         (403, "pods \"b\" is forbidden: maximum cpu usage per Container is 1, but limit is 2")
     );
+    let size = json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "2"}}}]}});
+    let refused = api.patch("strategic-merge-patch", &format!("{PODS}/a/resize"), &size).await;
+    assert_eq!(refused.code, 403, "{}", refused.message());
+    assert!(refused.message().contains("maximum cpu usage per Container is 1, but limit is 2"));
+}
+
+#[tokio::test]
+async fn a_mirror_pod_runs_as_nobody() {
+    let api = Api::new().await;
+    let mut mirror = pod("a");
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    mirror["spec"]["nodeName"] = json!("n1");
+    let made = api.post(PODS, &mirror).await.expect(201);
+    assert_eq!((&made["spec"]["serviceAccountName"], &made["spec"]["volumes"]), (&Value::Null, &Value::Null));
+    mirror["spec"]["serviceAccountName"] = json!("default");
+    let refused = api.post(PODS, &mirror).await;
+    assert_eq!(refused.code, 403, "{}", refused.message());
+    assert!(refused.message().contains("a mirror pod may not reference service accounts"));
 }
 
 #[tokio::test]

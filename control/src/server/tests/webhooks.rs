@@ -198,6 +198,26 @@ async fn a_webhook_sees_a_defaulted_object_and_its_changes_are_defaulted_and_val
 }
 
 #[tokio::test]
+async fn a_webhook_does_not_say_that_a_new_object_was_deleted() {
+    let hook = Hook::start(|_, _| {
+        patched(json!([
+            {"op": "add", "path": "/metadata/deletionTimestamp", "value": "2020-01-01T00:00:00Z"},
+            {"op": "add", "path": "/metadata/deletionGracePeriodSeconds", "value": 0},
+            {"op": "add", "path": "/metadata/generation", "value": 77},
+            {"op": "add", "path": "/data", "value": {"seen": "yes"}},
+        ]))
+    })
+    .await;
+    let api = Api::new().await;
+    api.register("Mutating", "m", vec![hook.webhook("a", "x", json!({}))]).await;
+    let made = api.post("/api/v1/namespaces/default/configmaps", &config_map("a")).await.expect(201);
+    assert_eq!(made["data"]["seen"], "yes");
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        assert_eq!(made["metadata"][field], Value::Null, "{field}");
+    }
+}
+
+#[tokio::test]
 async fn a_webhook_changes_what_is_written_through_a_path_of_its_own() {
     let hook = Hook::start(|_, request| {
         assert_eq!(request["subResource"], "ephemeralcontainers");

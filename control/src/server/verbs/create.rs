@@ -93,12 +93,19 @@ fn exhausted(mut error: ApiError) -> ApiError {
     error
 }
 
+/// What of a new object's metadata is the server's to say, whatever a webhook makes of it.
+const OWN: [&str; 5] = ["deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink", "resourceVersion"];
+
 async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions) -> Result<Stored, ServerError> {
     let resource = call.resource.clone();
     let name = object::name(&object).to_owned();
     let asked = object::remove_meta(&mut object, "managedFields");
     let request = call.admission(Operation::Create, &name, options.dry_run);
+    let own = OWN.map(|field| (field, object::meta(&object, field).cloned()));
     call.server.admission().mutate(&request, &mut object).await?;
+    for (field, value) in own {
+        object::set_meta(&mut object, field, value.unwrap_or_default());
+    }
     let finished = call.apart(0, || finish(call, *options, &mut object, asked)).await;
     call.warnings.extend(finished?);
     let key = call.key_of(&name);

@@ -327,7 +327,13 @@ impl Disk {
             txn.commit()?;
             Ok(())
         };
-        copy().map_err(|e| StoreError::Engine(e.into()))
+        copy().map_err(|error| {
+            // Half a copy is none, and is in the way of the next.
+            if let Err(error) = std::fs::remove_file(to) {
+                tracing::warn!(%error, file = %to.display(), "half a backup is left behind");
+            }
+            StoreError::Engine(error.into())
+        })
     }
 }
 

@@ -56,9 +56,11 @@ impl Strategy for PodStrategy {
         set(pod, "status", json!({"phase": "Pending", "qosClass": class}));
         scheduling::gate(pod);
         let labels = pod.pointer("/metadata/labels").cloned().unwrap_or_default();
+        let mirrors = annotations::is_mirror(pod);
         let Some(spec) = object(pod, "spec") else { return };
         podspec::merge_label_keys(spec, &labels);
-        if text(spec, "/serviceAccount").is_empty() {
+        // What a node runs by itself runs as nobody.
+        if !mirrors && text(spec, "/serviceAccount").is_empty() {
             fill(spec, "serviceAccountName", "default");
         }
         scheduling::default_tolerations(spec);
