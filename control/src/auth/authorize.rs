@@ -311,7 +311,7 @@ mod tests {
         let token = |uid: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "mine", "uid": uid}}});
         let token_for = |audiences: &[&str]| {
             let mut request = token("mine-uid");
-            object::set_at(&mut request, "spec.audiences", json!(audiences));
+            request["spec"]["audiences"] = json!(audiences);
             request
         };
         for (text, new, old, allowed) in [
