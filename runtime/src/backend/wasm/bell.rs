@@ -57,14 +57,17 @@ impl Bell {
         Heard { bell: self.clone(), id, waker }
     }
 
-    /// Runs `task` to its end, or drops it when the bell rings: `None`.
+    /// Runs `task` to its end, or drops it when the bell rings: `None`. What it can still do at once it does.
     pub(super) fn until<F: Future>(&self, task: F) -> impl Future<Output = Option<F::Output>> + use<F> {
         let mut heard = self.heard();
         async move {
+            if heard.bell.has_rung() {
+                return None;
+            }
             let mut task = pin!(task);
-            poll_fn(|cx| match Pin::new(&mut heard).poll(cx) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => task.as_mut().poll(cx).map(Some),
+            poll_fn(|cx| match task.as_mut().poll(cx) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending => Pin::new(&mut heard).poll(cx).map(|()| None),
             })
             .await
         }
@@ -118,6 +121,17 @@ mod tests {
         }
         bell.heard().await;
         assert!(bell.until(async { 1 }).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_task_does_what_it_can_when_the_bell_rings() {
+        let bell = Bell::default();
+        let (answer, asked) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(bell.until(asked));
+        tokio::task::yield_now().await;
+        answer.send(1).unwrap();
+        bell.ring();
+        assert_eq!(task.await.unwrap(), Some(Ok(1)));
     }
 
     #[tokio::test]

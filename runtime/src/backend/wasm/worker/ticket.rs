@@ -1,7 +1,7 @@
 //! What becomes of a request: who asked tells its instance here when nobody needs its work any more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Context;
 
 use futures::task::AtomicWaker;
@@ -11,14 +11,18 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(super) struct Ticket {
     stage: AtomicU8,
-    /// Its instance waits for the delivery; otherwise it learns of it when it looks the next time.
-    awaited: AtomicBool,
+    /// What its instance is woken for.
+    wakes_for: AtomicU8,
     waker: AtomicWaker,
 }
 
 const ALIVE: u8 = 0;
 const DELIVERED: u8 = 1;
 const ABANDONED: u8 = 2;
+
+/// Of [`Ticket::wakes_for`]: of a delivery the instance learns when it looks the next time.
+const GIVING_UP: u8 = 1;
+const ANY_END: u8 = 2;
 
 impl Ticket {
     /// Whether somebody still waits for its answer.
@@ -28,19 +32,21 @@ impl Ticket {
 
     fn settle(&self, stage: u8) {
         self.stage.store(stage, Ordering::SeqCst);
-        if stage == ABANDONED || self.awaited.load(Ordering::SeqCst) {
+        if stage == ABANDONED || self.wakes_for.load(Ordering::SeqCst) == ANY_END {
             self.waker.wake();
         }
     }
 
-    /// The stage; wakes the task when it changes. `awaited`: also for the delivery.
+    /// The stage; wakes the task when it changes. `awaited`: also for the delivery. The instance that took the request has
+    /// one waker as long as it lives, which is registered once.
     fn poll(&self, cx: &Context<'_>, awaited: bool) -> u8 {
         let stage = self.stage.load(Ordering::Acquire);
-        if stage != ALIVE {
+        let wakes_for = if awaited { ANY_END } else { GIVING_UP };
+        if stage != ALIVE || self.wakes_for.load(Ordering::Relaxed) == wakes_for {
             return stage;
         }
         self.waker.register(cx.waker());
-        self.awaited.store(awaited, Ordering::SeqCst);
+        self.wakes_for.store(wakes_for, Ordering::SeqCst);
         self.stage.load(Ordering::SeqCst)
     }
 }
