@@ -10,6 +10,8 @@ const GAP: usize = 3;
 pub struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// How wide the columns are at least.
+    least: Vec<usize>,
 }
 
 impl Table {
@@ -36,17 +38,35 @@ impl Table {
             }
             cells
         });
-        Self { header, rows: rows.collect() }
+        Self { header, rows: rows.collect(), least: Vec::new() }
     }
 
     pub fn new(header: &[&str], rows: Vec<Vec<String>>) -> Self {
-        Self { header: header.iter().map(|&h| h.to_owned()).collect(), rows }
+        Self { header: header.iter().map(|&h| h.to_owned()).collect(), rows, least: Vec::new() }
     }
 
     /// Adds the rows of a table with the same columns.
     pub fn append(&mut self, other: Self) {
         self.header = other.header;
         self.rows.extend(other.rows);
+    }
+
+    /// From a later table of a watch, whose columns are those of the first: rows that stand under it.
+    pub fn later(&self, first: &Value, mut table: Value, wide: bool, namespaced: bool) -> Self {
+        if list(&table, "columnDefinitions").is_empty()
+            && let (Some(columns), Some(fields)) = (first.get("columnDefinitions"), table.as_object_mut())
+        {
+            fields.insert("columnDefinitions".to_owned(), columns.clone());
+        }
+        Self { least: self.widths(), ..Self::from_server(&table, wide, namespaced) }
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let widest = |i: usize| {
+            let cells = std::iter::once(&self.header).chain(&self.rows).filter_map(|row| row.get(i));
+            cells.map(|cell| cell.chars().count()).chain(self.least.get(i).copied()).max().unwrap_or(0)
+        };
+        (0..self.header.len()).map(widest).collect()
     }
 
     /// Changes the cells of a column.
@@ -63,16 +83,12 @@ impl Table {
 
     /// The lines, without the header if `header` is false.
     pub fn lines(&self, header: bool) -> Vec<String> {
-        let all = || std::iter::once(&self.header).chain(&self.rows);
-        let columns = self.header.len();
-        let widths: Vec<usize> = (0..columns)
-            .map(|i| all().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0))
-            .collect();
+        let widths = self.widths();
         let line = |row: &Vec<String>| {
             let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<pad$}", pad = width + GAP));
             padded.collect::<String>().trim_end().to_owned()
         };
-        all().skip(usize::from(!header)).map(line).collect()
+        std::iter::once(&self.header).chain(&self.rows).skip(usize::from(!header)).map(line).collect()
     }
 }
 
@@ -93,6 +109,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn later_tables_of_a_watch_stand_in_the_columns_of_the_first() {
+        let first = json!({
+            "columnDefinitions": [{"name": "Name"}, {"name": "IP", "priority": 1}, {"name": "Ready"}],
+            "rows": [{"cells": ["long-name", "x", 1]}],
+        });
+        let later = json!({"columnDefinitions": null, "rows": [{"cells": ["a", "y", 0]}]});
+        let table = Table::from_server(&first, false, false);
+        assert_eq!(table.later(&first, later.clone(), false, false).lines(false), ["a           0"]);
+        let table = Table::from_server(&first, true, false);
+        assert_eq!(table.later(&first, later, true, false).lines(false), ["a           y    0"]);
+    }
 
     #[test]
     fn columns_are_aligned_and_wide_ones_hidden() {

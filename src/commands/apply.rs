@@ -20,7 +20,7 @@ use crate::output;
 use crate::table::Table;
 
 /// Who the server notes as the manager of the fields.
-const MANAGER: &str = "wherry";
+pub const MANAGER: &str = "wherry";
 const APPLY: &str = "application/apply-patch+yaml";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
 
@@ -70,6 +70,8 @@ pub struct Applied {
     pub outcome: Outcome,
     /// As the server has it now.
     pub object: Value,
+    /// Fields taken from others, and from whom.
+    pub taken: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +123,7 @@ impl Applier {
             Err(error) => return Err(error),
         };
         let body = Some((APPLY, serde_json::to_vec(&document.object)?));
-        let query = format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict&force={}", self.force);
-        let answer = self.client.request(http::Method::PATCH, &query, JSON, body).await.map_err(explained)?;
+        let (answer, taken) = self.send(&path, body).await?;
         let object: Value = serde_json::from_slice(&answer)?;
         let outcome = match before {
             None => Outcome::Created,
@@ -131,7 +132,22 @@ impl Applier {
             }
             Some(_) => Outcome::Configured,
         };
-        Ok(Applied { resource, outcome, object })
+        Ok(Applied { resource, outcome, object, taken })
+    }
+
+    /// The server's answer, and which fields were taken from whom.
+    async fn send(&self, path: &str, body: Option<(&str, Vec<u8>)>) -> anyhow::Result<(Vec<u8>, Vec<String>)> {
+        let query = |force| format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict&force={force}");
+        let request =
+            |force, body| async move { self.client.request(http::Method::PATCH, &query(force), JSON, body).await };
+        match request(false, body.clone()).await {
+            Ok(answer) => Ok((answer, Vec::new())),
+            Err(error) if self.force => match error.downcast_ref::<Refused>() {
+                Some(refused) if !refused.conflicts.is_empty() => Ok((request(true, body).await?, taken(refused))),
+                _ => Err(error),
+            },
+            Err(error) => Err(explained(error)),
+        }
     }
 
     /// Replaces images that are paths by what they are in the cluster's registry.
@@ -186,15 +202,25 @@ fn metadata(object: &mut Value) -> anyhow::Result<&mut Map<String, Value>> {
     object.get_mut("metadata").and_then(Value::as_object_mut).context("metadata is not an object")
 }
 
+/// Each field in conflict and who manages it.
+fn conflicts(refused: &Refused) -> impl Iterator<Item = (&str, String)> {
+    refused.conflicts.iter().map(|(field, message)| {
+        let who = message.strip_prefix("conflict with ").unwrap_or(message);
+        (field.trim_start_matches('.'), who.replace('"', ""))
+    })
+}
+
+/// The fields that are taken over, and from whom.
+fn taken(refused: &Refused) -> Vec<String> {
+    conflicts(refused).map(|(field, who)| format!("{field} (from {who})")).collect()
+}
+
 /// What is said instead of the server's message when fields belong to others.
 fn explained(error: anyhow::Error) -> anyhow::Error {
     let Some(refused) = error.downcast_ref::<Refused>().filter(|refused| !refused.conflicts.is_empty()) else {
         return error;
     };
-    let rows = refused.conflicts.iter().map(|(field, message)| {
-        let who = message.strip_prefix("conflict with ").unwrap_or(message);
-        vec![format!("  {}", field.trim_start_matches('.')), who.replace('"', "")]
-    });
+    let rows = conflicts(refused).map(|(field, who)| vec![format!("  {field}"), who]);
     let fields = Table::new(&["", ""], rows.collect()).lines(false).join("\n");
     anyhow!(
         "others manage fields that would change:\n{fields}\n\
@@ -216,6 +242,7 @@ mod tests {
             (".data.a".to_owned(), "conflict with \"other\" using v1".to_owned()),
         ];
         let refused = Refused { code: 409, message: "Apply failed with 2 conflicts".to_owned(), conflicts };
+        assert_eq!(taken(&refused)[1], "data.a (from other using v1)");
         let said = explained(anyhow::Error::new(refused)).to_string();
         for line in
             ["  spec.replicas   kubectl with subresource scale using apps/v1", "  data.a          other using v1"]

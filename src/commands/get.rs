@@ -100,7 +100,7 @@ impl Get {
                 if self.watch && failures.is_empty() {
                     self.print(&mut objects)?;
                     let version = version.unwrap_or_default();
-                    return self.follow(&client, &found.resource, &version, target.names.first()).await;
+                    return self.follow(&client, &found, &version, target.names.first()).await;
                 }
             }
         }
@@ -122,10 +122,7 @@ impl Get {
 
     /// One table of a kind's answers; `prefixed`: names have the kind before them.
     fn show_table(&self, found: &Found, gap: bool, prefixed: bool) -> bool {
-        let mut all = Table::default();
-        for answer in &found.answers {
-            all.append(self.table(answer, &found.resource));
-        }
+        let mut all = self.joined(found);
         if all.is_empty() {
             return false;
         }
@@ -139,12 +136,21 @@ impl Get {
         true
     }
 
-    fn table(&self, answer: &Value, resource: &Resource) -> Table {
-        Table::from_server(
-            answer,
-            self.output == Some(Output::Wide),
-            self.selection.all_namespaces && resource.namespaced,
-        )
+    /// A kind's answers as one table.
+    fn joined(&self, found: &Found) -> Table {
+        let mut all = Table::default();
+        for answer in &found.answers {
+            all.append(Table::from_server(answer, self.is_wide(), self.shows_namespaces(&found.resource)));
+        }
+        all
+    }
+
+    fn is_wide(&self) -> bool {
+        self.output == Some(Output::Wide)
+    }
+
+    fn shows_namespaces(&self, resource: &Resource) -> bool {
+        self.selection.all_namespaces && resource.namespaced
     }
 
     /// Prints objects, several as a list.
@@ -165,13 +171,11 @@ impl Get {
     }
 
     /// Prints changes until the server or the person ends it.
-    async fn follow(
-        &self,
-        client: &Client,
-        resource: &Resource,
-        version: &str,
-        name: Option<&String>,
-    ) -> anyhow::Result<()> {
+    async fn follow(&self, client: &Client, found: &Found, version: &str, name: Option<&String>) -> anyhow::Result<()> {
+        let resource = &found.resource;
+        let listed = self.joined(found);
+        let first = found.answers.first().cloned().unwrap_or_default();
+        let mut header = listed.is_empty() && !self.no_headers;
         let namespace = self.selection.namespace(client);
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("watch", "true").append_pair("resourceVersion", version);
@@ -192,7 +196,11 @@ impl Get {
                 bail!("{}", object.get("message").and_then(Value::as_str).unwrap_or("the watch failed"));
             }
             if self.is_table() {
-                self.table(&object, resource).lines(false).iter().for_each(output::line);
+                listed
+                    .later(&first, object, self.is_wide(), self.shows_namespaces(resource))
+                    .lines(std::mem::take(&mut header))
+                    .iter()
+                    .for_each(output::line);
             } else if self.output == Some(Output::Name) {
                 show_name(resource, &object);
             } else {

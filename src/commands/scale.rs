@@ -4,6 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
+use super::apply::MANAGER;
 use crate::client::{Client, Connection, JSON, Resource};
 use crate::output::{self, Failures};
 use crate::selection::targets;
@@ -53,7 +54,7 @@ impl Scale {
     }
 
     async fn scale(&self, client: &Client, resource: &Resource, name: &str) -> anyhow::Result<()> {
-        let path = format!("{}/scale", resource.path(Some(&client.namespace), Some(name)));
+        let path = format!("{}/scale?fieldManager={MANAGER}", resource.path(Some(&client.namespace), Some(name)));
         let patch = serde_json::to_vec(&json!({"spec": {"replicas": self.replicas}}))?;
         client.request(http::Method::PATCH, &path, JSON, Some(("application/merge-patch+json", patch))).await?;
         Ok(())

@@ -38,7 +38,8 @@ pub enum Network {
 /// Run server and node in this process, and apply manifests.
 ///
 /// With -f it applies the manifests, waits until their pods are ready, and prints the pods and how to reach them. Ctrl-C
-/// drains and stops; the next `wherry up` finds everything as it was.
+/// drains and stops; the next `wherry up` finds everything as it was, and with -f sets what the manifests say again, also
+/// where others have changed it (it says which fields it took over).
 #[derive(Debug, Args)]
 pub struct Up {
     /// Where everything is kept [default: $XDG_DATA_HOME/wherry; /var/lib/wherry for root]
@@ -158,7 +159,7 @@ impl Up {
             let what = format!("{} {}", document.kind().to_lowercase(), document.name());
             let step = progress.step(what.clone());
             let one = applier.apply(&mut document).await.with_context(|| document.described())?;
-            step.done(one.outcome.word());
+            step.done(&described(&one));
             applied.push(one);
         }
         let changed = applied.iter().any(|one| one.outcome != Outcome::Unchanged);
@@ -177,6 +178,14 @@ impl Up {
             show(stack, &client, &applied).await?;
         }
         Ok(())
+    }
+}
+
+/// What became of a document, and which fields were taken from others for it.
+fn described(one: &Applied) -> String {
+    match one.taken.as_slice() {
+        [] => one.outcome.word().to_owned(),
+        taken => format!("{}, took over {}", one.outcome.word(), taken.join(", ")),
     }
 }
 
