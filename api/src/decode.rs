@@ -96,6 +96,7 @@ pub fn tree(body: &[u8], format: Format) -> Result<Decoded, ApiError> {
     })?;
     match format {
         Format::Yaml if !nesting::is_sane(text) => return Err(too_deep()),
+        Format::Yaml if nesting::entries(text) > tree::MAX_VALUES => Err(tree::TreeError::Crowded),
         Format::Yaml => tree::yaml(text),
         Format::Json | Format::Cbor | Format::Protobuf => tree::json(text),
     }

@@ -1,11 +1,16 @@
-//! How deeply a YAML text nests `[` and `{`. The parser's time grows with the square of that, before it counts levels
-//! itself, so a megabyte of brackets would keep a processor for a minute: such a text is refused unread.
+//! How a YAML text nests, before it is parsed: the parser takes time that grows with the square of the depth of `[` and `{`,
+//! and half a kilobyte for each `- ` or `? `, before anybody counts levels and values. A text that has of these more than
+//! any has by accident is refused unread. Quotes and block scalars are not told apart.
 
-/// More than any text has by accident (brackets in quotes and block scalars are counted too), and milliseconds to parse.
+/// Levels of brackets at once, and of indicators that follow another on their line (`- - a`), which nest, in all.
 const MOST: usize = 10_000;
 
 /// Whether a text may be given to the parser.
 pub(super) fn is_sane(text: &str) -> bool {
+    brackets(text) && indicators(text)
+}
+
+fn brackets(text: &str) -> bool {
     let mut depth = 0_usize;
     text.bytes().all(|byte| {
         match byte {
@@ -15,6 +20,35 @@ pub(super) fn is_sane(text: &str) -> bool {
         }
         depth <= MOST
     })
+}
+
+fn indicators(text: &str) -> bool {
+    let mut nested = 0_usize;
+    lines(text).all(|line| {
+        nested += leading(line).saturating_sub(1);
+        nested <= MOST
+    })
+}
+
+/// Lines that begin with an indicator: each is a value at least.
+pub(super) fn entries(text: &str) -> usize {
+    lines(text).filter(|line| leading(line) > 0).count()
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &[u8]> {
+    text.as_bytes().split(|byte| matches!(byte, b'\n' | b'\r'))
+}
+
+/// Indicators of block collections at the beginning of a line.
+fn leading(line: &[u8]) -> usize {
+    let (mut rest, mut found) = (line.trim_ascii_start(), 0);
+    while let [b'-' | b'?' | b':', after @ ..] = rest
+        && after.first().is_none_or(u8::is_ascii_whitespace)
+    {
+        found += 1;
+        rest = after.trim_ascii_start();
+    }
+    found
 }
 
 #[cfg(test)]
@@ -27,5 +61,16 @@ mod tests {
         assert!(is_sane(&"]".repeat(MOST * 2)));
         assert!(is_sane(&"[".repeat(MOST)));
         assert!(!is_sane(&"{".repeat(MOST + 1)));
+    }
+
+    #[test]
+    fn indicators_in_a_line_nest() {
+        assert!(is_sane("list:\n- - a\n  - b\n? key\n: value\n--- \n-1\n"));
+        assert!(is_sane(&"- ".repeat(MOST + 1)));
+        for indicator in ["- ", "? ", ":\t", "?  - "] {
+            assert!(!is_sane(&indicator.repeat(1_500_000)), "{indicator:?}");
+        }
+        assert!(!is_sane(&"- - a\n".repeat(MOST + 1)));
+        assert_eq!(entries("a:\n- b\n- - c\r? d\ne: - f\n"), 3);
     }
 }

@@ -157,6 +157,10 @@ fn a_body_of_too_many_values_is_413() {
         assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
         assert!(error.message.contains("more than 262144 values"), "{error}");
     }
+    let list = "- a\n".repeat(tree::MAX_VALUES + 1);
+    assert_eq!(tree(list.as_bytes(), Format::Yaml).unwrap_err().code, 413);
+    // Below that only nesting is refused.
+    assert_eq!(tree("? ".repeat(100_000).as_bytes(), Format::Yaml).unwrap_err().code, 400);
     // A Pod in protobuf: `spec.containers` again and again, each empty.
     let spec = [0x12, 0x00].repeat(1 << 20);
     let field = |tag: u8, bytes: &[u8]| {
