@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wherry_api::custom::{Definition, Version};
-use wherry_api::object;
+use wherry_api::field::{ErrorList, Path};
 use wherry_api::status::ApiError;
 use wherry_api::version::{Convert, Converting};
+use wherry_api::{meta, object};
 
 use crate::outbound::{ClientConfig, Outbound};
 use crate::server::body;
@@ -184,11 +185,28 @@ fn checked(before: &Value, mut after: Value, to: &str) -> Result<Value, String> 
     let free = |field: &str| matches!(field, "labels" | "annotations");
     let own = after.get("metadata").and_then(Value::as_object).into_iter().flatten();
     let own: Vec<_> = own.filter(|(field, _)| free(field)).map(|(f, v)| (f.clone(), v.clone())).collect();
+    for (field, value) in &own {
+        changed_metadata(field, value)?;
+    }
     let kept = before.get("metadata").and_then(Value::as_object).into_iter().flatten();
     let kept = kept.filter(|(field, _)| !free(field)).map(|(f, v)| (f.clone(), v.clone()));
     let metadata: serde_json::Map<String, Value> = kept.chain(own).collect();
     object::set_at(&mut after, "metadata", Value::Object(metadata));
     Ok(after)
+}
+
+/// What a webhook makes of labels and annotations keeps the rules of them.
+fn changed_metadata(field: &str, value: &Value) -> Result<(), String> {
+    let texts = value.as_object().is_some_and(|map| map.values().all(Value::is_string));
+    if !texts && !value.is_null() {
+        return Err(format!("invalid metadata in input object: metadata.{field} is no map of strings to strings"));
+    }
+    let (path, mut errors) = (Path::new("metadata").child(field), ErrorList::default());
+    match field {
+        "labels" => meta::labels(Some(value), &path, &mut errors),
+        _ => meta::annotations(Some(value), &path, &mut errors),
+    }
+    errors.iter().next().map_or(Ok(()), |error| Err(error.to_string()))
 }
 
 impl Convert for Converter {
@@ -260,6 +278,16 @@ mod tests {
         let mut renamed = after.clone();
         renamed["metadata"]["name"] = json!("m");
         assert!(checked(&before, renamed, "a.b/v2").unwrap_err().contains("metadata.name"));
+        for (field, value) in [
+            ("labels", json!([1, 2])),
+            ("labels", json!({"a": 1})),
+            ("labels", json!({"-bad key!": "b"})),
+            ("annotations", json!("y")),
+        ] {
+            let mut odd = after.clone();
+            object::set_at(&mut odd, &format!("metadata.{field}"), value);
+            assert!(checked(&before, odd, "a.b/v2").unwrap_err().contains(field));
+        }
         assert!(checked(&before, after, "a.b/v3").unwrap_err().starts_with("invalid groupVersion (must be a.b/v3)"));
     }
 }
