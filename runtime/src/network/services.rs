@@ -466,8 +466,8 @@ mod tests {
     fn a_service_that_goes_late_leaves_its_successor_s_port_alone() {
         let services = Services::default();
         let with = |address| {
-            let ports = json!([{"port": 80, "nodePort": 30001}]);
-            Some(build(&service(json!({"clusterIP": address, "ports": ports})), &[], "n1", None))
+            let spec = json!({"type": "NodePort", "clusterIP": address, "ports": [{"port": 80, "nodePort": 30001}]});
+            Some(build(&service(spec), &[], "n1", None))
         };
         services.replace("shop", "old", with("127.1.0.9"));
         services.replace("shop", "new", with("127.1.0.9"));
