@@ -35,13 +35,15 @@ pub(super) fn entries(text: &str) -> usize {
     lines(text).filter(|line| leading(line) > 0).count()
 }
 
+/// As the parser parts them, which skips marks of byte order.
 fn lines(text: &str) -> impl Iterator<Item = &[u8]> {
-    text.as_bytes().split(|byte| matches!(byte, b'\n' | b'\r'))
+    let parts = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
+    parts.map(|line| line.trim_start_matches(['\u{feff}', ' ', '\t']).as_bytes())
 }
 
 /// Indicators of block collections at the beginning of a line.
 fn leading(line: &[u8]) -> usize {
-    let (mut rest, mut found) = (line.trim_ascii_start(), 0);
+    let (mut rest, mut found) = (line, 0);
     while let [b'-' | b'?' | b':', after @ ..] = rest
         && after.first().is_none_or(u8::is_ascii_whitespace)
     {
@@ -70,7 +72,10 @@ mod tests {
         for indicator in ["- ", "? ", ":\t", "?  - "] {
             assert!(!is_sane(&indicator.repeat(1_500_000)), "{indicator:?}");
         }
+        for mark in ["\u{85}", "\u{feff}", " \u{feff}", "\u{2028}\t"] {
+            assert!(!is_sane(&format!("{mark}{}", "? ".repeat(MOST + 2))), "{mark:?}");
+        }
         assert!(!is_sane(&"- - a\n".repeat(MOST + 1)));
-        assert_eq!(entries("a:\n- b\n- - c\r? d\ne: - f\n"), 3);
+        assert_eq!(entries("a:\n- b\n- - c\r? d\ne: - f\n-\u{85}-\u{2029}"), 5);
     }
 }
