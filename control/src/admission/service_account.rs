@@ -103,9 +103,7 @@ fn mirrored(pod: &Value) -> Result<(), &'static str> {
     if names(Referenced::Secret) {
         return Err("a mirror pod may not reference secrets");
     }
-    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-    let sources = volumes.filter_map(|volume| volume.pointer("/projected/sources").and_then(Value::as_array)).flatten();
-    if sources.into_iter().any(|source| source.get("serviceAccountToken").is_some_and(|token| !token.is_null())) {
+    if references::tokens(pod).next().is_some() {
         return Err("a mirror pod may not use ServiceAccountToken volume projections");
     }
     Ok(())

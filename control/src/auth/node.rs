@@ -287,11 +287,8 @@ fn admit_audiences(node: &str, request: Option<&Value>, pod: &[u8]) -> Decision 
         _ => return Decision::deny("node may only request 0 or 1 audiences"),
     };
     let pod: Value = serde_json::from_slice(pod).unwrap_or_default();
-    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-    let sources = volumes.filter_map(|volume| volume.pointer("/projected/sources").and_then(Value::as_array)).flatten();
-    let mut mounted = sources.filter_map(|source| source.get("serviceAccountToken").filter(|token| !token.is_null()));
     let of = |token: &Value| plain(token.get("audience").and_then(Value::as_str).unwrap_or_default());
-    if mounted.any(|token| of(token) == plain(audience)) {
+    if references::tokens(&pod).any(|token| of(token) == plain(audience)) {
         return Decision::Allow;
     }
     Decision::deny(format!(

@@ -59,6 +59,13 @@ impl Referenced {
     }
 }
 
+/// The service account's tokens that a pod's volumes mount.
+pub(crate) fn tokens(pod: &Value) -> impl Iterator<Item = &Value> {
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+    let sources = volumes.filter_map(|volume| volume.pointer("/projected/sources").and_then(Value::as_array)).flatten();
+    sources.filter_map(|source| source.get("serviceAccountToken").filter(|token| !token.is_null()))
+}
+
 /// What a pod, as it is stored, refers to; each object once.
 pub(crate) fn all(pod: &[u8]) -> Vec<(Referenced, Box<str>)> {
     let mut found = Vec::new();
