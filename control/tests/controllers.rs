@@ -399,6 +399,34 @@ async fn a_range_waits_for_its_last_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_ranges_that_go_one_stays_for_the_last_address() {
+    const OWN: &str = "networking.k8s.io/service-cidr-finalizer";
+    let cluster = Cluster::start(&[]).await;
+    let ranges: Api<ServiceCIDR> = Api::all(cluster.client.clone());
+    let held = |range: &ServiceCIDR| range.finalizers().iter().any(|finalizer| finalizer == OWN);
+    for (name, finalizers) in [("one", vec!["example.com/kept"]), ("two", vec![])] {
+        let metadata = json!({"name": name, "finalizers": finalizers});
+        let range = json!({"metadata": metadata, "spec": {"cidrs": ["203.0.113.0/24"]}});
+        ranges.create(&PostParams::default(), &serde_json::from_value(range).unwrap()).await.unwrap();
+        eventually("the range is protected", || async { held(&ranges.get(name).await.unwrap()) }).await;
+    }
+    let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "203.0.113.7", "ports": [{"port": 80}]}});
+    cluster.create::<Service>("default", service).await;
+    ranges.delete("one", &DeleteParams::default()).await.unwrap();
+    eventually("it may go", || async { !held(&ranges.get("one").await.unwrap()) }).await;
+    // It is there for somebody else's sake only, and counts for nothing.
+    ranges.delete("two", &DeleteParams::default()).await.unwrap();
+    eventually("the other one waits", || async {
+        ready(&ranges.get("two").await.unwrap()) == Some(("False".to_owned(), "Terminating".to_owned()))
+    })
+    .await;
+    assert!(held(&ranges.get("two").await.unwrap()));
+    cluster.api::<Service>("default").delete("web", &DeleteParams::default()).await.unwrap();
+    eventually("it is gone", || async { ranges.get_opt("two").await.unwrap().is_none() }).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_to_the_address_of_a_service_by_hand_is_mended() {
     let cluster = Cluster::start(&[]).await;
     let addresses: Api<IPAddress> = Api::all(cluster.client.clone());

@@ -12,6 +12,8 @@ pub mod cluster_role_aggregation;
 pub mod definition;
 pub mod deployment;
 pub mod endpoints;
+#[cfg(test)]
+mod fixture;
 pub mod gc;
 pub mod namespace;
 pub mod node;

@@ -19,6 +19,7 @@ use wherry_api::resource::Descriptor;
 use wherry_api::schema;
 
 use super::write;
+use crate::reconcile::driver::itself;
 use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared};
 
 /// Kinds that a policy is checked with, as in Kubernetes.
@@ -42,12 +43,7 @@ impl Controller for PolicyTypes {
     const NAME: &'static str = "validatingadmissionpolicy-status";
 
     fn watch(self: &Arc<Self>, queue: &Queue<Key>) {
-        let to = queue.clone();
-        self.shared.validating_policies.subscribe(move |change| {
-            if let Some(policy) = change.latest() {
-                to.add(Key::of(&**policy));
-            }
-        });
+        self.shared.validating_policies.subscribe(itself(queue));
     }
 
     fn keys(&self) -> Vec<Key> {

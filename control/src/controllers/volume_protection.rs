@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Volume};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use serde::Deserialize;
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::write;
 use crate::admission::storage_protection::{CLAIM, VOLUME};
+use crate::reconcile::driver::itself;
 use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step};
 
 /// Pods read at a time.
@@ -50,12 +50,7 @@ impl Controller for Claims {
     const NAME: &'static str = "pvc-protection";
 
     fn watch(self: &Arc<Self>, queue: &Queue<Key>) {
-        let to = queue.clone();
-        self.shared.persistent_volume_claims.subscribe(move |change| {
-            if let Some(claim) = change.latest() {
-                to.add(Key::of(&**claim));
-            }
-        });
+        self.shared.persistent_volume_claims.subscribe(itself(queue));
         let to = queue.clone();
         self.shared.pods.subscribe(move |change| {
             for pod in change.sides() {
@@ -74,12 +69,12 @@ impl Controller for Claims {
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let store = &self.shared.persistent_volume_claims;
         let Some(claim) = store.get(key) else { return Ok(None) };
-        let Some(finalizers) = change(&claim.metadata, CLAIM) else { return Ok(None) };
+        let Some(finalizers) = write::finalizers(&claim.metadata, CLAIM) else { return Ok(None) };
         if claim.metadata.deletion_timestamp.is_some() && self.is_used(key).await? {
             return Ok(None);
         }
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.shared.client.clone(), &key.namespace);
-        write::merge(&api, store, &*claim, finalizers).await?;
+        write::merge(&api, store, &*claim, json!({"metadata": {"finalizers": finalizers}})).await?;
         Ok(None)
     }
 }
@@ -111,12 +106,7 @@ impl Controller for Volumes {
     const NAME: &'static str = "pv-protection";
 
     fn watch(self: &Arc<Self>, queue: &Queue<Key>) {
-        let to = queue.clone();
-        self.shared.persistent_volumes.subscribe(move |change| {
-            if let Some(volume) = change.latest() {
-                to.add(Key::of(&**volume));
-            }
-        });
+        self.shared.persistent_volumes.subscribe(itself(queue));
     }
 
     fn keys(&self) -> Vec<Key> {
@@ -126,27 +116,15 @@ impl Controller for Volumes {
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let store = &self.shared.persistent_volumes;
         let Some(volume) = store.get(key) else { return Ok(None) };
-        let Some(finalizers) = change(&volume.metadata, VOLUME) else { return Ok(None) };
+        let Some(finalizers) = write::finalizers(&volume.metadata, VOLUME) else { return Ok(None) };
         let bound = volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
         if volume.metadata.deletion_timestamp.is_some() && bound {
             return Ok(None);
         }
         let api: Api<PersistentVolume> = Api::all(self.shared.client.clone());
-        write::merge(&api, store, &*volume, finalizers).await?;
+        write::merge(&api, store, &*volume, json!({"metadata": {"finalizers": finalizers}})).await?;
         Ok(None)
     }
-}
-
-/// The patch that takes a finalizer from what is being deleted, or gives it to what is not; `None`: all is well.
-fn change(meta: &ObjectMeta, finalizer: &str) -> Option<Value> {
-    let mut all = meta.finalizers.clone().unwrap_or_default();
-    let has = all.iter().any(|known| known == finalizer);
-    match (meta.deletion_timestamp.is_some(), has) {
-        (true, true) => all.retain(|known| known != finalizer),
-        (false, false) => all.push(finalizer.to_owned()),
-        _ => return None,
-    }
-    Some(json!({"metadata": {"finalizers": all}}))
 }
 
 /// The claims that a pod names, and those that are made for it.
@@ -162,7 +140,6 @@ fn claims_of(pod: &Pod) -> Vec<String> {
         .collect()
 }
 
-/// Whether a pod uses a claim. One that is not scheduled does not: nodes do not start a pod on a claim that is going.
 /// Of a pod what tells which claims it uses, as far as it can be read.
 fn outline(pod: &DynamicObject) -> Pod {
     let volumes = pod.data.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
@@ -174,6 +151,7 @@ fn outline(pod: &DynamicObject) -> Pod {
     Pod { metadata: pod.metadata.clone(), spec: Some(spec), status: None }
 }
 
+/// Whether a pod uses a claim. One that is not scheduled does not: nodes do not start a pod on a claim that is going.
 fn uses(pod: &Pod, claim: &str) -> bool {
     let scheduled = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| !node.is_empty());
     scheduled && claims_of(pod).iter().any(|used| used == claim)
@@ -204,17 +182,5 @@ mod tests {
         assert!(serde_json::from_value::<Pod>(odd.clone()).is_err());
         let odd = outline(&serde_json::from_value(odd).unwrap());
         assert!(uses(&odd, "data") && !uses(&odd, "a"));
-    }
-
-    #[test]
-    fn the_finalizer_comes_with_life_and_goes_with_deletion() {
-        let meta = |finalizers: Value, deleted: bool| -> ObjectMeta {
-            let time = deleted.then_some("2026-01-01T00:00:00Z");
-            serde_json::from_value(json!({"finalizers": finalizers, "deletionTimestamp": time})).unwrap()
-        };
-        assert_eq!(change(&meta(json!(["x"]), false), "f"), Some(json!({"metadata": {"finalizers": ["x", "f"]}})));
-        assert_eq!(change(&meta(json!(["x", "f"]), true), "f"), Some(json!({"metadata": {"finalizers": ["x"]}})));
-        assert_eq!(change(&meta(json!(["f"]), false), "f"), None);
-        assert_eq!(change(&meta(json!([]), true), "f"), None);
     }
 }

@@ -1,5 +1,6 @@
 //! How controllers write: as patches of just what they own, so that what the caches dropped is never lost.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
@@ -25,6 +26,18 @@ pub fn delete_exactly<K: Resource>(object: &K) -> DeleteParams {
         preconditions: Some(Preconditions { uid: Some(uid(object).to_owned()), resource_version: None }),
         ..DeleteParams::background()
     }
+}
+
+/// The finalizers that an object is to have, among them `own` until it is being deleted; `None`: it has them.
+pub fn finalizers(meta: &ObjectMeta, own: &str) -> Option<Vec<String>> {
+    let mut all = meta.finalizers.clone().unwrap_or_default();
+    let has = all.iter().any(|known| known == own);
+    match (meta.deletion_timestamp.is_some(), has) {
+        (true, true) => all.retain(|known| known != own),
+        (false, false) => all.push(own.to_owned()),
+        _ => return None,
+    }
+    Some(all)
 }
 
 /// The merge patch that makes `old` into `new` at the top level of both: absent fields become null.
@@ -79,5 +92,18 @@ mod tests {
     fn a_field_that_is_no_longer_set_is_removed() {
         let patch = replace(&json!({"replicas": 1, "readyReplicas": 1}), json!({"replicas": 1}));
         assert_eq!(patch, json!({"replicas": 1, "readyReplicas": null}));
+    }
+
+    #[test]
+    fn a_finalizer_comes_with_life_and_goes_with_deletion() {
+        let changed = |all: &[&str], deleted: bool| {
+            let time = deleted.then_some("2026-01-01T00:00:00Z");
+            let meta: ObjectMeta =
+                serde_json::from_value(json!({"finalizers": all, "deletionTimestamp": time})).unwrap();
+            finalizers(&meta, "f")
+        };
+        assert_eq!(changed(&["x"], false), Some(vec!["x".to_owned(), "f".to_owned()]));
+        assert_eq!(changed(&["x", "f"], true), Some(vec!["x".to_owned()]));
+        assert_eq!((changed(&["f"], false), changed(&[], true)), (None, None));
     }
 }

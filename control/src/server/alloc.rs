@@ -20,7 +20,7 @@ use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
 use self::addresses::Addresses;
-pub(crate) use self::addresses::{ALLOCATOR, FAMILY, MANAGED_BY, Writes};
+pub(crate) use self::addresses::{ALLOCATOR, FAMILY, MANAGED_BY, Writes, address, family};
 pub use self::cidr::{BadCidr, Cidr};
 pub(crate) use self::ranges::DEFAULT;
 use self::ranges::{GROUP, Ranges, Ready};

@@ -1,20 +1,17 @@
 //! What should be done about a range, a Service's address or an IPAddress, and what people are told. Pure.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::networking::v1::{
-    IPAddress, IPAddressSpec, ParentReference, ServiceCIDR, ServiceCIDRStatus as Status,
-};
+use k8s_openapi::api::networking::v1::{IPAddress, ParentReference, ServiceCIDR, ServiceCIDRStatus as Status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::ObjectMeta;
 use wherry_api::cel::net::Cidr;
 
+use crate::controllers::write;
 use crate::reconcile::Key;
-use crate::server::alloc::{ALLOCATOR, FAMILY, MANAGED_BY};
+use crate::server::alloc::{self, ALLOCATOR, FAMILY, MANAGED_BY, family};
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 const READY: &str = "Kubernetes Service CIDR is ready";
@@ -31,32 +28,25 @@ pub(super) enum Action {
     Status(Status),
 }
 
-fn finalizers(range: &ServiceCIDR) -> Vec<String> {
-    range.metadata.finalizers.clone().unwrap_or_default()
+/// Whether the range stays until this controller lets it go.
+pub(super) fn is_held(range: &ServiceCIDR) -> bool {
+    range.metadata.finalizers.iter().flatten().any(|known| known == FINALIZER)
 }
 
 /// Whether it matters if addresses need the range.
 pub(super) fn asks(range: &ServiceCIDR) -> bool {
-    range.metadata.deletion_timestamp.is_some() && finalizers(range).iter().any(|known| known == FINALIZER)
+    range.metadata.deletion_timestamp.is_some() && is_held(range)
 }
 
 pub(super) fn range(range: &ServiceCIDR, needed: bool, now: Timestamp) -> Action {
-    let mut all = finalizers(range);
-    if range.metadata.deletion_timestamp.is_none() {
-        if !all.iter().any(|known| known == FINALIZER) {
-            all.push(FINALIZER.to_owned());
-            return Action::Finalizers(all);
-        }
-        return judged(range, "True", "", READY, now);
-    }
-    if !asks(range) {
-        return Action::Leave;
-    }
-    if needed {
+    if asks(range) && needed {
         return judged(range, "False", "Terminating", IN_USE, now);
     }
-    all.retain(|known| known != FINALIZER);
-    Action::Finalizers(all)
+    match write::finalizers(&range.metadata, FINALIZER) {
+        Some(finalizers) => Action::Finalizers(finalizers),
+        None if range.metadata.deletion_timestamp.is_some() => Action::Leave,
+        None => judged(range, "True", "", READY, now),
+    }
 }
 
 fn judged(range: &ServiceCIDR, status: &str, reason: &str, message: &str, now: Timestamp) -> Action {
@@ -97,14 +87,16 @@ pub(super) fn in_a_range<'a>(ip: IpAddr, ranges: impl IntoIterator<Item = &'a Se
     ranges.into_iter().any(|range| holds(range, ip))
 }
 
-/// Whether the range of this name is the only one that some address is in.
+/// Whether the range of this name is the only one that some address is in, of those that do not go without having been
+/// judged themselves: of two that are being deleted the first may go for the other's sake, and never both.
 pub(super) fn is_needed<'a>(
     name: &str,
     ranges: impl IntoIterator<Item = &'a ServiceCIDR>,
     addresses: impl IntoIterator<Item = &'a IPAddress>,
 ) -> bool {
     let is_it = |range: &&ServiceCIDR| range.metadata.name.as_deref() == Some(name);
-    let (own, others): (Vec<_>, Vec<_>) = ranges.into_iter().partition(is_it);
+    let (own, mut others): (Vec<_>, Vec<_>) = ranges.into_iter().partition(is_it);
+    others.retain(|range| is_held(range));
     let ips = addresses.into_iter().filter_map(ip_of);
     ips.into_iter().any(|ip| own.iter().any(|range| holds(range, ip)) && !others.iter().any(|range| holds(range, ip)))
 }
@@ -140,10 +132,6 @@ pub(super) fn cluster_ips(service: &Service) -> Vec<&str> {
 
 pub(super) fn has(service: &Service, ip: IpAddr) -> bool {
     cluster_ips(service).into_iter().any(|text| text.parse() == Ok(ip))
-}
-
-fn family(ip: IpAddr) -> &'static str {
-    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// Reason and message of an event.
@@ -201,18 +189,8 @@ pub(super) fn of_service(
 
 /// The IPAddress of a Service's address.
 pub(super) fn address(service: &Service, ip: IpAddr) -> IPAddress {
-    let labels = [(FAMILY, family(ip)), (MANAGED_BY, ALLOCATOR)];
-    let labels: BTreeMap<String, String> = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let parent_ref = ParentReference {
-        group: None,
-        resource: "services".to_owned(),
-        namespace: service.metadata.namespace.clone(),
-        name: service.metadata.name.clone().unwrap_or_default(),
-    };
-    IPAddress {
-        metadata: ObjectMeta { name: Some(ip.to_string()), labels: Some(labels), ..ObjectMeta::default() },
-        spec: IPAddressSpec { parent_ref },
-    }
+    let Key { namespace, name } = Key::of(service);
+    alloc::address(ip, &namespace, &name)
 }
 
 /// What is done about an IPAddress that may have lost its Service.
@@ -271,7 +249,8 @@ mod tests {
     use super::*;
 
     fn cidr(name: &str, cidrs: &[&str]) -> ServiceCIDR {
-        serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"cidrs": cidrs}})).unwrap()
+        let metadata = json!({"name": name, "finalizers": [FINALIZER]});
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"cidrs": cidrs}})).unwrap()
     }
 
     fn deleting(mut range: ServiceCIDR) -> ServiceCIDR {
@@ -291,6 +270,7 @@ mod tests {
     #[test]
     fn a_range_gets_its_finalizer_and_then_its_condition() {
         let mut object = cidr("one", &["10.0.0.0/24"]);
+        object.metadata.finalizers = None;
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(range(&object, false, now), Action::Finalizers(vec![FINALIZER.to_owned()]));
         object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
@@ -320,6 +300,17 @@ mod tests {
         assert!(!needed("small", "10.9.0.7"), "it is in none of them");
         assert!(needed("large", "10.0.0.255"), "a range's last address is none of its own");
         assert!(is_needed("small", [&small], [&of("10.0.0.7")]));
+    }
+
+    #[test]
+    fn of_two_ranges_that_are_being_deleted_one_stays_for_their_addresses() {
+        let (mut first, second) =
+            (deleting(cidr("first", &["10.0.0.0/24"])), deleting(cidr("second", &["10.0.0.0/16"])));
+        let own = address(&service("web", "10.0.0.7"), ip("10.0.0.7"));
+        assert!(!is_needed("first", [&first, &second], [&own]), "the second is asked, too, before it goes");
+        // It is still there for somebody else's sake, and goes without being asked again.
+        first.metadata.finalizers = Some(vec!["example.com/kept".to_owned()]);
+        assert!(is_needed("second", [&first, &second], [&own]));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use wherry_api::lenient::Lenient;
 
 use super::plan::{self, Action};
 use crate::controllers::write;
+use crate::reconcile::driver::itself;
 use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step};
 use crate::server::alloc::{ALLOCATOR, MANAGED_BY};
 
@@ -71,12 +72,11 @@ impl Controller for ServiceCidrs {
             all.into_iter().filter(|range| range.metadata.deletion_timestamp.is_some()).map(|range| Key::of(&*range))
         };
         let also = waiting.clone();
+        self.shared.service_cidrs.subscribe(itself(queue));
         self.shared.service_cidrs.subscribe(move |change| {
-            if let Some(range) = change.latest() {
-                to.add(Key::of(&**range));
-            }
             // Those that wait may have a range beside them now.
-            if change.old.is_none() {
+            let held = |range: Option<&Arc<ServiceCIDR>>| range.is_some_and(|range| plan::is_held(range));
+            if held(change.new) && !held(change.old) {
                 also().for_each(|key| to.add(key));
             }
         });

@@ -168,3 +168,52 @@ impl Controller for Repair {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::controllers::fixture;
+
+    fn service(version: &str, ips: &[&str]) -> Service {
+        let metadata = json!({"name": "web", "namespace": "a", "uid": "u", "resourceVersion": version});
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"clusterIPs": ips}})).unwrap()
+    }
+
+    fn address(version: &str, labels: &Value) -> IPAddress {
+        let metadata = json!({"name": "10.0.0.8", "uid": "v", "resourceVersion": version, "labels": labels});
+        let parent = json!({"resource": "services", "namespace": "a", "name": "web"});
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"parentRef": parent}})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_change_concerns_on_either_side_is_looked_at() {
+        let context = fixture::context(|_, _, _| None);
+        let (repair, queue) = (Arc::new(Repair::new(&context)), Queue::default());
+        repair.watch(&queue);
+        let queued = || -> Vec<Place> {
+            let taken = std::iter::from_fn(|| queue.next().now_or_never()).collect::<Vec<_>>();
+            for place in &taken {
+                queue.done(place, true);
+            }
+            taken
+        };
+        let (services, addresses) = (&context.shared.services, &context.shared.ip_addresses);
+        let (web, of) = (Place::Service(Key::new("a", "web")), |ip: &str| Place::Address(Key::new("", ip)));
+
+        services.observe(service("1", &["10.0.0.7"]));
+        assert_eq!(queued(), std::slice::from_ref(&web));
+        services.observe(service("2", &["10.0.0.8"]));
+        assert_eq!(queued(), [of("10.0.0.7"), web.clone()], "what it has no more may be there");
+        addresses.observe(address("3", &json!({})));
+        assert_eq!(queued(), [of("10.0.0.8")], "one that is new came with its Service");
+        addresses.observe(address("4", &json!({"a": "b"})));
+        assert_eq!(queued(), [of("10.0.0.8"), web.clone()]);
+        addresses.forget_now(&address("4", &json!({})));
+        assert_eq!(queued(), [web]);
+        services.forget_now(&service("2", &[]));
+        assert_eq!(queued(), [of("10.0.0.8")], "made anew while the Service was going");
+    }
+}

@@ -2,10 +2,12 @@
 //!
 //! An address is taken if there is an IPAddress of its name, whoever made it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec, ParentReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use wherry_api::object;
 use wherry_api::patch::apply::{self, Writer};
@@ -77,23 +79,21 @@ impl Addresses {
         }
     }
 
-    /// Removes the one of a Service that no longer has the address. One that somebody else made, or that waits for a
-    /// finalizer, stays.
+    /// Removes the one of a Service that no longer has the address, if it still is as it is now. One that somebody else made,
+    /// or that waits for a finalizer, stays.
     pub(super) fn remove(&self, address: Ipv4Addr, service: &Value) -> Writes {
-        let Some(entry) = self.find(address) else { return Writes::default() };
-        let Ok(found) = serde_json::from_slice::<Value>(&entry.bytes) else { return Writes::default() };
-        if !belongs(&found, service) || !object::finalizers(&found).is_empty() {
-            return Writes::default();
-        }
+        let Some(entry) = self.find(address) else {
+            let key = Key::new(&resource(), "", &address.to_string());
+            return Writes { preconditions: vec![(key, Precondition::Absent)], ops: Vec::new() };
+        };
+        let goes = |found: &Value| belongs(found, service) && object::finalizers(found).is_empty();
+        let goes = serde_json::from_slice::<Value>(&entry.bytes).is_ok_and(|found| goes(&found));
+        let own = goes.then(|| Op::Delete { key: entry.key.clone() });
         Writes {
             preconditions: vec![(entry.key.clone(), Precondition::At(entry.revision))],
-            ops: vec![Op::Delete { key: entry.key.clone() }],
+            ops: own.into_iter().collect(),
         }
     }
-}
-
-fn parent(service: &Value) -> Value {
-    json!({"resource": "services", "namespace": object::namespace(service), "name": object::name(service)})
 }
 
 fn belongs(address: &Value, service: &Value) -> bool {
@@ -103,12 +103,31 @@ fn belongs(address: &Value, service: &Value) -> bool {
         && part("name") == object::name(service)
 }
 
-fn of(kind: &Descriptor, address: Ipv4Addr, service: &Value) -> Value {
+/// As labels name the family of an address.
+pub(crate) fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// The IPAddress of a Service's address.
+pub(crate) fn address(ip: IpAddr, namespace: &str, name: &str) -> IPAddress {
+    let labels = [(FAMILY, family(ip)), (MANAGED_BY, ALLOCATOR)];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let parent_ref = ParentReference {
+        group: None,
+        resource: "services".to_owned(),
+        namespace: Some(namespace.to_owned()),
+        name: name.to_owned(),
+    };
+    IPAddress {
+        metadata: ObjectMeta { name: Some(ip.to_string()), labels: Some(labels), ..ObjectMeta::default() },
+        spec: IPAddressSpec { parent_ref },
+    }
+}
+
+/// The same, as it is stored.
+fn of(kind: &Descriptor, ip: Ipv4Addr, service: &Value) -> Value {
     let now = Timestamp::now();
-    let mut new = json!({
-        "metadata": {"name": address.to_string(), "labels": {FAMILY: "IPv4", MANAGED_BY: ALLOCATOR}},
-        "spec": {"parentRef": parent(service)},
-    });
+    let mut new = json!(address(ip.into(), object::namespace(service), object::name(service)));
     object::set_type(&mut new, kind);
     metadata::prepare_create(kind, &mut new, now);
     let writer = Writer { resource: kind, manager: MANAGER, subresource: "", part: Part::Main, now };

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::webhooks::Hook;
+use crate::server::alloc::Writes;
+use crate::store::{StoreError, Txn};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
@@ -110,6 +112,38 @@ async fn a_service_and_its_address_come_and_go_together() {
     api.get(&path).await.expect(200);
     api.delete(&format!("{SERVICES}/web")).await.expect(200);
     assert_eq!(api.get(&path).await.code, 404);
+}
+
+#[tokio::test]
+async fn what_becomes_of_an_address_while_its_service_goes_is_seen() {
+    let api = Api::new().await;
+    let services = api.server.registry().by_plural("", "v1", "services").unwrap().clone();
+    let spec = json!({"clusterIP": "10.96.0.9", "ports": [{"port": 80}]});
+    let made = api.post(SERVICES, &service("web", spec)).await.expect(201);
+    let (path, own) = (
+        format!("{ADDRESSES}/10.96.0.9"),
+        json!({"spec": {"parentRef":
+        {"resource": "services", "namespace": "default", "name": "web"}}, "metadata": {"name": "10.96.0.9"}}),
+    );
+    let ending = || api.server.allocators().ending(&services, &made);
+    let refused = async |writes: Writes| {
+        let Writes { preconditions, ops } = writes;
+        let txn = Txn { preconditions, ops, ..Txn::default() };
+        matches!(api.server.store().commit(txn).await, Err(StoreError::Precondition { .. }))
+    };
+    // Somebody removed it by hand; it is made anew after the removal of the Service has looked for it.
+    api.delete(&path).await.expect(200);
+    let none = ending();
+    api.post(ADDRESSES, &own).await.expect(201);
+    assert!(refused(none).await);
+    // Somebody else's finalizer keeps it, and is gone then.
+    let finalizers = |all: Value| json!({"metadata": {"finalizers": all}});
+    api.patch("merge-patch", &path, &finalizers(json!(["example.com/kept"]))).await.expect(200);
+    let kept = ending();
+    api.patch("merge-patch", &path, &finalizers(json!([]))).await.expect(200);
+    assert!(refused(kept).await);
+    api.delete(&format!("{SERVICES}/web")).await.expect(200);
+    assert_eq!(api.get(&path).await.code, 404, "the removal looks again");
 }
 
 #[tokio::test]
