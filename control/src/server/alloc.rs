@@ -25,7 +25,8 @@ pub use self::cidr::{BadCidr, Cidr};
 pub(crate) use self::ranges::DEFAULT;
 use self::ranges::{GROUP, Ranges, Ready};
 use self::service::{
-    carry_over, cluster_ip, families, has_node_ports, items, needs_address, needs_node_ports, node_port,
+    cluster_ip, families, has_node_ports, health_port, items, needs_address, needs_health_check, needs_node_ports,
+    node_port, ports, shared_port,
 };
 use crate::cache::Cache;
 use crate::store::Key;
@@ -149,13 +150,23 @@ impl Item {
             Self::Port(_) => None,
         }
     }
+
+    fn port(self) -> Option<u16> {
+        match self {
+            Self::Port(port) => Some(port),
+            Self::Address(_) => None,
+        }
+    }
 }
 
-/// What went wrong with one item.
+/// What is wrong with an item that is asked for.
 enum Refused {
     OutOfRange,
     Taken,
-    Full,
+}
+
+fn full(what: &str) -> ApiError {
+    ApiError::internal(format!("failed to allocate {what}: range is full"))
 }
 
 /// Kubernetes' words for an address that is in no range.
@@ -252,9 +263,6 @@ impl Pool {
         old: Option<&Value>,
         stored: &Stored<'_>,
     ) -> Result<Hold, ApiError> {
-        if let Some(old) = old {
-            carry_over(object, old);
-        }
         let mut errors = ErrorList::default();
         families(object, &mut errors);
         let owner = Owner::new(key, object::uid(object));
@@ -263,7 +271,11 @@ impl Pool {
         let had = old.map(items).unwrap_or_default();
         if errors.is_empty() {
             self.address(object, &had, stored, &mut hold, &mut errors)?;
-            self.node_ports(object, &mut hold, &mut errors)?;
+            // What is asked for comes first: what is chosen must not take it.
+            self.asked_ports(object, &had, &mut hold, &mut errors)?;
+        }
+        if errors.is_empty() {
+            self.chosen_ports(object, &mut hold)?;
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, object::name(object), &errors));
@@ -288,8 +300,7 @@ impl Pool {
         let path = Path::new("spec").child("clusterIPs");
         let asked = cluster_ip(object).to_owned();
         let got = if asked.is_empty() {
-            let full = || ApiError::internal("failed to allocate a serviceIP: range is full");
-            Ok(self.any_address(&hold.owner, stored).ok_or_else(full)?)
+            Ok(self.any_address(&hold.owner, stored).ok_or_else(|| full("a serviceIP"))?)
         } else {
             self.this_address(&hold.owner, had, stored, &asked)
                 .map_err(|why| format!("failed to allocate IP {asked}: {why}"))
@@ -350,36 +361,64 @@ impl Pool {
         None
     }
 
-    /// Error: 500 if no port is free, as in Kubernetes.
-    fn node_ports(&self, object: &mut Value, hold: &mut Hold, errors: &mut ErrorList) -> Result<(), ApiError> {
-        if !has_node_ports(object) {
-            return Ok(());
-        }
-        let chooses = needs_node_ports(object);
+    /// Takes the ports that are named. Error: 500 for the one where health is asked, as in Kubernetes.
+    fn asked_ports(
+        &self,
+        object: &Value,
+        had: &[Item],
+        hold: &mut Hold,
+        errors: &mut ErrorList,
+    ) -> Result<(), ApiError> {
+        let health = health_port(object).filter(|_| needs_health_check(object));
         let path = Path::new("spec").child("ports");
-        let Some(ports) = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return Ok(()) };
-        // Ports that are asked for come first: a chosen one must not take them.
-        for (index, port) in ports.iter().enumerate() {
+        for (index, port) in ports(object).iter().enumerate().filter(|_| has_node_ports(object)) {
             let Some(asked) = node_port(port) else { continue };
-            let path = path.index(index).child("nodePort");
-            match self.this_port(&hold.owner, asked) {
+            // One owner may have a port for one thing only.
+            let kept = health == Some(asked) && had.iter().any(|item| item.port().map(i64::from) == health);
+            let got = if kept { Err(Refused::Taken) } else { self.this_port(&hold.owner, asked) };
+            match got {
                 Ok(port) => hold.took.push(Item::Port(port)),
-                Err(Refused::OutOfRange) => {
-                    let range = format!("{}-{}", self.ports.start(), self.ports.end());
-                    let detail =
-                        format!("provided port is not in the valid range. The range of valid ports is {range}");
-                    errors.invalid(&path, &json!(asked), &detail);
-                }
-                Err(_) => errors.invalid(&path, &json!(asked), "provided port is already allocated"),
+                Err(why) => errors.invalid(&path.index(index).child("nodePort"), &json!(asked), &self.says(&why)),
             }
         }
-        for port in ports.iter_mut().filter(|port| chooses && node_port(port).is_none()) {
-            let full = |_| ApiError::internal("failed to allocate a nodePort: range is full");
-            let chosen = self.any_port(&hold.owner).map_err(full)?;
-            hold.took.push(Item::Port(chosen));
-            object::set_at(port, "nodePort", chosen);
+        let Some(asked) = health.filter(|_| errors.is_empty()) else { return Ok(()) };
+        let own = ports(object).iter().any(|port| node_port(port) == Some(asked));
+        let got = if own { Err(Refused::Taken) } else { self.this_port(&hold.owner, asked) };
+        let refused = |why: Refused| {
+            let why = self.says(&why);
+            ApiError::internal(format!("failed to allocate requested HealthCheck NodePort {asked}: {why}"))
+        };
+        hold.took.push(Item::Port(got.map_err(refused)?));
+        Ok(())
+    }
+
+    /// Chooses the ports that are not named, one for all protocols of a port. Error: 500 if none is free, as in Kubernetes.
+    fn chosen_ports(&self, object: &mut Value, hold: &mut Hold) -> Result<(), ApiError> {
+        let chooses = needs_node_ports(object);
+        let missing = |(_, port): &(usize, &Value)| chooses && node_port(port).is_none();
+        let missing: Vec<usize> = ports(object).iter().enumerate().filter(missing).map(|(index, _)| index).collect();
+        for index in missing {
+            let shared = shared_port(ports(object), index).and_then(|port| u16::try_from(port).ok());
+            let port = shared.or_else(|| self.any_port(hold)).ok_or_else(|| full("a nodePort"))?;
+            if let Some(of) = object.pointer_mut(&format!("/spec/ports/{index}")) {
+                object::set_at(of, "nodePort", port);
+            }
+        }
+        if needs_health_check(object) && health_port(object).is_none() {
+            let port = self.any_port(hold).ok_or_else(|| full("a HealthCheck NodePort"))?;
+            object::set_at(object, "spec.healthCheckNodePort", port);
         }
         Ok(())
+    }
+
+    fn says(&self, why: &Refused) -> String {
+        match why {
+            Refused::Taken => "provided port is already allocated".to_owned(),
+            Refused::OutOfRange => {
+                let (first, last) = (self.ports.start(), self.ports.end());
+                format!("provided port is not in the valid range. The range of valid ports is {first}-{last}")
+            }
+        }
     }
 
     fn this_port(&self, owner: &Owner, asked: i64) -> Result<u16, Refused> {
@@ -391,12 +430,16 @@ impl Pool {
         Ok(port)
     }
 
-    fn any_port(&self, owner: &Owner) -> Result<u16, Refused> {
+    /// Takes any free port; `None`: there is none.
+    fn any_port(&self, hold: &mut Hold) -> Option<u16> {
         let (first, last) = (*self.ports.start(), *self.ports.end());
         let start = rand::random_range(first..=last);
         let mut taken = self.taken.lock();
-        let free = |port: &u16| claim_free(&mut taken, Item::Port(*port), owner);
-        (start..=last).chain(first..start).find(free).ok_or(Refused::Full)
+        let free = |port: &u16| claim_free(&mut taken, Item::Port(*port), &hold.owner);
+        let port = (start..=last).chain(first..start).find(free)?;
+        drop(taken);
+        hold.took.push(Item::Port(port));
+        Some(port)
     }
 
     /// Takes one item, which may be the owner's already.

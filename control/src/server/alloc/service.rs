@@ -1,4 +1,4 @@
-//! What a Service has of addresses and ports, what it needs, and what an update that leaves it out keeps.
+//! What a Service has of addresses and ports, and what it needs. What an update leaves out, the kind's strategy has kept.
 
 use serde_json::{Value, json};
 use wherry_api::field::{ErrorList, Path};
@@ -47,39 +47,34 @@ pub(super) fn node_port(port: &Value) -> Option<i64> {
     port.get("nodePort").and_then(Value::as_i64).filter(|p| *p != 0)
 }
 
-pub(super) fn items(service: &Value) -> Vec<Item> {
-    let address = needs_address(service).then(|| cluster_ip(service).parse().ok()).flatten().map(Item::Address);
-    let ports = service.pointer("/spec/ports").and_then(Value::as_array).filter(|_| has_node_ports(service));
-    let ports = ports.into_iter().flatten().filter_map(node_port).filter_map(|p| u16::try_from(p).ok()).map(Item::Port);
-    address.into_iter().chain(ports).collect()
+pub(super) fn ports(service: &Value) -> &[Value] {
+    service.pointer("/spec/ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// What an update leaves out stays as it was; what the new type has no use for goes.
-pub(super) fn carry_over(new: &mut Value, old: &Value) {
-    if service_type(new) == "ExternalName" {
-        if cluster_ip(new) == cluster_ip(old) {
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
-                object::set_at(new, &format!("spec.{field}"), Value::Null);
-            }
-        }
-    } else if service_type(old) != "ExternalName" && cluster_ip(new).is_empty() {
-        object::set_at(new, "spec.clusterIP", cluster_ip(old));
-        object::set_at(new, "spec.clusterIPs", json!([cluster_ip(old)]));
-    }
-    let (had, needs) = (needs_node_ports(old), needs_node_ports(new));
-    let old_ports = old.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
-    let Some(ports) = new.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return };
-    let same = |a: &Value, b: &Value| a.get("port") == b.get("port") && a.get("protocol") == b.get("protocol");
-    for port in ports {
-        let before = old_ports.iter().find(|p| same(p, port)).and_then(node_port);
-        if had && needs && node_port(port).is_none() {
-            if let Some(before) = before {
-                object::set_at(port, "nodePort", before);
-            }
-        } else if had && !needs && node_port(port) == before {
-            object::set_at(port, "nodePort", Value::Null);
-        }
-    }
+/// The node port that the port at `index` has in common with another protocol of the same port.
+pub(super) fn shared_port(ports: &[Value], index: usize) -> Option<i64> {
+    let own = ports.get(index)?;
+    let same = |a: &Value, field: &str| a.get(field) == own.get(field);
+    let has = |number: i64| ports.iter().any(|port| same(port, "protocol") && node_port(port) == Some(number));
+    ports.iter().filter(|port| same(port, "port")).filter_map(node_port).find(|number| !has(*number))
+}
+
+/// Whether a load balancer asks the nodes which of them have pods.
+pub(super) fn needs_health_check(service: &Value) -> bool {
+    service_type(service) == "LoadBalancer" && spec_text(service, "externalTrafficPolicy") == "Local"
+}
+
+/// The port of the nodes where that is asked.
+pub(super) fn health_port(service: &Value) -> Option<i64> {
+    service.pointer("/spec/healthCheckNodePort").and_then(Value::as_i64).filter(|p| *p != 0)
+}
+
+pub(super) fn items(service: &Value) -> Vec<Item> {
+    let address = needs_address(service).then(|| cluster_ip(service).parse().ok()).flatten().map(Item::Address);
+    let ports = ports(service).iter().filter(|_| has_node_ports(service)).filter_map(node_port);
+    let health = health_port(service).filter(|_| needs_health_check(service));
+    let ports = ports.chain(health).filter_map(|p| u16::try_from(p).ok()).map(Item::Port);
+    address.into_iter().chain(ports).collect()
 }
 
 /// IP families: this cluster has IPv4.

@@ -1,6 +1,7 @@
 //! Addresses and ports have one owner, whatever writes do to each other.
 
 use wherry_api::registry::Registry;
+use wherry_api::strategy::Part;
 
 use super::service::cluster_ip;
 use super::*;
@@ -31,6 +32,9 @@ fn begin(all: &All, name: &str, spec: Value, old: Option<&Value>) -> Result<(Val
     let registry = Registry::builtin();
     let resource = registry.by_plural("", "v1", "services").unwrap();
     let mut service = json!({"metadata": {"name": name, "namespace": "a"}, "spec": spec});
+    if let Some(old) = old {
+        resource.strategy.prepare_update(&mut service, old, Part::Main);
+    }
     let key = Key::new(&resource.group_resource(), "a", name);
     let stored = Stored { ready: &all.ready, taken: &|address| all.reserved.contains(&address) };
     let hold = all.pool.begin(resource, &key, &mut service, old, &stored).map_err(|e| e.message)?;
@@ -131,6 +135,75 @@ fn a_load_balancer_that_has_no_ports_chosen_owns_those_that_it_asks_for() {
     // What no node opens belongs to nobody.
     let named = json!({"spec": {"type": "ExternalName", "ports": [{"port": 80, "nodePort": 30001}]}});
     assert!(items(&named).is_empty());
+}
+
+#[test]
+fn the_protocols_of_a_port_have_one_node_port() {
+    let all = allocators("10.0.0.0/24");
+    let port = |name: &str, number: u16, protocol: &str| json!({"name": name, "port": number, "protocol": protocol});
+    let spec = |ports: &[&Value]| json!({"type": "NodePort", "clusterIP": "10.0.0.7", "ports": ports});
+    let given = |service: &Value| ports(service).iter().filter_map(node_port).collect::<Vec<_>>();
+    let (tcp, udp, web) = (port("tcp", 53, "TCP"), port("udp", 53, "UDP"), port("web", 80, "TCP"));
+    let (first, hold) = begin(&all, "one", spec(&[&tcp, &web]), None).unwrap();
+    hold.keep();
+    let (second, hold) = begin(&all, "one", spec(&[&tcp, &web, &udp]), Some(&first)).unwrap();
+    hold.keep();
+    let [a, b, c] = given(&second)[..] else { panic!("{second}") };
+    assert!(a == c && a != b, "{second}");
+    let (again, hold) = begin(&all, "one", spec(&[&tcp, &web, &udp]), Some(&second)).unwrap();
+    hold.keep();
+    assert_eq!((given(&again), all.taken()), (given(&second), 3));
+    all.release("");
+    assert_eq!(all.taken(), 0);
+
+    // Also one that is asked for later in the list, unless another port of the protocol has it.
+    let (mut asked, mut other) = (udp, port("other", 99, "TCP"));
+    asked["nodePort"] = json!(30001);
+    let (made, _hold) = begin(&all, "one", spec(&[&tcp, &asked]), None).unwrap();
+    assert_eq!(given(&made), [30001, 30001]);
+    other["nodePort"] = json!(30001);
+    let (made, _hold) = begin(&all, "one", spec(&[&tcp, &asked, &other]), None).unwrap();
+    assert!(given(&made)[0] != 30001, "{made}");
+}
+
+#[test]
+fn a_load_balancer_of_local_traffic_has_a_port_where_health_is_asked() {
+    let all = allocators("10.0.0.0/24");
+    let spec = |policy: &str, more: Value| {
+        let mut spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": [{"port": 80}],
+            "allocateLoadBalancerNodePorts": false});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let local = |more: Value| spec("Local", more);
+    let (first, hold) = begin(&all, "one", local(json!({})), None).unwrap();
+    hold.keep();
+    let given = health_port(&first).unwrap();
+    assert!((30000..=30003).contains(&given) && all.taken() == 2);
+    let (again, hold) = begin(&all, "one", local(json!({})), Some(&first)).unwrap();
+    hold.keep();
+    assert_eq!(health_port(&again), Some(given), "an update that leaves it out keeps it");
+
+    let why = |port: i64, why: &str| format!("failed to allocate requested HealthCheck NodePort {port}: {why}");
+    let refused = begin(&all, "two", local(json!({"healthCheckNodePort": given})), None).unwrap_err();
+    assert!(refused.ends_with(&why(given, "provided port is already allocated")), "{refused}");
+    let refused = begin(&all, "two", local(json!({"healthCheckNodePort": 80})), None).unwrap_err();
+    let range = "provided port is not in the valid range. The range of valid ports is 30000-30003";
+    assert!(refused.ends_with(&why(80, range)), "{refused}");
+    let open = json!([{"port": 80, "nodePort": given}]);
+    assert!(begin(&all, "two", spec("Cluster", json!({"ports": open})), None).is_err());
+    let refused = begin(&all, "one", local(json!({"ports": open})), Some(&first)).unwrap_err();
+    assert!(refused.contains("spec.ports[0].nodePort: Invalid value"), "{refused}");
+    let free = (30000..=30003).find(|port| *port != given).unwrap();
+    let both = json!({"ports": [{"port": 80, "nodePort": free}], "healthCheckNodePort": free});
+    assert!(
+        begin(&all, "two", local(both), None).unwrap_err().starts_with("Internal error"),
+        "one port for two things"
+    );
+
+    let (plain, hold) = begin(&all, "one", spec("Cluster", json!({})), Some(&first)).unwrap();
+    hold.keep();
+    assert_eq!((health_port(&plain), all.taken()), (None, 1));
 }
 
 #[test]

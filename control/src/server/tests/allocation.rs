@@ -50,9 +50,31 @@ async fn what_is_asked_for_is_given_refused_and_free_again_after_the_delete() {
 }
 
 #[tokio::test]
+async fn where_health_is_asked_is_given_kept_and_free_again_after_the_delete() {
+    let api = Api::new().await;
+    let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 80}]});
+    let made = api.post(SERVICES, &service("one", spec.clone())).await.expect(201);
+    let given = made["spec"]["healthCheckNodePort"].as_i64().unwrap();
+    assert!(made["spec"]["ports"][0]["nodePort"].as_i64().is_some_and(|port| port != given));
+    let path = format!("{SERVICES}/one");
+    assert_eq!(api.put(&path, &service("one", spec.clone())).await.expect(200)["spec"], made["spec"]);
+    let mut other = spec.clone();
+    other["healthCheckNodePort"] = json!(given);
+    let refused = api.post(SERVICES, &service("two", other.clone())).await;
+    assert_eq!((refused.code, refused.reason().as_str()), (500, "InternalError"), "as in Kubernetes");
+    let cluster = json!({"spec": {"externalTrafficPolicy": "Cluster"}});
+    let changed = api.patch("merge-patch", &path, &cluster).await.expect(200);
+    assert_eq!(changed["spec"].get("healthCheckNodePort"), None);
+    api.post(SERVICES, &service("two", other.clone())).await.expect(201);
+    api.delete(&format!("{SERVICES}/two")).await.expect(200);
+    api.post(SERVICES, &service("three", other)).await.expect(201);
+}
+
+#[tokio::test]
 async fn a_restarted_server_knows_what_is_taken() {
     let api = Api::new().await;
-    let spec = json!({"clusterIP": "10.96.0.9", "ports": [{"port": 80}]});
+    let spec = json!({"clusterIP": "10.96.0.9", "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": 30009, "ports": [{"port": 80}]});
     api.post(SERVICES, &service("one", spec.clone())).await.expect(201);
     let (store, cache) = (api.server.store().clone(), api.server.cache().clone());
     let authorizer = std::sync::Arc::new(crate::auth::AllowAll);
@@ -60,6 +82,8 @@ async fn a_restarted_server_knows_what_is_taken() {
     let next = crate::server::Server::new(api.server.registry().clone(), store, cache, authorizer, config).await;
     let next = Api { server: next.unwrap() };
     assert_eq!(next.post(SERVICES, &service("two", spec)).await.code, 422);
+    let open = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30009}]});
+    assert_eq!(next.post(SERVICES, &service("two", open)).await.code, 422);
 }
 
 const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";

@@ -130,8 +130,7 @@ fn default_ingress(service: &mut Value) {
 }
 
 fn externally_accessible(spec: &Value) -> bool {
-    matches!(text(spec, "/type"), "LoadBalancer" | "NodePort")
-        || text(spec, "/type") == "ClusterIP" && !list(spec, "/externalIPs").is_empty()
+    has_node_ports(spec) || text(spec, "/type") == "ClusterIP" && !list(spec, "/externalIPs").is_empty()
 }
 
 /// One family, IPv4; and whoever gives one form of the address gets both.
@@ -170,7 +169,12 @@ fn headless(spec: &Value) -> bool {
     text(spec, "/clusterIP") == "None" || text(spec, "/clusterIPs/0") == "None"
 }
 
-/// Whether node ports are wanted.
+/// Whether the nodes open the node ports that it names.
+fn has_node_ports(spec: &Value) -> bool {
+    matches!(text(spec, "/type"), "LoadBalancer" | "NodePort")
+}
+
+/// Whether node ports are chosen where it names none.
 fn needs_node_ports(spec: &Value) -> bool {
     match text(spec, "/type") {
         "NodePort" => true,

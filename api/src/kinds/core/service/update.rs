@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{externally_accessible, has_address, headless, is_balanced, needs_health_check, needs_node_ports};
+use super::{
+    externally_accessible, has_address, has_node_ports, headless, is_balanced, needs_health_check, needs_node_ports,
+};
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{carry, int, list, list_mut, remove, set, some, text};
 
@@ -20,9 +22,10 @@ pub(super) fn keep_allocated(spec: &mut Value, old: &Value) {
         }
     }
     if needs_node_ports(spec) && needs_node_ports(old) {
+        let asked: Vec<i64> = node_ports(spec).collect();
         for port in list_mut(spec, "ports") {
             if int(port, "/nodePort").unwrap_or_default() == 0
-                && let Some(number) = allocated(port, old)
+                && let Some(number) = allocated(port, old).filter(|number| !asked.contains(number))
             {
                 set(port, "nodePort", number);
             }
@@ -33,11 +36,13 @@ pub(super) fn keep_allocated(spec: &mut Value, old: &Value) {
     }
 }
 
-/// The node port that the same port had.
+fn node_ports(spec: &Value) -> impl Iterator<Item = i64> {
+    list(spec, "/ports").iter().filter_map(|port| int(port, "/nodePort")).filter(|number| *number != 0)
+}
+
+/// The node port that the port of the same name had, whatever else of it has changed.
 fn allocated(port: &Value, old: &Value) -> Option<i64> {
-    let same = |before: &&Value| {
-        text(before, "/protocol") == text(port, "/protocol") && int(before, "/port") == int(port, "/port")
-    };
+    let same = |before: &&Value| text(before, "/name") == text(port, "/name");
     list(old, "/ports").iter().find(same).and_then(|before| int(before, "/nodePort")).filter(|n| *n != 0)
 }
 
@@ -60,11 +65,10 @@ pub(super) fn drop_foreign(spec: &mut Value, old: &Value) {
             remove(spec, field);
         }
     }
-    if lost(needs_node_ports) {
+    let had: Vec<i64> = node_ports(old).collect();
+    if lost(has_node_ports) && node_ports(spec).all(|number| had.contains(&number)) {
         for port in list_mut(spec, "ports") {
-            if int(port, "/nodePort") == allocated(port, old) {
-                remove(port, "nodePort");
-            }
+            remove(port, "nodePort");
         }
     }
 }
@@ -128,6 +132,37 @@ mod tests {
         assert_eq!(errors, Vec::<String>::new());
         assert_eq!(new["spec"]["clusterIPs"], json!(["10.0.0.1"]));
         assert_eq!(new["spec"]["ports"][0]["nodePort"], json!(30001));
+    }
+
+    #[test]
+    fn a_node_port_stays_with_its_ports_name() {
+        let port =
+            |name: &str, number: u16, protocol: &str| json!({"name": name, "port": number, "protocol": protocol});
+        let (mut tcp, mut udp) = (port("tcp", 53, "TCP"), port("udp", 53, "UDP"));
+        let service = |ports: Value| json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "ports": ports}});
+        let kept = |ports: Value, old: &Value| -> Vec<Option<i64>> {
+            let (new, errors) = updated(service(ports), old);
+            assert_eq!(errors, Vec::<String>::new());
+            list(&new, "/spec/ports").iter().map(|port| int(port, "/nodePort")).collect()
+        };
+        (tcp["nodePort"], udp["nodePort"]) = (json!(30053), json!(30053));
+        let old = service(json!([tcp, udp]));
+        let both = json!([port("udp", 53, "UDP"), port("tcp", 1053, "TCP")]);
+        assert_eq!(kept(both, &old), [Some(30053), Some(30053)]);
+        tcp["name"] = json!("renamed");
+        assert_eq!(kept(json!([tcp, port("udp", 53, "UDP")]), &old), [Some(30053), None], "it is asked for by another");
+    }
+
+    #[test]
+    fn node_ports_stay_when_a_load_balancer_has_none_chosen_any_more() {
+        let balanced = |chooses: bool| {
+            json!({"spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1",
+            "allocateLoadBalancerNodePorts": chooses, "ports": [{"port": 80, "nodePort": 30001}]}})
+        };
+        let (old, mut new) = (balanced(true), balanced(false));
+        assert_eq!(updated(new.clone(), &old).0["spec"]["ports"][0]["nodePort"], json!(30001));
+        remove(&mut new["spec"]["ports"][0], "nodePort");
+        assert_eq!(updated(new, &old).0["spec"]["ports"][0].get("nodePort"), None, "unless they are removed");
     }
 
     #[test]
