@@ -63,6 +63,15 @@ pub enum Operation {
     Connect,
 }
 
+/// What the client asks for besides, as far as it says so.
+#[derive(Clone, Copy, Debug)]
+pub enum Options<'a> {
+    /// Of a create or an update.
+    Write { field_manager: &'a str, field_validation: &'a str },
+    /// `DeleteOptions` without their type.
+    Delete(&'a Value),
+}
+
 /// The write that is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -80,6 +89,7 @@ pub struct Request<'a> {
     pub user: &'a UserInfo,
     pub operation: Operation,
     pub dry_run: bool,
+    pub options: Options<'a>,
     /// What an update replaces, while the new object is being changed.
     pub old: Option<&'a Value>,
     /// For what a plugin tells besides its verdict.

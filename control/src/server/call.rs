@@ -16,7 +16,7 @@ use super::error::ServerError;
 use super::negotiate::{self, Accepted};
 use super::query::Query;
 use super::request::RequestInfo;
-use crate::admission::{Notes, Operation, Request};
+use crate::admission::{Notes, Operation, Options, Request};
 use crate::audit::Record;
 use crate::auth::{Attributes, Refusal, UserInfo};
 use crate::store::Key;
@@ -86,17 +86,16 @@ impl Call {
     /// Asks admission and the authorizer whether an object may be written (or, without a new one, removed).
     pub(crate) async fn admit(
         &self,
-        operation: Operation,
-        name: &str,
+        request: &Request<'_>,
         new: Option<&Value>,
         old: Option<&Value>,
-        dry_run: bool,
     ) -> Result<(), ServerError> {
-        let request = self.admission(operation, name, dry_run);
-        self.server.admission().validate(&request, new, old).await?;
+        self.server.admission().validate(request, new, old).await?;
         match self.server.authorizer().admit(&self.user, &self.attributes, new, old).await {
             Ok(()) => Ok(()),
-            Err(Refusal::Forbidden(reason)) => Err(ApiError::forbidden(Some(&self.resource), name, reason).into()),
+            Err(Refusal::Forbidden(reason)) => {
+                Err(ApiError::forbidden(Some(&self.resource), request.name, reason).into())
+            }
             Err(Refusal::Error(error)) => Err(error.into()),
         }
     }
@@ -107,7 +106,9 @@ impl Call {
         subresource.and_then(|subresource| exchanged::by(&self.resource, subresource)).unwrap_or(&self.resource)
     }
 
+    /// What admission is told of the call.
     pub(crate) fn admission<'a>(&'a self, operation: Operation, name: &'a str, dry_run: bool) -> Request<'a> {
+        let asked = |option| self.query.get(option).unwrap_or_default();
         Request {
             resource: &self.resource,
             kind: self.kind(),
@@ -118,6 +119,10 @@ impl Call {
             user: &self.user,
             operation,
             dry_run,
+            options: Options::Write {
+                field_manager: asked("fieldManager"),
+                field_validation: asked("fieldValidation"),
+            },
             old: None,
             notes: &self.notes,
         }

@@ -11,7 +11,7 @@ use wherry_api::cel::{Budget, CompileError, EvalError, MATCH_CONDITIONS, Program
 use wherry_api::object;
 use wherry_api::resource::Descriptor;
 
-use super::super::{Operation, Request};
+use super::super::{Operation, Options, Request};
 use super::{Context, Objects, list, matching, text};
 use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
 
@@ -176,7 +176,7 @@ pub(super) fn request_value(request: &Request<'_>, objects: Objects<'_>) -> Valu
     })
 }
 
-/// The options of the operation; a connection has none.
+/// The options of the operation, which of a patch are those of the create or the update that it is; a connection has none.
 fn options(request: &Request<'_>) -> Value {
     let kind = match request.operation {
         Operation::Create => "CreateOptions",
@@ -184,7 +184,15 @@ fn options(request: &Request<'_>) -> Value {
         Operation::Delete => "DeleteOptions",
         Operation::Connect => return Value::Null,
     };
-    let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    let mut options = match request.options {
+        Options::Delete(given) => given.clone(),
+        Options::Write { field_manager, field_validation } => {
+            let given = [("fieldManager", field_manager), ("fieldValidation", field_validation)];
+            given.into_iter().filter(|(_, text)| !text.is_empty()).map(|(field, text)| (field, json!(text))).collect()
+        }
+    };
+    object::set_at(&mut options, "kind", kind);
+    object::set_at(&mut options, "apiVersion", "meta.k8s.io/v1");
     if request.dry_run {
         object::set_at(&mut options, "dryRun", json!(["All"]));
     }

@@ -1,5 +1,5 @@
-//! Resources that can only be created: questions that are answered and forgotten, and Bindings. Their descriptors are listed like any
-//! other kind's, so discovery, OpenAPI and authorization know them; here are their answers.
+//! Reviews: questions that are answered and forgotten. Their descriptors are listed like any other kind's, so discovery, OpenAPI and
+//! authorization know them; here are their answers.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Value, json};
@@ -8,19 +8,14 @@ use wherry_api::status::ApiError;
 
 use super::call::Call;
 use super::error::ServerError;
-use super::query::WriteOptions;
-use super::subresources::binding;
 use crate::auth::{Attributes, Decision, UserInfo};
 
 mod selectors;
 mod spec;
 
 /// Answers a review: the object with its `status`.
-pub(crate) async fn create(call: &mut Call, mut review: Value, options: &WriteOptions) -> Result<Value, ServerError> {
+pub(crate) async fn create(call: &Call, mut review: Value) -> Result<Value, ServerError> {
     let resource = call.resource.clone();
-    if resource.group.is_empty() && resource.plural == "bindings" {
-        return binding::create(call, review, options).await;
-    }
     object::set_type(&mut review, &resource);
     if resource.plural.ends_with("accessreviews") {
         spec::check(&resource, &review, &call.info.namespace)?;

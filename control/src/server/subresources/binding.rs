@@ -35,7 +35,7 @@ pub(crate) async fn create(call: &mut Call, mut binding: Value, options: &WriteO
 /// Binds the pod that the call names, after admission.
 async fn run(call: &mut Call, binding: &Value, options: &WriteOptions) -> Result<Value, ServerError> {
     let (node, name) = (target(binding)?, call.info.name.clone());
-    call.admit(Operation::Create, &name, Some(binding), None, options.dry_run).await?;
+    call.admit(&call.admission(Operation::Create, &name, options.dry_run), Some(binding), None).await?;
     let pods = call.server.registry().by_plural("", "v1", "pods").cloned();
     call.resource = pods.ok_or_else(ApiError::no_such_path)?;
     modify_own(call, options, |pod| Ok(bound(pod, binding, &node, &name)?)).await?;

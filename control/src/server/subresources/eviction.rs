@@ -21,7 +21,7 @@ pub(crate) async fn evict(call: &mut Call, body: Body) -> Result<Response<Body>,
     }
     let options = delete_options(&eviction, asked.dry_run)?;
     let name = call.info.name.clone();
-    call.admit(Operation::Create, &name, Some(&eviction), None, asked.dry_run).await?;
+    call.admit(&call.admission(Operation::Create, &name, asked.dry_run), Some(&eviction), None).await?;
     delete::run(call, &name, &options, Admission::Given).await?;
     answer::value(call.accepted, StatusCode::CREATED, &super::done())
 }

@@ -36,7 +36,7 @@ pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>,
     object::set_at(&mut request, "spec.audiences", json!(audiences));
     object::set_at(&mut request, "status", Value::Null);
     object::set_meta(&mut request, "creationTimestamp", object::format_time(Timestamp::now()));
-    call.admit(Operation::Create, &name, Some(&request), None, options.dry_run).await?;
+    call.admit(&call.admission(Operation::Create, &name, options.dry_run), Some(&request), None).await?;
     bind(call, &request, &mut spec)?;
     if spec.seconds > tokens::MAX_SECONDS {
         let (asked, given) = (spec.seconds, tokens::MAX_SECONDS);

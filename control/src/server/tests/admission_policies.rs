@@ -63,6 +63,16 @@ async fn a_validating_policy_refuses_with_its_message_and_reason() {
 }
 
 #[tokio::test]
+async fn a_policy_sees_who_writes() {
+    let api = Api::new().await;
+    let expression = "has(request.options.fieldManager) && request.options.fieldManager == 'me'";
+    let rules = json!({"validations": [{"expression": expression}]});
+    api.bind("Validating", &policy("Validating", "p", rules), json!({})).await;
+    assert_eq!(api.post(MAPS, &config_map("x")).await.code, 422);
+    api.post(&format!("{MAPS}?fieldManager=me"), &config_map("x")).await.expect(201);
+}
+
+#[tokio::test]
 async fn a_binding_may_only_warn_and_conditions_leave_out() {
     let api = Api::new().await;
     let rules = json!({

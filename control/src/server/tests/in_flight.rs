@@ -154,3 +154,67 @@ async fn nobody_waits_for_a_quota_while_another_object_is_converted() {
     let used = api.get(&format!("{quotas}/q")).await.expect(200)["status"]["used"].clone();
     assert_eq!(used, json!({"configmaps": "1", "count/boats.sea.example.com": "1"}));
 }
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+
+fn lease(labels: Value) -> Value {
+    json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "one", "labels": labels}})
+}
+
+impl Api {
+    /// Registers the webhook for one operation on Leases that are labelled `held`.
+    async fn hold_leases(&self, held: &Held, operation: &str) {
+        let rules = json!([{"apiGroups": ["coordination.k8s.io"], "apiVersions": ["v1"], "resources": ["leases"],
+            "operations": [operation]}]);
+        let selector = json!({"matchLabels": {"held": "yes"}});
+        let more = json!({"rules": rules, "objectSelector": selector, "timeoutSeconds": 30});
+        self.register("Validating", "v", vec![held.hook.webhook("v", "x", more)]).await;
+    }
+
+    /// Starts a write that makes what is missing: a replacement, or an apply.
+    fn writing_lease(&self, apply: bool) -> tokio::task::JoinHandle<Answer> {
+        let (method, query, media) = if apply {
+            (Method::PATCH, "?fieldManager=me", "application/apply-patch+yaml")
+        } else {
+            (Method::PUT, "", "application/json")
+        };
+        let request = Request::builder().method(method).uri(format!("{LEASES}/one{query}")).header(CONTENT_TYPE, media);
+        let server = self.server.clone();
+        let object = lease(json!({"held": "yes"})).to_string();
+        tokio::spawn(async move { Api { server }.send(request, object).await })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_goes_while_it_is_replaced_or_applied_is_created() {
+    let held = Held::start(|_| json!({"allowed": true})).await;
+    let api = Api::new().await;
+    api.hold_leases(&held, "UPDATE").await;
+    for apply in [false, true] {
+        api.post(LEASES, &lease(json!({}))).await.expect(201);
+        let writing = api.writing_lease(apply);
+        held.wait();
+        api.delete(&format!("{LEASES}/one")).await.expect(200);
+        held.go_on();
+        let made = writing.await.unwrap().expect(201);
+        assert_eq!(api.get(&format!("{LEASES}/one")).await.expect(200), made);
+        api.delete(&format!("{LEASES}/one")).await.expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_comes_while_it_is_created_by_a_replacement_or_an_apply_is_changed() {
+    let held = Held::start(|_| json!({"allowed": true})).await;
+    let api = Api::new().await;
+    api.hold_leases(&held, "CREATE").await;
+    for apply in [false, true] {
+        let writing = api.writing_lease(apply);
+        held.wait();
+        let made = api.post(LEASES, &lease(json!({}))).await.expect(201);
+        held.go_on();
+        let changed = writing.await.unwrap().expect(200);
+        assert_eq!(changed["metadata"]["uid"], made["metadata"]["uid"]);
+        assert_eq!(changed["metadata"]["labels"]["held"], "yes");
+        api.delete(&format!("{LEASES}/one")).await.expect(200);
+    }
+}

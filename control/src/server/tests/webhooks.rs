@@ -161,6 +161,63 @@ async fn a_validating_webhook_refuses_with_its_own_words() {
 }
 
 #[tokio::test]
+async fn a_webhook_is_told_with_which_options_a_write_was_asked() {
+    let hook = Hook::start(|_, _| json!({"allowed": true})).await;
+    let api = Api::new().await;
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps", "pods"],
+        "operations": ["CREATE", "UPDATE", "DELETE"]}]);
+    api.register("Validating", "v", vec![hook.webhook("a", "x", json!({"rules": rules}))]).await;
+    let told = async |method: Method, path: String, media: &str, body: Value| {
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, media);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = api.send(request, body).await;
+        assert!(answer.code < 300, "{}", String::from_utf8_lossy(&answer.text));
+        let mut options = hook.asked.lock().last().unwrap()["request"]["options"].clone();
+        assert_eq!(options.as_object_mut().unwrap().remove("apiVersion"), Some(json!("meta.k8s.io/v1")));
+        options
+    };
+    let (json, one) = ("application/json", format!("{MAPS}/a"));
+    let asked = "fieldManager=me&fieldValidation=Strict";
+    assert_eq!(
+        told(Method::POST, format!("{MAPS}?dryRun=All&{asked}"), json, config_map("a")).await,
+        json!({"kind": "CreateOptions", "dryRun": ["All"], "fieldManager": "me", "fieldValidation": "Strict"})
+    );
+    assert_eq!(told(Method::POST, MAPS.to_owned(), json, config_map("a")).await, json!({"kind": "CreateOptions"}));
+    let updated = json!({"kind": "UpdateOptions", "fieldManager": "me", "fieldValidation": "Strict"});
+    let mut changed = config_map("a");
+    changed["data"]["a"] = json!("c");
+    assert_eq!(told(Method::PUT, format!("{one}?{asked}"), json, changed).await, updated);
+    // A patch is an update or a create, and so are its options.
+    let patch = json!({"data": {"a": "d"}});
+    assert_eq!(told(Method::PATCH, format!("{one}?{asked}"), "application/merge-patch+json", patch).await, updated);
+    let apply = "application/apply-patch+yaml";
+    let mut map = config_map("b");
+    assert_eq!(
+        told(Method::PATCH, format!("{MAPS}/b?fieldManager=me"), apply, map.clone()).await,
+        json!({"kind": "CreateOptions", "fieldManager": "me"})
+    );
+    map["data"]["b"] = json!("c");
+    let again = told(Method::PATCH, format!("{MAPS}/b?fieldManager=me&force=true"), apply, map).await;
+    assert_eq!(again, json!({"kind": "UpdateOptions", "fieldManager": "me"}));
+    // A deletion's are its body, or its query, with the grace that the object gets.
+    let uid = api.get(&one).await.expect(200)["metadata"]["uid"].clone();
+    let mut options = json!({"kind": "DeleteOptions", "gracePeriodSeconds": 3, "propagationPolicy": "Background",
+        "preconditions": {"uid": uid}});
+    options["apiVersion"] = "v1".into();
+    let shown = told(Method::DELETE, one, json, options.clone()).await;
+    options.as_object_mut().unwrap().remove("apiVersion");
+    assert_eq!(shown, options);
+    assert_eq!(
+        told(Method::DELETE, format!("{MAPS}/b?orphanDependents=true&dryRun=All"), json, Value::Null).await,
+        json!({"kind": "DeleteOptions", "orphanDependents": true, "dryRun": ["All"]})
+    );
+    let pods = "/api/v1/namespaces/default/pods";
+    api.post(pods, &pod("p")).await.expect(201);
+    let unscheduled = told(Method::DELETE, format!("{pods}/p?gracePeriodSeconds=30"), json, Value::Null).await;
+    assert_eq!(unscheduled, json!({"kind": "DeleteOptions", "gracePeriodSeconds": 0}));
+}
+
+#[tokio::test]
 async fn mutating_webhooks_work_in_order_and_see_each_other() {
     let hook = Hook::start(|path, request| {
         let data = &request["object"]["data"];

@@ -10,7 +10,7 @@ use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 use wherry_api::strategy::Part;
 
-use super::{create, get, update};
+use super::{create, update};
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
@@ -31,17 +31,20 @@ pub(crate) async fn apply(
     let Decoded { object: config, warnings } = read?;
     call.warnings.extend(warnings);
     call.requested(&config);
-    for _ in 0..ATTEMPTS {
-        let missing = view == View::Object(Part::Main)
-            && matches!(get::find(call), Err(ServerError::Api(error)) if error.code == 404);
-        if missing {
-            match create_from(call, &config, &options).await {
-                // Somebody else created it: it is applied to after all.
-                Err(ServerError::Api(error)) if error.reason == "AlreadyExists" => continue,
-                other => return other,
-            }
-        }
+    if view != View::Object(Part::Main) {
         return change(call, &view, &config, &options).await;
+    }
+    for _ in 0..ATTEMPTS {
+        let missing = update::is_missing(call);
+        let answer = if missing {
+            create_from(call, &config, &options).await
+        } else {
+            change(call, &view, &config, &options).await
+        };
+        match answer {
+            Err(error) if update::raced(call, missing, &error).await => {}
+            answer => return answer,
+        }
     }
     Err(ApiError::modified(&call.resource, &call.info.name).into())
 }

@@ -15,6 +15,7 @@ use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
+use crate::server::subresources::binding;
 use crate::server::write::{self, ATTEMPTS, Put, Stored};
 use crate::server::{answer, definitions, managed, metadata, negotiate, reviews, versions};
 use crate::store::{Key, Precondition, StoreError};
@@ -31,13 +32,21 @@ pub(crate) async fn create(call: &mut Call, body: Body) -> Result<Response<Body>
     call.requested(&decoded.object);
     call.warnings.extend(decoded.warnings);
     if !call.resource.stored() {
-        let answered = reviews::create(call, decoded.object, &options).await?;
+        let answered = unstored(call, decoded.object, &options).await?;
         return answer::value(call.accepted, StatusCode::CREATED, &answered);
     }
     if !object::resource_version(&decoded.object).is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created").into());
     }
     insert_and_show(call, decoded.object, &options).await
+}
+
+/// Does what is asked for by creating what is not stored.
+async fn unstored(call: &mut Call, object: Value, options: &WriteOptions) -> Result<Value, ServerError> {
+    match (call.resource.group.as_ref(), call.resource.plural.as_ref()) {
+        ("", "bindings") => binding::create(call, object, options).await,
+        _ => reviews::create(call, object).await,
+    }
 }
 
 /// Creates an object and shows it.
@@ -114,10 +123,10 @@ async fn insert_named(call: &mut Call, mut object: Value, options: &WriteOptions
         None => Some(call.server.allocators().begin(&resource, &key, &mut object, None)?),
         Some(_) => None,
     };
-    call.admit(Operation::Create, &name, Some(&object), None, options.dry_run).await?;
+    let request = call.admission(Operation::Create, &name, options.dry_run);
+    call.admit(&request, Some(&object), None).await?;
     let hold = hold.ok_or_else(|| ApiError::already_exists(&resource, &name))?;
     let stored = versions::to_stored(&resource, &object).await?;
-    let request = call.admission(Operation::Create, &name, options.dry_run);
     let charge = call.server.quota().charge(&request, &object, None).await?;
     if options.dry_run {
         return Ok(write::unwritten(stored, None));

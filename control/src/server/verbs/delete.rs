@@ -5,13 +5,13 @@
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use wherry_api::field::{ErrorList, Path};
 use wherry_api::object;
 use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
-use crate::admission::{Charge, Operation};
+use crate::admission::{Charge, Operation, Options, Request};
 use crate::server::alloc::Hold;
 use crate::server::body::Body;
 use crate::server::call::Call;
@@ -106,6 +106,24 @@ impl DeleteOptions {
 
     pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run.as_ref().is_some_and(|d| !d.is_empty())
+    }
+
+    /// As admission sees them, with the grace that the object will get.
+    fn shown(&self, resource: &Descriptor, old: &Value) -> Value {
+        let grace = resource.strategy.grace_period(old, self.grace_period_seconds).or(self.grace_period_seconds);
+        let preconditions = self.preconditions.as_ref();
+        let given = [
+            ("gracePeriodSeconds", json!(grace)),
+            ("propagationPolicy", json!(self.propagation_policy)),
+            ("orphanDependents", json!(self.orphan_dependents)),
+            ("preconditions.uid", json!(preconditions.and_then(|p| p.uid.as_ref()))),
+            ("preconditions.resourceVersion", json!(preconditions.and_then(|p| p.resource_version.as_ref()))),
+        ];
+        let mut shown = json!({});
+        for (field, value) in given.into_iter().filter(|(_, value)| !value.is_null()) {
+            object::set_at(&mut shown, field, value);
+        }
+        shown
     }
 
     fn check_preconditions(&self, resource: &Descriptor, old: &Value) -> Result<(), ApiError> {
@@ -276,7 +294,10 @@ async fn attempt(
     let old = versions::tree(resource, current).await?;
     options.check_preconditions(resource, &old)?;
     if admission == Admission::Asked {
-        call.admit(Operation::Delete, name, None, Some(&old), options.is_dry_run()).await?;
+        let shown = options.shown(resource, &old);
+        let request = call.admission(Operation::Delete, name, options.is_dry_run());
+        let request = Request { options: Options::Delete(&shown), ..request };
+        call.admit(&request, None, Some(&old)).await?;
     }
     let key = call.key_of(name);
     match decide(resource, &old, options, Timestamp::now()) {

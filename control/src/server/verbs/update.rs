@@ -38,15 +38,49 @@ pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Re
     let mut wanted = decoded.object;
     metadata::settle_namespace(&call.resource, &mut wanted, &call.info)?;
     metadata::check_name(&wanted, &call.info.name)?;
-    if call.resource.create_on_update && view == View::Object(Part::Main) {
-        match get::find(call) {
-            Err(ServerError::Api(error)) if error.code == 404 => return create_instead(call, wanted, &options).await,
-            other => other.map(|_| ())?,
+    if !call.resource.create_on_update || view != View::Object(Part::Main) {
+        return replace(call, &view, &wanted, &options).await;
+    }
+    for _ in 0..ATTEMPTS {
+        let missing = is_missing(call);
+        let answer = if missing {
+            create_instead(call, wanted.clone(), &options).await
+        } else {
+            replace(call, &view, &wanted, &options).await
+        };
+        match answer {
+            Err(error) if raced(call, missing, &error).await => {}
+            answer => return answer,
         }
     }
+    Err(ApiError::modified(&call.resource, &call.info.name).into())
+}
+
+async fn replace(
+    call: &mut Call,
+    view: &View,
+    wanted: &Value,
+    options: &WriteOptions,
+) -> Result<Response<Body>, ServerError> {
     let resource = call.resource.clone();
-    let stored = modify(call, &view, &options, |old| view.write_back(&resource, old, wanted.clone())).await?;
-    show(call, &view, StatusCode::OK, stored).await
+    let stored = modify(call, view, options, |old| view.write_back(&resource, old, wanted.clone())).await?;
+    show(call, view, StatusCode::OK, stored).await
+}
+
+/// Whether there is no object that the path names.
+pub(crate) fn is_missing(call: &Call) -> bool {
+    get::find(call).is_err()
+}
+
+/// Whether a write that creates what is missing failed because another writer was faster: what it was to create is there,
+/// or what it was to change is gone. It is tried again then, as the other of the two.
+pub(crate) async fn raced(call: &Call, missing: bool, error: &ServerError) -> bool {
+    let reason = if missing { "AlreadyExists" } else { "NotFound" };
+    if !matches!(error, ServerError::Api(error) if error.reason == reason) {
+        return false;
+    }
+    call.server.cache().reached(call.server.store().revision()).await;
+    is_missing(call) != missing
 }
 
 /// Needs the right to create, which the right to update does not include.
@@ -244,14 +278,14 @@ async fn admit(
     new: &Value,
     old: &Value,
 ) -> Result<(), ServerError> {
-    let (name, dry_run) = (call.info.name.as_str(), options.dry_run);
+    let request = call.admission(Operation::Update, &call.info.name, options.dry_run);
     match rules {
         Rules::Admitted => Ok(()),
         Rules::Of(View::Scale(paths), _) => {
             let (shown, was) = (scale::show(paths, new)?, scale::show(paths, old)?);
-            call.admit(Operation::Update, name, Some(&shown), Some(&was), dry_run).await
+            call.admit(&request, Some(&shown), Some(&was)).await
         }
-        Rules::Of(..) | Rules::Own => call.admit(Operation::Update, name, Some(new), Some(old), dry_run).await,
+        Rules::Of(..) | Rules::Own => call.admit(&request, Some(new), Some(old)).await,
     }
 }
 
