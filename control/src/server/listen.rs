@@ -288,14 +288,14 @@ async fn accept_loop(bound: Bound, shared: Arc<Shared>, renewal: Renewal, places
             Some(ended) = connections.join_next() => report(ended),
             Some((stream, address, slot)) = next_connection(&bound, &slots, &shared.strangers) => {
                 let shared = Arc::clone(&shared);
-                let stranger = shared.strangers.meet();
+                let open = shared.strangers.meet();
                 connections.spawn(async move {
+                    let _slot = slot;
+                    let stranger = open.stranger();
                     tokio::select! {
-                        () = connection(stream, address.ip(), &stranger, &shared) => {}
+                        () = connection(stream, address.ip(), stranger, &shared) => {}
                         () = stranger.closed() => tracing::debug!(%address, "a connection without requests gave way"),
                     }
-                    stranger.left();
-                    drop(slot);
                 });
             }
         }
