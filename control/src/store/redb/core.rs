@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -56,6 +57,8 @@ pub(super) struct InFlight {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Health {
     Open,
+    /// A disk write found no room: it did not happen, and the file is opened again at this time, if somebody writes.
+    Full(Instant),
     /// A disk write failed; whether it happened is unknown, so nothing more is accepted.
     Failed(String),
     Closed,
@@ -108,6 +111,9 @@ impl Core {
     pub(super) fn healthy(&self) -> Result<(), StoreError> {
         match &self.health {
             Health::Open => Ok(()),
+            Health::Full(_) => {
+                Err(StoreError::Engine("the disk has no room; the store writes again when it has".into()))
+            }
             Health::Closed => Err(StoreError::Closed),
             Health::Failed(why) => Err(StoreError::Engine(
                 format!("an earlier write failed, the store must be opened again: {why}").into(),
@@ -134,6 +140,10 @@ impl Core {
 
     /// Applies a relaxed transaction at once: it is ordered before the batch in flight, which shares no key with it.
     pub(super) fn apply_relaxed(&mut self, txn: Txn, now: u64) -> Result<(Revision, Vec<Bytes>), Refused> {
+        if matches!(self.health, Health::Full(_)) {
+            // Whether there is room now is for the writer to find out.
+            return Err(Refused::Busy(txn));
+        }
         self.healthy().map_err(Refused::Failed)?;
         let revision = self.published + 1;
         let clashes = self

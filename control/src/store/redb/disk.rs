@@ -1,23 +1,23 @@
 //! The disk stage: one redb file with the records, the history and the store's own state.
 //!
 //! Must stay true: everything of a batch is in one redb transaction; whatever goes wrong with the file while it is opened
-//! is a [`StoreError`] that says what to do, never a panic.
+//! is a [`StoreError`] that says what to do, never a panic; a file is opened again only after failures of which it is known
+//! what they left ([`backend`](super::backend)).
 
-use std::cell::Cell;
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::Path;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError, Table,
-    TableDefinition, WriteTransaction,
+    Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition, WriteTransaction,
 };
 
 use super::Options;
+use super::backend::{Open, OpenFault, Source, caught, open_on};
 use super::core::{Head, RESERVE, Slot, Written};
 use super::history::{self, Undo};
 use crate::store::{Change, ChangeKind, Key, Revision, StoreError};
@@ -36,7 +36,7 @@ const FORMAT: u32 = 1;
 /// The name of the file in the data directory.
 pub(super) const FILE: &str = "state.redb";
 /// redb's own page cache; every record is in memory anyway, so this serves commits only.
-const CACHE_BYTES: usize = 8 << 20;
+pub(super) const CACHE_BYTES: usize = 8 << 20;
 /// Files below this are not worth compacting.
 const COMPACT_FROM: u64 = 16 << 20;
 
@@ -87,111 +87,62 @@ pub(super) struct Loaded {
     pub(super) gaps: Vec<(Revision, Revision)>,
 }
 
-/// The open file.
+/// The file.
 #[derive(Debug)]
 pub(super) struct Disk {
-    db: Database,
+    /// `None`: it could not be opened again.
+    open: RwLock<Option<Open>>,
+    /// `None`: what is no file cannot be opened again.
+    source: Option<Source>,
 }
-
-type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens or creates the file in `dir` and reads all of it.
 pub(super) fn open(dir: &Path) -> Result<(Arc<Disk>, Loaded), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| StoreError::Engine(e.into()))?;
     let path = dir.join(FILE);
     let shown = path.display().to_string();
-    let opened = quietly(|| catch_unwind(AssertUnwindSafe(|| open_file(&path))));
-    let damaged = |source: Fault| StoreError::Damaged { path: shown.clone(), source };
-    match opened {
-        Ok(Ok(open)) => Ok(open),
-        Ok(Err(OpenFault::Locked)) => Err(StoreError::Locked { path: dir.display().to_string() }),
-        Ok(Err(OpenFault::Newer(found))) => Err(StoreError::Newer { path: shown, found, known: FORMAT }),
-        Ok(Err(OpenFault::Io(source))) => Err(StoreError::Engine(source)),
-        Ok(Err(OpenFault::Damaged(source))) => Err(damaged(source)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            Err(damaged(text.unwrap_or_else(|| "the engine gave up".to_owned()).into()))
-        }
-    }
-}
-
-thread_local! {
-    /// Whether a panic of this thread is caught and told as an error.
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `work` without the message that a panic on this thread would print: the engine panics on some damaged files.
-fn quietly<T>(work: impl FnOnce() -> T) -> T {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let usual = take_hook();
-        set_hook(Box::new(move |panic| {
-            if !QUIET.get() {
-                usual(panic);
-            }
-        }));
-    });
-    QUIET.set(true);
-    let done = work();
-    QUIET.set(false);
-    done
+    caught(|| open_file(&path)).map_err(|fault| match fault {
+        OpenFault::Locked => StoreError::Locked { path: dir.display().to_string() },
+        OpenFault::Newer(found) => StoreError::Newer { path: shown, found, known: FORMAT },
+        OpenFault::Io(source) => StoreError::Engine(source.into()),
+        OpenFault::Damaged(source) => StoreError::Damaged { path: shown, source },
+    })
 }
 
 /// A store on something that is no file.
 pub(super) fn on(backend: impl StorageBackend) -> Result<(Arc<Disk>, Loaded), StoreError> {
-    let db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
-    let db = db.map_err(|e| StoreError::Engine(e.into()))?;
-    load(db).map_err(|fault| match fault {
-        OpenFault::Damaged(source) | OpenFault::Io(source) => StoreError::Engine(source),
+    started(open_on(Box::new(backend)), None)
+}
+
+/// The same, on what can be opened again.
+#[cfg(test)]
+pub(super) fn on_source(source: Source) -> Result<(Arc<Disk>, Loaded), StoreError> {
+    started(source.open(), Some(source))
+}
+
+fn started(open: Result<Open, OpenFault>, source: Option<Source>) -> Result<(Arc<Disk>, Loaded), StoreError> {
+    let loaded = open.and_then(|open| Ok((load(&open.db)?, open)));
+    let (loaded, open) = loaded.map_err(|fault| match fault {
+        OpenFault::Damaged(source) => StoreError::Engine(source),
+        OpenFault::Io(source) => StoreError::Engine(source.into()),
         OpenFault::Newer(_) | OpenFault::Locked => StoreError::Closed,
-    })
+    })?;
+    Ok((Arc::new(Disk { open: RwLock::new(Some(open)), source }), loaded))
 }
-
-enum OpenFault {
-    Locked,
-    Newer(u32),
-    Io(Fault),
-    Damaged(Fault),
-}
-
-impl From<DatabaseError> for OpenFault {
-    fn from(error: DatabaseError) -> Self {
-        use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-        match error {
-            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::Locked,
-            DatabaseError::Storage(StorageError::Io(e))
-                if !matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof) =>
-            {
-                Self::Io(e.into())
-            }
-            other => Self::Damaged(other.into()),
-        }
-    }
-}
-
-macro_rules! damaged_from {
-    ($($error:ty),*) => {$(
-        impl From<$error> for OpenFault {
-            fn from(error: $error) -> Self {
-                Self::Damaged(error.into())
-            }
-        }
-    )*};
-}
-damaged_from!(redb::TransactionError, redb::TableError, StorageError, redb::CommitError, redb::CompactionError);
 
 fn open_file(path: &Path) -> Result<(Arc<Disk>, Loaded), OpenFault> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = file.map_err(|e| OpenFault::Io(e.into()))?;
-    let mut db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(FileBackend::new(file)?)?;
-    check_format(&db)?;
+    let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    drop(made.map_err(OpenFault::Io)?);
+    let source = Source::of_file(path);
+    let mut open = source.open()?;
+    check_format(&open.db)?;
     let length = std::fs::metadata(path).map_or(0, |m| m.len());
-    if length >= COMPACT_FROM && half_free(&db, length)? {
+    if length >= COMPACT_FROM && half_free(&open.db, length)? {
         tracing::info!(path = %path.display(), length, "compacting the database");
-        db.compact()?;
+        open.db.compact()?;
     }
-    load(db)
+    let loaded = load(&open.db)?;
+    Ok((Arc::new(Disk { open: RwLock::new(Some(open)), source: Some(source) }), loaded))
 }
 
 fn half_free(db: &Database, length: u64) -> Result<bool, OpenFault> {
@@ -221,7 +172,7 @@ fn check_format(db: &Database) -> Result<(), OpenFault> {
 }
 
 /// Reads everything, and marks the file as in use.
-fn load(db: Database) -> Result<(Arc<Disk>, Loaded), OpenFault> {
+fn load(db: &Database) -> Result<Loaded, OpenFault> {
     let mut txn = db.begin_write()?;
     txn.set_quick_repair(true);
     let loaded = {
@@ -255,7 +206,13 @@ fn load(db: Database) -> Result<(Arc<Disk>, Loaded), OpenFault> {
         Loaded { head, state, gaps }
     };
     txn.commit()?;
-    Ok((Arc::new(Disk { db }), loaded))
+    Ok(loaded)
+}
+
+fn stored_state(db: &Database) -> Result<Option<State>, redb::Error> {
+    let txn = db.begin_read()?;
+    let meta = txn.open_table(META)?;
+    Ok(meta.get("state")?.and_then(|v| State::decode(v.value())))
 }
 
 fn decode_slot(bytes: &[u8]) -> Option<Slot> {
@@ -278,12 +235,33 @@ impl Disk {
         now: u64,
         options: &Options,
     ) -> Result<(State, std::time::Duration), redb::Error> {
-        let mut txn = self.db.begin_write()?;
+        let open = self.open.read();
+        let mut txn = open.as_ref().ok_or(redb::Error::DatabaseClosed)?.db.begin_write()?;
         txn.set_quick_repair(true);
         let state = write_tables(&txn, batch, state, now, options)?;
         let began = std::time::Instant::now();
         txn.commit()?;
         Ok((state, began.elapsed()))
+    }
+
+    /// Whether a failed write only lacked room, so that the file may be opened again.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.source.is_some() && self.open.read().as_ref().is_none_or(Open::lacks_room)
+    }
+
+    /// Opens the file again, and returns what it says of itself. Waits for those who read it.
+    pub(super) fn open_again(&self) -> Result<Option<State>, OpenFault> {
+        let mut open = self.open.write();
+        let source = self.source.as_ref().ok_or(OpenFault::Locked)?;
+        let (new, state) = caught(|| {
+            // Its lock must be free.
+            drop(open.take());
+            let new = source.open()?;
+            let state = stored_state(&new.db).map_err(|error| OpenFault::Damaged(error.into()))?;
+            Ok((new, state))
+        })?;
+        *open = Some(new);
+        Ok(state)
     }
 
     /// History entries after `after` up to `up_to`, of keys that begin with `prefix`, with the revision after which the
@@ -296,7 +274,8 @@ impl Disk {
     ) -> Result<(Vec<Undo>, Revision), StoreError> {
         let engine = |e: redb::Error| StoreError::Engine(e.into());
         let read = || -> Result<(Vec<Undo>, Revision), redb::Error> {
-            let txn = self.db.begin_read()?;
+            let open = self.open.read();
+            let txn = open.as_ref().ok_or(redb::Error::DatabaseClosed)?.db.begin_read()?;
             let meta = txn.open_table(META)?;
             let oldest = meta.get("state")?.and_then(|v| State::decode(v.value())).map_or(0, |s| s.oldest);
             let table = txn.open_table(HISTORY)?;
@@ -316,7 +295,8 @@ impl Disk {
         let io = |e: std::io::Error| StoreError::Engine(e.into());
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(to).map_err(io)?;
         let copy = || -> Result<(), redb::Error> {
-            let from = self.db.begin_read()?;
+            let open = self.open.read();
+            let from = open.as_ref().ok_or(redb::Error::DatabaseClosed)?.db.begin_read()?;
             let target = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(FileBackend::new(file)?)?;
             let mut txn = target.begin_write()?;
             txn.set_quick_repair(true);

@@ -11,12 +11,14 @@
 //!   that does, or that finds the gap used up, waits for its turn in the queue. Revisions therefore skip numbers.
 //! - Relaxed writes that a crash takes back were seen with revisions that must not be given out again. A store that was not
 //!   closed continues [`core::RESERVE`] further on, and a watch from inside that range must list again.
-//! - When the disk fails to write, whether the batch happened is unknown: the store refuses everything but reads from then
-//!   on, until it is opened again.
+//! - A batch that finds no room on the disk did not happen: the file is opened again, after a pause
+//!   while somebody writes, and goes on from the batch before. When the disk fails otherwise, whether the batch happened is unknown: the
+//!   store refuses everything but reads from then on, until it is opened again by a person.
 //!
 //! Watches pull: each has a cursor into the history, in memory or on disk, so that a slow one costs nothing and ends with
 //! [`StoreError::Compacted`] when the history has moved past it.
 
+mod backend;
 mod core;
 mod disk;
 mod history;
@@ -52,6 +54,8 @@ pub struct Options {
     pub memory_history_age: Duration,
     pub disk_history_bytes: u64,
     pub disk_history_age: Duration,
+    /// How long a disk that has no room is left alone.
+    pub full_disk_pause: Duration,
 }
 
 impl Default for Options {
@@ -61,6 +65,7 @@ impl Default for Options {
             memory_history_age: Duration::from_mins(5),
             disk_history_bytes: 64 << 20,
             disk_history_age: Duration::from_hours(1),
+            full_disk_pause: Duration::from_secs(1),
         }
     }
 }
@@ -292,7 +297,8 @@ impl Store for RedbStore {
         }
         match &self.shared.core.lock().health {
             core::Health::Failed(why) => Err(StoreError::Engine(why.clone().into())),
-            _ => Ok(()),
+            core::Health::Full(_) => Err(StoreError::Engine("the disk had no room for the last writes".into())),
+            core::Health::Open | core::Health::Closed => Ok(()),
         }
     }
 
@@ -369,9 +375,9 @@ fn now() -> u64 {
 }
 
 /// An error with its causes, for callers that get a copy of it.
-fn describe(error: &StoreError) -> String {
+fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();

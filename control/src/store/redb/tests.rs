@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::backend::Source;
 use super::*;
 use crate::store::contract::{Factory, delete, key, object, put};
 use crate::store::{Op, Precondition};
@@ -138,6 +139,21 @@ async fn a_backup_taken_while_it_runs_opens_as_a_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_breaks_off_leaves_no_half() {
+    let (store, mood) = moody();
+    let large = "x".repeat(1 << 20);
+    for i in 0..10 {
+        store.commit(put(&i.to_string(), &large)).await.unwrap();
+    }
+    let place = tempfile::tempdir().unwrap();
+    let copy = place.path().join(disk::FILE);
+    // Some of the pages are not in the engine's cache.
+    mood.reads_left.store(4, Ordering::SeqCst);
+    assert!(matches!(store.backup(&copy).await, Err(StoreError::Engine(_))));
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn concurrent_writes_share_commits() {
     let store = Arc::new(RedbStore::in_memory().unwrap());
     let writes = (0..500).map(|i| {
@@ -189,19 +205,36 @@ async fn relaxed_writes_reach_the_disk_by_themselves() {
     tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
 }
 
-/// Memory whose syncs can be held up, or fail.
+/// Memory whose syncs can be held up, or fail, and that has no room for more writes than it is told.
 #[derive(Debug)]
 struct Moody {
-    memory: InMemoryBackend,
+    memory: Arc<InMemoryBackend>,
     mood: Arc<Mood>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Mood {
     /// Held by a test while no sync may end.
     stall: Mutex<()>,
     syncing: std::sync::atomic::AtomicBool,
     fails: std::sync::atomic::AtomicBool,
+    /// After so many reads, each fails.
+    reads_left: std::sync::atomic::AtomicUsize,
+    /// For more there is no room.
+    writes_left: std::sync::atomic::AtomicUsize,
+}
+
+/// Counts down to an error that stays.
+fn count(left: &std::sync::atomic::AtomicUsize, then: std::io::ErrorKind) -> Result<(), std::io::Error> {
+    let one_less = |left: usize| if left == usize::MAX { Some(left) } else { left.checked_sub(1) };
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).map(drop).map_err(|_| then.into())
+}
+
+impl Default for Mood {
+    fn default() -> Self {
+        let (reads_left, writes_left) = (usize::MAX.into(), usize::MAX.into());
+        Self { stall: Mutex::default(), syncing: false.into(), fails: false.into(), reads_left, writes_left }
+    }
 }
 
 impl ::redb::StorageBackend for Moody {
@@ -209,9 +242,11 @@ impl ::redb::StorageBackend for Moody {
         self.memory.len()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        count(&self.mood.reads_left, std::io::ErrorKind::BrokenPipe)?;
         self.memory.read(offset, out)
     }
     fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        count(&self.mood.writes_left, std::io::ErrorKind::StorageFull)?;
         self.memory.set_len(len)
     }
     fn sync_data(&self) -> Result<(), std::io::Error> {
@@ -221,15 +256,95 @@ impl ::redb::StorageBackend for Moody {
         if self.mood.fails.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        count(&self.mood.writes_left, std::io::ErrorKind::StorageFull)?;
         self.memory.write(offset, data)
     }
 }
 
+/// What can be opened again and again.
+fn source() -> (Source, Arc<Mood>) {
+    let (memory, mood) = (Arc::new(InMemoryBackend::new()), Arc::new(Mood::default()));
+    let own = Arc::clone(&mood);
+    (Source::new(move || Moody { memory: Arc::clone(&memory), mood: Arc::clone(&own) }), mood)
+}
+
+fn open(source: &Source) -> Arc<RedbStore> {
+    let (disk, loaded) = disk::on_source(source.clone()).unwrap();
+    let options = Options { full_disk_pause: Duration::ZERO, ..Options::default() };
+    Arc::new(RedbStore::start(disk, loaded, options).unwrap())
+}
+
 fn moody() -> (Arc<RedbStore>, Arc<Mood>) {
-    let mood = Arc::new(Mood::default());
-    let backend = Moody { memory: InMemoryBackend::new(), mood: Arc::clone(&mood) };
-    let (disk, loaded) = disk::on(backend).unwrap();
-    (Arc::new(RedbStore::start(disk, loaded, Options::default()).unwrap()), mood)
+    let (source, mood) = source();
+    (open(&source), mood)
+}
+
+async fn names(store: &RedbStore) -> Vec<Key> {
+    store.list("", None, 0).await.unwrap().records.into_iter().map(|record| record.key).collect()
+}
+
+/// Returns when the store accepts this.
+async fn accepted(store: &RedbStore, txn: Txn) -> Committed {
+    let trying = async {
+        loop {
+            if let Ok(committed) = store.commit(txn.clone()).await {
+                return committed;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), trying).await.expect("it does not write again")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_met_a_full_disk_goes_on_when_there_is_room() {
+    let (source, mood) = source();
+    let store = open(&source);
+    let relaxed = |txn: Txn| Txn { durability: wherry_api::resource::Durability::Relaxed, ..txn };
+    store.commit(put("before", "1")).await.unwrap();
+    let heartbeat = store.commit(relaxed(put("heartbeat", "1"))).await.unwrap().revision;
+    mood.writes_left.store(0, Ordering::SeqCst);
+    assert!(matches!(store.commit(put("refused", "1")).await, Err(StoreError::Engine(_))));
+    for txn in [put("refused", "2"), relaxed(put("heartbeat", "2"))] {
+        assert!(matches!(store.commit(txn).await, Err(StoreError::Engine(_))));
+    }
+    assert!(store.get(&key("before")).await.unwrap().is_some() && store.get(&key("refused")).await.unwrap().is_none());
+    mood.writes_left.store(usize::MAX, Ordering::SeqCst);
+    let after = accepted(&store, put("after", "1")).await.revision;
+    assert!(after > heartbeat);
+    store.commit(relaxed(put("heartbeat", "3"))).await.unwrap();
+    let seen = store.history("", 0, store.revision()).await.unwrap();
+    let seen: Vec<_> = seen.into_iter().map(|change| change.key).collect();
+    assert_eq!(seen, ["before", "heartbeat", "after", "heartbeat"].map(key));
+    store.close().await.unwrap();
+    drop(store);
+    let again = open(&source);
+    assert_eq!(names(&again).await, ["after", "before", "heartbeat"].map(key));
+    assert!(again.revision() >= after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wherever_a_batch_runs_out_of_room_it_did_not_happen_and_nothing_else_is_lost() {
+    for writes in 0..1000 {
+        let (source, mood) = source();
+        let store = open(&source);
+        store.commit(put("before", "1")).await.unwrap();
+        mood.writes_left.store(writes, Ordering::SeqCst);
+        let during = store.commit(put("during", &"x".repeat(100_000))).await;
+        mood.writes_left.store(usize::MAX, Ordering::SeqCst);
+        accepted(&store, put("after", "1")).await;
+        assert_eq!(store.get(&key("during")).await.unwrap().is_some(), during.is_ok());
+        store.close().await.unwrap();
+        drop(store);
+        let mut there = vec![key("after"), key("before")];
+        there.extend(during.is_ok().then(|| key("during")));
+        assert_eq!(names(&open(&source)).await, there, "after {writes} writes");
+        if during.is_ok() {
+            assert!(writes > 2, "some batches did run out of room");
+            return;
+        }
+    }
+    panic!("no batch had room");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -217,7 +217,8 @@ impl Writer {
         let _end = End(Arc::clone(&self.shared));
         loop {
             let (requests, last) = self.shared.queue.take(self.gathering, || self.deadline());
-            let batch = self.prepare(requests, last);
+            let tries = self.recover(last);
+            let batch = self.prepare(requests, last, tries);
             self.commit(batch);
             if last {
                 break;
@@ -225,11 +226,38 @@ impl Writer {
         }
     }
 
+    /// After a write that found no room: opens the file again, if it is time to, and says whether the next batch may be
+    /// tried. The file holds what it held before that write, or a person must see to it.
+    fn recover(&self, last: bool) -> bool {
+        let due = |health: &Health| matches!(health, Health::Full(at) if last || *at <= Instant::now());
+        if !due(&self.shared.core.lock().health) {
+            return false;
+        }
+        let why = match self.disk.open_again() {
+            Ok(Some(state)) if state == self.state => return true,
+            Ok(_) => "the file is not as it was before the disk was full".to_owned(),
+            Err(fault) if fault.is_lack_of_room() => {
+                self.shared.core.lock().health = self.full();
+                return false;
+            }
+            Err(fault) => super::describe(&fault),
+        };
+        tracing::error!(why, "the store's file cannot be opened again after the disk was full");
+        self.shared.core.lock().health = Health::Failed(why);
+        false
+    }
+
+    fn full(&self) -> Health {
+        Health::Full(Instant::now() + self.shared.options.full_disk_pause)
+    }
+
     /// When relaxed writes must be written, or a record expires.
     fn deadline(&self) -> Option<Instant> {
         let core = self.shared.core.lock();
-        if core.health != Health::Open {
-            return None;
+        match core.health {
+            Health::Open => {}
+            Health::Full(at) => return core.unwritten.front().map(|_| at),
+            Health::Failed(_) | Health::Closed => return None,
         }
         let flush_after = u64::try_from(FLUSH_AFTER.as_millis()).unwrap_or(u64::MAX);
         let flush = core.unwritten.front().map(|w| w.time.saturating_add(flush_after));
@@ -239,8 +267,10 @@ impl Writer {
     }
 
     /// Orders the batch after everything visible, with room for relaxed writes between.
-    fn prepare(&self, requests: Vec<Request>, last: bool) -> Batch {
+    /// `tries`: the disk may have room again.
+    fn prepare(&self, requests: Vec<Request>, last: bool, tries: bool) -> Batch {
         let now = super::now();
+        let healthy = |core: &Core| if tries { Ok(()) } else { core.healthy() };
         let mut core = self.shared.core.lock();
         let expired = core.expire(now, EXPIRE_LIMIT);
         self.shared.counters.expired.fetch_add(expired as u64, Ordering::Relaxed);
@@ -252,7 +282,7 @@ impl Writer {
             staged: Vec::new(),
             answers: Vec::new(),
             flushes: Vec::new(),
-            accepted: core.healthy(),
+            accepted: healthy(&core),
             state: State { complete: published, ..self.state },
             now,
         };
@@ -264,7 +294,7 @@ impl Writer {
                 Request::Commit { txn, reply, permit } => {
                     in_flight.keys.extend(keys_of(&txn).cloned());
                     let revision = first + batch.staged.len() as Revision;
-                    let answer = core.healthy().and_then(|()| step(&mut head, &mut batch, txn, revision));
+                    let answer = healthy(&core).and_then(|()| step(&mut head, &mut batch, txn, revision));
                     batch.answers.push((reply, answer, permit));
                 }
             }
@@ -329,12 +359,21 @@ impl Writer {
             Ok((state, took)) => {
                 self.state = state;
                 core.disk_oldest = state.oldest;
+                if matches!(core.health, Health::Full(_)) {
+                    tracing::info!("the disk has room again");
+                    core.health = if state.clean { Health::Closed } else { Health::Open };
+                }
                 publish_all(&mut core, staged);
                 core.written(visible.len(), now);
                 drop(core);
                 self.shared.counters.committed(all.len(), took);
                 self.shared.announce();
                 Ok(())
+            }
+            Err(error) if self.disk.lacks_room() => {
+                tracing::error!(%error, "the disk has no room; the store writes again when it has");
+                core.health = self.full();
+                Err(StoreError::Engine(error.into()))
             }
             Err(error) => {
                 tracing::error!(%error, "the store could not write; it accepts nothing more until it is opened again");
