@@ -4,6 +4,7 @@
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use wherry_api::kinds::core::pod::MIRROR;
 use wherry_api::kinds::core::podspec::access;
 use wherry_api::object;
 use wherry_api::resource::GroupResource;
@@ -14,8 +15,6 @@ use crate::auth::references::{self, Referenced};
 use crate::cache::Cache;
 
 const DEFAULT: &str = "default";
-/// On a pod that a node runs by itself.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Kubernetes' plugin of that name.
 #[derive(Debug)]

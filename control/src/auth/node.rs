@@ -4,6 +4,7 @@
 //! secret that none of its pods refers to, and never changes another node or another node's pod.
 
 use serde_json::Value;
+use wherry_api::kinds::core::pod::MIRROR;
 use wherry_api::object;
 use wherry_api::registry::Registry;
 use wherry_api::resource::GroupResource;
@@ -29,8 +30,6 @@ const ANY_NODE: &[Rule] = &[
     rule(&["create", "get", "list", "watch"], &["certificates.k8s.io"], &["certificatesigningrequests"]),
 ];
 
-/// Marks the API's picture of a pod that a node runs by itself.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The namespace of nodes' leases.
 const LEASES: &str = "kube-node-lease";
 /// Label prefixes under Kubernetes' own domains that a node may set on itself.

@@ -233,27 +233,45 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_secs(5), queue.next()).await.is_err());
     }
 
+    /// The clock is the test's, and goes in steps of a millisecond.
+    fn is_about(took: Duration, wanted: Duration) -> bool {
+        (wanted..=wanted + Duration::from_millis(2)).contains(&took)
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn failures_back_off_and_a_success_resets() {
+    async fn each_failure_doubles_the_wait_up_to_a_minute_and_a_success_resets_it() {
         let queue = Queue::default();
         queue.add("a");
-        let mut waits = Vec::new();
-        for _ in 0..3 {
-            queue.next().await;
-            queue.done(&"a", false);
+        queue.next().await;
+        let failing = async || {
             let start = Instant::now();
-            queue.next().await;
-            waits.push(start.elapsed().as_millis());
-            queue.add("a");
             queue.done(&"a", false);
+            queue.next().await;
+            start.elapsed()
+        };
+        for failures in 0..16 {
+            let (took, wanted) = (failing().await, (FIRST_RETRY * (1 << failures)).min(LAST_RETRY));
+            assert!(is_about(took, wanted), "{failures}: {took:?}, not {wanted:?}");
         }
-        assert!(waits.is_sorted(), "{waits:?}");
-        queue.next().await;
         queue.done(&"a", true);
+        queue.add("a");
         queue.next().await;
-        queue.done(&"a", false);
+        assert!(is_about(failing().await, FIRST_RETRY));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_of_all_keys_together_are_ten_a_second_after_the_burst() {
+        let (queue, more) = (Queue::default(), 20);
+        let all = RETRY_BURST + more;
+        for key in 0..all {
+            queue.add(key);
+            queue.done(&queue.next().await, false);
+        }
         let start = Instant::now();
-        queue.next().await;
-        assert!(start.elapsed() <= Duration::from_millis(6), "{:?}", start.elapsed());
+        for retry in 0..all {
+            queue.next().await;
+            let wanted = FIRST_RETRY.max(RETRY_EVERY * (retry + 1).saturating_sub(RETRY_BURST));
+            assert!(is_about(start.elapsed(), wanted), "{retry}: {:?}, not {wanted:?}", start.elapsed());
+        }
     }
 }

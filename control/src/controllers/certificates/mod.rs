@@ -147,3 +147,47 @@ fn conditions(request: &CertificateSigningRequest, more: Value) -> Value {
     all.push(more);
     all.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::plan::tests::{object, request};
+    use super::*;
+    use crate::controllers::fixture;
+
+    #[tokio::test]
+    async fn a_request_whose_sender_may_not_have_it_signed_yet_is_looked_at_again() {
+        let pem = request("system:nodes", "system:node:n1");
+        let mut asked =
+            object("kubernetes.io/kube-apiserver-client-kubelet", "system:bootstrap:abcdef", pem, json!([]));
+        asked.metadata.creation_timestamp = Some(Time(Timestamp::now()));
+        let (allowed, shown) = (Arc::new(AtomicBool::new(false)), json!(asked));
+        let allows = Arc::clone(&allowed);
+        let context = fixture::context(move |_, path, body| {
+            let (mut review, mut approved) = (body.clone(), shown.clone());
+            match path.rsplit('/').next() {
+                Some("subjectaccessreviews") => {
+                    review["status"] = json!({"allowed": allows.load(Ordering::SeqCst)});
+                    Some(review)
+                }
+                Some("approval") => {
+                    approved["status"] = body["status"].clone();
+                    approved["metadata"]["resourceVersion"] = json!("2");
+                    Some(approved)
+                }
+                _ => None,
+            }
+        });
+        let (certificates, key) = (Certificates::new(&context), Key::of(&asked));
+        context.shared.certificate_requests.observe(asked);
+        assert_eq!(certificates.reconcile(&key).await.unwrap(), Some(RECOGNIZE_AGAIN));
+        allowed.store(true, Ordering::SeqCst);
+        assert_eq!(certificates.reconcile(&key).await.unwrap(), None);
+        let now = context.shared.certificate_requests.get(&key).unwrap();
+        let conditions = now.status.as_ref().unwrap().conditions.as_ref().unwrap();
+        assert_eq!(conditions[0].type_, "Approved");
+    }
+}

@@ -124,12 +124,12 @@ fn judge(signer: &str, asked: &Asked, usages: &[String]) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn request(organization: &str, name: &str) -> Vec<u8> {
+    pub(in super::super) fn request(organization: &str, name: &str) -> Vec<u8> {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -138,7 +138,12 @@ mod tests {
         params.serialize_request(&key).unwrap().pem().unwrap().into_bytes()
     }
 
-    fn object(signer: &str, user: &str, pem: Vec<u8>, conditions: Value) -> CertificateSigningRequest {
+    pub(in super::super) fn object(
+        signer: &str,
+        user: &str,
+        pem: Vec<u8>,
+        conditions: Value,
+    ) -> CertificateSigningRequest {
         serde_json::from_value(json!({
             "metadata": {"name": "r", "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"signerName": signer, "username": user, "request": k8s_openapi::ByteString(pem),

@@ -21,6 +21,9 @@ const FLUNDERS: &str = "/apis/wardle.example.com/v1alpha1/namespaces/default/flu
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const SCHEMA: &str = "com.example.wardle.v1alpha1.Flunder";
 
+/// Told when the other server has a request that it will not answer.
+static SILENT: tokio::sync::Notify = tokio::sync::Notify::const_new();
+
 /// Describes itself as extension servers do; says of any other request what it was.
 async fn extension(request: Request<Incoming>) -> Said {
     let (parts, body) = request.into_parts();
@@ -49,6 +52,10 @@ async fn extension(request: Request<Incoming>) -> Said {
                 .header("location", "https://a.example")
                 .body(body::empty())
                 .unwrap());
+        }
+        _ if parts.uri.query().is_some_and(|query| query.contains("silent=")) => {
+            SILENT.notify_one();
+            std::future::pending().await
         }
         _ if parts.uri.query().is_some_and(|query| query.contains("watch=")) => {
             let event = |n: u32| bytes::Bytes::from(json!({"type": "ADDED", "object": {"n": n}}).to_string() + "\n");
@@ -170,6 +177,22 @@ async fn requests_for_its_group_reach_the_other_server_in_the_users_name() {
     api.until(FLUNDERS, "application/json", "it is unavailable again", |answer| answer.code == 503).await;
     api.delete(&format!("{SERVICES}/{NAME}")).await.expect(200);
     api.until(FLUNDERS, "application/json", "it is gone", |answer| answer.code == 404).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_the_other_server_does_not_begin_ends_after_a_minute() {
+    let api = Api::new().await;
+    let _extension = api.extended().await;
+    api.reached().await;
+    let server = api.server.clone();
+    let asking = tokio::spawn(async move { Api { server }.get(&format!("{FLUNDERS}?watch=true&silent=true")).await });
+    // From here on the clock is the test's: it goes on when everybody waits.
+    SILENT.notified().await;
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let answer = asking.await.unwrap();
+    assert_eq!((answer.code, answer.reason().as_str()), (504, "Timeout"));
+    assert!(began.elapsed() < Duration::from_secs(61), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{list, map, text};
 
 /// The mark of a pod that a node runs by itself and only shows here.
-pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP: &str = "container.seccomp.security.alpha.kubernetes.io/";

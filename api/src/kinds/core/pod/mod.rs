@@ -10,6 +10,7 @@ mod update;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+pub use self::annotations::MIRROR;
 use super::podspec::{self, resources, scheduling};
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{carry, fill, int, list, object, set, some, text};
