@@ -1,5 +1,6 @@
 //! Field paths and validation errors, with Kubernetes' words (`field.ErrorList` of apimachinery).
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -134,12 +135,55 @@ pub struct ErrorList {
     list: Vec<FieldError>,
     /// Of messages and paths.
     bytes: usize,
+    /// Complaints that were made, whatever became of them.
+    made: usize,
+    mode: Mode,
+}
+
+/// What becomes of a complaint.
+#[derive(Clone, Debug, Default, PartialEq)]
+enum Mode {
+    #[default]
+    Tell,
+    /// It is noted: that much was wrong before.
+    Learn(Known),
+    /// It is told unless it was noted.
+    Spare(Known),
+}
+
+/// What is known to be wrong, as often as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Known {
+    times: HashMap<String, usize>,
+    /// Of all texts together.
+    bytes: usize,
+}
+
+impl Known {
+    fn learn(&mut self, error: &FieldError) {
+        let text = error.to_string();
+        self.bytes += text.len();
+        *self.times.entry(text).or_default() += 1;
+    }
+
+    /// What was wrong once before is wrong once.
+    fn take(&mut self, error: &FieldError) -> bool {
+        match self.times.get_mut(&error.to_string()) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Errors of an object that are told.
 const MAX_ERRORS: usize = 100;
 /// Bytes of messages and paths after which no more are told.
 const MAX_TEXT: usize = 64 * 1024;
+/// Bytes of what was wrong with a stored object that are remembered: what is beyond is held against a change of it.
+const MAX_KNOWN: usize = 1024 * 1024;
 
 impl<'a> IntoIterator for &'a ErrorList {
     type Item = &'a FieldError;
@@ -152,15 +196,32 @@ impl<'a> IntoIterator for &'a ErrorList {
 
 impl ErrorList {
     pub fn push(&mut self, error: FieldError) {
-        if !self.is_full() {
-            self.bytes += error.message.len() + error.path.to_string().len();
-            self.list.push(error);
+        self.made += 1;
+        if self.is_full() {
+            return;
         }
+        match &mut self.mode {
+            Mode::Tell => {}
+            Mode::Learn(known) => return known.learn(&error),
+            Mode::Spare(known) => {
+                if known.take(&error) {
+                    return;
+                }
+            }
+        }
+        self.bytes += error.message.len() + error.path.to_string().len();
+        self.list.push(error);
     }
 
     /// Whether enough has been told: more errors are dropped.
     pub(crate) fn is_full(&self) -> bool {
-        self.list.len() >= MAX_ERRORS || self.bytes > MAX_TEXT
+        let learnt = matches!(&self.mode, Mode::Learn(known) if known.bytes > MAX_KNOWN);
+        learnt || self.list.len() >= MAX_ERRORS || self.bytes > MAX_TEXT
+    }
+
+    /// How many complaints were made, told or not: what made none since is good.
+    pub(crate) fn made(&self) -> usize {
+        self.made
     }
 
     pub fn is_empty(&self) -> bool {
@@ -209,26 +270,29 @@ impl ErrorList {
     }
 
     /// Adds what `judge` says of `new`, without what it says of `old` in the same place and words: a stored object that a later
-    /// rule would refuse may still be updated, as long as the update does not make what is wrong with it anew.
+    /// rule would refuse may still be updated, as long as the update does not make what is wrong with it anew. How much of it is
+    /// told is bounded, how much of it is compared is not.
     pub fn judge_change(&mut self, new: &Value, old: &Value, judge: impl Fn(&Value, &mut Self)) {
         let mut now = Self::default();
         judge(new, &mut now);
         if now.is_empty() {
             return;
         }
-        let mut before = Self::default();
+        let mut before = Self { mode: Mode::Learn(Known::default()), ..Self::default() };
         judge(old, &mut before);
-        for error in now.list {
-            // What was wrong once before is wrong once.
-            match before.list.iter().position(|known| *known == error) {
-                Some(at) => drop(before.list.swap_remove(at)),
-                None => self.push(error),
-            }
+        if let Mode::Learn(known) = before.mode
+            && !known.times.is_empty()
+        {
+            now = Self { mode: Mode::Spare(known), ..Self::default() };
+            judge(new, &mut now);
         }
+        now.list.into_iter().for_each(|error| self.push(error));
     }
 
     fn add(&mut self, kind: ErrorKind, path: &Path, message: impl FnOnce() -> String) {
-        if !self.is_full() {
+        if self.is_full() {
+            self.made += 1;
+        } else {
             self.push(FieldError { kind, path: path.clone(), message: message() });
         }
     }
@@ -278,6 +342,36 @@ mod tests {
         let mut errors = ErrorList::default();
         errors.judge_change(&Value::from(vec![1, 2]), &Value::from(vec![1]), judge);
         assert_eq!(errors.iter().count(), 1);
+    }
+
+    #[test]
+    fn mistakes_are_compared_also_where_they_are_too_many_to_be_told() {
+        let judge = |value: &Value, errors: &mut ErrorList| {
+            for number in value.as_array().into_iter().flatten() {
+                errors.required(&Path::new("n").key(&number.to_string()), "");
+            }
+        };
+        let said = |new: std::ops::Range<usize>, old: std::ops::Range<usize>| {
+            let mut errors = ErrorList::default();
+            errors.judge_change(&new.collect(), &old.collect(), judge);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(said(1..2 * MAX_ERRORS, 0..2 * MAX_ERRORS), Vec::<String>::new());
+        assert_eq!(said(0..2 * MAX_ERRORS + 1, 0..2 * MAX_ERRORS), ["n[200]: Required value"]);
+        let many = MAX_KNOWN / 10;
+        assert_eq!(said(0..many, 0..many).len(), MAX_ERRORS, "what nobody can remember is not forgiven");
+    }
+
+    #[test]
+    fn a_complaint_is_counted_whatever_becomes_of_it() {
+        let judge = |value: &Value, errors: &mut ErrorList| {
+            let before = errors.made();
+            (0..3 * MAX_ERRORS).for_each(|_| errors.required(&Path::new("a"), ""));
+            assert_eq!(errors.made() - before, 3 * MAX_ERRORS, "{value}");
+        };
+        let mut errors = ErrorList::default();
+        errors.judge_change(&Value::from(1), &Value::from(2), judge);
+        assert!(errors.is_empty());
     }
 
     #[test]

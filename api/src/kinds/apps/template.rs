@@ -63,9 +63,9 @@ pub(crate) fn validate_own_selector(workload: &Value, empty: &str, errors: &mut 
         errors.required(&path, "");
         return true;
     };
-    let before = errors.iter().count();
+    let before = errors.made();
     validate_selector(selector, &path, errors);
-    let good = errors.iter().count() == before;
+    let good = errors.made() == before;
     if is_empty(selector) {
         errors.invalid(&path, selector, empty);
     }

@@ -29,11 +29,11 @@ pub(super) fn validate(new: &Value, old: &Value, spec: &Path, errors: &mut Error
     if class != resources::qos_class(now) {
         errors.invalid(spec, &json!(class), "Pod QOS Class may not change as a result of resizing");
     }
-    let before_order = errors.iter().len();
+    let before_order = errors.made();
     for field in SIZED {
         validate_order(now, before, field, spec, errors);
     }
-    if errors.iter().len() > before_order {
+    if errors.made() > before_order {
         return;
     }
     for field in SIZED {

@@ -99,10 +99,10 @@ pub(super) fn validate(spec: &Value, spec_path: &Path, errors: &mut ErrorList) {
     }
     for field in ["limits", "requests"] {
         for (name, amount) in map(all, &format!("/{field}")) {
-            let before = errors.iter().len();
+            let before = errors.made();
             let amount_path = path.child(field).key(name);
             resources::validate_any_name(name, &amount_path, errors);
-            if errors.iter().len() == before && !is_known(name) {
+            if errors.made() == before && !is_known(name) {
                 errors.not_supported(&amount_path, name, NAMES);
             }
             resources::validate_amount(name, amount, &amount_path, errors);
