@@ -8,6 +8,7 @@ mod scopes;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use wherry_api::kinds::core::podspec::busiest::Amounts;
 use wherry_api::object;
 use wherry_api::quantity::Quantity;
 
@@ -113,10 +114,7 @@ pub fn amounts(map: Option<&Value>) -> Usage {
 
 /// Adds each amount of `more`.
 pub fn add(total: &mut Usage, more: &Usage) {
-    for (name, amount) in more {
-        let sum = total.get(name).map_or(*amount, |present| *present + *amount);
-        total.insert(name.clone(), sum);
-    }
+    Amounts::add(total, more);
 }
 
 #[cfg(test)]

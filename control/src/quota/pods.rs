@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use wherry_api::kinds::core::podspec::busiest;
 use wherry_api::object;
 use wherry_api::quantity::Quantity;
 
@@ -18,23 +19,7 @@ fn containers<'a>(pod: &'a Value, field: &str) -> &'a [Value] {
 
 /// Requests or limits of a pod as a whole: of all containers that run at once, at the worst moment, and its overhead.
 pub fn effective(pod: &Value, field: &str) -> Usage {
-    let of = |container: &Value| amounts(object::at(container, "resources").and_then(|r| r.get(field)));
-    let mut running = Usage::new();
-    for container in containers(pod, "containers") {
-        add(&mut running, &of(container));
-    }
-    let (mut sidecars, mut peak) = (Usage::new(), Usage::new());
-    for container in containers(pod, "initContainers") {
-        let own = of(container);
-        let mut with = sidecars.clone();
-        add(&mut with, &own);
-        raise(&mut peak, &with);
-        if container.get("restartPolicy").and_then(Value::as_str) == Some("Always") {
-            add(&mut running, &own);
-            sidecars = with;
-        }
-    }
-    raise(&mut running, &peak);
+    let mut running = object::at(pod, "spec").map(|spec| busiest::of_spec(spec, field)).unwrap_or_default();
     running.extend(amounts(object::at(pod, "spec.resources").and_then(|r| r.get(field))));
     for (name, amount) in amounts(object::at(pod, "spec.overhead")) {
         // Overhead adds to a limit, it makes none.
@@ -43,13 +28,6 @@ pub fn effective(pod: &Value, field: &str) -> Usage {
         }
     }
     running
-}
-
-fn raise(to: &mut Usage, by: &Usage) {
-    for (name, amount) in by {
-        let larger = to.get(name).map_or(*amount, |present| (*present).max(*amount));
-        to.insert(name.clone(), larger);
-    }
 }
 
 /// What a pod uses besides its count as an object. One that has ended, or should have, uses nothing.

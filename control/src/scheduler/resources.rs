@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use wherry_api::kinds::core::podspec::busiest::{self, Amounts};
 
 /// A container without a request counts as this much when nodes are compared, as in Kubernetes.
 const DEFAULT_CPU: i64 = 100;
@@ -39,17 +40,8 @@ impl Resources {
         all
     }
 
-    pub fn add(&mut self, more: &Self) {
-        self.combine(more, i64::saturating_add);
-    }
-
     pub fn subtract(&mut self, less: &Self) {
         self.combine(less, i64::saturating_sub);
-    }
-
-    /// The larger of each.
-    fn raise(&mut self, to: &Self) {
-        self.combine(to, i64::max);
     }
 
     fn combine(&mut self, with: &Self, op: impl Fn(i64, i64) -> i64) {
@@ -61,6 +53,16 @@ impl Resources {
             let present = self.other.entry(name.clone()).or_default();
             *present = op(*present, *amount);
         }
+    }
+}
+
+impl Amounts for Resources {
+    fn add(&mut self, more: &Self) {
+        self.combine(more, i64::saturating_add);
+    }
+
+    fn raise(&mut self, to: &Self) {
+        self.combine(to, i64::max);
     }
 }
 
@@ -93,23 +95,12 @@ pub fn pod_compared(pod: &Pod) -> Resources {
 }
 
 fn total(spec: &PodSpec, requests: impl Fn(&Container) -> Resources) -> Resources {
-    let mut running = Resources::default();
-    spec.containers.iter().for_each(|container| running.add(&requests(container)));
-    let mut sidecars = Resources::default();
-    let mut peak = Resources::default();
-    for container in spec.init_containers.iter().flatten() {
-        let own = requests(container);
-        if container.restart_policy.as_deref() == Some("Always") {
-            running.add(&own);
-            sidecars.add(&own);
-            peak.raise(&sidecars);
-        } else {
-            let mut with = sidecars.clone();
-            with.add(&own);
-            peak.raise(&with);
-        }
-    }
-    running.raise(&peak);
+    let is_sidecar = |container: &Container| container.restart_policy.as_deref() == Some("Always");
+    let init = spec.init_containers.iter().flatten();
+    let mut running = busiest::sum(
+        spec.containers.iter().map(&requests),
+        init.map(|container| (requests(container), is_sidecar(container))),
+    );
     if let Some(list) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
         let whole = Resources::of(Some(list));
         running.cpu = if list.contains_key("cpu") { whole.cpu } else { running.cpu };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::ResourceExt;
+use wherry_api::kinds::core::podspec::busiest::Amounts;
 
 use super::pod::PodInfo;
 use super::resources::Resources;

@@ -3,6 +3,7 @@
 //! Defaults are idempotent. Rules judge a defaulted spec and speak with Kubernetes' paths and texts.
 
 pub mod access;
+pub mod busiest;
 mod claims;
 mod containers;
 mod env;

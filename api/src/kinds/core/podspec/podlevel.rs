@@ -1,9 +1,8 @@
 //! What a pod asks for as a whole (`spec.resources`), beside what its containers ask for.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
+use super::busiest;
 use super::resources::{self, PAGES, parse};
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::{fill, list, map, object, some, text};
@@ -16,15 +15,18 @@ fn is_known(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with(PAGES)
 }
 
-/// A pod that asks for anything as a whole is limited to its containers' pages of memory; one that is limited requests what
-/// its containers do together, and else its limit.
+/// A pod that asks for anything as a whole is limited to its containers' pages of memory, unless it requests such pages itself;
+/// one that is limited requests what its containers do together, and else its limit.
 pub(super) fn default(spec: &mut Value) {
-    let pages = busiest(spec, "limits").into_iter().filter(|(name, _)| name.starts_with(PAGES));
-    let sums = busiest(spec, "requests").into_iter().filter(|(name, _)| resources::may_overcommit(name));
-    let Some(all) = spec.get_mut("resources") else { return };
-    if map(all, "/limits").chain(map(all, "/requests")).next().is_none() {
+    let given = |field: &str| map(spec, &format!("/resources/{field}"));
+    if given("limits").chain(given("requests")).next().is_none() {
         return;
     }
+    let requested: Vec<String> = given("requests").map(|(name, _)| name.clone()).collect();
+    let (limits, requests) = (busiest::of_spec(spec, "limits"), busiest::of_spec(spec, "requests"));
+    let pages = limits.into_iter().filter(|(name, _)| name.starts_with(PAGES) && !requested.contains(name));
+    let sums = requests.into_iter().filter(|(name, _)| resources::may_overcommit(name));
+    let Some(all) = spec.get_mut("resources") else { return };
     fill_amounts(all, "limits", pages.map(shown).collect());
     let limits: Vec<_> = map(all, "/limits").map(|(name, amount)| (name.clone(), amount.clone())).collect();
     if !limits.is_empty() {
@@ -45,47 +47,6 @@ fn fill_amounts(resources: &mut Value, field: &str, amounts: Vec<(String, Value)
             fill(there, &name, amount);
         }
     }
-}
-
-/// What the containers ask for (`limits` or `requests`) at their busiest: together with the sidecars, or one init container
-/// with the sidecars before it.
-fn busiest(spec: &Value, field: &str) -> BTreeMap<String, Quantity> {
-    let mut sum = BTreeMap::new();
-    for container in list(spec, "/containers") {
-        add(&mut sum, container, field);
-    }
-    let (mut sidecars, mut peak) = (BTreeMap::new(), BTreeMap::new());
-    for container in list(spec, "/initContainers") {
-        if text(container, "/restartPolicy") == "Always" {
-            add(&mut sum, container, field);
-            add(&mut sidecars, container, field);
-            continue;
-        }
-        let mut now = BTreeMap::new();
-        add(&mut now, container, field);
-        for (name, amount) in now {
-            let with = amount + sidecars.get(&name).copied().unwrap_or(Quantity::ZERO);
-            raise(&mut peak, name, with);
-        }
-    }
-    for (name, amount) in peak {
-        raise(&mut sum, name, amount);
-    }
-    sum
-}
-
-fn add(sum: &mut BTreeMap<String, Quantity>, container: &Value, field: &str) {
-    for (name, amount) in map(container, &format!("/resources/{field}")).filter(|(name, _)| is_known(name)) {
-        if let Ok(amount) = parse(amount) {
-            let before = sum.get(name).copied().unwrap_or(Quantity::ZERO);
-            sum.insert(name.clone(), before + amount);
-        }
-    }
-}
-
-fn raise(peak: &mut BTreeMap<String, Quantity>, name: String, amount: Quantity) {
-    let before = peak.get(&name).copied().unwrap_or(amount);
-    peak.insert(name, before.max(amount));
 }
 
 pub(super) fn validate(spec: &Value, spec_path: &Path, errors: &mut ErrorList) {
@@ -115,7 +76,7 @@ pub(super) fn validate(spec: &Value, spec_path: &Path, errors: &mut ErrorList) {
 /// The whole is at least its parts.
 fn validate_parts(spec: &Value, all: &Value, path: &Path, errors: &mut ErrorList) {
     let amount = |field: &str, name: &str| all.get(field)?.get(name).and_then(|amount| parse(amount).ok());
-    for (name, sum) in busiest(spec, "requests") {
+    for (name, sum) in busiest::of_spec(spec, "requests").into_iter().filter(|(name, _)| is_known(name)) {
         if let Some(request) = amount("requests", &name).filter(|request| sum > *request) {
             let why = format!("must be greater than or equal to aggregate container requests of {sum}");
             errors.invalid(&path.child("requests").key(&name), &json!(request.to_string()), &why);
@@ -214,5 +175,9 @@ mod tests {
         let asked = json!({"requests": {"cpu": "2"}});
         assert_eq!(defaulted(asked.clone(), json!({"requests": {"memory": "1Gi"}})), asked);
         assert_eq!(defaulted(json!({}), json!({"requests": {"memory": "1Gi"}})), json!({}));
+        let mut own =
+            json!({"resources": {"requests": {"hugepages-2Mi": "4Mi"}}, "containers": [{"resources": pages("2Mi")}]});
+        default(&mut own);
+        assert_eq!(own["resources"], json!({"requests": {"hugepages-2Mi": "4Mi"}}), "its own pages need its own limit");
     }
 }

@@ -1,0 +1,99 @@
+//! What a pod asks for at its busiest moment: its containers together with the sidecars, or one init container with the
+//! sidecars that were started before it. Whoever counts pods, in whatever form, counts them so.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::resources;
+use crate::kinds::tree::{list, map, text};
+use crate::quantity::Quantity;
+
+/// Amounts of resources, by name.
+pub type ByName = BTreeMap<String, Quantity>;
+
+/// Amounts that can be added up and compared, resource by resource.
+pub trait Amounts: Clone + Default {
+    fn add(&mut self, more: &Self);
+
+    /// Makes each amount at least what it is in `to`.
+    fn raise(&mut self, to: &Self);
+}
+
+impl Amounts for ByName {
+    fn add(&mut self, more: &Self) {
+        for (name, amount) in more {
+            let sum = self.get(name).map_or(*amount, |there| *there + *amount);
+            self.insert(name.clone(), sum);
+        }
+    }
+
+    fn raise(&mut self, to: &Self) {
+        for (name, amount) in to {
+            let larger = self.get(name).map_or(*amount, |there| (*there).max(*amount));
+            self.insert(name.clone(), larger);
+        }
+    }
+}
+
+/// The moment's amounts, from those of each container and, in their order, of each init container and whether that is a
+/// sidecar.
+pub fn sum<A: Amounts>(containers: impl Iterator<Item = A>, init: impl Iterator<Item = (A, bool)>) -> A {
+    let (mut running, mut sidecars, mut peak) = (A::default(), A::default(), A::default());
+    containers.for_each(|own| running.add(&own));
+    for (mut own, sidecar) in init {
+        if sidecar {
+            running.add(&own);
+            sidecars.add(&own);
+        } else {
+            own.add(&sidecars);
+            peak.raise(&own);
+        }
+    }
+    running.raise(&peak);
+    running
+}
+
+/// The moment's `requests` or `limits` of a pod spec.
+pub fn of_spec(spec: &Value, field: &str) -> ByName {
+    let pointer = format!("/resources/{field}");
+    let own = |container: &Value| -> ByName {
+        let read = |(name, amount): (&String, &Value)| Some((name.clone(), resources::parse(amount).ok()?));
+        map(container, &pointer).filter_map(read).collect()
+    };
+    let is_sidecar = |container: &Value| text(container, "/restartPolicy") == "Always";
+    sum(
+        list(spec, "/containers").iter().map(&own),
+        list(spec, "/initContainers").iter().map(|container| (own(container), is_sidecar(container))),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_init_container_counts_with_the_sidecars_before_it() {
+        let container = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu}}});
+        let sidecar = |cpu: &str| {
+            let mut container = container(cpu);
+            container["restartPolicy"] = json!("Always");
+            container
+        };
+        for (containers, init, busiest) in [
+            (vec!["1", "2"], vec![], "3"),
+            (vec!["1"], vec![container("2")], "2"),
+            (vec!["1"], vec![container("500m")], "1"),
+            (vec!["1"], vec![sidecar("1"), container("2")], "3"),
+            (vec!["1"], vec![container("2"), sidecar("2")], "3"),
+            (vec!["1"], vec![sidecar("1"), sidecar("1"), container("500m")], "3"),
+        ] {
+            let containers: Vec<Value> = containers.into_iter().map(container).collect();
+            let spec = json!({ "containers": containers, "initContainers": init });
+            assert_eq!(of_spec(&spec, "requests")["cpu"].to_string(), busiest, "{spec}");
+            assert!(of_spec(&spec, "limits").is_empty());
+        }
+    }
+}
