@@ -31,7 +31,12 @@ pub(super) fn prepare(new: &mut Value, old: &Value, part: &str) {
     if let (Some(spec), Some(given)) = (object(&mut kept, "spec"), new.get("spec")) {
         match part {
             EPHEMERAL => carry(spec, given, "ephemeralContainers"),
-            _ => SIZED.iter().for_each(|field| carry_sizes(spec, given, field)),
+            _ => {
+                for field in SIZED {
+                    carry_sizes(spec, given, field);
+                }
+                carry(spec, given, "resources");
+            }
         }
     }
     carry_version(&mut kept, new);

@@ -1,5 +1,5 @@
-//! What a running pod's containers ask for may change (`resize`): cpu and memory of containers and sidecars, within the pod's
-//! class. Nothing that was said is taken back.
+//! What a running pod asks for may change (`resize`): cpu and memory of containers, sidecars and the pod as a whole, within the
+//! pod's class. Nothing that was said is taken back.
 
 use serde_json::{Value, json};
 
@@ -28,6 +28,10 @@ pub(super) fn validate(new: &Value, old: &Value, spec: &Path, errors: &mut Error
     };
     if class != resources::qos_class(now) {
         errors.invalid(spec, &json!(class), "Pod QOS Class may not change as a result of resizing");
+    }
+    validate_kept(now, before, spec, errors);
+    if !only_mutable(now, before) {
+        errors.forbidden(spec, "only cpu and memory resources are mutable");
     }
     let before_order = errors.made();
     for field in SIZED {
@@ -59,7 +63,8 @@ fn validate_order(new: &Value, old: &Value, field: &str, spec: &Path, errors: &m
     }
 }
 
-fn validate_container(new: &Value, old: &Value, field: &str, path: &Path, spec: &Path, errors: &mut ErrorList) {
+/// What was requested or limited, of a container or of the pod as a whole, stays so.
+fn validate_kept(new: &Value, old: &Value, path: &Path, errors: &mut ErrorList) {
     for sort in ["requests", "limits"] {
         let pointer = format!("/resources/{sort}");
         let kept = |name: &str| new.pointer(&pointer).is_some_and(|map| map.get(name).is_some());
@@ -67,6 +72,10 @@ fn validate_container(new: &Value, old: &Value, field: &str, path: &Path, spec: 
             errors.forbidden(&path.child("resources").child(sort), &format!("resource {sort} cannot be removed"));
         }
     }
+}
+
+fn validate_container(new: &Value, old: &Value, field: &str, path: &Path, spec: &Path, errors: &mut ErrorList) {
+    validate_kept(new, old, path, errors);
     let init = field == "initContainers";
     if init && text(old, "/restartPolicy") != "Always" {
         if !same(Some(new), Some(old)) {
@@ -141,6 +150,20 @@ mod tests {
         assert_eq!(spec["containers"][1]["resizePolicy"][0]["restartPolicy"], "RestartContainer");
         assert_eq!(spec["initContainers"][1]["resources"]["requests"]["cpu"], "5");
         assert_eq!((&spec["containers"][1]["image"], spec.get("nodeName")), (&json!("x"), None));
+    }
+
+    #[test]
+    fn the_pod_as_a_whole_is_resized_like_a_container() {
+        let mut whole = pod();
+        whole["spec"]["resources"] =
+            json!({"requests": {"cpu": "3", "memory": "1Gi"}, "limits": {"cpu": "4", "hugepages-2Mi": "2Mi"}});
+        let resize = |change: &dyn Fn(&mut Value)| resize_of(&whole, |spec| change(&mut spec["resources"]));
+        let (resized, said) = resize(&|resources| resources["requests"]["cpu"] = json!("4"));
+        assert_eq!((said, &resized["spec"]["resources"]["requests"]["cpu"]), (vec![], &json!("4")));
+        let (_, said) = resize(&|resources| drop(resources["requests"].as_object_mut().unwrap().remove("memory")));
+        assert_eq!(said, ["spec.resources.requests: Forbidden: resource requests cannot be removed"]);
+        let (_, said) = resize(&|resources| resources["limits"]["hugepages-2Mi"] = json!("4Mi"));
+        assert_eq!(said, ["spec: Forbidden: only cpu and memory resources are mutable"]);
     }
 
     #[test]
