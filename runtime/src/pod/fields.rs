@@ -45,7 +45,8 @@ pub fn field(pod: &Pod, path: &str, here: Here<'_>) -> Result<String, FieldError
         "metadata.name" => name.to_owned(),
         "metadata.namespace" => namespace.to_owned(),
         "metadata.uid" => uid.to_owned(),
-        "spec.nodeName" => owned(spec.and_then(|s| s.node_name.as_ref())),
+        // The second is the old name, which clients of long ago still send.
+        "spec.nodeName" | "spec.host" => owned(spec.and_then(|s| s.node_name.as_ref())),
         "spec.serviceAccountName" => owned(spec.and_then(|s| s.service_account_name.as_ref())),
         "status.podIP" | "status.podIPs" => here.address.to_string(),
         "status.hostIP" | "status.hostIPs" => here.host_address.to_owned(),

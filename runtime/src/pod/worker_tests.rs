@@ -144,6 +144,7 @@ async fn the_environment_is_resolved_and_a_missing_reference_is_waited_for() {
             {"name": "GREETING", "value": "hello $(P_key)"},
             {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
             {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.host"}}},
             {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
             {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
             {"name": "MAYBE", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k", "optional": true}}},
@@ -163,7 +164,7 @@ async fn the_environment_is_resolved_and_a_missing_reference_is_waited_for() {
     assert_eq!(env("P_key"), Some("world"));
     assert_eq!(env("GREETING"), Some("hello world"));
     assert_eq!(env("HOST"), Some("127.96.0.2"));
-    assert_eq!(env("APP"), Some("web"));
+    assert_eq!((env("APP"), env("NODE")), (Some("web"), Some("n1")));
     assert!(env("IP").is_some_and(|ip| ip.starts_with("127.")));
     assert_eq!((env("CPU"), env("MEMORY"), env("MAYBE")), (Some("1"), Some("64"), None));
     assert_eq!(config.args, ["--greeting=hello world", "$(GREETING)", "$(NOBODY)"]);

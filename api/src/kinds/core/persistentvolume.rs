@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use serde_json::{Map, Value, json};
 
+use super::podspec::disks::{self, Of};
 use super::podspec::{resources, scheduling};
 use super::storage;
 use crate::field::{ErrorList, Path};
@@ -11,49 +12,35 @@ use crate::kinds::cells::{self, column, wide};
 use crate::kinds::deprecated;
 use crate::kinds::tree::{fill, map, object, remove, set, some, split_status, text};
 use crate::meta::{immutable, same};
-use crate::object::format_time;
+use crate::object::{format_time, name};
 use crate::quantity::Quantity;
 use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
+/// Sorts of volumes in the order in which they are judged.
 const SOURCES: [&str; 22] = [
+    "hostPath",
+    "gcePersistentDisk",
     "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
     "cephfs",
+    "iscsi",
     "cinder",
-    "csi",
     "fc",
     "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "glusterfs",
-    "hostPath",
-    "iscsi",
-    "local",
-    "nfs",
+    "azureFile",
+    "vsphereVolume",
     "photonPersistentDisk",
     "portworxVolume",
-    "quobyte",
-    "rbd",
+    "azureDisk",
     "scaleIO",
+    "local",
     "storageos",
-    "vsphereVolume",
-];
-/// What a source cannot do without.
-const REQUIRED: [(&str, &[&str]); 12] = [
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("cinder", &["volumeID"]),
-    ("csi", &["driver", "volumeHandle"]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("hostPath", &["path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
-    ("local", &["path"]),
-    ("nfs", &["server", "path"]),
-    ("rbd", &["image"]),
-    ("vsphereVolume", &["volumePath"]),
+    "csi",
 ];
 const RECLAIM_POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
 
@@ -122,9 +109,7 @@ impl Strategy for PersistentVolumeStrategy {
         if let Some(spec) = object(volume, "spec") {
             fill(spec, "persistentVolumeReclaimPolicy", "Retain");
             fill(spec, "volumeMode", "Filesystem");
-            if let Some(path) = spec.get_mut("hostPath").filter(|path| path.is_object() && path.get("type").is_none()) {
-                set(path, "type", "");
-            }
+            disks::default(spec);
         }
     }
 
@@ -138,7 +123,7 @@ impl Strategy for PersistentVolumeStrategy {
             errors.not_supported(&path.child("persistentVolumeReclaimPolicy"), policy, &RECLAIM_POLICIES);
         }
         validate_affinity(spec, &path.child("nodeAffinity"), errors);
-        validate_source(spec, &path, errors);
+        validate_source(spec, name(volume), &path, errors);
         storage::validate_classes(spec, &path, errors);
         if some(spec, "/volumeAttributesClassName").is_some() {
             if text(spec, "/volumeAttributesClassName").is_empty() {
@@ -227,27 +212,20 @@ fn validate_affinity(spec: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn validate_source(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    let mut given = SOURCES.iter().filter_map(|kind| Some((*kind, some(spec, &format!("/{kind}"))?)));
+fn validate_source(spec: &Value, name: &str, path: &Path, errors: &mut ErrorList) {
+    let source = |kind| Some((kind, spec.get(kind).filter(|source| !source.is_null())?));
+    let mut given = SOURCES.into_iter().filter_map(source);
     let Some((kind, source)) = given.next() else {
         return errors.required(path, "must specify a volume type");
     };
+    disks::validate(kind, source, Of::Volume(name), &disks::place(kind, path), errors);
     for (extra, _) in given {
-        errors.forbidden(&path.child(extra), "may not specify more than 1 volume type");
-    }
-    let required = REQUIRED.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, fields)| fields);
-    for field in required {
-        if text(source, &format!("/{field}")).is_empty() {
-            errors.required(&path.child(kind).child(field), "");
-        }
-    }
-    let host = text(source, "/path");
-    if matches!(kind, "hostPath" | "local") && host.split('/').any(|part| part == "..") {
-        errors.invalid(&path.child(kind).child("path"), &json!(host), "must not contain '..'");
+        errors.forbidden(&disks::place_of_extra(extra, path), "may not specify more than 1 volume type");
     }
     if kind == "local" && some(spec, "/nodeAffinity").is_none() {
         errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
     }
+    let host = text(source, "/path");
     let root = !host.is_empty() && host.chars().all(|c| c == '/');
     if kind == "hostPath" && root && text(spec, "/persistentVolumeReclaimPolicy") == "Recycle" {
         let why = "may not be 'recycle' for a hostPath mount of '/'";
@@ -283,7 +261,7 @@ mod tests {
     #[test]
     fn a_volume_has_one_source_and_a_size() {
         let mut volume = disk();
-        volume["spec"]["nfs"] = json!({"server": "s"});
+        volume["spec"]["nfs"] = json!({"server": "s", "path": "/p"});
         volume["spec"]["capacity"] = json!({"storage": "0"});
         volume["spec"]["accessModes"] = json!(["ReadWriteOncePod", "ReadWriteOnce"]);
         assert_eq!(
@@ -291,7 +269,7 @@ mod tests {
             [
                 "spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes",
                 "spec.capacity[storage]: Invalid value: \"0\": must be greater than zero",
-                "spec.nfs: Forbidden: may not specify more than 1 volume type"
+                "spec.csi: Forbidden: may not specify more than 1 volume type"
             ]
         );
     }
@@ -310,5 +288,48 @@ mod tests {
             errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation"]
         );
+    }
+    #[test]
+    fn a_volume_names_its_disk_completely() {
+        let with = |source: Value| {
+            let mut volume = json!({"metadata": {"name": "pv"}, "spec": {"accessModes": ["ReadWriteOnce"],
+                "capacity": {"storage": "1Gi"}}});
+            source.as_object().into_iter().flatten().for_each(|(key, value)| volume["spec"][key] = value.clone());
+            PersistentVolumeStrategy.default(&mut volume);
+            volume
+        };
+        let iscsi = |initiator: &str| {
+            json!({"iscsi": {"targetPortal": "a".repeat(62), "iqn": "iqn.2015-02.example.com:test", "lun": 0,
+                "initiatorName": initiator}})
+        };
+        for (source, why) in [
+            (json!({"flexVolume": {}}), "flexVolume.driver: Required value"),
+            (json!({"fc": {}}), "fc.targetWWNs: Required value: must specify either targetWWNs or wwids, but not both"),
+            (json!({"cephfs": {}}), "cephfs.monitors: Required value"),
+            (
+                json!({"cinder": {"volumeID": "a", "secretRef": {"name": "b"}}}),
+                "cinder.secretRef.namespace: Required value",
+            ),
+            (
+                json!({"csi": {"driver": "d", "volumeHandle": "v", "nodeExpandSecretRef": {"name": "s"}}}),
+                "csi.nodeExpandSecretRef.namespace: Required value",
+            ),
+            (
+                json!({"glusterfs": {"endpoints": "a", "path": "b", "endpointsNamespace": ""}}),
+                "glusterfs.endpointsNamespace: Invalid value: \"\": if the endpointnamespace is set, it must be a valid \
+                 namespace name",
+            ),
+            (
+                json!({"azureFile": {"secretName": "a", "shareName": "b", "secretNamespace": ""}}),
+                "azureFile.secretNamespace: Required value",
+            ),
+        ] {
+            assert_eq!(complaints(&with(source)), [format!("spec.{why}")]);
+        }
+        let long = complaints(&with(iscsi("iqn.2015-02.example.com:test")));
+        assert!(long.len() == 1 && long[0].starts_with("spec.iscsi.targetportal: Invalid value: \"aaa"), "{long:?}");
+        let rbd = with(json!({"rbd": {"image": "a", "monitors": ["m"]}}));
+        assert_eq!(rbd["spec"]["rbd"]["keyring"], "/etc/ceph/keyring");
+        assert_eq!(complaints(&rbd), Vec::<String>::new());
     }
 }

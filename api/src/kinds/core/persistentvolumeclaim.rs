@@ -120,7 +120,7 @@ impl Strategy for PersistentVolumeClaimStrategy {
 }
 
 /// Judges the spec of a claim, also of one that is to be made from a template.
-pub(super) fn validate_spec(spec: &Value, path: &Path, errors: &mut ErrorList) {
+pub(in crate::kinds) fn validate_spec(spec: &Value, path: &Path, errors: &mut ErrorList) {
     storage::validate_access_modes(spec, "at least 1 access mode is required", path, errors);
     if let Some(selector) = some(spec, "/selector") {
         validate_selector(selector, &path.child("selector"), errors);

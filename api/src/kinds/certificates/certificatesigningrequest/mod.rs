@@ -19,6 +19,8 @@ mod pem;
 mod status;
 mod validation;
 
+pub(in crate::kinds) use self::validation::validate_signer;
+
 /// The path that approves or denies.
 const APPROVAL: Part = Part::Named("approval");
 /// Conditions that only `/approval` writes.

@@ -82,14 +82,17 @@ fn usages(usages: &[&str], path: &Path, errors: &mut ErrorList) {
     }
 }
 
-/// `example.com/name`.
 fn signer(name: &str, path: &Path, errors: &mut ErrorList) {
-    match name {
-        "" => return errors.required(path, ""),
-        "kubernetes.io/legacy-unknown" => {
-            return errors.invalid(path, &json!(name), "the legacy signerName is not allowed via this API version");
-        }
-        _ => {}
+    if name == "kubernetes.io/legacy-unknown" {
+        return errors.invalid(path, &json!(name), "the legacy signerName is not allowed via this API version");
+    }
+    validate_signer(name, path, errors);
+}
+
+/// Judges the name of a signer, `example.com/name`.
+pub(in crate::kinds) fn validate_signer(name: &str, path: &Path, errors: &mut ErrorList) {
+    if name.is_empty() {
+        return errors.required(path, "");
     }
     let [domain, local] = *name.split('/').collect::<Vec<_>>() else {
         let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";

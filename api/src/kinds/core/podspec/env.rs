@@ -21,14 +21,10 @@ const FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 /// Fields that the API knows but gives to no variable.
-const OTHER_FIELDS: &[&str] = &[
-    "metadata.annotations",
-    "metadata.labels",
-    "spec.host",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "status.phase",
-];
+const OTHER_FIELDS: &[&str] =
+    &["metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase"];
+/// Of whose entries each can be asked for.
+const MAPS: [&str; 2] = ["metadata.annotations", "metadata.labels"];
 const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
 
 pub(super) fn default(container: &mut Value) {
@@ -67,7 +63,7 @@ fn validate_from(from: &Value, has_value: bool, volumes: &VolumeNames<'_>, path:
         let path = path.child(name);
         match *name {
             "fieldRef" => validate_field(source, FIELDS, &path, errors),
-            "resourceFieldRef" => validate_resource(source, &path, errors),
+            "resourceFieldRef" => validate_resource(source, false, &path, errors),
             "configMapKeyRef" | "secretKeyRef" => validate_key(source, &path, errors),
             "fileKeyRef" => validate_file_key(source, volumes, &path, errors),
             _ => {}
@@ -86,43 +82,60 @@ fn validate_from(from: &Value, has_value: bool, volumes: &VolumeNames<'_>, path:
 
 /// Judges a reference to a field of the pod, of which only `allowed` and single labels and annotations are good.
 pub(super) fn validate_field(source: &Value, allowed: &[&str], path: &Path, errors: &mut ErrorList) {
-    let field = text(source, "/fieldPath");
+    let (version, field) = (text(source, "/apiVersion"), text(source, "/fieldPath"));
     let field_path = path.child("fieldPath");
-    if text(source, "/apiVersion").is_empty() {
-        errors.required(&path.child("apiVersion"), "");
-    } else if field.is_empty() {
-        errors.required(&field_path, "");
-    } else if let Some((map, key)) = subscript(field) {
-        match map {
-            "metadata.annotations" => push_all(errors, &field_path, key, names::qualified_name(&key.to_lowercase())),
-            "metadata.labels" => push_all(errors, &field_path, key, names::qualified_name(key)),
-            _ => errors.invalid(&field_path, &json!(map), "does not support subscript"),
+    if version.is_empty() {
+        return errors.required(&path.child("apiVersion"), "");
+    }
+    if field.is_empty() {
+        return errors.required(&field_path, "");
+    }
+    let label = match known_field(version, field) {
+        Ok(label) => label,
+        Err(why) => return errors.invalid(&field_path, &json!(field), &format!("error converting fieldPath: {why}")),
+    };
+    match subscript(label) {
+        Some(("metadata.annotations", key)) => {
+            let key = key.to_lowercase();
+            push_all(errors, path, &key, names::qualified_name(&key));
         }
-    } else if !allowed.contains(&field) {
-        if OTHER_FIELDS.contains(&field) || FIELDS.contains(&field) {
-            errors.not_supported(&field_path, field, allowed);
-        } else {
-            let why = format!("error converting fieldPath: field label not supported: {field}");
-            errors.invalid(&field_path, &json!(field), &why);
-        }
+        Some((_, key)) => push_all(errors, path, key, names::qualified_name(key)),
+        None if !allowed.contains(&label) => errors.not_supported(&field_path, label, allowed),
+        None => {}
+    }
+}
+
+/// The name of a field of the pod. Error: there is no such field in this version.
+fn known_field<'a>(version: &str, field: &'a str) -> Result<&'a str, String> {
+    if version != "v1" {
+        return Err(format!("unsupported pod version: {version}"));
+    }
+    match subscript(field) {
+        Some((map, _)) if MAPS.contains(&map) => Ok(field),
+        Some(_) => Err(format!("field label does not support subscript: {field}")),
+        // What it was called long ago.
+        None if field == "spec.host" => Ok("spec.nodeName"),
+        None if FIELDS.contains(&field) || OTHER_FIELDS.contains(&field) => Ok(field),
+        None => Err(format!("field label not supported: {field}")),
     }
 }
 
 /// `metadata.labels['app']` as its map and key.
-pub(super) fn subscript(field: &str) -> Option<(&str, &str)> {
-    field.strip_suffix("']")?.split_once("['")
+fn subscript(field: &str) -> Option<(&str, &str)> {
+    field.strip_suffix("']")?.split_once("['").filter(|(map, _)| !map.is_empty())
 }
 
-/// Judges a reference to what a container asks for or may use.
-pub(super) fn validate_resource(source: &Value, path: &Path, errors: &mut ErrorList) {
+/// Judges a reference to what a container asks for or may use. A file in a volume must say whose; a variable may.
+pub(super) fn validate_resource(source: &Value, in_volume: bool, path: &Path, errors: &mut ErrorList) {
     let resource = text(source, "/resource");
-    if resource.is_empty() {
+    if in_volume && text(source, "/containerName").is_empty() {
+        errors.required(&path.child("containerName"), "");
+    } else if resource.is_empty() {
         errors.required(&path.child("resource"), "");
-    } else if !resources::FIELDS.contains(&resource) && !resources::is_field_of_pages(resource) {
+    } else if !resources::is_field(resource) {
         errors.not_supported(&path.child("resource"), resource, resources::FIELDS);
-    } else {
-        resources::validate_divisor(source, resource, path, errors);
     }
+    resources::validate_divisor(source, resource, path, errors);
 }
 
 fn validate_key(source: &Value, path: &Path, errors: &mut ErrorList) {
@@ -212,16 +225,73 @@ mod tests {
 
     #[test]
     fn a_field_is_one_that_the_pod_has() {
-        let field = |path: &str| with(json!({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}}]}));
-        for good in ["metadata.name", "status.podIP", "metadata.labels['app.kubernetes.io/name']"] {
-            assert!(field(good).is_empty(), "{good}");
+        let field = |source: Value| with(json!({"env": [{"name": "A", "valueFrom": {"fieldRef": source}}]}));
+        for good in [
+            "metadata.name",
+            "spec.host",
+            "spec.nodeName",
+            "status.hostIPs",
+            "status.podIP",
+            "status.podIPs",
+            "metadata.labels['app.kubernetes.io/name']",
+            "metadata.annotations['Some-Key']",
+        ] {
+            assert!(field(json!({ "fieldPath": good })).is_empty(), "{good}");
+        }
+        let place = "spec.containers[0].env[0].valueFrom.fieldRef";
+        let converting = "error converting fieldPath";
+        for (path, why) in [
+            (
+                "spec.x",
+                format!(".fieldPath: Invalid value: \"spec.x\": {converting}: field label not supported: spec.x"),
+            ),
+            (
+                "spec.x['a']",
+                format!(
+                    ".fieldPath: Invalid value: \"spec.x['a']\": {converting}: field label does not support subscript: \
+                     spec.x['a']"
+                ),
+            ),
+            ("['a']", format!(".fieldPath: Invalid value: \"['a']\": {converting}: field label not supported: ['a']")),
+        ] {
+            assert_eq!(field(json!({ "fieldPath": path })), [format!("{place}{why}")]);
         }
         assert_eq!(
-            field("spec.x"),
-            ["spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.x\": error converting \
-                 fieldPath: field label not supported: spec.x"]
+            field(json!({"apiVersion": "v2", "fieldPath": "metadata.name"})),
+            [format!("{place}.fieldPath: Invalid value: \"metadata.name\": {converting}: unsupported pod version: v2")]
         );
-        assert!(field("metadata.labels")[0].contains("Unsupported value: \"metadata.labels\""));
+        assert!(field(json!({"fieldPath": "metadata.labels"}))[0].contains("Unsupported value: \"metadata.labels\""));
+        let odd = field(json!({"fieldPath": "metadata.annotations['A B']"}));
+        assert!(odd[0].starts_with(&format!("{place}: Invalid value: \"a b\": ")), "{odd:?}");
+    }
+
+    #[test]
+    fn a_divisor_fits_what_it_divides() {
+        let resource = |source: Value| with(json!({"env": [{"name": "A", "valueFrom": {"resourceFieldRef": source}}]}));
+        let place = "spec.containers[0].env[0].valueFrom.resourceFieldRef";
+        for (name, divisor) in
+            [("limits.cpu", "1m"), ("requests.cpu", "1"), ("limits.memory", "1Gi"), ("requests.hugepages-2Mi", "1M")]
+        {
+            assert_eq!(resource(json!({"resource": name, "divisor": divisor})), Vec::<String>::new(), "{name}");
+        }
+        let bytes = "1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei";
+        for (name, values, kind) in [
+            ("limits.cpu", "1m and 1", "cpu"),
+            ("requests.memory", bytes, "memory"),
+            ("limits.ephemeral-storage", bytes, "local ephemeral storage"),
+            ("limits.hugepages-2Mi", bytes, "hugepages"),
+        ] {
+            let why = format!("only divisor's values {values} are supported with the {kind} resource");
+            assert_eq!(
+                resource(json!({"resource": name, "divisor": "2"})),
+                [format!("{place}.divisor: Invalid value: {name:?}: {why}")]
+            );
+        }
+        let unknown = resource(json!({"resource": "limits.gpu", "divisor": "2"}));
+        assert!(
+            unknown.len() == 1 && unknown[0].starts_with(&format!("{place}.resource: Unsupported value:")),
+            "{unknown:?}"
+        );
     }
 
     #[test]

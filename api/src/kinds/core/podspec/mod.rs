@@ -6,6 +6,7 @@ pub mod access;
 pub mod busiest;
 mod claims;
 mod containers;
+pub(in crate::kinds::core) mod disks;
 mod env;
 mod handlers;
 pub mod image;
@@ -35,6 +36,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::check::required_one_of;
 use crate::kinds::tree::{drop_false, fill, int, list, list_mut, map, object, set, some, text};
 use crate::meta::{self, names, push_all};
+use crate::object::name as name_of;
 
 /// Lists of containers in a pod spec.
 pub const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
@@ -88,15 +90,26 @@ fn is_pod(path: &Path) -> bool {
 
 /// Judges the spec of a pod that is changed: what was wrong with it before is not held against the change.
 pub fn validate_change(new: &Value, old: &Value, errors: &mut ErrorList) {
-    let judge = |pod: &Value, errors: &mut ErrorList| {
-        validate(pod.get("spec").unwrap_or(&Value::Null), &Path::new("spec"), errors);
-    };
-    errors.judge_change(new, old, judge);
+    errors.judge_change(new, old, validate_pod);
 }
 
-/// Judges a pod spec.
+/// Judges the spec of a pod.
+pub fn validate_pod(pod: &Value, errors: &mut ErrorList) {
+    let (spec, path) = (pod.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
+    judge(spec, name_of(pod), &path, errors);
+    if text(spec, "/serviceAccountName").is_empty() {
+        volumes::forbid_tokens(spec, &path.child("volumes"), errors);
+    }
+}
+
+/// Judges the spec of a template's pods.
 pub fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    let volumes = volumes::validate(spec, path, errors);
+    judge(spec, "", path, errors);
+}
+
+/// `pod`: the pod's name, if it has one already.
+fn judge(spec: &Value, pod: &str, path: &Path, errors: &mut ErrorList) {
+    let volumes = volumes::validate(spec, pod, path, errors);
     let claims = claims::validate(spec, &path.child("resourceClaims"), errors);
     containers::validate_all(&containers::Known { spec, in_pod: is_pod(path), volumes, claims }, path, errors);
     podlevel::validate(spec, path, errors);

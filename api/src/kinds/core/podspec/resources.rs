@@ -192,15 +192,15 @@ pub fn may_overcommit(name: &str) -> bool {
     is_native(name) && !name.starts_with(PAGES)
 }
 
-/// Whether a `resourceFieldRef` names pages of memory.
-pub(super) fn is_field_of_pages(field: &str) -> bool {
+/// Whether a `resourceFieldRef` may name this.
+pub(super) fn is_field(field: &str) -> bool {
     let name = field.strip_prefix("limits.").or_else(|| field.strip_prefix("requests."));
-    name.is_some_and(|name| name.starts_with(PAGES))
+    FIELDS.contains(&field) || name.is_some_and(|name| name.starts_with(PAGES))
 }
 
 /// Judges the divisor of a `resourceFieldRef`.
 pub(super) fn validate_divisor(source: &Value, resource: &str, path: &Path, errors: &mut ErrorList) {
-    let Some(divisor) = some(source, "/divisor") else { return };
+    let Some(divisor) = some(source, "/divisor").filter(|_| is_field(resource)) else { return };
     let Ok(quantity) = parse(divisor) else {
         return errors.invalid(&path.child("divisor"), divisor, "unable to parse quantity's suffix");
     };

@@ -1,61 +1,41 @@
-//! What fills a volume, a rule or more for each sort.
+//! What fills a volume of a pod, besides disks and file systems of others: files of the API, claims, images, a driver's work.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
 
-use regex::Regex;
 use serde_json::{Value, json};
 
-use super::volumes::{steps_back, validate_local, validate_unreserved};
+use super::volumes::{validate_local, validate_unreserved};
 use super::{env, resources};
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template::validate_selector;
+use crate::kinds::certificates::certificatesigningrequest::validate_signer;
 use crate::kinds::check::required_one_of;
 use crate::kinds::core::persistentvolumeclaim;
-use crate::kinds::tree::{int, is_true, list, map, some, text};
+use crate::kinds::storage;
+use crate::kinds::tree::{int, list, map, some, text};
 use crate::meta::{self, names, push_all};
 use crate::quantity::Quantity;
 
-const HOST_PATH_TYPES: &[&str] =
-    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 /// What each sort must say.
-const REQUIRED: [(&str, &[&str]); 20] = [
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("azureDisk", &["diskName", "diskURI"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("cephfs", &["monitors"]),
-    ("cinder", &["volumeID"]),
-    ("configMap", &["name"]),
-    ("flexVolume", &["driver"]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("gitRepo", &["repository"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
-    ("nfs", &["server", "path"]),
-    ("persistentVolumeClaim", &["claimName"]),
-    ("photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", &["volumeID"]),
-    ("rbd", &["monitors", "image"]),
-    ("scaleIO", &["gateway", "system", "volumeName"]),
-    ("secret", &["secretName"]),
-    ("storageos", &["volumeName"]),
-    ("vsphereVolume", &["volumePath"]),
+const REQUIRED: [(&str, &str); 4] = [
+    ("configMap", "name"),
+    ("gitRepo", "repository"),
+    ("persistentVolumeClaim", "claimName"),
+    ("secret", "secretName"),
 ];
 /// Fields of the pod that a file may hold, besides single labels and annotations.
 const FILE_FIELDS: &[&str] =
     &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
-const CSI_NAME_MAX: usize = 63;
+/// Of its metadata, the template of a claim has these alone.
+const TEMPLATE_METADATA: [&str; 2] = ["annotations", "labels"];
 /// Seconds for which a token is good.
 const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=1 << 32;
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 
-/// Judges the source of the sort `kind`.
+/// Judges the source of the sort `kind`; one of another sort than these is good.
 pub(super) fn validate(kind: &str, source: &Value, path: &Path, errors: &mut ErrorList) {
-    let fields = REQUIRED.iter().find(|(of, _)| *of == kind).map(|(_, fields)| *fields);
-    for field in fields.unwrap_or_default() {
-        if meta::same(source.get(field), None) {
-            errors.required(&path.child(field), "");
-        }
+    if let Some((_, field)) = REQUIRED.iter().find(|(of, field)| *of == kind && meta::same(source.get(field), None)) {
+        errors.required(&path.child(field), "");
     }
     match kind {
         "emptyDir" => {
@@ -64,7 +44,6 @@ pub(super) fn validate(kind: &str, source: &Value, path: &Path, errors: &mut Err
                 errors.forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
             }
         }
-        "hostPath" => validate_host_path(source, path, errors),
         "secret" | "configMap" => validate_files(source, path, errors),
         "downwardAPI" => {
             validate_mode(source, "defaultMode", path, errors);
@@ -73,30 +52,11 @@ pub(super) fn validate(kind: &str, source: &Value, path: &Path, errors: &mut Err
             }
         }
         "projected" => validate_projected(source, path, errors),
-        "nfs" if !text(source, "/path").starts_with('/') => {
-            errors.invalid(&path.child("path"), &json!(text(source, "/path")), "must be an absolute path");
-        }
         "gitRepo" => validate_local(text(source, "/directory"), &path.child("directory"), errors),
-        "iscsi" => validate_iscsi(source, path, errors),
         "csi" => validate_csi(source, path, errors),
         "image" => required_one_of(source, "pullPolicy", path, PULL_POLICIES, errors),
         "ephemeral" => validate_ephemeral(source, path, errors),
-        "fc" => validate_fc(source, path, errors),
         _ => {}
-    }
-}
-
-fn validate_host_path(source: &Value, path: &Path, errors: &mut ErrorList) {
-    let host = text(source, "/path");
-    if host.is_empty() {
-        return errors.required(&path.child("path"), "");
-    }
-    if steps_back(host) {
-        errors.invalid(&path.child("path"), &json!(host), "must not contain '..'");
-    }
-    let kind = text(source, "/type");
-    if !HOST_PATH_TYPES.contains(&kind) {
-        errors.not_supported(&path.child("type"), kind, HOST_PATH_TYPES);
     }
 }
 
@@ -140,14 +100,7 @@ fn validate_downward(file: &Value, path: &Path, errors: &mut ErrorList) {
                 errors.invalid(path, &json!("resource"), why);
             }
         }
-        (None, Some(resource)) => {
-            let path = path.child("resourceFieldRef");
-            if text(resource, "/containerName").is_empty() {
-                errors.required(&path.child("containerName"), "");
-            } else {
-                env::validate_resource(resource, &path, errors);
-            }
-        }
+        (None, Some(resource)) => env::validate_resource(resource, true, &path.child("resourceFieldRef"), errors),
         (None, None) => errors.required(path, "one of fieldRef and resourceFieldRef is required"),
     }
     validate_mode(file, "mode", path, errors);
@@ -162,43 +115,45 @@ fn validate_projected(source: &Value, path: &Path, errors: &mut ErrorList) {
         }
     };
     for (index, part) in list(source, "/sources").iter().enumerate() {
-        let path = path.child("sources").index(index);
+        let place = path.child("sources").index(index);
         let given: Vec<_> = map(part, "").filter(|(_, value)| !value.is_null()).collect();
         for (kind, part) in &given {
-            let path = path.child(kind);
+            let place = place.child(kind);
             match kind.as_str() {
                 "secret" | "configMap" => {
                     if text(part, "/name").is_empty() {
-                        errors.required(&path.child("name"), "");
+                        errors.required(&place.child("name"), "");
                     }
-                    validate_files(part, &path, errors);
+                    validate_files(part, &place, errors);
                     for item in list(part, "/items") {
                         claim(text(item, "/path"), text(part, "/name"), errors);
                     }
                 }
                 "downwardAPI" => {
                     for item in list(part, "/items") {
-                        validate_downward(item, &path, errors);
+                        validate_downward(item, &place, errors);
                         claim(text(item, "/path"), text(item, "/path"), errors);
                     }
                 }
-                "serviceAccountToken" => validate_token(part, &path, errors),
+                "serviceAccountToken" => {
+                    validate_token_life(part, &place, errors);
+                    // Told of the whole volume, as in Kubernetes.
+                    validate_file_path(part, path, errors);
+                }
                 "clusterTrustBundle" => {
-                    validate_bundle(part, &path, errors);
+                    validate_bundle(part, &place, errors);
                     claim(text(part, "/path"), text(part, "/path"), errors);
                 }
                 _ => {}
             }
         }
-        match given.len() {
-            0 => errors.required(&path, "must specify a volume type"),
-            1 => {}
-            _ => errors.forbidden(&path, "may not specify more than 1 volume type per source"),
+        if given.len() > 1 {
+            errors.forbidden(&place, "may not specify more than 1 volume type per source");
         }
     }
 }
 
-fn validate_token(token: &Value, path: &Path, errors: &mut ErrorList) {
+fn validate_token_life(token: &Value, path: &Path, errors: &mut ErrorList) {
     let seconds = int(token, "/expirationSeconds").unwrap_or_default();
     if !TOKEN_SECONDS.contains(&seconds) {
         let less = seconds < *TOKEN_SECONDS.start();
@@ -206,16 +161,20 @@ fn validate_token(token: &Value, path: &Path, errors: &mut ErrorList) {
         let why = format!("may not specify a duration {why}");
         errors.invalid(&path.child("expirationSeconds"), &json!(seconds), &why);
     }
-    validate_file_path(token, path, errors);
 }
 
 fn validate_bundle(bundle: &Value, path: &Path, errors: &mut ErrorList) {
-    match (some(bundle, "/name"), some(bundle, "/signerName")) {
+    let given = |field: &str| bundle.get(field).and_then(Value::as_str);
+    match (given("name"), given("signerName")) {
         (Some(_), Some(_)) => errors.invalid(path, bundle, "only one of name and signerName may be used"),
         (None, None) => errors.required(path, "either name or signerName must be specified"),
         (Some(name), None) => {
-            if name == "" {
+            if name.is_empty() {
                 errors.required(&path.child("name"), "must be a valid object name");
+            }
+            for why in complaints_of_bundle(name) {
+                let why = format!("not a valid clustertrustbundlename: {why}");
+                errors.invalid(&path.child("name"), &json!(name), &why);
             }
             if let Some(selector) = some(bundle, "/labelSelector") {
                 let why = "labelSelector must be unset if name is specified";
@@ -223,9 +182,10 @@ fn validate_bundle(bundle: &Value, path: &Path, errors: &mut ErrorList) {
             }
         }
         (None, Some(signer)) => {
-            if signer == "" {
+            if signer.is_empty() {
                 errors.required(&path.child("signerName"), "must be a valid signer name");
             }
+            validate_signer(signer, &path.child("signerName"), errors);
             if let Some(selector) = some(bundle, "/labelSelector") {
                 validate_selector(selector, &path.child("labelSelector"), errors);
             }
@@ -234,52 +194,13 @@ fn validate_bundle(bundle: &Value, path: &Path, errors: &mut ErrorList) {
     validate_file_path(bundle, path, errors);
 }
 
-fn validate_iscsi(source: &Value, path: &Path, errors: &mut ErrorList) {
-    for (field, shown) in [("iqn", "iqn"), ("initiatorName", "initiatorname")] {
-        let name = text(source, &format!("/{field}"));
-        if !name.is_empty()
-            && let Some(why) = bad_iscsi_name(name)
-        {
-            errors.invalid(&path.child(shown), &json!(name), why);
-        }
-    }
-    let lun = int(source, "/lun").unwrap_or_default();
-    if !(0..=255).contains(&lun) {
-        errors.invalid(&path.child("lun"), &json!(lun), "must be between 0 and 255, inclusive");
-    }
-    let asks = ["/chapAuthDiscovery", "/chapAuthSession"].iter().any(|field| is_true(source, field));
-    if asks && some(source, "/secretRef").is_none() {
-        errors.required(&path.child("secretRef"), "");
-    }
-}
-
-static IQN: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"iqn\.[0-9]{4}-[0-9]{2}\.([[:alnum:]\-.]+)(:[^,;*&$|\s]+)$").ok());
-
-fn bad_iscsi_name(name: &str) -> Option<&'static str> {
-    let digits = |count: usize| {
-        let rest = name.get(4..).unwrap_or_default();
-        rest.len() == count && rest.bytes().all(|b| b.is_ascii_alphanumeric())
-    };
-    let good = match name.get(..3) {
-        Some("iqn") => IQN.as_ref().is_some_and(|iqn| iqn.is_match(name)),
-        Some("eui") => digits(16),
-        Some("naa") => digits(32),
-        _ => return Some("must be valid format starting with iqn, eui, or naa"),
-    };
-    (!good).then_some("must be valid format")
+/// A bundle of a signer is named `example.com:signer:name`.
+fn complaints_of_bundle(name: &str) -> Vec<String> {
+    names::dns1123_subdomain(name.rsplit_once(':').map_or(name, |(_, last)| last))
 }
 
 fn validate_csi(source: &Value, path: &Path, errors: &mut ErrorList) {
-    let (driver, driver_path) = (text(source, "/driver"), path.child("driver"));
-    if driver.is_empty() {
-        errors.required(&driver_path, "");
-    } else {
-        if driver.len() > CSI_NAME_MAX {
-            errors.too_long(&driver_path, CSI_NAME_MAX);
-        }
-        push_all(errors, &driver_path, driver, names::dns1123_subdomain(&driver.to_lowercase()));
-    }
+    storage::names::driver(text(source, "/driver"), &path.child("driver"), errors);
     if let Some(secret) = some(source, "/nodePublishSecretRef") {
         let name = text(secret, "/name");
         if name.is_empty() {
@@ -295,32 +216,15 @@ fn validate_ephemeral(source: &Value, path: &Path, errors: &mut ErrorList) {
     let path = path.child("volumeClaimTemplate");
     let Some(template) = some(source, "/volumeClaimTemplate") else { return errors.required(&path, "") };
     let of_meta = path.child("metadata");
-    meta::labels(template.pointer("/metadata/labels"), &of_meta.child("labels"), errors);
     meta::annotations(template.pointer("/metadata/annotations"), &of_meta.child("annotations"), errors);
+    meta::labels(template.pointer("/metadata/labels"), &of_meta.child("labels"), errors);
+    for (field, value) in map(template, "/metadata") {
+        if !TEMPLATE_METADATA.contains(&field.as_str()) && !meta::same(Some(value), None) {
+            errors.forbidden(&of_meta.child(field), "cannot be set");
+        }
+    }
     let spec = template.get("spec").unwrap_or(&Value::Null);
     persistentvolumeclaim::validate_spec(spec, &path.child("spec"), errors);
-}
-
-fn validate_fc(source: &Value, path: &Path, errors: &mut ErrorList) {
-    let (names, ids) = (list(source, "/targetWWNs"), list(source, "/wwids"));
-    let names_path = path.child("targetWWNs");
-    match (names.is_empty(), ids.is_empty()) {
-        (true, true) => errors.required(&names_path, "must specify either targetWWNs or wwids, but not both"),
-        (false, false) => {
-            errors.invalid(&names_path, &json!(names), "targetWWNs and wwids can not be specified simultaneously");
-        }
-        _ => {}
-    }
-    if names.is_empty() {
-        return;
-    }
-    match int(source, "/lun") {
-        None => errors.required(&path.child("lun"), "lun is required if targetWWNs is specified"),
-        Some(lun) if !(0..=255).contains(&lun) => {
-            errors.invalid(&path.child("lun"), &json!(lun), "must be between 0 and 255, inclusive");
-        }
-        Some(_) => {}
-    }
 }
 
 #[cfg(test)]
@@ -343,23 +247,6 @@ mod tests {
                 json!({"emptyDir": {"sizeLimit": "-1"}}),
                 "emptyDir.sizeLimit: Forbidden: SizeLimit field must be a valid resource quantity",
             ),
-            (json!({"nfs": {"server": "a", "path": "b"}}), "nfs.path: Invalid value: \"b\": must be an absolute path"),
-            (
-                json!({"iscsi": {"targetPortal": "a", "iqn": "x", "lun": 0}}),
-                "iscsi.iqn: Invalid value: \"x\": must be valid format starting with iqn, eui, or naa",
-            ),
-            (
-                json!({"iscsi": {"targetPortal": "a", "iqn": "iqn.x", "lun": 0}}),
-                "iscsi.iqn: Invalid value: \"iqn.x\": must be valid format",
-            ),
-            (
-                json!({"iscsi": {"targetPortal": "a", "iqn": "iqn.2015-02.example.com:test", "lun": 256}}),
-                "iscsi.lun: Invalid value: 256: must be between 0 and 255, inclusive",
-            ),
-            (
-                json!({"iscsi": {"targetPortal": "a", "iqn": "eui.0123456789abcdef", "lun": 0, "chapAuthSession": true}}),
-                "iscsi.secretRef: Required value",
-            ),
             (json!({"gitRepo": {"repository": ""}}), "gitRepo.repository: Required value"),
             (
                 json!({"gitRepo": {"repository": "a", "directory": "../a"}}),
@@ -376,10 +263,14 @@ mod tests {
                 json!({"image": {"reference": "a", "pullPolicy": "X"}}),
                 "image.pullPolicy: Unsupported value: \"X\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
             ),
-            (json!({"rbd": {"image": "a", "monitors": []}}), "rbd.monitors: Required value"),
             (
-                json!({"fc": {"targetWWNs": ["a"]}}),
-                "fc.lun: Required value: lun is required if targetWWNs is specified",
+                json!({"ephemeral": {"volumeClaimTemplate": {"metadata": {"name": "a"}, "spec": {
+                    "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1"}}}}}}),
+                "ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set",
+            ),
+            (
+                json!({"configMap": {"name": "a", "items": [{"key": "b", "path": "..c"}]}}),
+                "configMap.items[0].path: Invalid value: \"..c\": must not start with '..'",
             ),
         ]);
         let iscsi = json!({"targetPortal": "a", "iqn": "iqn.2015-02.example.com:test", "lun": 0});
@@ -438,11 +329,18 @@ mod tests {
             ),
             (
                 sources(json!([{"serviceAccountToken": {"path": "../a"}}])),
-                "projected.sources[0].serviceAccountToken.path: Invalid value: \"../a\": must not contain '..'",
+                "projected.path: Invalid value: \"../a\": must not contain '..'",
             ),
             (
                 sources(json!([{"clusterTrustBundle": {"path": "a"}}])),
                 "projected.sources[0].clusterTrustBundle: Required value: either name or signerName must be specified",
+            ),
+            (
+                sources(json!([{"clusterTrustBundle": {"path": "a", "name": "example.com:a:B"}}])),
+                "projected.sources[0].clusterTrustBundle.name: Invalid value: \"example.com:a:B\": not a valid \
+                 clustertrustbundlename: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, \
+                 '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for \
+                 validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
             ),
         ]);
     }
