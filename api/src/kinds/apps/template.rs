@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
+use crate::kinds::core::pod::annotations;
 use crate::kinds::core::podspec;
 use crate::kinds::tree::{carry_labels, int, list, map, object, some, split_status, text};
 use crate::meta;
@@ -95,6 +96,7 @@ pub(crate) fn validate_template(template: &Value, path: &Path, errors: &mut Erro
     validate_template_meta(template, path, errors);
     let path = path.child("spec");
     podspec::validate(template.get("spec").unwrap_or(&Value::Null), &path, errors);
+    annotations::validate_same_seccomp(template, &path, errors);
     if !list(template, "/spec/ephemeralContainers").is_empty() {
         errors.forbidden(&path.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
@@ -104,6 +106,7 @@ pub(crate) fn validate_template(template: &Value, path: &Path, errors: &mut Erro
 pub(crate) fn validate_template_meta(template: &Value, path: &Path, errors: &mut ErrorList) {
     meta::labels(template.pointer("/metadata/labels"), &path.child("labels"), errors);
     meta::annotations(template.pointer("/metadata/annotations"), &path.child("annotations"), errors);
+    annotations::validate_at(template, &path.child("annotations"), errors);
 }
 
 /// The pods of what replaces them (`kind`) never end by themselves.

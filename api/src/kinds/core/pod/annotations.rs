@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::{list, map, text};
+use crate::kinds::core::podspec::{self, CONTAINER_LISTS, PROFILE_MAX};
+use crate::kinds::tree::{list, list_mut, map, object, set, some, text};
 
 /// The mark of a pod that a node runs by itself and only shows here.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -13,22 +14,145 @@ const SECCOMP: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 const ALL: &str = "/metadata/annotations";
+/// What a profile of each sort is called in an annotation, and in a field.
+const PROFILES: [(&str, &str); 2] = [("unconfined", "Unconfined"), ("runtime/default", "RuntimeDefault")];
+/// What an annotation calls a profile that lies on the node begins with.
+const LOCALHOST: &str = "localhost/";
 
 pub(super) fn is_mirror(pod: &Value) -> bool {
     map(pod, ALL).any(|(key, _)| key == MIRROR)
 }
 
+/// Judges a pod's annotations.
 pub(super) fn validate(pod: &Value, errors: &mut ErrorList) {
+    validate_at(pod, &Path::new("metadata").child("annotations"), errors);
+}
+
+/// Judges a new pod's annotations beside the fields that took their place.
+pub(super) fn validate_fields(pod: &Value, errors: &mut ErrorList) {
+    let spec = Path::new("spec");
+    validate_same_seccomp(pod, &spec, errors);
+    validate_same_app_armor(pod, &spec, errors);
+}
+
+/// Judges that a pod, or a template whose spec is at `spec`, says the same about system calls in annotations and in fields.
+pub(in crate::kinds) fn validate_same_seccomp(pod: &Value, spec: &Path, errors: &mut ErrorList) {
+    if !map(pod, ALL).any(|(key, _)| key == SECCOMP_POD || key.starts_with(SECCOMP)) {
+        return;
+    }
+    let compare = |profile: Option<&Value>, key: &str, path: &Path, errors: &mut ErrorList| {
+        if let (Some(profile), Some(noted)) = (profile, annotation(pod, key)) {
+            let noted = if noted == "docker/default" { "runtime/default" } else { noted };
+            validate_same(profile, noted, "seccomp", &path.child("seccompProfile"), errors);
+        }
+    };
+    let profile = some(pod, "/spec/securityContext/seccompProfile");
+    compare(profile, SECCOMP_POD, &spec.child("securityContext"), errors);
+    for (container, path) in containers(pod, spec) {
+        let profile = some(container, "/securityContext/seccompProfile");
+        let key = format!("{SECCOMP}{}", text(container, "/name"));
+        compare(profile, &key, &path.child("securityContext"), errors);
+    }
+}
+
+fn validate_same_app_armor(pod: &Value, spec: &Path, errors: &mut ErrorList) {
+    if !names_app_armor(pod) {
+        return;
+    }
+    let of_pod = some(pod, "/spec/securityContext/appArmorProfile");
+    for (container, path) in containers(pod, spec) {
+        let profile = some(container, "/securityContext/appArmorProfile").or(of_pod);
+        if let (Some(profile), Some(noted)) = (profile, app_armor_of(pod, container)) {
+            validate_same(profile, noted, "apparmor", &path.child("securityContext").child("appArmorProfile"), errors);
+        }
+    }
+}
+
+/// Judges that the field `profile` and the annotation `noted` mean the same.
+fn validate_same(profile: &Value, noted: &str, what: &str, path: &Path, errors: &mut ErrorList) {
+    let kind = text(profile, "/type");
+    let same_kind = match PROFILES.iter().find(|(_, field)| *field == kind) {
+        Some((annotation, _)) => *annotation == noted,
+        None => kind != "Localhost" || noted.starts_with(LOCALHOST),
+    };
+    if !same_kind {
+        errors.forbidden(&path.child("type"), &format!("{what} type in annotation and field must match"));
+    } else if kind == "Localhost" && noted.strip_prefix(LOCALHOST) != Some(text(profile, "/localhostProfile")) {
+        let why = format!("{what} profile in annotation and field must match");
+        errors.forbidden(&path.child("localhostProfile"), &why);
+    }
+}
+
+/// Writes what annotations say of containers' AppArmor profiles into the fields that took their place, where these say nothing:
+/// nodes look at the fields alone.
+pub(super) fn sync_app_armor(pod: &mut Value) {
+    if !names_app_armor(pod) {
+        return;
+    }
+    let of_pod = some(pod, "/spec/securityContext/appArmorProfile").cloned();
+    for field in CONTAINER_LISTS {
+        let profiles: Vec<Option<Value>> = list(pod, &format!("/spec/{field}"))
+            .iter()
+            .map(|container| {
+                let unsaid = some(container, "/securityContext/appArmorProfile").is_none();
+                let noted = app_armor_of(pod, container).filter(|_| unsaid)?;
+                app_armor_field(noted).filter(|profile| Some(profile) != of_pod.as_ref())
+            })
+            .collect();
+        let Some(spec) = pod.get_mut("spec") else { return };
+        for (container, profile) in list_mut(spec, field).zip(profiles) {
+            if let (Some(profile), Some(context)) = (profile, object(container, "securityContext")) {
+                set(context, "appArmorProfile", profile);
+            }
+        }
+    }
+}
+
+/// Whether an annotation names a profile for a pod that can have one.
+fn names_app_armor(pod: &Value) -> bool {
+    map(pod, ALL).any(|(key, _)| key.starts_with(APPARMOR)) && text(pod, "/spec/os/name") != "windows"
+}
+
+/// The profile that an annotation names, unless no field could name it.
+fn app_armor_field(noted: &str) -> Option<Value> {
+    if let Some((_, kind)) = PROFILES.iter().find(|(annotation, _)| *annotation == noted) {
+        return Some(json!({ "type": kind }));
+    }
+    let name = noted.strip_prefix(LOCALHOST)?;
+    let good = !name.is_empty() && name.trim() == name && name.len() <= PROFILE_MAX;
+    good.then(|| json!({"type": "Localhost", "localhostProfile": name}))
+}
+
+fn annotation<'a>(pod: &'a Value, key: &str) -> Option<&'a str> {
+    pod.pointer(ALL)?.get(key)?.as_str()
+}
+
+fn app_armor_of<'a>(pod: &'a Value, container: &Value) -> Option<&'a str> {
+    annotation(pod, &format!("{APPARMOR}{}", text(container, "/name")))
+}
+
+/// All containers of a pod or template with their places; `spec` is its spec's.
+fn containers<'a>(pod: &'a Value, spec: &Path) -> impl Iterator<Item = (&'a Value, Path)> {
+    CONTAINER_LISTS.into_iter().flat_map(move |field| {
+        let path = spec.child(field);
+        let all = list(pod, &format!("/spec/{field}")).iter().enumerate();
+        all.map(move |(index, container)| (container, path.index(index)))
+    })
+}
+
+/// Judges the annotations of a pod or a template, which are at `at`.
+pub(in crate::kinds) fn validate_at(pod: &Value, at: &Path, errors: &mut ErrorList) {
     for (key, value) in map(pod, ALL) {
-        let (path, value) = (path(key), value.as_str().unwrap_or_default());
+        let value = value.as_str().unwrap_or_default();
         if key == MIRROR && text(pod, "/spec/nodeName").is_empty() {
-            errors.invalid(&path, &json!(value), "must set spec.nodeName if mirror pod annotation is set");
+            let why = "must set spec.nodeName if mirror pod annotation is set";
+            errors.invalid(&at.key(key), &json!(value), why);
         } else if key == DELETION_COST && !is_cost(value) {
-            errors.invalid(&path, &json!(value), "must be a 32bit integer");
+            errors.invalid(&at.key(key), &json!(value), "must be a 32bit integer");
         } else if key == SECCOMP_POD || key.starts_with(SECCOMP) {
-            validate_seccomp(value, &path, errors);
+            validate_seccomp(value, &at.child(key), errors);
         } else if let Some(container) = key.strip_prefix(APPARMOR) {
-            validate_apparmor(pod, container, value, &path, errors);
+            validate_app_armor(pod, container, value, &at.key(key), errors);
         }
     }
 }
@@ -44,24 +168,20 @@ fn is_cost(value: &str) -> bool {
 
 fn validate_seccomp(profile: &str, path: &Path, errors: &mut ErrorList) {
     let known = ["runtime/default", "docker/default", "unconfined"].contains(&profile);
-    match profile.strip_prefix("localhost/") {
-        Some(file) if file.starts_with('/') => errors.invalid(path, &json!(file), "must be a relative path"),
-        Some(file) if file.split('/').any(|part| part == "..") => {
-            errors.invalid(path, &json!(file), "must not contain '..'");
-        }
+    match profile.strip_prefix(LOCALHOST) {
+        Some(file) => podspec::validate_local(file, path, errors),
         None if !known => errors.invalid(path, &json!(profile), "must be a valid seccomp profile"),
-        _ => {}
+        None => {}
     }
 }
 
-fn validate_apparmor(pod: &Value, container: &str, profile: &str, path: &Path, errors: &mut ErrorList) {
-    let known = ["", "runtime/default", "unconfined"].contains(&profile);
-    if !known && !profile.starts_with("localhost/") {
-        errors.invalid(path, &json!(profile), &format!("invalid AppArmor profile name: {profile:?}"));
-    }
-    let all = ["/spec/initContainers", "/spec/containers"].into_iter().flat_map(|field| list(pod, field));
-    if !all.into_iter().any(|known| text(known, "/name") == container) {
+fn validate_app_armor(pod: &Value, container: &str, profile: &str, path: &Path, errors: &mut ErrorList) {
+    if !containers(pod, &Path::default()).any(|(known, _)| text(known, "/name") == container) {
         errors.invalid(path, &json!(container), "container not found");
+    }
+    let known = profile.is_empty() || PROFILES.iter().any(|(annotation, _)| *annotation == profile);
+    if !known && !profile.starts_with(LOCALHOST) {
+        errors.invalid(path, &json!(profile), &format!("invalid AppArmor profile name: {profile:?}"));
     }
 }
 
@@ -110,7 +230,8 @@ mod tests {
             (SECCOMP_POD, "localhost/../x", "Invalid value: \"../x\": must not contain '..'"),
         ] {
             let pod = pod(&json!({key: value}));
-            assert_eq!(said(|errors| validate(&pod, errors)), [format!("metadata.annotations[{key}]: {why}")]);
+            let place = if key == SECCOMP_POD { format!(".{key}") } else { format!("[{key}]") };
+            assert_eq!(said(|errors| validate(&pod, errors)), [format!("metadata.annotations{place}: {why}")]);
         }
         let of = |container: &str| format!("{APPARMOR}{container}");
         let odd = pod(&json!({of("a"): "x", of("b"): "unconfined"}));
@@ -127,6 +248,56 @@ mod tests {
         let good =
             pod(&json!({DELETION_COST: "-1", SECCOMP_POD: "localhost/a", of("a"): "runtime/default", "other": "x"}));
         assert_eq!(said(|errors| validate(&good, errors)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_annotation_and_the_field_that_took_its_place_say_the_same() {
+        let (seccomp, app_armor) = (format!("{SECCOMP}a"), format!("{APPARMOR}a"));
+        let localhost = json!({"type": "Localhost", "localhostProfile": "p"});
+        for (key, noted, field, profile, why) in [
+            (&seccomp, "unconfined", "seccompProfile", json!({"type": "Unconfined"}), ""),
+            (&seccomp, "docker/default", "seccompProfile", json!({"type": "RuntimeDefault"}), ""),
+            (&seccomp, "unconfined", "seccompProfile", json!({"type": "RuntimeDefault"}), "type"),
+            (&seccomp, "localhost/p", "seccompProfile", localhost.clone(), ""),
+            (&seccomp, "localhost/q", "seccompProfile", localhost.clone(), "localhostProfile"),
+            (&app_armor, "runtime/default", "appArmorProfile", json!({"type": "RuntimeDefault"}), ""),
+            (&app_armor, "runtime/default", "appArmorProfile", localhost.clone(), "type"),
+            (&app_armor, "localhost/q", "appArmorProfile", localhost.clone(), "localhostProfile"),
+        ] {
+            let mut pod = pod(&json!({key.as_str(): noted}));
+            pod["spec"]["containers"][0]["securityContext"] = json!({field: profile});
+            let what = if field == "seccompProfile" { "seccomp" } else { "apparmor" };
+            let part = if why == "type" { "type" } else { "profile" };
+            let place = format!("spec.containers[0].securityContext.{field}.{why}");
+            let wanted = format!("{place}: Forbidden: {what} {part} in annotation and field must match");
+            let wanted: Vec<String> = Some(wanted).filter(|_| !why.is_empty()).into_iter().collect();
+            assert_eq!(said(|errors| validate_fields(&pod, errors)), wanted, "{noted} {profile}");
+        }
+        let mut whole = pod(&json!({SECCOMP_POD: "unconfined"}));
+        whole["spec"]["securityContext"] = json!({"seccompProfile": {"type": "RuntimeDefault"}});
+        let place = Path::new("spec").child("template").child("spec");
+        assert_eq!(
+            said(|errors| validate_same_seccomp(&whole, &place, errors)),
+            [
+                "spec.template.spec.securityContext.seccompProfile.type: Forbidden: seccomp type in annotation and field must \
+              match"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_old_annotation_of_a_profile_becomes_the_field() {
+        let synced = |noted: &str, context: Value| {
+            let mut pod = pod(&json!({format!("{APPARMOR}a"): noted}));
+            pod["spec"]["securityContext"] = context;
+            sync_app_armor(&mut pod);
+            pod["spec"]["containers"][0]["securityContext"]["appArmorProfile"].clone()
+        };
+        assert_eq!(synced("unconfined", json!({})), json!({"type": "Unconfined"}));
+        assert_eq!(synced("localhost/p", json!({})), json!({"type": "Localhost", "localhostProfile": "p"}));
+        assert_eq!(synced("localhost/", json!({})), Value::Null, "no field could say so");
+        let of_pod = json!({"appArmorProfile": {"type": "Unconfined"}});
+        assert_eq!(synced("unconfined", of_pod), Value::Null, "the pod says so already");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Pod: containers that share a node, an address and a fate.
 
-mod annotations;
+pub(in crate::kinds) mod annotations;
 mod columns;
 mod parts;
 mod resize;
@@ -58,6 +58,7 @@ impl Strategy for PodStrategy {
         scheduling::gate(pod);
         let labels = pod.pointer("/metadata/labels").cloned().unwrap_or_default();
         let mirrors = annotations::is_mirror(pod);
+        annotations::sync_app_armor(pod);
         let Some(spec) = object(pod, "spec") else { return };
         podspec::merge_label_keys(spec, &labels);
         // What a node runs by itself runs as nobody.
@@ -80,13 +81,14 @@ impl Strategy for PodStrategy {
     fn validate(&self, pod: &Value, errors: &mut ErrorList) {
         let path = Path::new("spec");
         annotations::validate(pod, errors);
-        podspec::validate(pod.get("spec").unwrap_or(&Value::Null), &path, errors);
+        podspec::validate_pod(pod, errors);
         if !list(pod, "/spec/ephemeralContainers").is_empty() {
             errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
         }
         if !text(pod, "/spec/nodeName").is_empty() && !list(pod, "/spec/schedulingGates").is_empty() {
             errors.forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
         }
+        annotations::validate_fields(pod, errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {

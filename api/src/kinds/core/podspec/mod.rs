@@ -29,8 +29,10 @@ mod windows;
 use serde_json::{Value, json};
 
 pub(in crate::kinds) use self::ports::validate_number_or_name as validate_port_reference;
+pub(in crate::kinds) use self::security::PROFILE_MAX;
 pub(in crate::kinds) use self::spread::merge_label_keys;
 pub use self::unsupported::{Unsupported, unsupported};
+pub(in crate::kinds) use self::volumes::validate_local;
 pub use self::warnings::warnings;
 use crate::field::{ErrorList, Path};
 use crate::kinds::check::required_one_of;

@@ -12,7 +12,7 @@ use crate::kinds::tree::{int, is_true, list, some, text};
 const ID_RANGE: &str = "must be between 0 and 2147483647, inclusive";
 const PROFILE_TYPES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 /// Bytes of the name of an AppArmor profile.
-const PROFILE_MAX: usize = 4095;
+pub(in crate::kinds) const PROFILE_MAX: usize = 4095;
 const SYSCTL_MAX: usize = 253;
 const SYSCTL_SHAPE: &str = "must have at most 253 characters and match regex \
      ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
