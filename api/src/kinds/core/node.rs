@@ -9,6 +9,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column, wide};
 use crate::kinds::core::podspec::scheduling;
 use crate::kinds::deprecated;
+use crate::kinds::networking::cidr;
 use crate::kinds::tree::{carry, drop_false, is_true, list, map, remove, set, text};
 use crate::meta;
 use crate::resource::{Column, Descriptor, PROXY};
@@ -105,11 +106,8 @@ impl Strategy for NodeStrategy {
         // The path is Kubernetes' own.
         scheduling::validate_taints(list(object, "/spec/taints"), &Path::new("metadata").child("taints"), errors);
         let cidrs = list(object, "/spec/podCIDRs");
-        for (index, cidr) in cidrs.iter().enumerate() {
-            if !valid_cidr(cidr.as_str().unwrap_or_default()) {
-                let path = spec.child("podCIDRs").index(index);
-                errors.invalid(&path, cidr, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-            }
+        for (index, range) in cidrs.iter().enumerate() {
+            cidr::validate_strict(range.as_str().unwrap_or_default(), &spec.child("podCIDRs").index(index), errors);
         }
     }
 
@@ -128,7 +126,7 @@ impl Strategy for NodeStrategy {
         if part == Part::Status {
             return addresses_are_distinct(new, errors);
         }
-        self.validate(new, errors);
+        errors.judge_change(new, old, |node, errors| self.validate(node, errors));
         let spec = Path::new("spec");
         for (field, message) in [
             ("podCIDR", "node updates may not change podCIDR except from \"\" to valid"),
@@ -161,16 +159,6 @@ fn addresses_are_distinct(node: &Value, errors: &mut ErrorList) {
         if !seen.insert(address) {
             errors.duplicate(&Path::new("status").child("addresses").index(index), address);
         }
-    }
-}
-
-fn valid_cidr(text: &str) -> bool {
-    let Some((address, bits)) = text.split_once('/') else { return false };
-    let Ok(bits) = bits.parse::<u8>() else { return false };
-    match address.parse::<std::net::IpAddr>() {
-        Ok(std::net::IpAddr::V4(_)) => bits <= 32,
-        Ok(std::net::IpAddr::V6(_)) => bits <= 128,
-        Err(_) => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `networking.k8s.io/v1`.
 
-mod cidr;
+pub(in crate::kinds) mod cidr;
 pub mod ingress;
 pub mod ingressclass;
 pub mod ipaddress;

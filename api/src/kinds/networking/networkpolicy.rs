@@ -11,7 +11,7 @@ use crate::kinds::check::one_of;
 use crate::kinds::tree::{fill, int, list, list_mut, object, set, some, text};
 use crate::meta::{names, push_all};
 use crate::resource::{Descriptor, Idle};
-use crate::strategy::Strategy;
+use crate::strategy::{Part, Strategy};
 
 const TYPES: &[&str] = &["Ingress", "Egress"];
 /// A direction's rules, and what they call their peers.
@@ -74,6 +74,10 @@ impl Strategy for NetworkPolicyStrategy {
             }
         }
     }
+
+    fn validate_update(&self, new: &Value, old: &Value, _part: Part, errors: &mut ErrorList) {
+        errors.judge_change(new, old, |policy, errors| self.validate(policy, errors));
+    }
 }
 
 fn validate_port(port: &Value, path: &Path, errors: &mut ErrorList) {
@@ -130,10 +134,10 @@ fn validate_block(block: &Value, path: &Path, errors: &mut ErrorList) {
     if text_of_range.is_empty() {
         return errors.required(&path.child("cidr"), "");
     }
-    let Some(range) = cidr::validate_legacy(text_of_range, &path.child("cidr"), errors) else { return };
+    let Some(range) = cidr::validate_strict(text_of_range, &path.child("cidr"), errors) else { return };
     for (index, except) in list(block, "/except").iter().filter_map(Value::as_str).enumerate() {
         let path = path.child("except").index(index);
-        if let Some(inner) = cidr::validate_legacy(except, &path, errors)
+        if let Some(inner) = cidr::validate_strict(except, &path, errors)
             && !cidr::strictly_contains(range, inner)
         {
             errors.invalid(&path, &json!(except), "must be a strict subset of `cidr`");
@@ -197,5 +201,27 @@ mod tests {
         ] {
             assert_eq!(judge(&json!({"ports": [port]})).len(), count, "{port}");
         }
+    }
+    #[test]
+    fn a_range_of_one_meaning_is_asked_of_what_is_new() {
+        let policy = |cidr: &str| {
+            let mut policy = json!({"spec": {"ingress": [{"from": [{"ipBlock": {"cidr": cidr}}]}]}});
+            NetworkPolicyStrategy.default(&mut policy);
+            policy
+        };
+        let said = |new: &Value, old: &Value| {
+            let mut errors = ErrorList::default();
+            NetworkPolicyStrategy.validate_update(new, old, Part::Main, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let (loose, strict) = (policy("10.0.0.5/24"), policy("10.0.0.0/24"));
+        assert_eq!(
+            said(&loose, &strict),
+            [
+                "spec.ingress[0].from[0].ipBlock.cidr: Invalid value: \"10.0.0.5/24\": must not have bits set beyond the \
+              prefix length"
+            ]
+        );
+        assert_eq!(said(&loose, &loose), Vec::<String>::new());
     }
 }

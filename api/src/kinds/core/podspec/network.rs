@@ -1,11 +1,10 @@
 //! Names and name resolution of a pod: hostname, DNS, host aliases.
 
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
 use crate::kinds::check::required_one_of;
+use crate::kinds::core::addresses::validate_ip;
 use crate::kinds::tree::{is_true, list, some, text};
 use crate::meta::{names, push_all};
 
@@ -90,12 +89,6 @@ fn validate_dns(spec: &Value, path: &Path, errors: &mut ErrorList) {
         if text(option, "/name").is_empty() {
             errors.required(&path.child("options").index(index), "must not be empty");
         }
-    }
-}
-
-fn validate_ip(ip: &str, path: &Path, errors: &mut ErrorList) {
-    if ip.parse::<IpAddr>().is_err() {
-        errors.invalid(path, &json!(ip), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
     }
 }
 

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{externally_accessible, has_address, headless, is_balanced, needs_health_check, needs_node_ports};
-use crate::cel::net::Cidr;
 use crate::field::{ErrorList, Path};
 use crate::kinds::check::one_of;
 use crate::kinds::core::addresses;
 use crate::kinds::core::podspec::validate_port_reference;
+use crate::kinds::networking::cidr;
 use crate::kinds::tree::{int, list, some, text};
 use crate::meta::{self, names, push_all};
 
@@ -156,9 +156,8 @@ fn validate_addresses(spec: &Value, path: &Path, errors: &mut ErrorList) {
     if ips.len() > 1 {
         errors.invalid(&ips_path, &json!(ips), "may only hold up to 1 value on a cluster with one IP family");
     }
-    if !first.is_empty() && first != "None" && first.parse::<IpAddr>().is_err() {
-        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-        errors.invalid(&ips_path.index(0), &json!(first), why);
+    if !first.is_empty() && first != "None" {
+        addresses::validate_ip(first, &ips_path.index(0), errors);
     }
     let mut seen = HashSet::new();
     for (index, family) in list(spec, "/ipFamilies").iter().enumerate() {
@@ -209,9 +208,7 @@ fn validate_source_ranges(service: &Value, spec: &Value, errors: &mut ErrorList)
         errors.forbidden(&path, "may only be used when `type` is 'LoadBalancer'");
     }
     for (path, range) in ranges {
-        if Cidr::parse(range).is_none() {
-            errors.invalid(&path, &json!(range), "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-        }
+        cidr::validate_strict(range, &path, errors);
     }
 }
 
@@ -256,9 +253,8 @@ pub(super) fn validate_load_balancer(service: &Value, errors: &mut ErrorList) {
     for (index, ingress) in list(service, "/status/loadBalancer/ingress").iter().enumerate() {
         let path = path.index(index);
         let (ip, host) = (text(ingress, "/ip"), text(ingress, "/hostname"));
-        if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
-            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.invalid(&path.child("ip"), &json!(ip), why);
+        if !ip.is_empty() {
+            addresses::validate_ip(ip, &path.child("ip"), errors);
         }
         let mode = path.child("ipMode");
         match (ip, some(ingress, "/ipMode").and_then(Value::as_str)) {
@@ -383,11 +379,11 @@ mod tests {
                 "spec.ipFamilyPolicy: Forbidden: may not be set for ExternalName services",
             ),
             (
-                json!({"ports": ports, "loadBalancerSourceRanges": ["1.1.1.1/8"]}),
+                json!({"ports": ports, "loadBalancerSourceRanges": ["1.0.0.0/8"]}),
                 "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
             ),
             (
-                json!({"ports": ports, "type": "LoadBalancer", "loadBalancerSourceRanges": [" 1.1.1.1/8 ", "x"]}),
+                json!({"ports": ports, "type": "LoadBalancer", "loadBalancerSourceRanges": [" 1.0.0.0/8 ", "x"]}),
                 "spec.LoadBalancerSourceRanges[1]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or \
                  2001:db8::/64)",
             ),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::CLASS_ANNOTATION;
 use crate::field::{ErrorList, Path};
 use crate::kinds::check::required_one_of;
+use crate::kinds::core::addresses::validate_ip;
 use crate::kinds::tree::{int, list, some, text};
 use crate::meta::{names, push_all};
 
@@ -148,9 +149,8 @@ pub(super) fn validate_status(ingress: &Value, errors: &mut ErrorList) {
     for (index, point) in list(ingress, "/status/loadBalancer/ingress").iter().enumerate() {
         let path = path.index(index);
         let (ip, host) = (text(point, "/ip"), text(point, "/hostname"));
-        if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
-            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.invalid(&path.child("ip"), &json!(ip), why);
+        if !ip.is_empty() {
+            validate_ip(ip, &path.child("ip"), errors);
         }
         if !host.is_empty() {
             push_all(errors, &path.child("hostname"), host, names::dns1123_subdomain(host));
