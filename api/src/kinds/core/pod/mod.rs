@@ -99,6 +99,7 @@ impl Strategy for PodStrategy {
                 if let (Some(meta), Some(old_meta)) = (new.get_mut("metadata"), old.get("metadata")) {
                     carry(meta, old_meta, "ownerReferences");
                 }
+                status::keep_generations(new, old);
                 if let (Some(status), Some(class)) = (object(new, "status"), some(old, "/status/qosClass")) {
                     fill(status, "qosClass", class.clone());
                 }
