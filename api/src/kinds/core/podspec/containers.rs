@@ -54,6 +54,7 @@ pub(super) fn validate_all(known: &Known<'_>, path: &Path, errors: &mut ErrorLis
         let path = path.child("initContainers").index(index);
         validate(container, known, &path, errors);
         unique(container, &mut seen, &path, errors);
+        ports::validate_own_host_ports(container, &path.child("ports"), errors);
         validate_init(container, spec, &path, errors);
     }
     for (index, container) in list(spec, "/ephemeralContainers").iter().enumerate() {

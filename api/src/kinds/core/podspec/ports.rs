@@ -56,23 +56,44 @@ fn validate_number(number: i64, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-/// Ports of the host are used once, and in the host's network they are the container's. A template may leave them out.
+/// Ports of the host are used once by what runs together, and in the host's network they are the container's. A template may
+/// leave them out. Init containers run one after the other: each is judged by itself.
 pub(super) fn validate_host_ports(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let mut taken = HashSet::new();
-    let (is_pod, path) = (is_pod(path), path.child("containers"));
-    for (container_index, container) in list(spec, "/containers").iter().enumerate() {
-        for (index, port) in list(container, "/ports").iter().enumerate() {
-            let path = path.index(container_index).child("ports").index(index);
-            let host = int(port, "/hostPort").unwrap_or_default();
-            let differs = int(port, "/containerPort").unwrap_or_default() != host;
-            if is_true(spec, "/hostNetwork") && differs && (is_pod || host != 0) {
-                let why = "must match `containerPort` when `hostNetwork` is true";
-                errors.invalid(&path.child("hostPort"), &json!(host), why);
-            }
-            let key = format!("{}/{}/{host}", text(port, "/protocol"), text(port, "/hostIP"));
-            if host != 0 && !taken.insert(key.clone()) {
-                errors.duplicate(&path.child("hostPort"), &json!(key));
-            }
+    let is_pod = is_pod(path);
+    for (index, container) in list(spec, "/containers").iter().enumerate() {
+        let path = path.child("containers").index(index).child("ports");
+        if is_true(spec, "/hostNetwork") {
+            validate_same_ports(container, is_pod, &path, errors);
+        }
+        validate_taken(container, &mut taken, &path, errors);
+    }
+}
+
+/// Judges the host's ports of one init container, which may be a sidecar. `path` is its ports'.
+pub(super) fn validate_own_host_ports(container: &Value, path: &Path, errors: &mut ErrorList) {
+    validate_taken(container, &mut HashSet::new(), path, errors);
+}
+
+fn validate_same_ports(container: &Value, is_pod: bool, path: &Path, errors: &mut ErrorList) {
+    for (index, port) in list(container, "/ports").iter().enumerate() {
+        let host = int(port, "/hostPort").unwrap_or_default();
+        let differs = int(port, "/containerPort").unwrap_or_default() != host;
+        if differs && (is_pod || host != 0) {
+            let why = "must match `containerPort` when `hostNetwork` is true";
+            errors.invalid(&path.index(index).child("hostPort"), &json!(host), why);
+        }
+    }
+}
+
+fn validate_taken(container: &Value, taken: &mut HashSet<String>, path: &Path, errors: &mut ErrorList) {
+    for (index, port) in list(container, "/ports").iter().enumerate() {
+        let Some(host) = int(port, "/hostPort").filter(|host| *host != 0) else { continue };
+        let key = format!("{}/{}/{host}", text(port, "/protocol"), text(port, "/hostIP"));
+        if taken.contains(&key) {
+            errors.duplicate(&path.index(index).child("hostPort"), &json!(key));
+        } else {
+            taken.insert(key);
         }
     }
 }
@@ -114,6 +135,41 @@ mod tests {
         assert_eq!(
             with_ports(&json!([{"containerPort": 1, "hostPort": 80}, {"containerPort": 2, "hostPort": 80}])),
             ["spec.containers[0].ports[1].hostPort: Duplicate value: \"TCP//80\""]
+        );
+    }
+    #[test]
+    fn init_containers_share_the_hosts_ports_one_after_the_other() {
+        let container = |name: &str, ports: Value| json!({"name": name, "image": "x", "ports": ports});
+        let port = |number: i64| json!({"containerPort": number, "hostPort": 80});
+        let sidecar = |name: &str, ports: Value| {
+            let mut sidecar = container(name, ports);
+            sidecar["restartPolicy"] = json!("Always");
+            sidecar
+        };
+        let said = |init: Value| {
+            complaints(&json!({"containers": [container("a", json!([port(1)]))], "initContainers": init}))
+        };
+        assert_eq!(
+            said(json!([container("i", json!([port(1)])), sidecar("s", json!([port(2)]))])),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            said(json!([container("i", json!([])), sidecar("s", json!([port(1), port(2)]))])),
+            ["spec.initContainers[1].ports[1].hostPort: Duplicate value: \"TCP//80\""]
+        );
+        let spec = json!({"hostNetwork": true, "containers": [container("a", json!([]))],
+            "initContainers": [container("i", json!([{"containerPort": 1, "hostPort": 2}]))]});
+        assert_eq!(complaints(&spec), Vec::<String>::new(), "its ports are not compared with the host's");
+    }
+
+    #[test]
+    fn in_the_hosts_network_a_port_is_the_hosts() {
+        let container = json!({"name": "a", "image": "x", "ports": [{"containerPort": 1, "hostPort": 2}]});
+        assert_eq!(
+            complaints(&json!({"hostNetwork": true, "containers": [container]})),
+            [
+                "spec.containers[0].ports[0].hostPort: Invalid value: 2: must match `containerPort` when `hostNetwork` is true"
+            ]
         );
     }
 }
