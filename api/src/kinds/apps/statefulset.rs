@@ -7,10 +7,10 @@ use super::template;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::core::persistentvolumeclaim as claim;
-use crate::kinds::tree::{carry, fill, int, list_mut, object, set, some, text};
-use crate::meta;
+use crate::kinds::tree::{carry, fill, int, list, list_mut, object, set, some, text};
+use crate::meta::{self, names, push_all};
 use crate::resource::{Descriptor, Idle};
-use crate::strategy::{Part, Strategy};
+use crate::strategy::{NameRule, Part, Strategy};
 
 /// What an update may change of the spec.
 const MUTABLE: [&str; 7] = [
@@ -22,6 +22,8 @@ const MUTABLE: [&str; 7] = [
     "persistentVolumeClaimRetentionPolicy",
     "minReadySeconds",
 ];
+/// Where the claims are that each pod gets.
+const CLAIMS: &str = "/spec/volumeClaimTemplates";
 const IMMUTABLE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
                          'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
                          'minReadySeconds' are forbidden";
@@ -94,11 +96,18 @@ impl Strategy for StatefulSetStrategy {
         } else if some(object, "/spec/selector").is_some() {
             template::validate_selected(object, errors);
         }
-        // The pod itself may mount claims that only its creation adds: it is judged then.
-        let path = Path::new("spec").child("template");
-        let pod = object.pointer("/spec/template").unwrap_or(&Value::Null);
-        template::validate_template_meta(pod, &path, errors);
-        template::validate_endless(pod, "StatefulSet", &path, errors);
+        let path = Path::new("spec");
+        let service = text(object, "/spec/serviceName");
+        if !service.is_empty() {
+            push_all(errors, &path.child("serviceName"), service, names::dns1123_label(service));
+        }
+        let pod = with_claims(object);
+        template::validate_template(&pod, &path.child("template"), errors);
+        template::validate_endless(&pod, "StatefulSet", &path.child("template"), errors);
+        for (index, template) in list(object, CLAIMS).iter().enumerate() {
+            let path = path.child("volumeClaimTemplates").index(index).child("spec");
+            claim::validate_spec(template.get("spec").unwrap_or(&Value::Null), &path, errors);
+        }
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
@@ -109,7 +118,7 @@ impl Strategy for StatefulSetStrategy {
         if part == Part::Status {
             return validate_status(new, old, errors);
         }
-        self.validate(new, errors);
+        errors.judge_change(new, old, |set, errors| self.validate(set, errors));
         let (Some(spec), Some(old_spec)) = (new.get("spec"), old.get("spec")) else { return };
         let mut as_if = spec.clone();
         for field in MUTABLE {
@@ -123,6 +132,32 @@ impl Strategy for StatefulSetStrategy {
     fn warnings(&self, object: &Value) -> Vec<String> {
         template::warnings(object)
     }
+
+    /// Pods are called after it.
+    fn name_rule(&self) -> NameRule {
+        NameRule::DnsLabel
+    }
+}
+
+/// The template with the volumes that each pod gets of its own, in place of those of the same names.
+fn with_claims(object: &Value) -> Value {
+    let mut template = object.pointer("/spec/template").cloned().unwrap_or_default();
+    let claims = list(object, CLAIMS);
+    if claims.is_empty() {
+        return template;
+    }
+    if let Some(spec) = self::object(&mut template, "spec") {
+        let mut volumes = list(spec, "/volumes").to_vec();
+        for name in claims.iter().map(|claim| text(claim, "/metadata/name")) {
+            let volume = json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+            match volumes.iter_mut().find(|volume| text(volume, "/name") == name) {
+                Some(known) => *known = volume,
+                None => volumes.push(volume),
+            }
+        }
+        set(spec, "volumes", volumes);
+    }
+    template
 }
 
 fn validate_policies(object: &Value, errors: &mut ErrorList) {
@@ -183,7 +218,8 @@ mod tests {
     fn web() -> Value {
         let mut set = json!({"spec": {"serviceName": "web", "selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
-            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]}});
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}}}}]}});
         StatefulSetStrategy.default(&mut set);
         set
     }
@@ -224,12 +260,59 @@ mod tests {
     }
 
     #[test]
+    fn its_pods_and_their_claims_are_judged_before_they_are_made() {
+        let said = |change: &dyn Fn(&mut Value)| {
+            let mut set = web();
+            change(&mut set["spec"]);
+            let mut errors = ErrorList::default();
+            StatefulSetStrategy.validate(&set, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let mount = |name: &str| json!([{"name": name, "mountPath": "/data"}]);
+        let container = "/template/spec/containers/0";
+        let with = |spec: &mut Value, field: &str, value: Value| spec.pointer_mut(container).unwrap()[field] = value;
+        assert_eq!(said(&|spec| with(spec, "volumeMounts", mount("data"))), Vec::<String>::new());
+        assert_eq!(
+            said(&|spec| with(spec, "volumeMounts", mount("other"))),
+            ["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"other\""]
+        );
+        let broken = json!([{"name": "data", "nfs": {}}]);
+        assert_eq!(
+            said(&|spec| spec["template"]["spec"]["volumes"] = broken.clone()),
+            Vec::<String>::new(),
+            "it is replaced"
+        );
+        assert_eq!(
+            said(&|spec| spec["volumeClaimTemplates"][0]["spec"] = json!({"accessModes": ["ReadWriteOnce"]})),
+            ["spec.volumeClaimTemplates[0].spec.resources[storage]: Required value"]
+        );
+        let service = said(&|spec| spec["serviceName"] = json!("a.b"));
+        assert!(
+            service.len() == 1 && service[0].starts_with("spec.serviceName: Invalid value: \"a.b\": "),
+            "{service:?}"
+        );
+        let annotated = said(&|spec| {
+            spec["template"]["metadata"]["annotations"] = json!({"controller.kubernetes.io/pod-deletion-cost": "much"});
+        });
+        assert_eq!(
+            annotated,
+            [
+                "spec.template.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: \"much\": must be a \
+              32bit integer"
+            ]
+        );
+        assert_eq!(StatefulSetStrategy.name_rule(), NameRule::DnsLabel);
+    }
+
+    #[test]
     fn a_policy_is_one_of_two() {
         let mut set = web();
         set["spec"]["podManagementPolicy"] = json!("Random");
         set["spec"]["persistentVolumeClaimRetentionPolicy"]["whenScaled"] = json!("Keep");
+        let mut errors = ErrorList::default();
+        StatefulSetStrategy.validate(&set, &mut errors);
         assert_eq!(
-            complaints(&set, &set),
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
             [
                 "spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or 'Parallel'",
                 "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Keep\": supported values: \
