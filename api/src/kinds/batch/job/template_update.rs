@@ -1,9 +1,10 @@
-//! What an update may change of a Job's template: where its pods may run, while the Job is suspended and has not started.
+//! What an update may change of a Job's template: where its pods may run and what they ask for, while the Job is suspended and
+//! none of them is left.
 
 use serde_json::Value;
 
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::{carry, is_true, map, object, remove, some};
+use crate::kinds::tree::{carry, int, is_true, list, list_mut, map, object, remove};
 use crate::meta;
 
 /// Fields of the pod that say where it may run.
@@ -13,8 +14,9 @@ pub(super) fn validate(new: &Value, old: &Value, path: &Path, errors: &mut Error
     let null = Value::Null;
     let template = new.pointer("/spec/template").unwrap_or(&null);
     let mut allowed = old.pointer("/spec/template").cloned().unwrap_or_default();
-    if is_true(old, "/spec/suspend") && some(old, "/status/startTime").is_none() {
+    if is_true(old, "/spec/suspend") && int(old, "/status/active").unwrap_or_default() == 0 {
         carry_directives(&mut allowed, template);
+        carry_amounts(&mut allowed, template);
     }
     meta::immutable(Some(template), Some(&allowed), path, errors);
 }
@@ -33,6 +35,22 @@ fn carry_directives(allowed: &mut Value, template: &Value) {
         let given = template.get("metadata").unwrap_or(&null);
         for field in ["labels", "annotations"] {
             carry(metadata, given, field);
+        }
+    }
+}
+
+/// Takes over what containers request and are limited to. Containers themselves stay.
+fn carry_amounts(allowed: &mut Value, template: &Value) {
+    let Some(spec) = object(allowed, "spec") else { return };
+    for field in ["containers", "initContainers"] {
+        let given = list(template, &format!("/spec/{field}"));
+        for (container, given) in list_mut(spec, field).zip(given) {
+            if let Some(resources) = object(container, "resources") {
+                let given = given.get("resources").unwrap_or(&Value::Null);
+                for amounts in ["limits", "requests"] {
+                    carry(resources, given, amounts);
+                }
+            }
         }
     }
 }

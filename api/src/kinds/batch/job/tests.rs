@@ -126,13 +126,28 @@ fn success_rules_name_indexes_that_exist() {
 }
 
 #[test]
-fn only_a_suspended_job_that_never_ran_may_be_sent_elsewhere() {
+fn only_a_suspended_job_without_pods_may_be_sent_elsewhere() {
     let redirect = |job: &mut Value| job["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "ssd"});
     assert_eq!(update(Part::Main, &job(&json!({"suspend": true})), redirect), Vec::<String>::new());
     let said = update(Part::Main, &job(&json!({})), redirect);
     assert!(said.len() == 1 && said[0].ends_with("field is immutable"), "{said:?}");
     let image = |job: &mut Value| job["spec"]["template"]["spec"]["containers"][0]["image"] = json!("j");
     assert_eq!(update(Part::Main, &job(&json!({"suspend": true})), image).len(), 1);
+    let mut ran = job(&json!({"suspend": true}));
+    ran["status"] = json!({"startTime": "2026-01-01T00:00:00Z", "active": 1});
+    assert_eq!(update(Part::Main, &ran, redirect).len(), 1);
+    ran["status"]["active"] = json!(0);
+    assert_eq!(update(Part::Main, &ran, redirect), Vec::<String>::new());
+}
+
+#[test]
+fn a_suspended_job_without_pods_may_ask_for_other_amounts() {
+    let resize = |job: &mut Value| {
+        job["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2"}});
+    };
+    assert_eq!(update(Part::Main, &job(&json!({"suspend": true})), resize), Vec::<String>::new());
+    let said = update(Part::Main, &job(&json!({})), resize);
+    assert!(said.len() == 1 && said[0].ends_with("field is immutable"), "{said:?}");
 }
 
 #[test]
