@@ -129,7 +129,9 @@ fn validate_strategy(object: &Value, path: &Path, errors: &mut ErrorList) {
 fn validate_status(new: &Value, old: &Value, errors: &mut ErrorList) {
     let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
     template::validate_counts(new, "replicas", &parts, errors);
-    template::non_negative(new, &Path::new("status"), "unavailableReplicas", errors);
+    for field in ["unavailableReplicas", "terminatingReplicas"] {
+        template::non_negative(new, &Path::new("status"), field, errors);
+    }
     template::validate_available(new, "cannot be greater than readyReplicas", errors);
     template::validate_collisions(new, old, errors);
 }
@@ -177,6 +179,17 @@ mod tests {
         assert_eq!(
             rollout_complaints(&json!({"strategy": {"type": "Blue"}})),
             ["spec.strategy: Unsupported value: \"Blue\": supported values: \"Recreate\", \"RollingUpdate\""]
+        );
+    }
+
+    #[test]
+    fn no_count_is_negative() {
+        let new = json!({"status": {"terminatingReplicas": -1}});
+        let mut errors = ErrorList::default();
+        DeploymentStrategy.validate_update(&new, &json!({}), Part::Status, &mut errors);
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["status.terminatingReplicas: Invalid value: -1: must be greater than or equal to 0"]
         );
     }
 

@@ -191,6 +191,7 @@ pub(crate) fn validate_counts(object: &Value, total: &str, parts: &[&str], error
 pub(crate) fn validate_replica_status(object: &Value, errors: &mut ErrorList) {
     let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
     validate_counts(object, "replicas", &parts, errors);
+    non_negative(object, &Path::new("status"), "terminatingReplicas", errors);
     validate_available(object, "cannot be greater than readyReplicas", errors);
 }
 

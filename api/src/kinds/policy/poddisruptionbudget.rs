@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template;
 use crate::kinds::cells::{self, column};
+use crate::kinds::check;
 use crate::kinds::tree::{int, set, some, split_status, text};
 use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
@@ -81,6 +82,7 @@ impl Strategy for PodDisruptionBudgetStrategy {
         if part == Part::Main {
             return self.validate(new, errors);
         }
+        check::conditions(new.get("status").unwrap_or(&Value::Null), &Path::new("status"), errors);
         for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
             template::non_negative(new, &Path::new("status"), field, errors);
         }
@@ -114,6 +116,18 @@ mod tests {
                 "spec: Invalid value: {\"maxUnavailable\":1,\"minAvailable\":1}: minAvailable and maxUnavailable cannot be \
                  both set"
             ]
+        );
+    }
+    #[test]
+    fn a_status_has_conditions_in_their_usual_form() {
+        let budget = json!({"status": {"conditions": [{"type": "DisruptionAllowed", "status": "Yes", "reason": "R",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let mut errors = ErrorList::default();
+        PodDisruptionBudgetStrategy.validate_update(&budget, &json!({}), Part::Status, &mut errors);
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["status.conditions[0].status: Unsupported value: \"Yes\": supported values: \"False\", \"True\", \
+              \"Unknown\""]
         );
     }
 }

@@ -5,19 +5,21 @@ use std::collections::HashSet;
 use k8s_openapi::api::storage::v1::CSIDriver;
 use serde_json::{Value, json};
 
+use super::names;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::check::{one_of, strings};
 use crate::kinds::tree::{fill, int, is_true, list, object, set, text};
 use crate::meta::{self, same};
+use crate::object::name;
 use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
 const FS_GROUP_POLICIES: &[&str] = &["File", "None", "ReadWriteOnceWithFSType"];
 const MODES: &[&str] = &["Persistent", "Ephemeral"];
-/// Seconds that a token may be good for.
 /// Seconds between two updates of what a node can hold.
 const MIN_PERIOD: i64 = 10;
+/// Seconds that a token may be good for.
 const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=1 << 32;
 
 pub fn descriptor() -> Descriptor {
@@ -69,6 +71,8 @@ impl Strategy for CsiDriverStrategy {
 
     fn validate(&self, driver: &Value, errors: &mut ErrorList) {
         let (spec, path) = (driver.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
+        // The path is Kubernetes' own.
+        names::driver(name(driver), &Path::new("name"), errors);
         one_of(spec, "fsGroupPolicy", &path, FS_GROUP_POLICIES, errors);
         tokens(list(spec, "/tokenRequests"), &path.child("tokenRequests"), errors);
         for mode in strings(spec, "/volumeLifecycleModes") {
@@ -92,7 +96,7 @@ impl Strategy for CsiDriverStrategy {
     }
 
     fn validate_update(&self, new: &Value, old: &Value, _part: Part, errors: &mut ErrorList) {
-        self.validate(new, errors);
+        errors.judge_change(new, old, |driver, errors| self.validate(driver, errors));
         // The first is spelt as Kubernetes spells it.
         for (field, told) in [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")]
         {
@@ -152,5 +156,15 @@ mod tests {
             complaints(|e| CsiDriverStrategy.validate_update(&new, &old, Part::Main, e)),
             ["spec.attachedRequired: Invalid value: false: field is immutable"]
         );
+    }
+    #[test]
+    fn a_driver_has_a_name_that_volumes_can_use() {
+        let mut driver = driver(&json!({}));
+        driver["metadata"]["name"] = json!("x".repeat(64));
+        assert_eq!(
+            complaints(|errors| CsiDriverStrategy.validate(&driver, errors)),
+            ["name: Too long: may not be more than 63 bytes"]
+        );
+        assert!(complaints(|e| CsiDriverStrategy.validate_update(&driver, &driver, Part::Main, e)).is_empty());
     }
 }
