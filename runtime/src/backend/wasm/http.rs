@@ -230,12 +230,12 @@ impl Shared {
         // Answers are small and written whole.
         let _ = stream.set_nodelay(true);
         let mut builder = auto::Builder::new(Executor(Arc::clone(&self.life)));
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+        builder.http1().timer(Patience::default()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
-        let (shared, asked, patience) = (Arc::clone(&self), Bell::default(), Arc::<Patience>::default());
+        let (shared, asked, patience) = (Arc::clone(&self), Bell::default(), Patience::default());
         let asks = asked.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let (shared, patience) = (Arc::clone(&shared), Arc::clone(&patience));
+            let (shared, patience) = (Arc::clone(&shared), patience.clone());
             if !asks.has_rung() {
                 asks.ring();
             }

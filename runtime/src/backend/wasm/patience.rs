@@ -1,45 +1,82 @@
-//! How long an answer is awaited: one timer serves the requests of a connection one after the other.
+//! How long something is awaited: one timer serves what a connection awaits one after the other, its requests' heads or their
+//! answers.
 //!
 //! To set a timer anew for later costs nothing that others share; to make and to drop one takes the lock of the runtime's
 //! timers twice.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-/// The timer that the last request left, if none has it now. It may still ring for that one: its next owner looks at the time.
-#[derive(Debug, Default)]
-pub(super) struct Patience(Mutex<Option<Pin<Box<Sleep>>>>);
+/// The timer that the last wait left, if none has it now. It may still ring for that one: its next owner looks at the time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Patience(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
 
 impl Patience {
     /// What `work` returns, or `None` if that takes longer than `limit`.
     pub(super) async fn within<F: Future>(&self, limit: Duration, work: F) -> Option<F::Output> {
-        let mut timer = self.timer(limit);
+        let mut end = self.until(Instant::now() + limit);
         let mut work = pin!(work);
-        let done = poll_fn(|cx| match work.as_mut().poll(cx) {
+        poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
+            Poll::Pending => Pin::new(&mut end).poll(cx).map(|()| None),
         })
-        .await;
-        if done.is_some() {
-            *self.0.lock() = Some(timer);
-        }
-        done
+        .await
     }
 
-    fn timer(&self, limit: Duration) -> Pin<Box<Sleep>> {
+    fn until(&self, deadline: Instant) -> Until {
         let kept = self.0.lock().take();
-        match kept {
+        let timer = match kept {
             Some(mut timer) => {
-                timer.as_mut().reset(Instant::now() + limit);
+                timer.as_mut().reset(deadline);
                 timer
             }
-            None => Box::pin(tokio::time::sleep(limit)),
-        }
+            None => Box::pin(tokio::time::sleep_until(deadline)),
+        };
+        Until { timer: Some(timer), home: self.clone() }
+    }
+}
+
+/// What hyper awaits a request's head with: it drops its timer with each head that came.
+impl hyper::rt::Timer for Patience {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(self.until(Instant::now() + duration))
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(self.until(deadline.into()))
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into()
+    }
+}
+
+/// Ready at a time. Dropping it leaves its timer to the next.
+struct Until {
+    timer: Option<Pin<Box<Sleep>>>,
+    home: Patience,
+}
+
+impl Future for Until {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.as_mut().map_or(Poll::Ready(()), |timer| timer.as_mut().poll(cx))
+    }
+}
+
+impl hyper::rt::Sleep for Until {}
+
+impl Drop for Until {
+    fn drop(&mut self) {
+        let timer = self.timer.take();
+        *self.home.0.lock() = timer;
     }
 }
 
@@ -68,5 +105,19 @@ mod tests {
         let late = patience.within(limit, pending::<()>());
         let good = patience.within(limit * 2, tokio::time::sleep(limit + limit / 2));
         assert_eq!(tokio::join!(late, good), (None, Some(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_its_time_for_each_head_anew() {
+        let (patience, limit) = (Patience::default(), Duration::from_secs(10));
+        let head = || hyper::rt::Timer::sleep(&patience, limit);
+        let asked = Instant::now();
+        let mut first = head();
+        assert!(tokio::time::timeout(limit / 2, &mut first).await.is_err());
+        drop(first);
+        head().await;
+        assert_eq!(asked.elapsed().as_secs(), 15);
+        head().await;
+        assert_eq!(asked.elapsed().as_secs(), 25);
     }
 }
