@@ -142,7 +142,7 @@ async fn start_node(
     let address = IpAddr::from(Ipv4Addr::LOCALHOST);
     let credentials = plane.issue_node_credentials(name, &[address])?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let guests = GuestRuntime::new(cores).context("the guests' threads cannot start")?;
+    let guests = GuestRuntime::new(&engine, cores).context("the guests' threads cannot start")?;
     let images = ImageStore::open(data.join("images"), engine.clone(), client.clone())
         .with_context(|| format!("the image store in {} cannot be opened", data.path().display()))?;
     let config = NodeConfig {

@@ -16,11 +16,16 @@ use thread_priority::{
 };
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use super::engine::Engine;
+use super::ticker::Working;
+
 /// Worker threads for guests. Dropping it stops them without waiting: containers are stopped by their owners before.
 #[derive(Debug)]
 pub struct GuestRuntime {
     runtimes: Vec<Runtime>,
     threads: Threads,
+    clock: Working,
+    workers: usize,
 }
 
 /// The way to both groups.
@@ -32,11 +37,15 @@ pub(super) struct Threads {
 
 impl GuestRuntime {
     /// `threads`: how many guests compute at once; at least one.
-    pub fn new(threads: usize) -> io::Result<Self> {
-        let front = builder("wasm-guest", threads).build()?;
-        let lane = builder("wasm-lane", threads).on_thread_start(give_way).build()?;
-        let threads = Threads { front: front.handle().clone(), lane: lane.handle().clone() };
-        Ok(Self { runtimes: vec![front, lane], threads })
+    pub fn new(engine: &Engine, threads: usize) -> io::Result<Self> {
+        let (clock, threads) = (engine.ticker().threads(), threads.max(1));
+        let front = builder("wasm-guest", threads, &clock).build()?;
+        let lane = builder("wasm-lane", threads, &clock).on_thread_start(give_way).build()?;
+        let handles = Threads { front: front.handle().clone(), lane: lane.handle().clone() };
+        let runtimes = vec![front, lane];
+        let workers = threads * runtimes.len();
+        clock.add(workers);
+        Ok(Self { runtimes, threads: handles, clock, workers })
     }
 
     pub(super) fn threads(&self) -> &Threads {
@@ -44,10 +53,13 @@ impl GuestRuntime {
     }
 }
 
-fn builder(name: &str, threads: usize) -> Builder {
+fn builder(name: &str, threads: usize, clock: &Working) -> Builder {
     let mut builder = Builder::new_multi_thread();
+    let (works, waits) = (clock.clone(), clock.clone());
     builder
-        .worker_threads(threads.max(1))
+        .worker_threads(threads)
+        .on_thread_unpark(move || works.add(1))
+        .on_thread_park(move || waits.remove(1))
         .thread_name(name)
         // Look for new connections often: a tick of a computing guest lasts a millisecond.
         .event_interval(13)
@@ -70,6 +82,8 @@ impl Drop for GuestRuntime {
         for runtime in self.runtimes.drain(..) {
             runtime.shutdown_background();
         }
+        // The threads end awake.
+        self.clock.remove(self.workers);
     }
 }
 
@@ -95,7 +109,7 @@ impl Place {
 
     /// Whether the clock ended the turn.
     pub(super) fn take_tick(&self) -> bool {
-        self.ticked.swap(false, Ordering::Relaxed)
+        self.ticked.load(Ordering::Relaxed) && self.ticked.swap(false, Ordering::Relaxed)
     }
 
     /// The guest waits for its log, which holds as much as it may.
@@ -105,7 +119,7 @@ impl Place {
 
     /// Whether the guest waited for its log.
     pub(super) fn take_flood(&self) -> bool {
-        self.flooded.swap(false, Ordering::Relaxed)
+        self.flooded.load(Ordering::Relaxed) && self.flooded.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn in_lane(&self) -> bool {
@@ -158,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_task_goes_where_its_place_is() {
-        let guests = GuestRuntime::new(1).unwrap();
+        let guests = GuestRuntime::new(&Engine::new().unwrap(), 1).unwrap();
         let (place, (done, names)) = (Arc::new(Place::default()), oneshot::channel());
         let mut seen = Vec::new();
         let mut polls = [true, false].into_iter();

@@ -1,5 +1,5 @@
-//! Every poll of a guest passes here: it is timed (that is the container's CPU time), it keeps the clock running, and a
-//! guest that computes without rest, or floods its log, is sent to the lane.
+//! Every poll of a guest passes here: it is timed (that is the container's CPU time), and a guest that computes without
+//! rest, or floods its log, is sent to the lane.
 //!
 //! A computing guest yields at each tick of the clock. One that ends a poll by itself waits for something, and has not
 //! computed without rest: it goes to the front. So do requests that take less than [`HEAVY`].
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::engine::Engine;
 use super::guests::Place;
 use super::ticker::TICK;
 
@@ -77,7 +76,6 @@ impl Cpu {
 
 /// The bookkeeping of one guest's polls.
 pub(super) struct Meter {
-    engine: Engine,
     place: Arc<Place>,
     cpu: Arc<Cpu>,
     /// Turns since it last waited for something.
@@ -91,9 +89,9 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(engine: Engine, place: Arc<Place>, cpu: Arc<Cpu>, favour: Favour) -> Self {
+    pub(super) fn new(place: Arc<Place>, cpu: Arc<Cpu>, favour: Favour) -> Self {
         place.set_heavy(false);
-        Self { engine, place, cpu, turns: 0, ticked: false, flooded: None, favour, favoured: None }
+        Self { place, cpu, turns: 0, ticked: false, flooded: None, favour, favoured: None }
     }
 
     /// Whether the clock ended the last poll: the guest has more to compute.
@@ -104,10 +102,7 @@ impl Meter {
     /// Polls the guest, and decides where it is polled next.
     pub(super) fn poll<F: Future>(&mut self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let clock = Clock::start(self.place.in_lane());
-        let result = {
-            let _running = self.engine.ticker().guest_runs();
-            future.poll(cx)
-        };
+        let result = future.poll(cx);
         let turn = clock.stop();
         self.cpu.add(turn.cpu);
         let (tick, flood) = (self.place.take_tick(), self.place.take_flood());
@@ -184,7 +179,7 @@ mod tests {
     }
 
     fn meters(favour: Favour) -> Meter {
-        Meter::new(Engine::new().unwrap(), Arc::default(), Arc::default(), favour)
+        Meter::new(Arc::default(), Arc::default(), favour)
     }
 
     fn front(wall: Duration) -> Turn {

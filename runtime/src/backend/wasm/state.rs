@@ -127,7 +127,7 @@ impl Guest {
 
     /// The meter of an instance whose task has this place.
     pub(super) fn meter(&self, place: &Arc<Place>) -> Meter {
-        Meter::new(self.engine.clone(), Arc::clone(place), Arc::clone(&self.cpu), self.favour.clone())
+        Meter::new(Arc::clone(place), Arc::clone(&self.cpu), self.favour.clone())
     }
 
     /// Writes a line of the host's to the container's stderr, as the guest's runtime would.

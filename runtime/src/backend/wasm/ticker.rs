@@ -1,25 +1,25 @@
-//! The guests' clock: one thread that advances the engine's epoch every millisecond while a guest runs.
+//! The guests' clock: one thread that advances the engine's epoch every millisecond while a thread of the guests works.
 //!
-//! A guest that computes yields at each tick. Without running guests the thread sleeps, so an idle node does not wake up a
-//! thousand times a second.
+//! A guest that computes yields at each tick. While the guests' threads wait the clock sleeps, so an idle node does not wake
+//! up a thousand times a second. It learns of that from the threads and not from each poll of a guest: those are many.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 /// How long a guest computes before it yields.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks without a running guest before the thread goes to sleep: steady load pays for no wake-ups.
+/// Ticks without a working thread before the clock goes to sleep: steady load pays for no wake-ups.
 const IDLE_TICKS: u32 = 50;
 
 #[derive(Debug, Default)]
 struct State {
-    /// Guests being polled now.
-    running: AtomicUsize,
-    /// A guest was polled since the last tick.
+    /// Threads that work now: less than none while threads that are ending are told twice.
+    working: AtomicIsize,
+    /// A thread worked since the last tick.
     seen: AtomicBool,
     asleep: AtomicBool,
     stop: AtomicBool,
@@ -44,14 +44,9 @@ impl Ticker {
         Ok(Self { state, thread: Some(thread), handle })
     }
 
-    /// Keeps the clock running while the guard lives: around one poll of a guest.
-    pub(super) fn guest_runs(&self) -> Running<'_> {
-        self.state.running.fetch_add(1, Ordering::SeqCst);
-        self.state.seen.store(true, Ordering::Relaxed);
-        if self.state.asleep.load(Ordering::SeqCst) {
-            self.handle.unpark();
-        }
-        Running(&self.state.running)
+    /// The count of threads that keep the clock running.
+    pub(super) fn threads(&self) -> Working {
+        Working { state: Arc::clone(&self.state), clock: self.handle.clone() }
     }
 }
 
@@ -67,19 +62,33 @@ impl Drop for Ticker {
     }
 }
 
-/// One poll of a guest.
-pub(super) struct Running<'a>(&'a AtomicUsize);
+/// Where threads say that they work, or wait.
+#[derive(Clone, Debug)]
+pub(super) struct Working {
+    state: Arc<State>,
+    clock: Thread,
+}
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+impl Working {
+    /// So many threads work from now on.
+    pub(super) fn add(&self, threads: usize) {
+        self.state.working.fetch_add(threads.cast_signed(), Ordering::SeqCst);
+        self.state.seen.store(true, Ordering::Relaxed);
+        if self.state.asleep.load(Ordering::SeqCst) {
+            self.clock.unpark();
+        }
+    }
+
+    /// So many wait, or have ended.
+    pub(super) fn remove(&self, threads: usize) {
+        self.state.working.fetch_sub(threads.cast_signed(), Ordering::SeqCst);
     }
 }
 
 fn run(state: &State, engine: &wasmtime::Engine) {
     let mut idle = 0;
     while !state.stop.load(Ordering::SeqCst) {
-        if state.running.load(Ordering::SeqCst) > 0 || state.seen.swap(false, Ordering::Relaxed) {
+        if state.working.load(Ordering::SeqCst) > 0 || state.seen.swap(false, Ordering::Relaxed) {
             idle = 0;
         } else {
             idle += 1;
@@ -96,9 +105,34 @@ fn run(state: &State, engine: &wasmtime::Engine) {
 
 fn sleep_until_needed(state: &State) {
     state.asleep.store(true, Ordering::SeqCst);
-    // A guest that began before `asleep` was visible did not wake this thread: look again after announcing the sleep.
-    while state.running.load(Ordering::SeqCst) == 0 && !state.stop.load(Ordering::SeqCst) {
+    // Who began before `asleep` was visible did not wake this thread: look again after announcing the sleep.
+    while state.working.load(Ordering::SeqCst) <= 0 && !state.stop.load(Ordering::SeqCst) {
         std::thread::park();
     }
     state.asleep.store(false, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_runs_while_a_thread_works_and_sleeps_while_none_does() {
+        let ticker = Ticker::start(&wasmtime::Engine::default()).unwrap();
+        let asleep = || ticker.state.asleep.load(Ordering::SeqCst);
+        let until = |wanted| {
+            while asleep() != wanted {
+                std::thread::yield_now();
+            }
+        };
+        until(true);
+        let threads = ticker.threads();
+        threads.add(2);
+        until(false);
+        threads.remove(1);
+        std::thread::sleep(TICK * (IDLE_TICKS + 20));
+        assert!(!asleep());
+        threads.remove(1);
+        until(true);
+    }
 }

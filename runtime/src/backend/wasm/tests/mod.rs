@@ -90,7 +90,7 @@ struct Pod {
 impl Node {
     fn new() -> Self {
         let engine = Engine::new().unwrap();
-        let backend = WasmBackend::new(engine.clone(), GuestRuntime::new(2).unwrap()).unwrap();
+        let backend = WasmBackend::new(engine.clone(), GuestRuntime::new(&engine, 2).unwrap()).unwrap();
         Self { engine, backend, network: Lone::new(), scratch: tempfile::tempdir().unwrap() }
     }
 
