@@ -1,9 +1,11 @@
 //! The contract on both of redb's backends, and what only a file can show.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::redb::{BackendError, StorageBackend};
 use proptest::prelude::*;
 
 use super::backend::Source;
@@ -205,10 +207,10 @@ async fn relaxed_writes_reach_the_disk_by_themselves() {
     tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
 }
 
-/// Memory whose syncs can be held up, or fail, and that has no room for more writes than it is told.
+/// A backend whose syncs can be held up, or fail, and that has no room for more writes than it is told.
 #[derive(Debug)]
 struct Moody {
-    memory: Arc<InMemoryBackend>,
+    inner: Arc<dyn StorageBackend>,
     mood: Arc<Mood>,
 }
 
@@ -237,17 +239,26 @@ impl Default for Mood {
     }
 }
 
-impl ::redb::StorageBackend for Moody {
+impl StorageBackend for Moody {
     fn len(&self) -> Result<u64, std::io::Error> {
-        self.memory.len()
+        self.inner.len()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
         count(&self.mood.reads_left, std::io::ErrorKind::BrokenPipe)?;
-        self.memory.read(offset, out)
+        self.inner.read(offset, out)
     }
     fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
         count(&self.mood.writes_left, std::io::ErrorKind::StorageFull)?;
-        self.memory.set_len(len)
+        self.inner.set_len(len)
+    }
+    fn close(&self) -> Result<(), std::io::Error> {
+        self.inner.close()
+    }
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
     }
     fn sync_data(&self) -> Result<(), std::io::Error> {
         self.mood.syncing.store(true, Ordering::SeqCst);
@@ -257,15 +268,20 @@ impl ::redb::StorageBackend for Moody {
     }
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
         count(&self.mood.writes_left, std::io::ErrorKind::StorageFull)?;
-        self.memory.write(offset, data)
+        self.inner.write(offset, data)
     }
 }
 
 /// What can be opened again and again.
-fn source() -> (Source, Arc<Mood>) {
-    let (memory, mood) = (Arc::new(InMemoryBackend::new()), Arc::new(Mood::default()));
+fn source_on(inner: impl Fn() -> Arc<dyn StorageBackend> + Send + Sync + 'static) -> (Source, Arc<Mood>) {
+    let mood = Arc::new(Mood::default());
     let own = Arc::clone(&mood);
-    (Source::new(move || Moody { memory: Arc::clone(&memory), mood: Arc::clone(&own) }), mood)
+    (Source::new(move || Moody { inner: inner(), mood: Arc::clone(&own) }), mood)
+}
+
+fn source() -> (Source, Arc<Mood>) {
+    let memory = Arc::new(InMemoryBackend::new());
+    source_on(move || memory.clone())
 }
 
 fn open(source: &Source) -> Arc<RedbStore> {
@@ -298,8 +314,19 @@ async fn accepted(store: &RedbStore, txn: Txn) -> Committed {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_met_a_full_disk_goes_on_when_there_is_room() {
-    let (source, mood) = source();
-    let store = open(&source);
+    let (memory, mood) = source();
+    meets_a_full_disk(&memory, &mood).await;
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join(disk::FILE);
+    let (file, mood) = source_on(move || {
+        let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        Arc::new(::redb::backends::FileBackend::new(file.unwrap()).unwrap())
+    });
+    meets_a_full_disk(&file, &mood).await;
+}
+
+async fn meets_a_full_disk(source: &Source, mood: &Mood) {
+    let store = open(source);
     let relaxed = |txn: Txn| Txn { durability: wherry_api::resource::Durability::Relaxed, ..txn };
     store.commit(put("before", "1")).await.unwrap();
     let heartbeat = store.commit(relaxed(put("heartbeat", "1"))).await.unwrap().revision;
@@ -318,7 +345,7 @@ async fn a_store_that_met_a_full_disk_goes_on_when_there_is_room() {
     assert_eq!(seen, ["before", "heartbeat", "after", "heartbeat"].map(key));
     store.close().await.unwrap();
     drop(store);
-    let again = open(&source);
+    let again = open(source);
     assert_eq!(names(&again).await, ["after", "before", "heartbeat"].map(key));
     assert!(again.revision() >= after);
 }
