@@ -60,12 +60,7 @@ impl Strategy for StatefulSetStrategy {
         let Some(spec) = object(set, "spec") else { return };
         fill(spec, "podManagementPolicy", "OrderedReady");
         if let Some(strategy) = object(spec, "updateStrategy") {
-            fill(strategy, "type", "RollingUpdate");
-            if text(strategy, "/type") == "RollingUpdate"
-                && let Some(rolling) = object(strategy, "rollingUpdate")
-            {
-                fill(rolling, "partition", 0);
-            }
+            default_strategy(strategy);
         }
         if let Some(policy) = object(spec, "persistentVolumeClaimRetentionPolicy") {
             fill(policy, "whenDeleted", "Retain");
@@ -160,6 +155,20 @@ fn with_claims(object: &Value) -> Value {
     template
 }
 
+/// Who names the strategy and nothing of it leaves it at that.
+fn default_strategy(strategy: &mut Value) {
+    if text(strategy, "/type").is_empty() {
+        set(strategy, "type", "RollingUpdate");
+        object(strategy, "rollingUpdate");
+    }
+    if text(strategy, "/type") == "RollingUpdate"
+        && let Some(rolling) = strategy.get_mut("rollingUpdate").filter(|rolling| rolling.is_object())
+    {
+        fill(rolling, "partition", 0);
+        fill(rolling, "maxUnavailable", 1);
+    }
+}
+
 fn validate_policies(object: &Value, errors: &mut ErrorList) {
     let spec = Path::new("spec");
     let path = spec.child("podManagementPolicy");
@@ -235,7 +244,11 @@ mod tests {
         let set = web();
         let spec = &set["spec"];
         assert_eq!(spec["podManagementPolicy"], "OrderedReady");
-        assert_eq!(spec["updateStrategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
+        let rolling = json!({"partition": 0, "maxUnavailable": 1});
+        assert_eq!(spec["updateStrategy"], json!({"type": "RollingUpdate", "rollingUpdate": rolling}));
+        let mut named = json!({"spec": {"updateStrategy": {"type": "RollingUpdate"}}});
+        StatefulSetStrategy.default(&mut named);
+        assert_eq!(named["spec"]["updateStrategy"], json!({"type": "RollingUpdate"}));
         assert_eq!(
             spec["persistentVolumeClaimRetentionPolicy"],
             json!({"whenDeleted": "Retain", "whenScaled": "Retain"})

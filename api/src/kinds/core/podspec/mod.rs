@@ -148,7 +148,8 @@ fn judge(spec: &Value, pod: &str, path: &Path, errors: &mut ErrorList) {
 fn validate_names(spec: &Value, path: &Path, errors: &mut ErrorList) {
     for field in ["serviceAccountName", "nodeName", "runtimeClassName", "priorityClassName"] {
         let name = text(spec, &format!("/{field}"));
-        if !name.is_empty() {
+        // The empty name of a class is a name that no class has.
+        if !name.is_empty() || field == "runtimeClassName" && some(spec, "/runtimeClassName").is_some() {
             push_all(errors, &path.child(field), name, names::dns1123_subdomain(name));
         }
     }
@@ -230,6 +231,12 @@ mod tests {
             "livenessProbe": {"httpGet": {"port": "http"}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
             "volumes": [{"name": "v"}]});
         assert_eq!(complaints(&spec), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_runtime_class_that_is_named_has_a_name() {
+        let said = complaints(&json!({"containers": [{"name": "a", "image": "x"}], "runtimeClassName": ""}));
+        assert!(said.len() == 1 && said[0].starts_with("spec.runtimeClassName: Invalid value: \"\": "), "{said:?}");
     }
 
     #[test]

@@ -97,7 +97,11 @@ pub(crate) fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &
                 }
             }
             "Exists" if !value.is_empty() => {
-                errors.invalid(&path.child("operator"), toleration, "value must be empty when `operator` is 'Exists'");
+                errors.invalid(
+                    &path.child("operator"),
+                    &json!(value),
+                    "value must be empty when `operator` is 'Exists'",
+                );
             }
             "Exists" => {}
             other => errors.not_supported(&path.child("operator"), other, &["Equal", "Exists"]),
@@ -274,8 +278,7 @@ mod tests {
             [
                 "spec.tolerations[0].operator: Invalid value: \"\": operator must be Exists when `key` is empty, which \
                  means \"match all values and all keys\"",
-                "spec.tolerations[1].operator: Invalid value: {\"key\":\"k\",\"operator\":\"Exists\",\"value\":\"v\"}: \
-                 value must be empty when `operator` is 'Exists'",
+                "spec.tolerations[1].operator: Invalid value: \"v\": value must be empty when `operator` is 'Exists'",
                 "spec.tolerations[2].effect: Invalid value: \"\": effect must be 'NoExecute' when `tolerationSeconds` is set",
                 "spec.tolerations[3].operator: Unsupported value: \"Like\": supported values: \"Equal\", \"Exists\""
             ]
