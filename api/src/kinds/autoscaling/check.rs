@@ -25,7 +25,7 @@ pub(super) fn source(kind: &str) -> &'static str {
 }
 
 /// Judges what is scaled and within which limits.
-pub(super) fn scale(autoscaler: &Value, errors: &mut ErrorList) {
+pub(super) fn scale(autoscaler: &Value, old: Option<&Value>, errors: &mut ErrorList) {
     let spec = Path::new("spec");
     let max = int(autoscaler, "/spec/maxReplicas").unwrap_or_default();
     let min = int(autoscaler, "/spec/minReplicas");
@@ -39,10 +39,38 @@ pub(super) fn scale(autoscaler: &Value, errors: &mut ErrorList) {
         errors.invalid(&spec.child("maxReplicas"), &json!(max), "must be greater than or equal to `minReplicas`");
     }
     let target = autoscaler.pointer("/spec/scaleTargetRef").unwrap_or(&Value::Null);
-    reference(target, &spec.child("scaleTargetRef"), errors);
+    let said = |autoscaler: &Value, field: &str| text(autoscaler, &format!("/spec/scaleTargetRef/{field}")).to_owned();
+    let kept =
+        old.is_some_and(|old| ["apiVersion", "kind"].iter().all(|field| said(old, field) == said(autoscaler, field)));
+    let version = match text(target, "/kind") {
+        _ if kept => Version::Any,
+        // The only one of the core group that has a scale.
+        "ReplicationController" => Version::Readable,
+        _ => Version::OfGroup,
+    };
+    reference(target, version, &spec.child("scaleTargetRef"), errors);
 }
 
-fn reference(reference: &Value, path: &Path, errors: &mut ErrorList) {
+/// What the `apiVersion` of a reference is judged by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Any,
+    Readable,
+    OfGroup,
+}
+
+impl Version {
+    fn complaint(self, version: &str) -> Option<String> {
+        match version.matches('/').count() {
+            _ if self == Self::Any => None,
+            2.. => Some(format!("unexpected GroupVersion string: {version}")),
+            1 if !version.starts_with('/') => None,
+            _ => (self == Self::OfGroup).then(|| "apiVersion must specify API group".to_owned()),
+        }
+    }
+}
+
+fn reference(reference: &Value, version: Version, path: &Path, errors: &mut ErrorList) {
     for field in ["kind", "name"] {
         let value = text(reference, &format!("/{field}"));
         if value.is_empty() {
@@ -50,6 +78,10 @@ fn reference(reference: &Value, path: &Path, errors: &mut ErrorList) {
         } else {
             push_all(errors, &path.child(field), value, names::path_segment(value));
         }
+    }
+    let named = text(reference, "/apiVersion");
+    if let Some(why) = version.complaint(named) {
+        errors.invalid(&path.child("apiVersion"), &json!(named), &why);
     }
 }
 
@@ -63,10 +95,13 @@ pub(super) fn status(autoscaler: &Value, errors: &mut ErrorList) {
 }
 
 /// Judges metrics and behavior.
-pub(super) fn metrics(autoscaler: &Value, errors: &mut ErrorList) {
+pub(super) fn metrics(autoscaler: &Value, old: Option<&Value>, errors: &mut ErrorList) {
     let spec = Path::new("spec");
+    let unreadable = |metric: &Value| Version::Readable.complaint(text(metric, "/object/describedObject/apiVersion"));
+    let was = list(old.unwrap_or(&Value::Null), "/spec/metrics").iter().any(|metric| unreadable(metric).is_some());
+    let version = if was { Version::Any } else { Version::Readable };
     for (index, metric) in list(autoscaler, "/spec/metrics").iter().enumerate() {
-        validate_metric(metric, &spec.child("metrics").index(index), errors);
+        validate_metric(metric, version, &spec.child("metrics").index(index), errors);
     }
     for direction in ["scaleUp", "scaleDown"] {
         if let Some(rules) = some(autoscaler, &format!("/spec/behavior/{direction}")) {
@@ -75,7 +110,7 @@ pub(super) fn metrics(autoscaler: &Value, errors: &mut ErrorList) {
     }
 }
 
-fn validate_metric(metric: &Value, path: &Path, errors: &mut ErrorList) {
+fn validate_metric(metric: &Value, version: Version, path: &Path, errors: &mut ErrorList) {
     let kind = text(metric, "/type");
     let field = source(kind);
     if kind.is_empty() {
@@ -94,7 +129,8 @@ fn validate_metric(metric: &Value, path: &Path, errors: &mut ErrorList) {
         return errors.required(&path, "must populate information for the given metric source");
     };
     if field == "object" {
-        reference(source.get("describedObject").unwrap_or(&Value::Null), &path.child("describedObject"), errors);
+        let described = source.get("describedObject").unwrap_or(&Value::Null);
+        reference(described, version, &path.child("describedObject"), errors);
     }
     if field.to_lowercase().ends_with("resource") {
         if text(source, "/name").is_empty() {
@@ -221,17 +257,55 @@ mod tests {
     use super::*;
 
     fn complaints(spec: &Value) -> Vec<String> {
+        complaints_of_change(spec, None)
+    }
+
+    fn complaints_of_change(spec: &Value, old: Option<&Value>) -> Vec<String> {
         let mut errors = ErrorList::default();
-        let autoscaler = json!({ "spec": spec });
-        scale(&autoscaler, &mut errors);
-        metrics(&autoscaler, &mut errors);
+        let (autoscaler, old) = (json!({ "spec": spec }), old.map(|old| json!({ "spec": old })));
+        scale(&autoscaler, old.as_ref(), &mut errors);
+        metrics(&autoscaler, old.as_ref(), &mut errors);
         errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_scaled_is_of_a_group() {
+        let of = |version: &str, kind: &str| json!({"maxReplicas": 1, "scaleTargetRef": {"apiVersion": version, "kind": kind, "name": "a"}});
+        let at = "spec.scaleTargetRef.apiVersion: Invalid value";
+        for version in ["", "v1", "/v1", "/"] {
+            let said = [format!("{at}: \"{version}\": apiVersion must specify API group")];
+            assert_eq!(complaints(&of(version, "Deployment")), said);
+            assert_eq!(complaints(&of(version, "ReplicationController")), [""; 0]);
+        }
+        let (odd, good) = (of("a/b/c", "Deployment"), of("apps/v1", "Deployment"));
+        assert_eq!(complaints(&odd), [format!("{at}: \"a/b/c\": unexpected GroupVersion string: a/b/c")]);
+        assert_eq!(complaints(&good), [""; 0]);
+        assert_eq!(complaints_of_change(&odd, Some(&odd)), [""; 0]);
+        assert_eq!(complaints_of_change(&odd, Some(&good)).len(), 1);
+    }
+
+    #[test]
+    fn what_a_metric_is_about_may_be_of_no_group() {
+        let of = |version: &str| {
+            let object = json!({"describedObject": {"apiVersion": version, "kind": "Service", "name": "s"}, "metric": {"name": "m"},
+                "target": {"type": "Value", "value": "1"}});
+            json!({"maxReplicas": 1, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "a"},
+                "metrics": [{"type": "Object", "object": object}]})
+        };
+        let said = "spec.metrics[0].object.describedObject.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion \
+                    string: a/b/c";
+        assert_eq!(complaints(&of("v1")), [""; 0]);
+        assert_eq!(complaints(&of("a/b/c")), [said]);
+        assert_eq!(complaints_of_change(&of("a/b/c"), Some(&of("d/e/f"))), [""; 0]);
+        assert_eq!(complaints_of_change(&of("a/b/c"), Some(&of("v1"))), [said]);
     }
 
     #[test]
     fn limits_are_in_order_and_something_is_scaled() {
         assert_eq!(
-            complaints(&json!({"minReplicas": 3, "maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment"}})),
+            complaints(
+                &json!({"minReplicas": 3, "maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment"}})
+            ),
             [
                 "spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`",
                 "spec.scaleTargetRef.name: Required value"
@@ -241,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_metric_has_one_source_with_one_target() {
-        let target = json!({"kind": "Deployment", "name": "d"});
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
         let of = |metric: Value| complaints(&json!({"maxReplicas": 1, "scaleTargetRef": target, "metrics": [metric]}));
         assert_eq!(
             of(json!({"type": "Resource", "pods": {}})),

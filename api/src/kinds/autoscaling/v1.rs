@@ -44,19 +44,24 @@ impl Strategy for AutoscalerStrategy {
     }
 
     fn validate(&self, autoscaler: &Value, errors: &mut ErrorList) {
-        check::scale(autoscaler, errors);
-        if let Some(share) = int(autoscaler, "/spec/targetCPUUtilizationPercentage").filter(|share| *share < 1) {
-            let path = Path::new("spec").child("targetCPUUtilizationPercentage");
-            errors.invalid(&path, &json!(share), "must be greater than 0");
-        }
-        check::metrics(&convert::to_stored(autoscaler.clone()), errors);
+        judge(autoscaler, None, errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
         split_status(new, old, part);
     }
 
-    fn validate_update(&self, new: &Value, _old: &Value, part: Part, errors: &mut ErrorList) {
-        if part == Part::Main { self.validate(new, errors) } else { check::status(new, errors) }
+    fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
+        if part == Part::Main { judge(new, Some(old), errors) } else { check::status(new, errors) }
     }
+}
+
+fn judge(autoscaler: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    check::scale(autoscaler, old, errors);
+    if let Some(share) = int(autoscaler, "/spec/targetCPUUtilizationPercentage").filter(|share| *share < 1) {
+        let path = Path::new("spec").child("targetCPUUtilizationPercentage");
+        errors.invalid(&path, &json!(share), "must be greater than 0");
+    }
+    let old = old.map(|old| convert::to_stored(old.clone()));
+    check::metrics(&convert::to_stored(autoscaler.clone()), old.as_ref(), errors);
 }

@@ -101,20 +101,24 @@ impl Strategy for AutoscalerStrategy {
     }
 
     fn validate(&self, autoscaler: &Value, errors: &mut ErrorList) {
-        check::scale(autoscaler, errors);
-        check::metrics(autoscaler, errors);
+        judge(autoscaler, None, errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
         split_status(new, old, part);
     }
 
-    fn validate_update(&self, new: &Value, _old: &Value, part: Part, errors: &mut ErrorList) {
-        if part == Part::Main { self.validate(new, errors) } else { check::status(new, errors) }
+    fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
+        if part == Part::Main { judge(new, Some(old), errors) } else { check::status(new, errors) }
     }
 }
 
 /// Up at once, by as many again or by four; down by all, after a while that the controller knows.
+fn judge(autoscaler: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    check::scale(autoscaler, old, errors);
+    check::metrics(autoscaler, old, errors);
+}
+
 fn default_behavior(behavior: &mut Value) {
     let policy = |kind: &str, value: i64| json!({"type": kind, "value": value, "periodSeconds": 15});
     let directions = [
@@ -139,7 +143,7 @@ mod tests {
 
     #[test]
     fn four_fifths_of_the_cpu_is_the_default_and_behavior_is_completed() {
-        let mut autoscaler = json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"},
+        let mut autoscaler = json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}}}});
         AutoscalerStrategy.default(&mut autoscaler);
         assert_eq!(targets(&autoscaler), "cpu: <unknown>/80%");
