@@ -29,6 +29,7 @@ use wherry_api::status::ApiError;
 
 use self::strangers::{Stranger, Strangers};
 use self::tls::{Certificate, Renewal};
+use self::unread::Unread;
 use super::body::{self, Body};
 use super::guard::{Activity, Impatient, UntilStop};
 use crate::audit::Origin;
@@ -38,6 +39,7 @@ use crate::auth::{ANONYMOUS, Authorizer, UserInfo, impersonate};
 
 mod strangers;
 mod tls;
+mod unread;
 
 /// Connections at once; for one more the oldest without an authenticated request is closed, else it waits. Each may hold a
 /// TLS session and what an HTTP/2 connection sends before anybody reads it ([`CONNECTION_WINDOW`]).
@@ -432,6 +434,7 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
     let (mut parts, body) = request.into_parts();
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let endless = parts.uri.query().is_some_and(endless);
+    let unread = Unread::of(&parts);
     let (name, response) = match identify(&parts, remote, shared).await {
         Ok((user, authenticated)) => {
             let name = user.name.clone();
@@ -439,7 +442,7 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
                 remote.stranger.known();
             }
             parts.extensions.insert(Origin { address: remote.address, authenticated });
-            let body = Impatient::new(body, BODY_PATIENCE).boxed_unsync();
+            let body = unread.watch(Impatient::new(body, BODY_PATIENCE));
             (name, shared.handler.handle(Request::from_parts(parts, body), user).await)
         }
         Err(Unidentified { user, error }) => {
@@ -447,9 +450,11 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
             parts.extensions.insert(origin);
             let certificate = remote.peer != Peer::None;
             let refused = Refused { request: &parts, user: user.as_ref(), certificate, error };
+            drop(unread.watch(Impatient::new(body, BODY_PATIENCE)));
             (String::new(), shared.handler.refuse(refused).await)
         }
     };
+    unread.drain().await;
     tracing::debug!(%method, path, user = name, code = response.status().as_u16(), took = ?started.elapsed(), "request");
     if endless { response.map(|body| UntilStop::new(body, shared.stop.clone()).boxed_unsync()) } else { response }
 }

@@ -12,13 +12,16 @@ use crate::auth::pki::Identity;
 use crate::auth::tokens::{Reference, TokenSpec, Tokens};
 use crate::auth::{AllowAll, kubeconfig};
 
-/// Echoes the user; `?watch=1` sends one line and never ends.
+/// Echoes the user; `?watch=1` sends one line and never ends; `/unread` reads nothing of what is sent.
 struct Echo;
 
 #[async_trait]
 impl Handler for Echo {
     async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body> {
         let watch = request.uri().query().is_some_and(endless);
+        if request.uri().path() == "/unread" {
+            return Response::builder().status(404).body(body::full("not here")).unwrap();
+        }
         let read = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
         let line = json!({"user": user.name, "groups": user.groups, "read": read}).to_string() + "\n";
         if !watch {
@@ -200,6 +203,23 @@ async fn whoever_says_nothing_keeps_nobody_out_and_a_known_watch_stays() {
     let answer = timeout(Duration::from_secs(60), ask(&other)).await.expect("a place for the second user");
     assert_eq!(answer.unwrap()["user"], "system:node:n1");
     assert!(futures::FutureExt::now_or_never(futures::AsyncReadExt::read(&mut watch, &mut [0; 1])).is_none());
+}
+
+#[tokio::test]
+async fn who_sends_what_nobody_reads_is_answered_all_the_same() {
+    let running = Running::start().await;
+    let mut stream = running.connect(b"http/1.1").await;
+    // More than lies between the two.
+    let body = vec![b' '; 16 << 20];
+    let head = format!(
+        "POST /unread HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("not here"), "{answer}");
 }
 
 #[tokio::test]
