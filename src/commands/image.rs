@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 use oci_distribution::Reference;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use wherry_runtime::image::manifest::ACCEPTED;
 use wherry_runtime::image::package::Package;
 use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY};
 
-use crate::client::{Client, Connection, JSON, Server};
+use crate::client::{Client, Connection, JSON, is_code};
 use crate::output;
 use crate::table::Table;
 
@@ -32,7 +32,10 @@ pub enum Image {
 #[derive(Debug, Args)]
 pub struct Ls {
     #[command(flatten)]
-    server: Server,
+    connection: Connection,
+    /// Of all namespaces
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
 }
 
 /// One image.
@@ -58,7 +61,7 @@ pub struct Import {
 impl Image {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Ls(command) => list(&command.server.open().await?).await,
+            Self::Ls(command) => list(&command.connection.open().await?, command.all_namespaces).await,
             Self::Rm(command) => {
                 let client = command.connection.open().await?;
                 remove(&client, &parse(&command.image, &client.namespace)?).await
@@ -87,12 +90,45 @@ fn strings<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a str> {
     value.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-async fn list(client: &Client) -> anyhow::Result<()> {
-    let catalog = client.read("/v2/_catalog?n=10000").await?;
+/// Names that a page has at most, as the registry limits it.
+const PAGE: usize = 1000;
+
+/// All of a list that the registry gives in pages.
+async fn names(client: &Client, path: &str, field: &str, namespace: Option<&str>) -> anyhow::Result<Vec<String>> {
+    let mut all: Vec<String> = Vec::new();
+    loop {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("n", &PAGE.to_string());
+        query.extend_pairs(namespace.map(|namespace| ("namespace", namespace)));
+        query.extend_pairs(all.last().map(|last| ("last", last)));
+        let page = client.read(&format!("{path}?{}", query.finish())).await?;
+        let before = all.len();
+        all.extend(strings(&page, field).map(str::to_owned));
+        if all.len() < before + PAGE {
+            return Ok(all);
+        }
+    }
+}
+
+/// What is said to who may not list images there.
+fn not_listed(error: anyhow::Error, namespace: Option<&str>) -> anyhow::Error {
+    if !is_code(&error, 403) {
+        return error;
+    }
+    match namespace {
+        Some(namespace) => anyhow!(
+            "images of namespace {namespace} may not be listed by this user (list images.wherry.dev); -n names another"
+        ),
+        None => anyhow!("images of all namespaces may not be listed by this user; -n NAMESPACE lists those of one"),
+    }
+}
+
+async fn list(client: &Client, everywhere: bool) -> anyhow::Result<()> {
+    let namespace = (!everywhere).then_some(client.namespace.as_str());
+    let repositories = names(client, "/v2/_catalog", "repositories", namespace).await;
     let mut rows = Vec::new();
-    for repository in strings(&catalog, "repositories") {
-        let tags = client.read(&format!("/v2/{repository}/tags/list")).await?;
-        for tag in strings(&tags, "tags") {
+    for repository in &repositories.map_err(|error| not_listed(error, namespace))? {
+        for tag in &names(client, &format!("/v2/{repository}/tags/list"), "tags", None).await? {
             let bytes = manifest(client, repository, tag).await?;
             let size: u64 = serde_json::from_slice::<Value>(&bytes)?
                 .get("layers")
@@ -108,6 +144,10 @@ async fn list(client: &Client) -> anyhow::Result<()> {
                 format!("{} KB", size.div_ceil(1000)),
             ]);
         }
+    }
+    if rows.is_empty() {
+        output::note(client.nothing_found(everywhere));
+        return Ok(());
     }
     Table::new(&["REPOSITORY", "TAG", "DIGEST", "SIZE"], rows).lines(true).iter().for_each(output::line);
     Ok(())

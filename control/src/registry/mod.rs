@@ -105,12 +105,12 @@ impl Images {
             return Err(RegistryError::Unauthenticated);
         }
         let route = route?;
-        self.authorize(user, &route, request.method()).boxed().await?;
+        let (parts, body) = request.into_parts();
+        let call = Call { query: Parameters::parse(parts.uri.query()), method: parts.method, headers: parts.headers };
+        self.authorize(user, &route, &call).boxed().await?;
         if let Some(namespace) = lost {
             return Err(RegistryError::NoNamespace(namespace));
         }
-        let (parts, body) = request.into_parts();
-        let call = Call { query: Parameters::parse(parts.uri.query()), method: parts.method, headers: parts.headers };
         match route {
             Route::Base if call.reads() => base(),
             Route::Catalog if call.reads() => self.catalog(&call).boxed().await,
@@ -128,10 +128,10 @@ impl Images {
         }
     }
 
-    async fn authorize(&self, user: &UserInfo, route: &Route, method: &Method) -> Result<(), RegistryError> {
+    async fn authorize(&self, user: &UserInfo, route: &Route, call: &Call) -> Result<(), RegistryError> {
         let (verb, namespace, name) = match (route, route.repository()) {
-            (Route::Catalog, _) => ("list", String::new(), String::new()),
-            (_, Some(repository)) => (verb(method), repository.namespace.clone(), repository.name.clone()),
+            (Route::Catalog, _) => ("list", call.namespace().unwrap_or_default().to_owned(), String::new()),
+            (_, Some(repository)) => (verb(&call.method), repository.namespace.clone(), repository.name.clone()),
             (_, None) => return Ok(()),
         };
         let attributes = images(verb, namespace, name);
@@ -159,9 +159,11 @@ impl Images {
         Box::pin(async move { Ok(task.await??) })
     }
 
+    /// All repositories, or with `?namespace=` those of one, which who may list there needs no more rights for.
     async fn catalog(&self, call: &Call) -> Answer {
         let all = self.on_disk(Disk::repositories).await?;
-        let all = all.iter().map(ToString::to_string).collect();
+        let asked = |repository: &&Repository| call.namespace().is_none_or(|wanted| repository.namespace == wanted);
+        let all = all.iter().filter(asked).map(ToString::to_string).collect();
         let (page, link) = page(all, call, "/v2/_catalog")?;
         listing(&json!({"repositories": page}), link)
     }
@@ -374,6 +376,11 @@ impl Call {
         matches!(self.method, Method::GET | Method::HEAD)
     }
 
+    /// Of what the catalog is asked for.
+    fn namespace(&self) -> Option<&str> {
+        self.query.get("namespace").filter(|namespace| !namespace.is_empty())
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -422,6 +429,7 @@ fn page(all: Vec<String>, call: &Call, path: &str) -> Result<(Vec<String>, Optio
     let more = rest.next().is_some();
     let link = page.last().filter(|_| more).map(|last| {
         let query = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(call.namespace().map(|namespace| ("namespace", namespace)))
             .append_pair("n", &limit.to_string())
             .append_pair("last", last)
             .finish();

@@ -251,6 +251,34 @@ async fn images_survive_a_restart_and_are_in_the_catalog() {
     assert_eq!(value["repositories"], json!(["web/app", "web/deep/er"]));
 }
 
+/// Lets its user do as he likes in one namespace.
+#[derive(Debug)]
+struct OnlyIn(&'static str);
+
+#[async_trait::async_trait]
+impl Authorizer for OnlyIn {
+    async fn authorize(&self, _: &UserInfo, attributes: &Attributes) -> Decision {
+        if attributes.namespace == self.0 { Decision::Allow } else { Decision::Deny(String::new()) }
+    }
+}
+
+#[tokio::test]
+async fn the_catalog_of_a_namespace_is_for_who_may_list_there() {
+    let mut registry = Registry::new();
+    for repository in ["web/app", "web/worker", "other/app"] {
+        registry.push_image(repository, "v1", b"layer").await;
+    }
+    registry.images = Images::open(registry.dir.path(), Arc::new(OnlyIn("web"))).unwrap();
+    let first = registry.call("GET", "/v2/_catalog?namespace=web&n=1", &[], b"").await;
+    assert_eq!(header(&first, "link"), "</v2/_catalog?namespace=web&n=1&last=web%2Fapp>; rel=\"next\"");
+    let all = registry.call("GET", "/v2/_catalog?namespace=web", &[], b"").await;
+    let value: Value = serde_json::from_slice(all.body()).unwrap();
+    assert_eq!(value["repositories"], json!(["web/app", "web/worker"]));
+    for refused in ["/v2/_catalog", "/v2/_catalog?namespace=", "/v2/_catalog?namespace=other"] {
+        assert_eq!(code(&registry.call("GET", refused, &[], b"").await), "DENIED", "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn a_stranger_is_asked_who_he_is() {
     let registry = Registry::new();
