@@ -13,9 +13,9 @@ use k8s_openapi::api::policy::v1::Eviction;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::core;
 use super::tree::{fill, object};
-use crate::resource::{Descriptor, SchemaSource, Subresource};
+use super::{cells, core};
+use crate::resource::{Column, Descriptor, SchemaSource, Subresource};
 use crate::strategy::Strategy;
 
 /// Kinds of bodies. OpenAPI publishes these.
@@ -25,10 +25,22 @@ pub fn bodies() -> &'static [Descriptor] {
             core::binding::descriptor(),
             Descriptor::of::<Eviction>(),
             Descriptor::of::<TokenRequest>().strategy(TokenRequestStrategy),
-            Descriptor::of::<Scale>(),
+            Descriptor::of::<Scale>().columns(scale_columns()),
         ]
     });
     &BODIES
+}
+
+/// How a Scale is shown in a table.
+fn scale_columns() -> Vec<Column> {
+    let desired = "replicas is the desired number of instances for the scaled object.";
+    let available = "replicas is the actual number of observed instances of the scaled object.";
+    vec![
+        cells::name(),
+        cells::column("Desired", "integer", desired, |o, _| cells::count(o, "/spec/replicas")),
+        cells::column("Available", "integer", available, |o, _| cells::count(o, "/status/replicas")),
+        cells::age(),
+    ]
 }
 
 /// Kinds of the options of connections.

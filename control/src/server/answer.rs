@@ -32,15 +32,24 @@ pub(crate) fn object(
     if accepted.form == Form::Object && !accepted.pretty {
         return json_bytes(accepted, code, bytes);
     }
-    let tree = parse(&bytes)?;
+    tree(accepted, resource, code, &parse(&bytes)?)
+}
+
+/// The same of an object, or of a document that shows one (a Scale), as a tree.
+pub(crate) fn tree(
+    accepted: Accepted,
+    resource: &Descriptor,
+    code: StatusCode,
+    tree: &Value,
+) -> Result<Response<Body>, ServerError> {
     match accepted.form {
-        Form::Object => value(accepted, code, &tree),
+        Form::Object => value(accepted, code, tree),
         Form::Table { .. } => {
-            let revision = object::resource_version(&tree);
-            let row = transform(accepted.form, resource, &tree, Timestamp::now());
+            let revision = object::resource_version(tree);
+            let row = transform(accepted.form, resource, tree, Timestamp::now());
             value(accepted, code, &whole_table(accepted.form, resource, revision, &[row], true))
         }
-        Form::Metadata { .. } => value(accepted, code, &transform(accepted.form, resource, &tree, Timestamp::now())),
+        Form::Metadata { .. } => value(accepted, code, &transform(accepted.form, resource, tree, Timestamp::now())),
     }
 }
 
@@ -71,7 +80,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ServerError> {
     serde_json::from_slice(bytes).map_err(ServerError::Object)
 }
 
-/// A document that is not a stored object (a Status, a Scale, a review).
+/// A document that is not a stored object (a Status, a review).
 pub(crate) fn value(accepted: Accepted, code: StatusCode, value: &Value) -> Result<Response<Body>, ServerError> {
     let mut text = if accepted.pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) }
         .map_err(ServerError::Object)?;

@@ -31,6 +31,24 @@ async fn scale_shows_and_writes_the_replicas() {
 }
 
 #[tokio::test]
+async fn a_scale_is_shown_in_a_table_of_its_own() {
+    let api = Api::new().await;
+    let registry = api.server.registry().clone();
+    let deployments = registry.by_plural("apps", "v1", "deployments").unwrap();
+    let all = collection(deployments);
+    api.post(&all, &sample(deployments, "s")).await.expect(201);
+    api.patch("merge-patch", &format!("{all}/s/scale"), &json!({"spec": {"replicas": 3}})).await.expect(200);
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let table = api.get_as(&format!("{all}/s/scale"), accept).await.expect(200);
+    let columns = table["columnDefinitions"].as_array().unwrap();
+    let columns: Vec<_> = columns.iter().map(|c| (c["name"].as_str().unwrap(), c["type"].as_str().unwrap())).collect();
+    let expected = [("Name", "string"), ("Desired", "integer"), ("Available", "integer"), ("Age", "string")];
+    assert_eq!((&table["kind"], columns), (&json!("Table"), expected.to_vec()));
+    let cells = table["rows"][0]["cells"].as_array().unwrap();
+    assert_eq!(cells[..3], [json!("s"), json!(3), json!(0)]);
+}
+
+#[tokio::test]
 async fn a_pod_is_bound_once_through_its_subresource() {
     let api = Api::new().await;
     api.post(PODS, &pod("p")).await.expect(201);

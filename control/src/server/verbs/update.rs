@@ -119,7 +119,7 @@ pub(crate) async fn show(
         return answer::object(call.accepted, &call.resource, code, bytes);
     }
     let shown = view.show(versions::tree(&call.resource, &stored).await?)?;
-    answer::value(call.accepted, code, &shown)
+    answer::tree(call.accepted, call.kind(), code, &shown)
 }
 
 /// How a change is treated before it is written.
