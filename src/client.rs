@@ -6,6 +6,7 @@ use kube::api::ApiResource;
 use kube::client::Body;
 use kube::discovery::{ApiCapabilities, Discovery, Scope};
 use serde_json::Value;
+use wherry_runtime::fault::{self, Fault};
 
 pub use crate::connection::{Connection, Server};
 
@@ -40,14 +41,11 @@ impl Client {
         if let kube::Error::Api(status) = &error {
             return anyhow::Error::new(Refused::new(status.code, status.message.clone()));
         }
-        let error = anyhow::Error::new(error);
-        let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
-        if kind == Some(std::io::ErrorKind::ConnectionRefused) {
+        if Fault::of(&error) == Some(Fault::Refused) {
             return anyhow!("the connection to {} was refused; is `wherry up` running?", self.server);
         }
-        // What the libraries say on the way is of no use.
-        let cause = error.root_cause().to_string();
-        anyhow!("{} cannot be reached: {cause}", self.server)
+        let advice = Fault::of(&error).map_or("", advice);
+        anyhow!("{} cannot be reached: {}{advice}", self.server, fault::told(&error))
     }
 
     /// Sends a request and returns the body; an error answer becomes the server's own message.
@@ -151,6 +149,20 @@ impl Client {
             all.push((group, version, entries));
         }
         Ok(all)
+    }
+}
+
+/// What a person may do about what stands between.
+fn advice(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Name | Fault::Unroutable | Fault::NotTls | Fault::NotHttp => "; check its address in the kubeconfig",
+        Fault::Authority => {
+            "; the kubeconfig is another cluster's, or of before this one was made anew: `wherry kubeconfig` prints the \
+             present one"
+        }
+        Fault::Misnamed => "; reach it by a name of its certificate, or set tls-server-name in the kubeconfig",
+        Fault::Client => "; the kubeconfig is out of date: `wherry kubeconfig` prints the present one",
+        Fault::Refused | Fault::Late | Fault::Closed | Fault::Expired | Fault::Early | Fault::Certificate => "",
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
 use wherry_api::decode::{self, Decoded};
+use wherry_runtime::fault;
 
 /// How long a manifest may take to come from a URL, and how large it may be.
 const FETCH: Duration = Duration::from_secs(60);
@@ -98,12 +99,13 @@ pub async fn read(sources: &[String]) -> anyhow::Result<Vec<Document>> {
 /// The text at a URL.
 async fn fetch(url: &str) -> anyhow::Result<String> {
     let client = reqwest::Client::builder().timeout(FETCH).user_agent("wherry").build()?;
-    let mut response = client.get(url).send().await?;
+    let failed = |error: reqwest::Error| anyhow!(fault::told(&error));
+    let mut response = client.get(url).send().await.map_err(failed)?;
     if !response.status().is_success() {
         bail!("the server answered {}", response.status());
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > LARGEST {
             bail!("it is larger than {} MiB", LARGEST >> 20);

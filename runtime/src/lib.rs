@@ -2,6 +2,7 @@
 //! reports what became of them. It is an ordinary client of the API server.
 
 pub mod backend;
+pub mod fault;
 pub mod image;
 pub mod log;
 pub mod network;

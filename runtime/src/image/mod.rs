@@ -4,6 +4,7 @@
 //! hash. An [`Image`] in hand is ready to run: loading it reads no network.
 
 pub mod blobs;
+mod challenge;
 pub mod credentials;
 pub mod manifest;
 pub mod package;
@@ -12,6 +13,7 @@ pub mod reference;
 pub mod refusal;
 pub mod source;
 pub mod store;
+mod transport;
 mod unpack;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use super::manifest::{WASM_CONFIG, WASM_LAYER};
 use super::reference;
 use super::refusal::{Access, Refused};
 use super::source::{Failure, Registry, SourceError, explain};
+use crate::fault;
 
 /// Why a push failed.
 #[derive(Debug, thiserror::Error)]
@@ -119,10 +120,19 @@ impl Package {
         for blob in [&self.wasm, &self.config] {
             let digest = digest_of(blob);
             let path = format!("/v2/{repository}/blobs/{digest}");
-            if !send(client, to, http::Method::HEAD, &path, None, Bytes::new()).await? {
-                let upload = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
-                send(client, to, http::Method::POST, &upload, Some("application/octet-stream"), blob.clone()).await?;
+            if send(client, to, http::Method::HEAD, &path, None, Bytes::new()).await?.is_some() {
+                continue;
             }
+            // Asked for before anything is sent: a refusal is read while the connection lasts.
+            let begun = format!("/v2/{repository}/blobs/uploads/");
+            let begun = send(client, to, http::Method::POST, &begun, None, Bytes::new()).await?;
+            let place = begun.as_ref().and_then(|headers| headers.get(http::header::LOCATION)?.to_str().ok());
+            let place = place.ok_or_else(|| SourceError::Answer {
+                registry: to.registry().to_owned(),
+                message: "without a place for the upload".to_owned(),
+            })?;
+            let upload = format!("{place}{}digest={digest}", if place.contains('?') { '&' } else { '?' });
+            send(client, to, http::Method::PUT, &upload, Some("application/octet-stream"), blob.clone()).await?;
         }
         let path = format!("/v2/{repository}/manifests/{}", to.tag().unwrap_or("latest"));
         let kind = Some("application/vnd.oci.image.manifest.v1+json");
@@ -140,7 +150,7 @@ fn descriptor(media_type: &str, bytes: &Bytes) -> OciDescriptor {
     }
 }
 
-/// One request to the cluster's registry; `false`: what HEAD asked for is not there.
+/// One request to the cluster's registry, and the headers of its answer; `None`: what HEAD asked for is not there.
 async fn send(
     client: &kube::Client,
     to: &Reference,
@@ -148,7 +158,7 @@ async fn send(
     path: &str,
     content_type: Option<&str>,
     body: Bytes,
-) -> Result<bool, SourceError> {
+) -> Result<Option<http::HeaderMap>, SourceError> {
     let registry = || to.registry().to_owned();
     let unreachable = |message: String| SourceError::Unreachable { registry: registry(), message };
     let mut request = http::Request::builder().method(method.clone()).uri(path);
@@ -157,15 +167,15 @@ async fn send(
     }
     let request =
         request.body(kube::client::Body::from(body.to_vec())).map_err(|error| unreachable(error.to_string()))?;
-    let response = client.send(request).await.map_err(|error| unreachable(error.to_string()))?;
+    let response = client.send(request).await.map_err(|error| unreachable(fault::told(&error)))?;
     let code = response.status().as_u16();
     if response.status().is_success() {
-        return Ok(true);
+        return Ok(Some(response.into_parts().0.headers));
     }
     if code == 404 && method == http::Method::HEAD {
-        return Ok(false);
+        return Ok(None);
     }
-    let body = response.into_body().collect().await.map_err(|error| unreachable(error.to_string()))?.to_bytes();
+    let body = response.into_body().collect().await.map_err(|error| unreachable(fault::told(&error)))?.to_bytes();
     let said = said(&body);
     Err(match code {
         401 => SourceError::Denied(format!("unauthorized: {said}")),
@@ -207,6 +217,24 @@ mod tests {
             (manifest.config.media_type.as_str(), manifest.layers[0].media_type.as_str()),
             (WASM_CONFIG, WASM_LAYER)
         );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_to_a_registry_that_takes_nothing() {
+        let refusing = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+            let (parts, body) = request.into_parts();
+            let sent = body.collect().await.unwrap().to_bytes().len();
+            assert_eq!(sent, 0, "{} {}", parts.method, parts.uri);
+            let said = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"no such namespace"}]}"#;
+            Ok::<_, std::convert::Infallible>(
+                http::Response::builder().status(404).body(kube::client::Body::from(said.as_bytes().to_vec())).unwrap(),
+            )
+        });
+        let client = kube::Client::new(refusing, "default");
+        let to = reference::parse("wherry.local/nowhere/app:v1").unwrap();
+        let package = Package::of(wat::parse_str("(component)").unwrap()).unwrap();
+        let error = package.push_to_cluster(&to, &client).await.unwrap_err().to_string();
+        assert_eq!(error, "wherry.local answered 404: no such namespace");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! server's client. Both give raw bytes; the caller verifies digests.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,22 +10,22 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use oci_distribution::client::{ClientConfig, ClientProtocol};
-use oci_distribution::errors::{DigestError, OciDistributionError};
+use oci_distribution::errors::OciDistributionError;
 use oci_distribution::manifest::OciDescriptor;
+use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference};
 
 use super::credentials::Credentials;
 use super::manifest::ACCEPTED;
 use super::reference;
 use super::refusal::{Access, Refused};
+use super::transport::{self, LARGEST_MANIFEST, Transport};
+use crate::fault;
 
 /// Longest time without a byte from a registry.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Longest time to connect.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Largest manifest in bytes, as registries limit it.
-const LARGEST_MANIFEST: usize = 4 * 1024 * 1024;
-
 /// What went wrong, as a person reads it.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -37,8 +38,6 @@ pub enum SourceError {
     Unreachable { registry: String, message: String },
     #[error("{registry} answered {message}")]
     Answer { registry: String, message: String },
-    #[error("digest mismatch: what the registry sent for {expected} is {actual}; the image is corrupt")]
-    Digest { expected: String, actual: String },
 }
 
 /// A blob's bytes as they arrive.
@@ -57,7 +56,7 @@ pub trait Source: Send + Sync {
 pub struct Registry {
     credentials: Credentials,
     /// The one whose credentials were taken.
-    client: tokio::sync::Mutex<Option<Client>>,
+    taken: tokio::sync::Mutex<Option<Arc<Transport>>>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -69,10 +68,10 @@ impl std::fmt::Debug for Registry {
 
 impl Registry {
     pub fn new(credentials: Credentials) -> Self {
-        Self { credentials, client: tokio::sync::Mutex::new(None) }
+        Self { credentials, taken: tokio::sync::Mutex::default() }
     }
 
-    /// A client for the registry; each set of credentials needs one of its own, since clients keep tokens.
+    /// A client that pushes to the registry; each set of credentials needs one of its own, since clients keep tokens.
     pub fn client(registry: &str) -> Client {
         let protocol = if reference::plain_http(registry) { ClientProtocol::Http } else { ClientProtocol::Https };
         Client::new(ClientConfig {
@@ -90,27 +89,26 @@ impl Source for Registry {
     async fn manifest(&self, image: &Reference) -> Result<Bytes, SourceError> {
         let mut refused = Vec::new();
         for login in self.credentials.matching(image) {
-            let client = Self::client(image.registry());
-            match client.pull_manifest_raw(image, &login.auth, ACCEPTED).await {
-                Ok((bytes, _)) => {
-                    *self.client.lock().await = Some(client);
+            let transport = Transport::new(image, login.auth.clone())?;
+            match transport.manifest(image, ACCEPTED).await {
+                Ok(bytes) => {
+                    *self.taken.lock().await = Some(Arc::new(transport));
                     return Ok(bytes);
                 }
-                Err(error) => match explain(image, error) {
-                    Failure::Denied { known } => refused.push(Refused { login, known }),
-                    Failure::Other(error) => return Err(error),
-                },
+                Err(Failure::Denied { known }) => refused.push(Refused { login, known }),
+                Err(Failure::Other(error)) => return Err(error),
             }
         }
         Err(SourceError::Denied(self.credentials.refusal(Access::Pull, image, &refused)))
     }
 
     async fn blob(&self, image: &Reference, blob: &OciDescriptor) -> Result<BlobStream, SourceError> {
-        let client = match &*self.client.lock().await {
-            Some(client) => client.clone(),
-            None => Self::client(image.registry()),
+        let taken = self.taken.lock().await.clone();
+        let transport = match taken {
+            Some(transport) => transport,
+            None => Arc::new(Transport::new(image, RegistryAuth::Anonymous)?),
         };
-        let stream = client.pull_blob_stream(image, blob).await.map_err(|error| match explain(image, error) {
+        let response = transport.blob(image, &blob.digest).await.map_err(|failure| match failure {
             Failure::Denied { .. } => SourceError::Denied(format!(
                 "denied: requested access to the resource is denied: {} gave the manifest of {} and not its blob {}",
                 image.registry(),
@@ -120,17 +118,11 @@ impl Source for Registry {
             Failure::Other(error) => error,
         })?;
         let registry = image.registry().to_owned();
-        Ok(stream.stream.map_err(move |error| broken(&registry, &error)).boxed())
-    }
-}
-
-/// Why a blob broke off.
-fn broken(registry: &str, error: &std::io::Error) -> SourceError {
-    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(DigestError::VerificationError { expected, actual }) => {
-            SourceError::Digest { expected: expected.clone(), actual: actual.clone() }
-        }
-        _ => SourceError::Unreachable { registry: registry.to_owned(), message: error.to_string() },
+        let chunks = futures::stream::try_unfold(response, |mut response| async move {
+            Ok::<_, reqwest::Error>(response.chunk().await?.map(|chunk| (chunk, response)))
+        });
+        let broken = move |error| SourceError::Unreachable { registry: registry.clone(), message: fault::told(&error) };
+        Ok(chunks.map_err(broken).boxed())
     }
 }
 
@@ -144,7 +136,7 @@ pub enum Failure {
     Other(SourceError),
 }
 
-/// A registry client's error in a person's words.
+/// A pushing client's error in a person's words.
 pub fn explain(image: &Reference, error: OciDistributionError) -> Failure {
     use oci_distribution::errors::OciErrorCode as Code;
     let registry = image.registry().to_owned();
@@ -172,13 +164,7 @@ pub fn explain(image: &Reference, error: OciDistributionError) -> Failure {
             SourceError::Answer { registry, message: format!("{code}: {message}") }
         }
         OciDistributionError::RequestError(error) => {
-            let mut message = error.to_string();
-            let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
-            while let Some(inner) = cause {
-                message = inner.to_string();
-                cause = inner.source();
-            }
-            SourceError::Unreachable { registry, message }
+            SourceError::Unreachable { registry, message: fault::told(&error) }
         }
         other => SourceError::Answer { registry, message: other.to_string() },
     })
@@ -206,7 +192,7 @@ impl Cluster {
             .header(http::header::ACCEPT, ACCEPTED.join(", "))
             .body(kube::client::Body::empty())
             .map_err(|error| unreachable(error.to_string()))?;
-        let response = self.client.send(request).await.map_err(|error| unreachable(error.to_string()))?;
+        let response = self.client.send(request).await.map_err(|error| unreachable(fault::told(&error)))?;
         match response.status().as_u16() {
             200 => Ok(response),
             404 => Err(SourceError::NotFound(image.whole())),
@@ -224,9 +210,16 @@ impl Source for Cluster {
     async fn manifest(&self, image: &Reference) -> Result<Bytes, SourceError> {
         let which = image.digest().or(image.tag()).unwrap_or("latest");
         let response = self.get(image, &format!("manifests/{which}")).await?;
-        let failed = |message: String| SourceError::Answer { registry: image.registry().to_owned(), message };
         let body = http_body_util::Limited::new(response.into_body(), LARGEST_MANIFEST);
-        Ok(body.collect().await.map_err(|error| failed(error.to_string()))?.to_bytes())
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| SourceError::Answer {
+            registry: image.registry().to_owned(),
+            message: if error.is::<http_body_util::LengthLimitError>() {
+                transport::too_large("manifest", LARGEST_MANIFEST)
+            } else {
+                format!("and broke off: {}", fault::told(error.as_ref()))
+            },
+        };
+        Ok(body.collect().await.map_err(failed)?.to_bytes())
     }
 
     async fn blob(&self, image: &Reference, blob: &OciDescriptor) -> Result<BlobStream, SourceError> {
@@ -235,7 +228,7 @@ impl Source for Cluster {
         Ok(response
             .into_body()
             .into_data_stream()
-            .map_err(move |error| SourceError::Unreachable { registry: registry.clone(), message: error.to_string() })
+            .map_err(move |error| SourceError::Unreachable { registry: registry.clone(), message: fault::told(&error) })
             .boxed())
     }
 }
