@@ -1,4 +1,4 @@
-//! Compilation happens once, when an image is pulled, on the engine's low-priority thread, and is kept on disk under the
+//! Compilation happens once, when an image is pulled, on the engine's low-priority compiler, and is kept on disk under the
 //! component's digest and the engine's compatibility hash. Only files that this module wrote are ever loaded.
 
 use std::path::{Path, PathBuf};
@@ -46,9 +46,10 @@ impl Precompiler {
     }
 
     /// The component of this digest, from disk if it was compiled before by an engine like this one; otherwise `wasm`
-    /// gives its bytes.
+    /// gives its bytes, and it is compiled in the turn of the namespace that wants it.
     pub async fn component(
         &self,
+        namespace: &str,
         digest: &str,
         wasm: impl Future<Output = Result<Vec<u8>, PrecompileError>>,
     ) -> Result<Component, PrecompileError> {
@@ -63,7 +64,8 @@ impl Precompiler {
             }
         }
         let component = adapt(wasm.await?).await?;
-        let code = self.engine.compile_in_turn(component.into()).await.map_err(|error| rejected(&error))?;
+        let code = self.engine.compile_in_turn(namespace, component.into()).await;
+        let code = code.map_err(|error| rejected(&error))?;
         self.compiled.fetch_add(1, Ordering::Relaxed);
         let to = path.clone();
         blocking(move || write(&code, &to)).await?;

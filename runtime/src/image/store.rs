@@ -31,8 +31,9 @@ use crate::backend::wasm::Engine;
 
 /// Blobs of one image that are fetched at once.
 const BLOBS_AT_ONCE: usize = 4;
-/// Largest blob in bytes that is read into memory (a component before it is compiled).
-const LARGEST_COMPONENT: u64 = 512 * 1024 * 1024;
+/// Bytes of a component at most, which is read into memory and compiled. One that brings an interpreter of Python or JavaScript
+/// has 20 MB.
+const LARGEST_COMPONENT: u64 = 128 << 20;
 
 /// Bytes of an image's config at most.
 const LARGEST_CONFIG: u64 = 4 * 1024 * 1024;
@@ -76,7 +77,9 @@ impl StoreError {
 /// Refuses a component that is too large to be read and compiled.
 fn fits(bytes: u64) -> Result<(), PrecompileError> {
     if bytes > LARGEST_COMPONENT {
-        return Err(PrecompileError::Rejected(format!("the component is larger than {LARGEST_COMPONENT} bytes")));
+        let message =
+            format!("the component is larger than the {} MiB that this node compiles", LARGEST_COMPONENT >> 20);
+        return Err(PrecompileError::Rejected(message));
     }
     Ok(())
 }
@@ -157,17 +160,17 @@ impl ImageStore {
     }
 
     /// The image as it is on disk.
-    async fn local(&self, asked: &str, reference: &Reference, known: &Known) -> Result<Arc<Image>, StoreError> {
+    async fn local(&self, asked: &PullRequest, name: &Reference, known: &Known) -> Result<Arc<Image>, StoreError> {
         let bytes = self.inner.blobs.read(&known.manifest).await?.ok_or(StoreError::Interrupted)?;
         let OciManifest::Image(manifest) = manifest::parse(&bytes)? else { return Err(StoreError::Interrupted) };
-        self.inner.prepare(asked, reference, &known.manifest, &manifest).await
+        self.inner.prepare(asked, name, &known.manifest, &manifest).await
     }
 
     async fn pull(&self, request: &PullRequest, reference: &Reference) -> Result<Arc<Image>, StoreError> {
         let source = self.inner.source(request, reference)?;
         let (digest, manifest) = self.inner.resolve(source.as_ref(), reference).await?;
         let size = self.inner.fetch_all(source.as_ref(), reference, &manifest).await?;
-        let image = self.inner.prepare(&request.reference, reference, &digest, &manifest).await?;
+        let image = self.inner.prepare(request, reference, &digest, &manifest).await?;
         self.remember(Known { reference: reference.whole(), manifest: digest, size }).await?;
         Ok(image)
     }
@@ -306,20 +309,25 @@ impl Inner {
     /// Makes an image in hand of what is on disk.
     async fn prepare(
         &self,
-        asked: &str,
+        request: &PullRequest,
         reference: &Reference,
         digest: &str,
         manifest: &OciImageManifest,
     ) -> Result<Arc<Image>, StoreError> {
         let config = self.config(manifest).await?;
+        let namespace = &request.namespace;
         let (kind, config) = match manifest::form(manifest, &config)? {
-            Form::Artifact { layer } => (ImageKind::Wasm(self.artifact(&layer).await?), ImageConfig::default()),
-            Form::Files { layers, config } => (ImageKind::Wasm(self.files(digest, &layers, &config).await?), config),
+            Form::Artifact { layer } => {
+                (ImageKind::Wasm(self.artifact(namespace, &layer).await?), ImageConfig::default())
+            }
+            Form::Files { layers, config } => {
+                (ImageKind::Wasm(self.files(namespace, digest, &layers, &config).await?), config)
+            }
             Form::Native { config } => (ImageKind::Native, config),
         };
         let size = manifest.layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum();
         Ok(Arc::new(Image {
-            reference: asked.to_owned(),
+            reference: request.reference.clone(),
             id: reference::pinned(reference, digest),
             kind,
             config,
@@ -355,7 +363,7 @@ impl Inner {
         image
     }
 
-    async fn artifact(&self, layer: &OciDescriptor) -> Result<Arc<WasmImage>, StoreError> {
+    async fn artifact(&self, namespace: &str, layer: &OciDescriptor) -> Result<Arc<WasmImage>, StoreError> {
         let turn = self.turn(&layer.digest);
         let _turn = turn.lock().await;
         if let Some(image) = self.in_use(&layer.digest) {
@@ -365,12 +373,13 @@ impl Inner {
             fits(u64::try_from(layer.size).unwrap_or(u64::MAX))?;
             self.read(&layer.digest).await.map_err(|error| PrecompileError::Rejected(error.to_string()))
         };
-        let component = self.precompiler.component(&layer.digest, bytes).await?;
+        let component = self.precompiler.component(namespace, &layer.digest, bytes).await?;
         Ok(self.share(WasmImage { digest: layer.digest.clone(), component, root: None, prepared: OnceLock::new() }))
     }
 
     async fn files(
         &self,
+        namespace: &str,
         digest: &str,
         layers: &[OciDescriptor],
         config: &ImageConfig,
@@ -391,7 +400,8 @@ impl Inner {
         fits(size)?;
         let wasm = tokio::fs::read(&path).await.map_err(unreadable)?;
         let digest_of_wasm = super::blobs::digest_of(&wasm);
-        let component = self.precompiler.component(&digest_of_wasm, async move { Ok(wasm) }).await?;
+        let wasm = async move { Ok(wasm) };
+        let component = self.precompiler.component(namespace, &digest_of_wasm, wasm).await?;
         Ok(self.share(WasmImage { digest: digest.to_owned(), component, root: Some(root), prepared: OnceLock::new() }))
     }
 
@@ -438,7 +448,7 @@ impl Images for ImageStore {
         let known =
             self.known(&reference).filter(|_| request.policy != PullPolicy::Always || reference.digest().is_some());
         if let Some(known) = known {
-            match self.local(&request.reference, &reference, &known).await {
+            match self.local(&request, &reference, &known).await {
                 Ok(image) => return Ok(image),
                 Err(error) if request.policy == PullPolicy::Never => return Err(report(&request, Arc::new(error))),
                 Err(error) => {

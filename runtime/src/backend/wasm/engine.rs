@@ -1,8 +1,8 @@
-//! The one engine of the process: one configuration, one pool of instance slots, one clock, one compiler thread.
+//! The one engine of the process: one configuration, one pool of instance slots, one clock, one compiler.
 //!
 //! Everything compiled for a node is compiled and loaded with this configuration; [`Engine::compatibility_hash`] names it,
 //! so that an artifact of another version, configuration or CPU is never loaded. Compilation happens once per image, on
-//! one low-priority thread, and never on a thread that polls guests.
+//! low-priority threads, and never on a thread that polls guests.
 
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
@@ -84,9 +84,9 @@ impl Engine {
         compile(&self.shared.engine, wasm)
     }
 
-    /// Compiles on the node's one low-priority compiler thread; waits its turn.
-    pub async fn compile_in_turn(&self, wasm: bytes::Bytes) -> Result<Vec<u8>, EngineError> {
-        self.shared.compiler.compile(wasm).await
+    /// Compiles on the node's low-priority compiler for a namespace; waits for that namespace's turn.
+    pub async fn compile_in_turn(&self, namespace: &str, wasm: bytes::Bytes) -> Result<Vec<u8>, EngineError> {
+        self.shared.compiler.compile(namespace, wasm).await
     }
 
     /// Maps an artifact that this node compiled. The caller keeps artifacts in a folder that only this user may write,
