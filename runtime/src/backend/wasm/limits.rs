@@ -1,4 +1,4 @@
-//! A container's memory limit, across all its instances.
+//! A container's memory limit, across all its instances, and how many of the process's descriptors it may hold.
 //!
 //! Each instance has a [`Limiter`] on its store; all of a container share one [`Usage`]. A growth over the limit is denied,
 //! as a failing `memory.grow`; whether the guest then dies decides if the container is OOMKilled.
@@ -13,6 +13,9 @@ const ELEMENT: usize = size_of::<usize>();
 
 /// Core instances, tables and memories of one component; Go components have about five.
 const PER_STORE: usize = 256;
+
+/// Sockets that a container's guests have open at once, all instances together: as many descriptors as a process has by default.
+pub(super) const SOCKETS: usize = 1024;
 
 /// What a container uses now and may use.
 #[derive(Debug)]

@@ -29,6 +29,7 @@ mod worker;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -88,6 +89,8 @@ pub struct WasmBackend {
     /// Instances of servers, and commands, on this node at once: half the pool each.
     instances: Arc<Semaphore>,
     commands: Arc<Semaphore>,
+    /// Entries of an instance's table, however small its share of memory is, and however large.
+    entries: RangeInclusive<u64>,
 }
 
 impl std::fmt::Debug for WasmBackend {
@@ -103,13 +106,17 @@ impl WasmBackend {
     /// A backend that runs guests on `guests`.
     #[allow(clippy::new_ret_no_self)]
     pub fn new(engine: Engine, guests: GuestRuntime) -> Result<Arc<dyn Backend>, StartError> {
+        Ok(Arc::new(Arc::new(Self::with_usual_bounds(engine, guests)?)))
+    }
+
+    fn with_usual_bounds(engine: Engine, guests: GuestRuntime) -> Result<Self, StartError> {
         let linker = linker::linker(&engine).map_err(|e| StartError(e.into_boxed_dyn_error()))?;
         let slots = match engine.slots() {
             0 => ON_DEMAND,
             slots => slots as usize,
         };
         let outgoing = Arc::new(client::Client::new(guests.threads().front.clone()));
-        Ok(Arc::new(Arc::new(Self {
+        Ok(Self {
             engine,
             guests,
             linker,
@@ -117,7 +124,8 @@ impl WasmBackend {
             favour: meter::Favour::default(),
             instances: Arc::new(Semaphore::new(slots / 2)),
             commands: Arc::new(Semaphore::new(slots / 2)),
-        })))
+            entries: state::ENTRIES,
+        })
     }
 
     fn guest(
@@ -139,9 +147,11 @@ impl WasmBackend {
             network: Arc::clone(&sandbox.network),
             outgoing: Arc::clone(&self.outgoing),
             usage: limits::Usage::new(config.memory_limit.unwrap_or(DEFAULT_MEMORY)),
+            sockets: Arc::new(Semaphore::new(limits::SOCKETS)),
             cpu: Arc::default(),
             favour: self.favour.clone(),
             requests: AtomicU64::new(0),
+            entries: self.entries.clone(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What one instance's store holds, and what all instances of a container share.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
@@ -28,7 +30,7 @@ const FIELDS: usize = 16 << 10;
 const TABLE_ENTRY: u64 = FIELDS as u64;
 
 /// Entries of an instance's table, however small its share is, and however large.
-const ENTRIES: std::ops::RangeInclusive<u64> = 512..=65_536;
+pub(super) const ENTRIES: RangeInclusive<u64> = 512..=65_536;
 
 /// What a guest is given, the same for every instance of its container.
 pub(super) struct Guest {
@@ -44,9 +46,13 @@ pub(super) struct Guest {
     pub(super) network: Arc<PodNetwork>,
     pub(super) outgoing: Arc<super::client::Client>,
     pub(super) usage: Arc<Usage>,
+    /// Sockets that its instances may open still.
+    pub(super) sockets: Arc<Semaphore>,
     pub(super) cpu: Arc<Cpu>,
     pub(super) favour: Favour,
     pub(super) requests: AtomicU64,
+    /// Entries of an instance's table, at least and at most.
+    pub(super) entries: RangeInclusive<u64>,
 }
 
 /// One instance's view of the host.
@@ -79,7 +85,8 @@ impl Guest {
         let stderr = Pipe::new(Arc::clone(&self.log), Stream::Stderr, Arc::clone(place));
         let mut table = ResourceTable::new();
         let share = self.usage.limit() / TABLE_ENTRY / (of as u64).max(1);
-        table.set_max_capacity(usize::try_from(share.clamp(*ENTRIES.start(), *ENTRIES.end())).unwrap_or(usize::MAX));
+        let entries = share.clamp(*self.entries.start(), *self.entries.end());
+        table.set_max_capacity(usize::try_from(entries).unwrap_or(usize::MAX));
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS);
         let state = GuestState {
@@ -88,7 +95,7 @@ impl Guest {
             http,
             outgoing: Outgoing::new(Arc::clone(&self.outgoing), Arc::clone(&self.network)),
             network: Arc::clone(&self.network),
-            sockets: Sockets::new(Arc::clone(&self.network)),
+            sockets: Sockets::new(Arc::clone(&self.network), Arc::clone(&self.sockets)),
             limiter,
             stdout,
             stderr,

@@ -3,7 +3,7 @@
 //! The host's own socket implementation does the work; this view stands before it and hands it host addresses where the
 //! guest gave the pod's, and the guest the pod's where the host has its own. What must stay true: no address that a guest
 //! gives reaches the operating system but through [`PodNetwork`]; a guest's socket is bound to its pod's address before it
-//! connects or sends to anybody on this machine.
+//! connects or sends to anybody on this machine; each socket has a place among its container's, from its making to its end.
 
 mod lookup;
 mod tcp;
@@ -16,7 +16,8 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use wasmtime::component::{HasData, Linker, Resource};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p2::bindings::sockets as p2;
 use wasmtime_wasi::p3::bindings::sockets as p3;
@@ -28,8 +29,14 @@ use crate::network::{Denied, ListenGuard, PodNetwork, Protocol, Route};
 /// One instance's sockets: what the host's own bookkeeping does not know of them.
 pub(super) struct Sockets {
     network: Arc<PodNetwork>,
+    /// Places of the container, for all its instances.
+    room: Arc<Semaphore>,
     /// By resource; as many as the instance's resource table holds.
     open: HashMap<u32, Open>,
+    /// The places of connections that a 0.3 guest accepted: which resources they are is not told.
+    accepted: Vec<OwnedSemaphorePermit>,
+    /// Takes nothing: for a connection that there is no place for.
+    full: ResourceTable,
 }
 
 /// A socket in use.
@@ -40,11 +47,19 @@ struct Open {
     /// What the guest connected to.
     remote: Option<SocketAddr>,
     listening: Option<ListenGuard>,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Sockets {
-    pub(super) fn new(network: Arc<PodNetwork>) -> Self {
-        Self { network, open: HashMap::new() }
+    pub(super) fn new(network: Arc<PodNetwork>, room: Arc<Semaphore>) -> Self {
+        let mut full = ResourceTable::new();
+        full.set_max_capacity(0);
+        Self { network, room, open: HashMap::new(), accepted: Vec::new(), full }
+    }
+
+    /// A place for one more socket, if the container has one left.
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).try_acquire_owned().ok()
     }
 
     fn socket(&mut self, rep: u32) -> &mut Open {
@@ -55,8 +70,21 @@ impl Sockets {
         self.open.get(&rep).is_some_and(|open| open.bound.is_some())
     }
 
+    /// Where a connection goes that was accepted: into `table`, if there is a place for it.
+    fn table_of_accepted<'a>(&'a mut self, table: &'a mut ResourceTable) -> &'a mut ResourceTable {
+        match self.place() {
+            Some(place) => {
+                self.accepted.push(place);
+                table
+            }
+            None => &mut self.full,
+        }
+    }
+
     fn closed(&mut self, rep: u32) {
-        self.open.remove(&rep);
+        if self.open.remove(&rep).is_none_or(|open| open.place.is_none()) {
+            self.accepted.pop();
+        }
     }
 
     fn bind(&self, protocol: Protocol, address: SocketAddr) -> Result<SocketAddr, ErrorCode> {
@@ -145,6 +173,13 @@ fn view(state: &mut GuestState) -> View<'_> {
 
 fn host(state: &mut GuestState) -> WasiSocketsCtxView<'_> {
     view(state).host
+}
+
+/// The same for a 0.3 listener, which asks once for each connection that it has accepted and then puts it into the table. One
+/// that has no place ends its guest: it cannot be given back, and nobody else is to pay for it.
+fn accepting(state: &mut GuestState) -> WasiSocketsCtxView<'_> {
+    let (pod, wasi, table) = state.sockets();
+    WasiSocketsCtxView { ctx: wasi.sockets(), table: pod.table_of_accepted(table) }
 }
 
 /// Functions that the host's implementation answers without seeing an address.

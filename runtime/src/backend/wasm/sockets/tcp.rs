@@ -31,9 +31,12 @@ impl network::HostNetwork for View<'_> {
 }
 
 impl tcp_create_socket::Host for View<'_> {
-    as_the_host!(tcp_create_socket::Host {
-        fn create_tcp_socket(family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>>;
-    });
+    fn create_tcp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
+        let place = self.pod.place().ok_or(ErrorCode::NewSocketLimit)?;
+        let socket = tcp_create_socket::Host::create_tcp_socket(&mut self.host, family)?;
+        self.pod.socket(socket.rep()).place = Some(place);
+        Ok(socket)
+    }
 }
 
 /// Whether a bind failed for its port alone; passes other errors on.
@@ -111,6 +114,13 @@ impl HostTcpSocket for View<'_> {
         Ok(self.pod.remote(this.rep(), Tcp, actual).into())
     }
 
+    fn accept(&mut self, this: Resource<TcpSocket>) -> SocketResult<Accepted> {
+        let place = self.pod.place().ok_or(ErrorCode::NewSocketLimit)?;
+        let accepted = HostTcpSocket::accept(&mut self.host, this)?;
+        self.pod.socket(accepted.0.rep()).place = Some(place);
+        Ok(accepted)
+    }
+
     fn drop(&mut self, this: Resource<TcpSocket>) -> wasmtime::Result<()> {
         self.pod.closed(this.rep());
         HostTcpSocket::drop(&mut self.host, this)
@@ -120,7 +130,6 @@ impl HostTcpSocket for View<'_> {
         fn finish_bind(this: Resource<TcpSocket>) -> SocketResult<()>;
         fn finish_connect(this: Resource<TcpSocket>) -> SocketResult<Streams>;
         fn finish_listen(this: Resource<TcpSocket>) -> SocketResult<()>;
-        fn accept(this: Resource<TcpSocket>) -> SocketResult<Accepted>;
         fn is_listening(this: Resource<TcpSocket>) -> wasmtime::Result<bool>;
         fn address_family(this: Resource<TcpSocket>) -> wasmtime::Result<IpAddressFamily>;
         fn set_listen_backlog_size(this: Resource<TcpSocket>, value: u64) -> SocketResult<()>;

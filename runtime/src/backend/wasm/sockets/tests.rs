@@ -15,6 +15,7 @@ use wasmtime_wasi::p2::bindings::sockets::udp::{
 use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
 use wasmtime_wasi::p2::{SocketError, TcpSocket, UdpSocket};
 
+use super::super::limits::SOCKETS;
 use super::*;
 use crate::network::local::testing::Lone;
 
@@ -28,9 +29,14 @@ struct Pod {
 
 impl Pod {
     fn new(network: &Lone, name: &str) -> Self {
+        Self::with_room(network, name, SOCKETS)
+    }
+
+    fn with_room(network: &Lone, name: &str, room: usize) -> Self {
         let mut wasi = WasiCtx::builder();
         allow(&mut wasi);
-        Self { pod: Sockets::new(network.pod(name)), wasi: wasi.build(), table: ResourceTable::new() }
+        let pod = Sockets::new(network.pod(name), Arc::new(Semaphore::new(room)));
+        Self { pod, wasi: wasi.build(), table: ResourceTable::new() }
     }
 
     fn view(&mut self) -> View<'_> {
@@ -208,4 +214,41 @@ async fn sockets_of_0_3_are_the_pod_s_too() {
     let elsewhere: SocketAddr = "127.0.0.1:9".parse().unwrap();
     let denied = HostUdpSocket::connect(&mut view, udp, elsewhere.into()).await.unwrap_err();
     assert!(matches!(denied.downcast().unwrap(), ErrorCode::ConnectionRefused));
+}
+
+#[tokio::test]
+async fn a_container_opens_as_many_sockets_as_it_may_and_others_for_those_that_it_closes() {
+    let lone = Lone::new();
+    let (mut server, mut client) = (Pod::with_room(&lone, "server", 2), Pod::new(&lone, "client"));
+    let listener = server.listen("0.0.0.0:7000").await.unwrap();
+    let address = server.at(7000);
+    for _ in 0..2 {
+        client.connect(address).await.unwrap();
+    }
+    let accept = async |server: &mut Pod| until(|| server.view().accept(again(&listener))).await;
+    let (socket, input, output) = accept(&mut server).await.unwrap();
+    assert_eq!(told(accept(&mut server).await), Code::NewSocketLimit);
+    assert_eq!(told(server.view().create_tcp_socket(IpAddressFamily::Ipv4)), Code::NewSocketLimit);
+    assert_eq!(told(server.view().create_udp_socket(IpAddressFamily::Ipv4).await), Code::NewSocketLimit);
+    server.table.delete(input).unwrap();
+    server.table.delete(output).unwrap();
+    HostTcpSocket::drop(&mut server.view(), socket).unwrap();
+    accept(&mut server).await.unwrap();
+    assert_eq!(server.pod.room.available_permits(), 0);
+}
+
+#[tokio::test]
+async fn a_guest_of_0_3_has_as_many_sockets_those_among_them_that_it_accepted() {
+    use p3::types::{ErrorCode, HostTcpSocket, HostUdpSocket, IpAddressFamily::Ipv4};
+    let lone = Lone::new();
+    let mut pod = Pod::with_room(&lone, "p3", 2);
+    HostTcpSocket::create(&mut pod.view(), Ipv4).unwrap();
+    // As a listener does for each connection.
+    let connection = pod.pod.table_of_accepted(&mut pod.table).push(()).unwrap();
+    assert!(pod.pod.table_of_accepted(&mut pod.table).push(()).is_err());
+    let refused = HostTcpSocket::create(&mut pod.view(), Ipv4).unwrap_err().downcast().unwrap();
+    assert!(matches!(refused, ErrorCode::Other(Some(said)) if said == "too many open sockets"));
+    pod.pod.closed(connection.rep());
+    HostUdpSocket::create(&mut pod.view(), Ipv4).await.unwrap();
+    assert!(HostUdpSocket::create(&mut pod.view(), Ipv4).await.is_err());
 }

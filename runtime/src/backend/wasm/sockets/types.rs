@@ -12,7 +12,7 @@ use wasmtime_wasi::p3::bindings::sockets::types::{
 use wasmtime_wasi::p3::sockets::{SocketError, SocketResult};
 use wasmtime_wasi::sockets::WasiSockets;
 
-use super::{PodSockets, View, again, any_port, anywhere, as_the_host, host};
+use super::{PodSockets, View, accepting, again, any_port, anywhere, as_the_host, host};
 use crate::backend::wasm::state::GuestState;
 use crate::network::Protocol::{Tcp, Udp};
 
@@ -60,6 +60,11 @@ impl View<'_> {
     }
 }
 
+/// What a guest is told whose container has as many sockets as it may.
+fn too_many() -> ErrorCode {
+    ErrorCode::Other(Some("too many open sockets".to_owned()))
+}
+
 /// Binding checks addresses only, which never waits.
 fn at_once<T>(result: Option<SocketResult<T>>) -> SocketResult<T> {
     result.unwrap_or_else(|| Err(ErrorCode::InvalidState.into()))
@@ -101,9 +106,14 @@ impl HostTcpSocketWithStore<GuestState> for PodSockets {
             let to = view.pod.bind(Tcp, anywhere())?;
             view.bind_tcp(&socket, to).await?;
         }
-        let inner = Access::<GuestState, WasiSockets>::new(store.as_context_mut(), host);
+        if store.get().pod.room.available_permits() == 0 {
+            return Err(too_many().into());
+        }
+        let inner = Access::<GuestState, WasiSockets>::new(store.as_context_mut(), accepting);
         let stream = WasiSockets::listen(inner, again(&socket)).await?;
         let view = store.get();
+        // It has asked once for itself.
+        view.pod.accepted.pop();
         let mut plain = view.host;
         let actual = HostTcpSocket::get_local_address(&mut plain, socket)?.into();
         view.pod.listens(rep, Tcp, actual)?;
@@ -134,6 +144,13 @@ impl HostTcpSocketWithStore<GuestState> for PodSockets {
 }
 
 impl HostTcpSocket for View<'_> {
+    fn create(&mut self, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
+        let place = self.pod.place().ok_or_else(too_many)?;
+        let socket = HostTcpSocket::create(&mut self.host, family)?;
+        self.pod.socket(socket.rep()).place = Some(place);
+        Ok(socket)
+    }
+
     async fn bind(&mut self, socket: Resource<TcpSocket>, local_address: IpSocketAddress) -> SocketResult<()> {
         let to = self.pod.bind(Tcp, local_address.into())?;
         self.bind_tcp(&socket, to).await
@@ -155,7 +172,6 @@ impl HostTcpSocket for View<'_> {
     }
 
     as_the_host!(HostTcpSocket {
-        fn create(family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>>;
         fn get_is_listening(socket: Resource<TcpSocket>) -> wasmtime::Result<bool>;
         fn get_address_family(socket: Resource<TcpSocket>) -> wasmtime::Result<IpAddressFamily>;
         fn set_listen_backlog_size(socket: Resource<TcpSocket>, value: u64) -> SocketResult<()>;
@@ -220,7 +236,10 @@ impl HostUdpSocket for View<'_> {
     }
 
     async fn create(&mut self, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
-        HostUdpSocket::create(&mut self.host, family).await
+        let place = self.pod.place().ok_or_else(too_many)?;
+        let socket = HostUdpSocket::create(&mut self.host, family).await?;
+        self.pod.socket(socket.rep()).place = Some(place);
+        Ok(socket)
     }
 
     fn disconnect(&mut self, socket: Resource<UdpSocket>) -> SocketResult<()> {

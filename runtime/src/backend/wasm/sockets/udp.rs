@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use wasmtime::component::Resource;
-use wasmtime_wasi::p2::bindings::sockets::network::{IpAddressFamily, IpSocketAddress, Network};
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network};
 use wasmtime_wasi::p2::bindings::sockets::udp::{
     Host, HostIncomingDatagramStream, HostOutgoingDatagramStream, HostUdpSocket, IncomingDatagram,
     IncomingDatagramStream, OutgoingDatagram, OutgoingDatagramStream,
@@ -21,7 +21,10 @@ impl Host for View<'_> {}
 
 impl udp_create_socket::Host for View<'_> {
     async fn create_udp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
-        udp_create_socket::Host::create_udp_socket(&mut self.host, family).await
+        let place = self.pod.place().ok_or(ErrorCode::NewSocketLimit)?;
+        let socket = udp_create_socket::Host::create_udp_socket(&mut self.host, family).await?;
+        self.pod.socket(socket.rep()).place = Some(place);
+        Ok(socket)
     }
 }
 

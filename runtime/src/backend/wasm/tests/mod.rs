@@ -2,6 +2,7 @@
 
 mod command;
 mod http;
+mod instances;
 mod service;
 
 use std::collections::BTreeMap;
@@ -89,8 +90,16 @@ struct Pod {
 
 impl Node {
     fn new() -> Self {
+        Self::bounded(|_| ())
+    }
+
+    /// A node with other bounds than the usual ones.
+    fn bounded(change: impl FnOnce(&mut WasmBackend)) -> Self {
         let engine = Engine::new().unwrap();
-        let backend = WasmBackend::new(engine.clone(), GuestRuntime::new(&engine, 2).unwrap()).unwrap();
+        let mut backend =
+            WasmBackend::with_usual_bounds(engine.clone(), GuestRuntime::new(&engine, 2).unwrap()).unwrap();
+        change(&mut backend);
+        let backend = Arc::new(Arc::new(backend));
         Self { engine, backend, network: Lone::new(), scratch: tempfile::tempdir().unwrap() }
     }
 
