@@ -1,4 +1,5 @@
-//! What a pod was when the process before this one ended: read from its status, the only place that outlives a node.
+//! What a pod was when the process before this one ended, or the worker before this one failed: read from its status, in the
+//! first case the only place that outlives a node.
 //!
 //! Containers that ran are restarted, as after a reboot under the kubelet: another instance, the one before it as `lastState`
 //! (`Unknown`, since nobody saw its end) and its log kept. With `restartPolicy: Never` they are not run twice and end as
@@ -16,13 +17,31 @@ const LOST: i32 = 137;
 /// The same, of a container that is started again: what containerd makes of one that it finds dead.
 const UNKNOWN: i32 = 255;
 
+/// Why nobody saw how a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The process before this one ended.
+    Restart,
+    /// The worker of its pod failed, a fault of this program, and it was ended.
+    Worker,
+}
+
+impl Lost {
+    fn told(self) -> &'static str {
+        match self {
+            Self::Restart => "The node was restarted while the container ran",
+            Self::Worker => "The node failed in its work on this pod while the container ran, and ended the container",
+        }
+    }
+}
+
 impl PodState {
-    /// Takes over what `status` says of an earlier life on this node.
-    pub fn recover(&mut self, status: &PodStatus, now: Now) {
+    /// Takes over what `status` says of an earlier life on this node, which ended so.
+    pub fn recover(&mut self, status: &PodStatus, lost: Lost, now: Now) {
         let policy = self.setup.policy;
         for c in &mut self.containers {
             if let Some(was) = status.container_statuses.iter().flatten().find(|was| was.name == c.name) {
-                recover_container(c, was, policy, now.wall);
+                recover_container(c, was, policy, lost, now.wall);
             }
         }
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
@@ -40,7 +59,7 @@ impl PodState {
     }
 }
 
-fn recover_container(c: &mut ContainerState, was: &ContainerStatus, policy: RestartPolicy, now: Timestamp) {
+fn recover_container(c: &mut ContainerState, was: &ContainerStatus, policy: RestartPolicy, lost: Lost, now: Timestamp) {
     let none = ApiState::default();
     let state = was.state.as_ref().unwrap_or(&none);
     let before = was.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| Box::new(ended(t)));
@@ -52,20 +71,16 @@ fn recover_container(c: &mut ContainerState, was: &ContainerStatus, policy: Rest
         c.before_last = before;
         c.step = if policy.restarts(terminated.exit_code) { Step::Waiting } else { Step::Ended };
     } else if let Some(running) = &state.running {
-        let (code, reason, why) = if policy == RestartPolicy::Never {
+        let (code, reason, message) = if policy == RestartPolicy::Never {
             c.step = Step::Ended;
-            (
-                LOST,
-                "ContainerStatusUnknown",
-                "The node was restarted while the container ran, and its restart policy is Never",
-            )
+            (LOST, "ContainerStatusUnknown", format!("{}; its restart policy is Never", lost.told()))
         } else {
-            (UNKNOWN, "Unknown", "The node was restarted while the container ran")
+            (UNKNOWN, "Unknown", lost.told().to_owned())
         };
         c.existed = true;
         c.before_last = before;
         c.last = Some(Box::new(Ended {
-            exit: Exit { code, reason: reason.to_owned(), message: why.to_owned(), finished_at: now },
+            exit: Exit { code, reason: reason.to_owned(), message, finished_at: now },
             started_at: running.started_at.as_ref().map(|t| t.0),
             id: was.container_id.clone().unwrap_or_default(),
         }));

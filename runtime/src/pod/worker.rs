@@ -18,6 +18,7 @@ use super::container::ContainerState;
 use super::events::Said;
 use super::launch::{self, Launch, Launched, Refused, Sandboxes};
 use super::patch::{overruled, patch};
+use super::recover::Lost;
 use super::report::Report;
 use super::setup::{containers, identity, setup, update};
 use super::shared::Shared;
@@ -91,10 +92,11 @@ impl Worker {
             ctx.events.record(Said::about(&pod, None, true, "UnsupportedFeature", message));
         }
         let none = PodStatus::default();
+        let lost = if was.is_some() { Lost::Worker } else { Lost::Restart };
         let was = was.or(pod.status.as_ref()).unwrap_or(&none);
         let start_time = was.start_time.as_ref().map_or(now.wall, |time| time.0);
         let mut state = PodState::new(setup(&pod, unsupported.refusal()), start_time, now);
-        state.recover(was, now);
+        state.recover(was, lost, now);
         let held = containers(&pod).iter().map(|_| Held::default()).collect();
         let (transitions, earlier_address) = (Transitions::recover(was), was.pod_ip.clone());
         let debuggers = unsupported::ephemeral(&pod).count();

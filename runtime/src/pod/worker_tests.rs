@@ -277,22 +277,30 @@ async fn a_worker_that_fails_is_followed_by_one_that_knows_what_it_knew() {
     assert_eq!(node.world.backend.containers().len(), 4);
 }
 
+/// A node with one pod, whose worker failed while it ran.
+async fn after_a_failure(name: &str, policy: &str) -> Node {
+    let node = Node::new();
+    node.apply(&pod(name, policy, |_| {}));
+    node.phase(name, "Running").await;
+    failed(&node, name).await;
+    node
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_must_not_run_twice_does_not_though_its_worker_failed() {
-    let node = Node::new();
-    node.apply(&pod("job", "Never", |_| {}));
-    node.phase("job", "Running").await;
-    failed(&node, "job").await;
+    let node = after_a_failure("job", "Never").await;
     node.phase("job", "Failed").await;
     assert_eq!(node.world.backend.containers().len(), 1);
+    let last = node.world.api.statuses("job").pop().unwrap();
+    let ended = &last["containerStatuses"][0]["state"]["terminated"];
+    let said = "The node failed in its work on this pod while the container ran, and ended the container; its restart \
+                policy is Never";
+    assert_eq!((&ended["reason"], &ended["message"]), (&json!("ContainerStatusUnknown"), &json!(said)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_deleted_after_its_worker_failed_is_not_begun_again() {
-    let node = Node::new();
-    node.apply(&pod("web", "Always", |_| {}));
-    node.phase("web", "Running").await;
-    failed(&node, "web").await;
+    let node = after_a_failure("web", "Always").await;
     node.feed.send(Event::Delete(pod("web", "Always", |_| {}))).unwrap();
     eventually("forgotten", || node.manager.pods().is_empty()).await;
     tokio::time::sleep(Duration::from_mins(1)).await;

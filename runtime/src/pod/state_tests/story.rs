@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use super::super::*;
+use crate::pod::recover::Lost;
 use crate::pod::status::{Host, Transitions, status};
 
 /// A pod and a clock of its own.
@@ -165,6 +166,6 @@ pub(super) fn after_restart(story: &mut Story) -> Story {
     let mut next = Story::with(policy, &[], |fresh| *fresh = setup);
     next.start.0 = story.now().wall;
     let now = next.now();
-    next.pod.recover(&status, now);
+    next.pod.recover(&status, Lost::Restart, now);
     next
 }
