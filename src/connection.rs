@@ -15,8 +15,11 @@ use crate::data_dir;
 pub struct Server {
     /// The kubeconfig [default: $KUBECONFIG, else DATA-DIR/admin.kubeconfig, where DATA-DIR is $WHERRY_DATA_DIR or that of
     /// `wherry up`]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
     kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context [default: its current one]
+    #[arg(long, value_name = "NAME", help_heading = "Connection")]
+    context: Option<String>,
 }
 
 /// Which cluster and namespace.
@@ -25,8 +28,42 @@ pub struct Connection {
     #[command(flatten)]
     server: Server,
     /// The namespace [default: the kubeconfig's]
-    #[arg(long, short, global = true, value_name = "NAMESPACE", help_heading = "Connection")]
+    #[arg(long, short, value_name = "NAMESPACE", help_heading = "Connection")]
     namespace: Option<String>,
+}
+
+/// The same flags before the subcommand, as kubectl takes them. A subcommand that has one of them finds it among its own: clap
+/// hands global arguments down by their names.
+#[derive(Debug, Args)]
+pub struct Before {
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    context: Option<String>,
+    #[arg(long, short, global = true, hide = true, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+}
+
+/// What of a connection a subcommand uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Uses {
+    Nothing,
+    Server,
+    Namespace,
+}
+
+impl Before {
+    /// A flag that was given to a subcommand which does nothing with it.
+    pub fn useless(&self, uses: Uses) -> Option<&'static str> {
+        let server = uses >= Uses::Server;
+        [
+            ("--kubeconfig", self.kubeconfig.is_some(), server),
+            ("--context", self.context.is_some(), server),
+            ("--namespace", self.namespace.is_some(), uses == Uses::Namespace),
+        ]
+        .into_iter()
+        .find_map(|(flag, given, used)| (given && !used).then_some(flag))
+    }
 }
 
 impl Connection {
@@ -43,9 +80,13 @@ impl Server {
     pub async fn open(&self) -> anyhow::Result<Client> {
         let (kubeconfig, origin) = self.read()?;
         let unusable = || format!("the kubeconfig {origin} cannot be used");
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .with_context(unusable)?;
+        if let Some(context) = &self.context
+            && !kubeconfig.contexts.iter().any(|known| known.name == *context)
+        {
+            bail!("context {context:?} does not exist in {origin}");
+        }
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(unusable)?;
         let address = config.cluster_url.authority().map_or_else(String::new, ToString::to_string);
         let server = format!("the server {address} (of {origin})");
         let namespace = config.default_namespace.clone();

@@ -22,9 +22,11 @@ mod yaml;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::commands::Command;
+use crate::connection::Before;
 use crate::logging::LogOptions;
 
 /// Runs WebAssembly components from the Kubernetes YAML that you know, with one binary.
@@ -33,6 +35,8 @@ use crate::logging::LogOptions;
 struct Cli {
     #[command(flatten)]
     log: LogOptions,
+    #[command(flatten)]
+    before: Before,
     #[command(subcommand)]
     command: Command,
 }
@@ -40,6 +44,9 @@ struct Cli {
 fn main() -> ExitCode {
     allocator::keep_nothing();
     let cli = Cli::parse();
+    if let Some(flag) = cli.before.useless(cli.command.uses()) {
+        Cli::command().error(ErrorKind::UnknownArgument, format!("{flag} means nothing to this subcommand")).exit();
+    }
     cli.log.install(cli.command.is_quiet());
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a cryptography provider was installed before");

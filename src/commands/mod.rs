@@ -21,6 +21,7 @@ use anyhow::Context;
 use clap::Subcommand;
 
 pub use self::apply::Applied;
+use crate::connection::Uses;
 
 /// What to do. A command's help is the documentation of its arguments.
 #[derive(Debug, Subcommand)]
@@ -45,6 +46,15 @@ impl Command {
     /// Whether only errors are logged: a server's log is read, a client command says what there is to say.
     pub fn is_quiet(&self) -> bool {
         !matches!(self, Self::Up(command) if !command.is_quiet())
+    }
+
+    /// What of a connection it uses.
+    pub fn uses(&self) -> Uses {
+        match self {
+            Self::Up(_) | Self::Kubeconfig(_) => Uses::Nothing,
+            Self::Push(_) | Self::Backup(_) | Self::Version(_) => Uses::Server,
+            _ => Uses::Namespace,
+        }
     }
 
     pub fn run(self) -> anyhow::Result<ExitCode> {

@@ -33,7 +33,8 @@ impl Webhooks {
     /// Listens on a port of `host` and answers reviews: the answer (`response`) depends on the path and on the review's
     /// `request`, whose `uid` it gets. The certificate is for `host` and for `names`.
     pub fn start(host: &str, names: &[&str], answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> Self {
-        let (config, bundle) = identity(std::iter::once(host).chain(names.iter().copied()));
+        let (config, root) = identity(std::iter::once(host).chain(names.iter().copied()), |_| ());
+        let bundle = STANDARD.encode(root);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind((host, 0))).unwrap();
         let (address, asked) = (listener.local_addr().unwrap(), Arc::default());
@@ -83,14 +84,19 @@ async fn respond(
     Ok(Response::new(said.to_string().into()))
 }
 
-/// A server's configuration with a certificate for these names, and the authority that signed it, in base64.
-fn identity<'a>(names: impl Iterator<Item = &'a str>) -> (rustls::ServerConfig, String) {
+/// A server's configuration with a certificate for these names, of which `change` changes what it likes, and the authority that
+/// signed it, in PEM.
+pub fn identity<'a>(
+    names: impl Iterator<Item = &'a str>,
+    change: impl FnOnce(&mut CertificateParams),
+) -> (rustls::ServerConfig, String) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let root = authority.self_signed(&authority_key).unwrap();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(names.map(str::to_owned).collect::<Vec<_>>()).unwrap();
+    let mut leaf = CertificateParams::new(names.map(str::to_owned).collect::<Vec<_>>()).unwrap();
+    change(&mut leaf);
     let leaf = leaf.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
     let chain = vec![CertificateDer::from_pem_slice(leaf.pem().as_bytes()).unwrap()];
     let private = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
@@ -101,5 +107,5 @@ fn identity<'a>(names: impl Iterator<Item = &'a str>) -> (rustls::ServerConfig, 
         .with_no_client_auth()
         .with_single_cert(chain, private)
         .unwrap();
-    (config, STANDARD.encode(root.pem()))
+    (config, root.pem())
 }
