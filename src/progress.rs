@@ -100,6 +100,12 @@ impl Step {
         self.end('✓', "");
     }
 
+    /// Ends it under another name; it is not as was hoped.
+    pub fn done_badly_as(mut self, what: &str) {
+        what.clone_into(&mut self.what);
+        self.end('✗', "");
+    }
+
     fn end(mut self, mark: char, result: &str) {
         let spent = self.since.elapsed();
         let time =

@@ -2,7 +2,8 @@
 
 mod why;
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,7 +12,7 @@ use self::why::Reason;
 use crate::client::Client;
 use crate::commands::Applied;
 use crate::progress::Step;
-use crate::selector;
+use crate::{output, selector};
 
 /// How often readiness is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -25,8 +26,7 @@ const SHOWN: usize = 3;
 /// Returns when every workload and pod of `applied` is ready, with what failed for good. `step` tells what is being waited
 /// for; what does not pass by itself is told at once, and once.
 pub async fn wait(client: &Client, applied: &[Applied], step: &mut Step) -> anyhow::Result<Vec<String>> {
-    let mut told = BTreeSet::new();
-    let mut settled = None;
+    let (mut told, mut settled) = (Told::default(), None);
     loop {
         let (mut waiting, mut reasons) = (Vec::new(), Vec::new());
         for one in applied {
@@ -49,23 +49,52 @@ pub async fn wait(client: &Client, applied: &[Applied], step: &mut Step) -> anyh
             tokio::time::sleep(SETTLE).await;
             continue;
         }
-        step.update(&summary(&waiting, &reasons));
         for reason in reasons.iter().filter(|reason| !reason.passes) {
-            if told.insert((reason.group.clone(), reason.class)) {
-                step.note(&format!("! pod {}: {}", reason.pod, reason.text));
+            if let Some(line) = told.tell(reason) {
+                step.note(&line);
                 last_lines(client, reason).await.iter().for_each(|line| step.note(line));
             }
         }
+        step.update(&summary(&waiting, &reasons));
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// What is waited for, and why, on a line.
+/// What has been said of pods that do not become ready by themselves.
+#[derive(Default)]
+struct Told {
+    /// Of each group of pods, the kinds of trouble.
+    groups: BTreeSet<(String, &'static str)>,
+    /// Each cause, and the first pod that it was said of.
+    causes: BTreeMap<String, String>,
+}
+
+impl Told {
+    /// What there is to say of a pod: its cause, or who has the same; `None`: it has been said.
+    fn tell(&mut self, reason: &Reason) -> Option<String> {
+        if !self.groups.insert((reason.group.clone(), reason.class)) {
+            return None;
+        }
+        Some(match self.causes.entry(reason.text.clone()) {
+            Entry::Occupied(first) => format!("! pod {}: the same as pod {}", reason.pod, first.get()),
+            Entry::Vacant(cause) => {
+                cause.insert(reason.pod.clone());
+                format!("! pod {}: {}", reason.pod, reason.text)
+            }
+        })
+    }
+}
+
+/// What is waited for, and why, on a line: what passes by itself, since the rest has a line of its own.
 fn summary(waiting: &[String], reasons: &[Reason]) -> String {
+    let (passing, stuck): (Vec<&Reason>, Vec<&Reason>) = reasons.iter().partition(|reason| reason.passes);
     let mut parts: Vec<String> =
-        reasons.iter().take(SHOWN).map(|reason| format!("pod {}: {}", reason.pod, reason.text)).collect();
-    if reasons.len() > SHOWN {
-        parts.push(format!("and {} more", reasons.len() - SHOWN));
+        passing.iter().take(SHOWN).map(|reason| format!("pod {}: {}", reason.pod, reason.text)).collect();
+    if passing.len() > SHOWN {
+        parts.push(format!("and {} more", passing.len() - SHOWN));
+    }
+    if !stuck.is_empty() {
+        parts.push(format!("{} as said above", output::counted(stuck.len(), "pod")));
     }
     if parts.is_empty() { waiting.join(", ") } else { format!("{} ({})", waiting.join(", "), parts.join("; ")) }
 }
@@ -179,6 +208,32 @@ mod tests {
         {
             assert!(unready("Deployment", &deployment(generation, observed, ready, updated, total)).is_some());
         }
+    }
+
+    #[test]
+    fn a_cause_is_said_once_for_all_pods_that_have_it() {
+        let reason = |group: &str, class, text: &str, passes| Reason {
+            pod: format!("{group}1"),
+            group: group.to_owned(),
+            class,
+            text: text.to_owned(),
+            passes,
+            log: None,
+        };
+        let (mut told, long) = (Told::default(), "ErrImagePull: a long story");
+        let reasons = [
+            reason("web-", "image", long, false),
+            reason("web-", "image", "ImagePullBackOff: the same story and more", false),
+            reason("api-", "image", long, false),
+            reason("new-", "", "ContainerCreating", true),
+        ];
+        let said: Vec<Option<String>> = reasons.iter().take(3).map(|reason| told.tell(reason)).collect();
+        assert_eq!(
+            said,
+            [Some(format!("! pod web-1: {long}")), None, Some("! pod api-1: the same as pod web-1".into())]
+        );
+        let line = summary(&["web 0/2 ready".to_owned()], &reasons);
+        assert_eq!(line, "web 0/2 ready (pod new-1: ContainerCreating; 3 pods as said above)");
     }
 
     #[test]

@@ -21,12 +21,15 @@ use wherry_runtime::node::{Node, NodeConfig};
 
 use crate::data_dir::DataDir;
 use crate::pods;
+use crate::progress::Progress;
 use crate::security::Security;
 
 /// How long containers have to end when the process stops, at most; their own grace periods may be shorter.
 const CONTAINERS: Duration = Duration::from_secs(10);
 /// How long the pods of the last process have to run again before others are looked at.
 const RESUME: Duration = Duration::from_secs(10);
+/// A wait that a person does not notice is not told.
+const NOTICED: Duration = Duration::from_secs(1);
 /// Pods that a message names at most.
 const NAMED: usize = 5;
 /// How long requests in flight have.
@@ -64,8 +67,9 @@ impl Stack {
     }
 
     /// Returns when the pods that were ready when the last process ended run again; what their status says until then is of
-    /// that process. A pod that cannot run is not waited for longer than [`RESUME`], and one that is to go not at all.
-    pub async fn resumed(&self) {
+    /// that process. A pod that cannot run is not waited for longer than [`RESUME`], and one that is to go not at all; what is
+    /// waited for is told by a step that lasts as long as it takes.
+    pub async fn resumed(&self, progress: Progress) {
         let pods = &self.plane.shared().pods;
         pods.synced().await;
         let runs = |pod: &Pod| {
@@ -73,13 +77,19 @@ impl Stack {
             self.node.manager().find(&namespace, &name).is_some_and(|shared| !shared.running().is_empty())
         };
         let mut waiting: Vec<_> = pods.list().into_iter().filter(|pod| is_ready(pod)).collect();
-        let deadline = tokio::time::Instant::now() + RESUME;
-        while !waiting.is_empty() && tokio::time::Instant::now() < deadline {
+        let began = tokio::time::Instant::now();
+        let mut step = None;
+        while !waiting.is_empty() && began.elapsed() < RESUME {
             waiting.retain(|pod| is_wanted(pod, pods.get(&Key::of(&**pod)).as_deref()) && !runs(pod));
+            if step.is_none() && !waiting.is_empty() && began.elapsed() > NOTICED {
+                step = Some(progress.begin(&format!("waiting for pods that ran before: {}", names(&waiting))));
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        if !waiting.is_empty() {
-            tracing::warn!(pods = names(&waiting), "pods that ran before do not run yet");
+        match step {
+            Some(step) if waiting.is_empty() => step.done_as("pods that ran before run again"),
+            Some(step) => step.done_badly_as(&format!("pods that ran before do not run yet: {}", names(&waiting))),
+            None => {}
         }
     }
 

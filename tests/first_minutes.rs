@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::server::{is_ready, text};
 use support::{Wherry, eventually, http, root};
 
@@ -119,6 +119,73 @@ fn of_a_pod_that_ends_again_and_again_the_reason_and_its_last_words_are_told() {
     let after = said.split(told).nth(1).unwrap_or_default();
     let lines: Vec<&str> = after.lines().filter(|line| line.starts_with("    ")).collect();
     assert_eq!(lines.len(), 4, "{said}");
+}
+
+#[test]
+fn what_up_takes_over_from_others_it_names() {
+    let mut server = Wherry::prepare("boat");
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"a": "1"}});
+    let manifest = server.file("map.yaml", map.to_string()).display().to_string();
+    let log_has = |server: &Wherry, words: &str| {
+        eventually(words, || if server.log().contains(words) { Ok(()) } else { Err(server.log()) });
+    };
+    server.up(&["-f", &manifest]);
+    log_has(&server, "configmap shared created");
+    let path = "/api/v1/namespaces/default/configmaps/shared";
+    let theirs = json!({"data": {"a": "2", "b": "2"}});
+    let patch = format!("{path}?fieldManager=their-tool");
+    server.api().send("PATCH", &patch, "application/merge-patch+json", theirs.to_string()).ok();
+    server.interrupt();
+    server.forget_output();
+    server.up(&["-f", &manifest]);
+    log_has(&server, "configmap shared configured, took over data.a (from their-tool using v1)");
+    assert_eq!(server.api().get(path).ok()["data"], json!({"a": "1", "b": "2"}));
+}
+
+#[test]
+fn a_cause_that_pods_share_is_said_once() {
+    let mut server = Wherry::prepare("boat");
+    let pod = |name: &str| {
+        let containers = json!([{"name": "main", "image": "127.0.0.1:1/team/app:v1"}]);
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers}})
+    };
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [pod("first"), pod("second")]});
+    let manifest = server.file("pods.yaml", list.to_string()).display().to_string();
+    server.up(&["-f", &manifest]);
+    let said = eventually("what is waited for is told", || {
+        let said = server.log();
+        if said.contains("… pods first pending, second pending (2 pods as said above)") {
+            Ok(said)
+        } else {
+            Err(said)
+        }
+    });
+    let cause = "127.0.0.1:1 cannot be reached: the connection was refused";
+    assert_eq!(said.lines().filter(|line| line.starts_with("! ") && line.contains(cause)).count(), 1, "{said}");
+    assert_eq!(said.matches(": the same as pod ").count(), 1, "{said}");
+}
+
+#[test]
+fn up_says_which_pods_of_before_it_waits_for() {
+    let mut server = Wherry::start("boat");
+    let image = server.image("hello-http");
+    for (name, policy) in [("pulls", "IfNotPresent"), ("never", "Never")] {
+        let containers = json!([{"name": "main", "image": image, "imagePullPolicy": policy}]);
+        let pod =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers}});
+        server.wherry_with(&["apply", "-f", "-"], &pod.to_string()).ok();
+        server.pod_ready(name);
+    }
+    server.kill();
+    // What the node knew of images is lost: one pod has its image again, the other may not ask for it.
+    std::fs::remove_dir_all(server.data_dir().join("images/references")).unwrap();
+    server.up(&[]);
+    let said = eventually("what is waited for is told", || {
+        let said = server.log();
+        if said.contains("\u{2717} pods that ran before do not run yet: default/never") { Ok(said) } else { Err(said) }
+    });
+    let waits = said.lines().find(|line| line.starts_with("waiting for pods that ran before: ")).unwrap_or_default();
+    assert!(waits.contains("default/never"), "{said}");
 }
 
 /// Everything is as it was: the same objects, ready again, nothing compiled.

@@ -48,7 +48,11 @@ impl Apply {
         for mut document in documents {
             match applier.apply(&mut document).await {
                 Ok(applied) => {
-                    output::line(format!("{} {}", applied.resource.named(document.name()), applied.outcome.word()));
+                    let name = applied.resource.named(document.name());
+                    output::line(format!("{name} {}", applied.outcome.word()));
+                    for taken in &applied.taken {
+                        output::note(format!("{name}: took over {taken}"));
+                    }
                 }
                 Err(error) => {
                     failed += 1;

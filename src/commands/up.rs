@@ -147,7 +147,7 @@ impl Up {
         documents: Vec<manifest::Document>,
         progress: Progress,
     ) -> anyhow::Result<()> {
-        stack.resumed().await;
+        stack.resumed(progress).await;
         if documents.is_empty() {
             return Ok(());
         }

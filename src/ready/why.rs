@@ -64,7 +64,9 @@ fn is_true(pod: &Value, kind: &str) -> bool {
 fn unscheduled(pod: &Value) -> Option<Why> {
     let condition = condition(pod, "PodScheduled").filter(|c| object::text_at(c, "status") == "False")?;
     let message = object::text_at(condition, "message");
-    (!message.is_empty()).then_some(("scheduling", message, false))
+    // A node that has only just begun is ready soon.
+    let passes = message.contains("node.kubernetes.io/not-ready");
+    (!message.is_empty()).then_some(("scheduling", message, passes))
 }
 
 fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
@@ -83,9 +85,14 @@ fn trouble(status: &Value) -> Option<Why> {
     match reason.as_str() {
         "" | "ContainerCreating" | "PodInitializing" => None,
         "CrashLoopBackOff" => Some((ENDED, ended.unwrap_or(text), false)),
-        "ErrImagePull" | "ImagePullBackOff" => Some(("image", text, false)),
+        "ErrImagePull" | "ImagePullBackOff" => Some(("image", first_said(text), false)),
         _ => Some(("waiting", text, false)),
     }
+}
+
+/// Why an image cannot be had, as it was said at first: while pulling backs off, that is the end of what is said.
+fn first_said(text: String) -> String {
+    text.find("ErrImagePull: ").and_then(|at| text.get(at..)).map(str::to_owned).unwrap_or(text)
 }
 
 fn waiting(status: &Value) -> Option<Why> {
@@ -159,6 +166,15 @@ mod tests {
                 false,
             ),
             (
+                with(
+                    json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling: ErrImagePull: no such"}}),
+                    json!({}),
+                ),
+                "image",
+                "ErrImagePull: no such",
+                false,
+            ),
+            (
                 with(json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}), ended.clone()),
                 "ended",
                 "container c ended with exit code 3 (Error)",
@@ -170,6 +186,13 @@ mod tests {
                 "scheduling",
                 "0/1 nodes",
                 false,
+            ),
+            (
+                pod(json!({"conditions": [{"type": "PodScheduled", "status": "False",
+                    "message": "untolerated taint {node.kubernetes.io/not-ready: }"}]})),
+                "scheduling",
+                "untolerated taint {node.kubernetes.io/not-ready: }",
+                true,
             ),
         ] {
             let reason = Reason::of(&given).unwrap();
