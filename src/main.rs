@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod connection;
 mod data_dir;
+mod jsonpath;
 mod layout;
 mod logging;
 mod manifest;

@@ -123,8 +123,9 @@ fn apply_leaves_to_others_what_is_theirs(server: &Wherry) {
     has(&said, &["ConfigMap shared (standard input)", "  data.a   their-tool using v1", "--force-conflicts"]);
     apply(json!({}), &[]).ok();
     assert_eq!(server.api().get(path).ok()["data"], json!({"a": "2", "c": "3"}), "b left the manifest");
-    let taken = apply(json!({"a": "1"}), &["--force-conflicts"]).ok();
-    assert_eq!(taken, "configmap/shared configured\n");
+    let taken = apply(json!({"a": "1"}), &["--force-conflicts"]);
+    assert_eq!(taken.stderr, "configmap/shared: took over data.a (from their-tool using v1)\n");
+    assert_eq!(taken.ok(), "configmap/shared configured\n");
     let live = server.api().get(path).ok();
     assert_eq!(live["data"], json!({"a": "1", "c": "3"}));
     let managers: Vec<&str> =
@@ -251,6 +252,17 @@ fn get_prints_the_servers_tables_and_whole_objects(server: &Wherry) {
     has(&some.stdout, &["hello"]);
     has(&some.fails(), &[r#"error: services "nobody" not found"#]);
     assert_eq!(server.wherry(&["get", "pv"]).stderr.trim(), "No resources found");
+    let template = r#"jsonpath={range .items[*]}{.metadata.name}:{.spec.type}{"\n"}{end}"#;
+    assert_eq!(server.wherry(&["get", "svc", "-o", template]).ok(), "hello:NodePort\nkubernetes:ClusterIP\n");
+    assert_eq!(server.wherry(&["get", "svc/hello", "-o", "jsonpath={.spec.ports[0].port}"]).ok(), "80");
+    let columns = server.wherry(&["get", "svc", "-o", "custom-columns=NAME:.metadata.name,GONE:.spec.gone"]).ok();
+    let rows: Vec<Vec<&str>> = columns.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows, [["NAME", "GONE"], ["hello", "<none>"], ["kubernetes", "<none>"]]);
+    has(&server.wherry(&["get", "svc", "-o", "jsonpath={.items[}"]).fails(), &["jsonpath: unterminated array"]);
+    has(
+        &server.wherry(&["get", "svc", "-o", "go-template={{.}}"]).fails(),
+        &["jsonpath=TEMPLATE", "kubectl knows more"],
+    );
     let list: Value =
         serde_json::from_str(&server.wherry(&["get", "svc", "hello", "kubernetes", "-o", "json"]).ok()).unwrap();
     assert_eq!((text(&list, "/kind"), text(&list, "/items/1/metadata/name")), ("List", "kubernetes"));
@@ -272,6 +284,11 @@ fn scale_and_delete_act_and_wait(server: &Wherry) {
         let pods = server.wherry(&["get", "pods", "-l", "app=hello", "-o", "name"]).ok();
         if pods.lines().count() == 1 { Ok(()) } else { Err(pods) }
     });
+    let live = server.api().get("/apis/apps/v1/namespaces/default/deployments/hello").ok();
+    let entries = live["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let scaled = entries.iter().find(|entry| entry["subresource"] == "scale").unwrap();
+    assert_eq!((text(scaled, "/manager"), text(scaled, "/operation")), ("wherry", "Update"));
+    assert!(scaled["fieldsV1"]["f:spec"]["f:replicas"].is_object(), "{scaled}");
     server.wherry(&["scale", "cm/in-yaml", "--replicas", "1"]).fails();
     let many = server.wherry(&["scale", "deployment/hello", "--replicas", "2147483648"]).fails();
     has(&many, &["the number of replicas is an int32, which is at most 2147483647"]);

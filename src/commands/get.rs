@@ -1,13 +1,16 @@
-//! `wherry get`: tables from the server, or objects as YAML or JSON.
+//! `wherry get`: tables from the server, or objects as YAML, JSON, or what a template makes of them.
+
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use futures::{AsyncBufReadExt, TryStreamExt};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use wherry_api::object;
 
 use crate::client::{Client, Connection, JSON, Resource};
+use crate::jsonpath::{Template, TemplateError};
 use crate::output::{self, Failures};
 use crate::selection::{Found, Selection};
 use crate::table::Table;
@@ -20,12 +23,47 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 const WATCH: &str = "--watch follows the objects of one kind, or one object";
 
 /// How objects are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq)]
 enum Output {
     Wide,
     Yaml,
     Json,
     Name,
+    Template(Template),
+    /// Headers and paths.
+    Columns(Vec<(String, Template)>),
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (form, rest) = text.split_once('=').map_or((text, None), |(form, rest)| (form, Some(rest)));
+        let template = |text: &str| Template::parse(text).map(Self::Template).map_err(|error| error.to_string());
+        match (form, rest) {
+            ("wide", None) => Ok(Self::Wide),
+            ("yaml", None) => Ok(Self::Yaml),
+            ("json", None) => Ok(Self::Json),
+            ("name", None) => Ok(Self::Name),
+            ("jsonpath", Some(text)) => template(text),
+            ("jsonpath-file", Some(path)) => {
+                let text = std::fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))?;
+                template(&text)
+            }
+            ("custom-columns", Some(columns)) => {
+                columns.split(',').map(column).collect::<Result<_, _>>().map(Self::Columns)
+            }
+            _ => Err(format!("it is none of {FORMS}; kubectl knows more")),
+        }
+    }
+}
+
+const FORMS: &str = "wide, yaml, json, name, jsonpath=TEMPLATE, jsonpath-file=FILE, custom-columns=HEADER:PATH,…";
+
+/// `HEADER:PATH`
+fn column(text: &str) -> Result<(String, Template), String> {
+    let (header, path) = text.split_once(':').ok_or_else(|| format!("{text:?} is not HEADER:PATH"))?;
+    Ok((header.to_owned(), Template::column(path).map_err(|error| error.to_string())?))
 }
 
 /// Show objects.
@@ -35,7 +73,9 @@ pub struct Get {
     connection: Connection,
     #[command(flatten)]
     selection: Selection,
-    #[arg(short, long, value_enum)]
+    /// `wide`, `yaml`, `json`, `name`, `jsonpath=TEMPLATE` (as kubectl's: `{.items[*].metadata.name}`), `jsonpath-file=FILE`
+    /// or `custom-columns=HEADER:PATH,…`
+    #[arg(short, long, value_name = "FORM")]
     output: Option<Output>,
     /// Go on with changes as they happen
     #[arg(short, long)]
@@ -70,6 +110,18 @@ fn list(answers: Vec<Value>) -> Value {
         }
     }
     json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
+}
+
+/// A table of an object, or of a list's objects.
+fn table(columns: &[(String, Template)], whole: &Value) -> anyhow::Result<Table> {
+    let items = whole.get("items").and_then(Value::as_array).map_or(std::slice::from_ref(whole), Vec::as_slice);
+    let cell = |template: &Template, object: &Value| {
+        let values = template.values(object)?;
+        Ok(if values.is_empty() { "<none>".to_owned() } else { values.join(",") })
+    };
+    let row = |object| columns.iter().map(|(_, template)| cell(template, object)).collect::<Result<_, TemplateError>>();
+    let headers: Vec<&str> = columns.iter().map(|(header, _)| header.as_str()).collect();
+    Ok(Table::new(&headers, items.iter().map(row).collect::<Result<_, _>>()?))
 }
 
 impl Get {
@@ -112,7 +164,7 @@ impl Get {
     }
 
     fn is_table(&self) -> bool {
-        self.output.is_none_or(|output| output == Output::Wide)
+        matches!(self.output, None | Some(Output::Wide))
     }
 
     /// What is asked for.
@@ -163,8 +215,12 @@ impl Get {
         if !self.show_managed_fields {
             hide_managed_fields(&mut whole);
         }
-        match self.output {
+        match &self.output {
             Some(Output::Yaml) => output::raw(yaml::text(&whole)?.as_bytes()),
+            Some(Output::Template(template)) => output::raw(template.fill(&whole)?.as_bytes()),
+            Some(Output::Columns(columns)) => {
+                table(columns, &whole)?.lines(!self.no_headers).iter().for_each(output::line);
+            }
             _ => output::line(serde_json::to_string_pretty(&whole)?),
         }
         Ok(())
