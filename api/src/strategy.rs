@@ -80,6 +80,11 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()
     }
+
+    /// The warning about a new object's name, which its writer reads once.
+    fn name_warning(&self, _object: &Value) -> Option<String> {
+        None
+    }
 }
 
 /// A kind's rule for `metadata.name`.

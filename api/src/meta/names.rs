@@ -72,7 +72,8 @@ fn check(text: &str, max: usize, good: bool, shape: &str) -> Vec<String> {
 
 /// An RFC 1123 label: lower case, at most 63 bytes.
 pub fn dns1123_label(text: &str) -> Vec<String> {
-    check(text, LABEL_MAX, label_shape(text), DNS1123_LABEL)
+    let dots = text.split('.').all(label_shape);
+    check(text, LABEL_MAX, label_shape(text), if dots { "must not contain dots" } else { DNS1123_LABEL })
 }
 
 /// An RFC 1123 subdomain: labels joined by dots, at most 253 bytes.
@@ -233,6 +234,8 @@ mod tests {
         );
         assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
         assert_eq!(dns1123_label("").len(), 1);
+        assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
+        assert!(dns1123_label("a..b")[0].starts_with("a lowercase RFC 1123 label"));
     }
 
     #[test]

@@ -82,6 +82,10 @@ impl Strategy for DeploymentStrategy {
         validate_rollout(new, errors);
     }
 
+    fn name_warning(&self, object: &Value) -> Option<String> {
+        template::name_warning(object)
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         template::warnings(object)
     }

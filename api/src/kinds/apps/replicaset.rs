@@ -53,6 +53,10 @@ impl Strategy for ReplicaSetStrategy {
         template::validate_workload_update(new, old, errors);
     }
 
+    fn name_warning(&self, object: &Value) -> Option<String> {
+        template::name_warning(object)
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         template::warnings(object)
     }

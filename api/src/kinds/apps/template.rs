@@ -266,6 +266,22 @@ pub(crate) fn int_or_percent(parent: &Value, field: &str, path: &Path, errors: &
     Some(number)
 }
 
+/// The warning about a name that the names of pods begin with.
+pub(crate) fn name_warning(workload: &Value) -> Option<String> {
+    warn_of_name(workload, "Pod names and hostnames")
+}
+
+/// What becomes a host's name had better be one label.
+pub(crate) fn warn_of_name(object: &Value, used: &str) -> Option<String> {
+    let complaints = meta::names::dns1123_label(text(object, "/metadata/name"));
+    (!complaints.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in {used}, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            complaints.join(" ")
+        )
+    })
+}
+
 /// Warnings about the template.
 pub(crate) fn warnings(workload: &Value) -> Vec<String> {
     let template = workload.pointer("/spec/template").unwrap_or(&Value::Null);
@@ -275,6 +291,24 @@ pub(crate) fn warnings(workload: &Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn writers_are_warned_of_names_with_dots() {
+        let named = |kind: &str| {
+            let kind = crate::kinds::all().into_iter().find(|known| known.kind == kind).unwrap();
+            kind.strategy.name_warning(&json!({"metadata": {"name": "a.b"}}))
+        };
+        let said = |used: &str| {
+            let why = "which can result in surprising behavior; a DNS label is recommended: [must not contain dots]";
+            Some(format!("metadata.name: this is used in {used}, {why}"))
+        };
+        for kind in ["Deployment", "ReplicaSet", "ReplicationController", "Job", "CronJob"] {
+            assert_eq!(named(kind), said("Pod names and hostnames"), "{kind}");
+        }
+        assert_eq!(named("Pod"), said("the Pod's hostname"));
+        assert_eq!(named("DaemonSet"), None);
+        assert_eq!(name_warning(&json!({"metadata": {"name": "a"}})), None);
+    }
 
     #[test]
     fn a_selector_that_misses_the_template_is_refused() {

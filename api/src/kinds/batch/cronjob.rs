@@ -97,6 +97,10 @@ impl Strategy for CronJobStrategy {
         }
     }
 
+    fn name_warning(&self, object: &Value) -> Option<String> {
+        template::name_warning(object)
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
         let template = object.pointer("/spec/jobTemplate/spec/template").unwrap_or(&Value::Null);

@@ -86,6 +86,10 @@ impl Strategy for ReplicationControllerStrategy {
         true
     }
 
+    fn name_warning(&self, object: &Value) -> Option<String> {
+        template::name_warning(object)
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         template::warnings(object)
     }

@@ -196,6 +196,21 @@ async fn clients_of_what_is_deprecated_are_warned() {
 }
 
 #[tokio::test]
+async fn who_makes_an_object_is_warned_of_its_name_once() {
+    let api = Api::new().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let web = json!({"metadata": {"name": "web.v1"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
+        "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x:1"}]}}}});
+    let made = api.post(deployments, &web).await;
+    let warning = "299 - \"metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; \
+                   a DNS label is recommended: [must not contain dots]\"";
+    assert_eq!((made.code, made.warnings()), (201, vec![warning]));
+    let path = format!("{deployments}/web.v1");
+    let patched = api.patch("merge-patch", &path, &json!({"metadata": {"labels": {"c": "d"}}})).await;
+    assert_eq!((patched.code, patched.warnings()), (200, vec![]));
+}
+
+#[tokio::test]
 async fn fields_that_kubernetes_selects_by_are_selected_by() {
     let api = Api::new().await;
     let pod = super::pod("p");

@@ -150,7 +150,8 @@ fn finish(
     meta::validate_create(resource, object, &mut errors);
     resource.strategy.validate(object, &mut errors);
     if errors.is_empty() {
-        let mut warnings = resource.strategy.warnings(object);
+        let mut warnings: Vec<String> = resource.strategy.name_warning(object).into_iter().collect();
+        warnings.extend(resource.strategy.warnings(object));
         // Controllers, also this process's own, know what they do.
         if !call.user.is_system() {
             warnings.extend(resource.idle_warning());

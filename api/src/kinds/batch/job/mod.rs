@@ -101,6 +101,10 @@ impl Strategy for JobStrategy {
         true
     }
 
+    fn name_warning(&self, object: &Value) -> Option<String> {
+        template::name_warning(object)
+    }
+
     fn warnings(&self, job: &Value) -> Vec<String> {
         let mut all = template::warnings(job);
         let count = |field| int(job, &format!("/spec/{field}")).unwrap_or_default();

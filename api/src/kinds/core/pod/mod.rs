@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 pub use self::annotations::MIRROR;
 use super::podspec::{self, resources, scheduling};
 use crate::field::{ErrorList, Path};
+use crate::kinds::apps::template;
 use crate::kinds::tree::{carry, fill, int, list, object, set, some, text};
-use crate::meta::names;
 use crate::resource::{CONNECT, Descriptor, PROXY};
 use crate::strategy::{Part, Strategy};
 
@@ -131,17 +131,11 @@ impl Strategy for PodStrategy {
     }
 
     fn warnings(&self, pod: &Value) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let complaints = names::dns1123_label(text(pod, "/metadata/name"));
-        if !complaints.is_empty() {
-            warnings.push(format!(
-                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS \
-                 label is recommended: [{}]",
-                complaints.join(" ")
-            ));
-        }
-        warnings.extend(podspec::warnings(pod, &Path::default()));
-        warnings
+        podspec::warnings(pod, &Path::default())
+    }
+
+    fn name_warning(&self, pod: &Value) -> Option<String> {
+        template::warn_of_name(pod, "the Pod's hostname")
     }
 }
 

@@ -125,7 +125,7 @@ mod tests {
         let spec =
             json!({"containers": [{"name": "a", "image": "x"}], "hostname": "a.b", "hostAliases": [{"ip": "x"}]});
         let all = complaints(&spec);
-        assert!(all[0].starts_with("spec.hostname: Invalid value: \"a.b\": a lowercase RFC 1123 label"));
+        assert!(all[0].starts_with("spec.hostname: Invalid value: \"a.b\": must not contain dots"));
         assert_eq!(
             all[1],
             "spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
