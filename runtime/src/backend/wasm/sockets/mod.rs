@@ -166,7 +166,7 @@ pub(super) struct View<'a> {
     host: WasiSocketsCtxView<'a>,
 }
 
-fn view(state: &mut GuestState) -> View<'_> {
+pub(super) fn view(state: &mut GuestState) -> View<'_> {
     let (pod, wasi, table) = state.sockets();
     View { pod, host: WasiSocketsCtxView { ctx: wasi.sockets(), table } }
 }

@@ -4,6 +4,7 @@ mod command;
 mod http;
 mod instances;
 mod service;
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
