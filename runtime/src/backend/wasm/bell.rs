@@ -1,12 +1,12 @@
 //! A signal that is given once and awaited by many, each of which is polled far more often than the signal comes: a look
-//! costs a poll two atomic operations on memory of its own, and no lock that all of them share.
+//! costs a poll one read, and no lock that all of them share.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -54,7 +54,7 @@ impl Bell {
             listeners.wakers.insert(id, Arc::clone(&waker));
         }
         drop(listeners);
-        Heard { bell: self.clone(), id, waker }
+        Heard { bell: self.clone(), id, waker, registered: None }
     }
 
     /// Runs `task` to its end, or drops it when the bell rings: `None`. What it can still do at once it does.
@@ -80,20 +80,24 @@ pub(super) struct Heard {
     bell: Bell,
     id: u64,
     waker: Arc<AtomicWaker>,
+    /// What is in `waker` until the bell rings.
+    registered: Option<Waker>,
 }
 
 impl Future for Heard {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.bell.has_rung() {
-            self.waker.register(cx.waker());
-            // It may have rung before there was a waker to wake.
-            if !self.bell.has_rung() {
-                return Poll::Pending;
-            }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.bell.has_rung() {
+            return Poll::Ready(());
         }
-        Poll::Ready(())
+        if self.registered.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        self.waker.register(cx.waker());
+        self.registered = Some(cx.waker().clone());
+        // It may have rung before there was a waker to wake.
+        if self.bell.has_rung() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -107,6 +111,7 @@ impl Drop for Heard {
 mod tests {
     use futures::FutureExt;
 
+    use super::super::worker::Count;
     use super::*;
 
     #[tokio::test]
@@ -132,6 +137,21 @@ mod tests {
         answer.send(1).unwrap();
         bell.ring();
         assert_eq!(task.await.unwrap(), Some(Ok(1)));
+    }
+
+    #[test]
+    fn who_waits_in_another_task_than_before_is_woken_there() {
+        let bell = Bell::default();
+        let mut heard = bell.heard();
+        let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
+        for (count, polls) in counts.iter().zip([1, 2]) {
+            let waker = futures::task::waker(Arc::clone(count));
+            for _ in 0..polls {
+                assert!(Pin::new(&mut heard).poll(&mut Context::from_waker(&waker)).is_pending());
+            }
+        }
+        bell.ring();
+        assert_eq!(counts.map(|count| count.0.load(Ordering::SeqCst)), [0, 1]);
     }
 
     #[tokio::test]

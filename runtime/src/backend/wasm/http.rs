@@ -246,6 +246,7 @@ impl Shared {
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
+            biased;
             ended = connection.as_mut() => ended,
             () = self.drained(&asked) => {
                 connection.as_mut().graceful_shutdown();

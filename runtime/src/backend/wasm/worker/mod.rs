@@ -22,6 +22,8 @@ use wasmtime_wasi_http::handler::{Request, Response};
 use self::slot::{Free, Slot};
 use self::ticket::Ticket;
 pub(super) use self::ticket::Wanted;
+#[cfg(test)]
+pub(super) use self::wakes::tests::Count;
 use super::guests::Place;
 use super::life::{Life, out_of_memory};
 use super::linker::Prepared;

@@ -62,7 +62,7 @@ pub(super) mod tests {
 
     /// Counts how often a task was woken.
     #[derive(Default)]
-    pub(in super::super) struct Count(pub(in super::super) AtomicUsize);
+    pub(in crate::backend::wasm) struct Count(pub(in crate::backend::wasm) AtomicUsize);
 
     impl ArcWake for Count {
         fn wake_by_ref(this: &Arc<Self>) {
