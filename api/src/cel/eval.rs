@@ -1,7 +1,8 @@
 //! The evaluator: walks an expression with its variables, and counts what it does.
 //!
 //! What must stay true: every node, every element of a list and every ten bytes of a text that are touched are charged to
-//! the [`Budget`] before the work is done; nothing panics, whatever the expression and the objects.
+//! the [`Budget`] before the work is done, and so is the room of every value that is made; nothing panics, whatever the
+//! expression and the objects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use ::cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
 
 use super::check::{Form, NAMESPACES, TYPES, variable};
 use super::functions;
-use super::value::{Key, List, Map, Text, Val};
+use super::value::{ELEMENT, ENTRY, Key, List, Map, Text, Val};
 use super::{Budget, EvalError};
 
 type Result<T> = std::result::Result<T, EvalError>;
@@ -34,7 +35,11 @@ impl<'s, 'a> Evaluator<'s, 'a> {
 
     pub fn eval(&mut self, expr: &IdedExpr) -> Result<Val<'a>> {
         match &expr.expr {
-            Expr::Literal(literal) => Ok(constant(literal)),
+            Expr::Literal(literal) => {
+                let value = constant(literal);
+                self.budget.make(value.made())?;
+                Ok(value)
+            }
             Expr::Ident(name) => self.ident(name),
             Expr::Select(select) => {
                 self.budget.charge(1)?;
@@ -76,6 +81,7 @@ impl<'s, 'a> Evaluator<'s, 'a> {
 
     fn list(&mut self, elements: &[IdedExpr], optional: &[usize]) -> Result<Val<'a>> {
         self.budget.charge(10)?;
+        self.budget.make(elements.len().saturating_mul(ELEMENT))?;
         let mut items = Vec::with_capacity(elements.len());
         for (index, element) in elements.iter().enumerate() {
             match self.eval(element)? {
@@ -98,6 +104,7 @@ impl<'s, 'a> Evaluator<'s, 'a> {
                 }
             };
             let key = Key::of(&key).ok_or_else(|| EvalError::other("unsupported key type"))?;
+            self.budget.make(ENTRY.saturating_add(key.length()))?;
             let value = match value {
                 Val::Optional(None) if optional => continue,
                 Val::Optional(Some(value)) if optional => (*value).clone(),
@@ -234,20 +241,26 @@ impl<'s, 'a> Evaluator<'s, 'a> {
     }
 
     /// What a comprehension goes through: the values of its variables for each step.
-    fn items(&mut self, range: &Val<'a>, count: usize) -> Result<Vec<Vec<Val<'a>>>> {
+    fn items<'r>(&mut self, range: &'r Val<'a>, count: usize) -> Result<Box<dyn Iterator<Item = Vec<Val<'a>>> + 'r>> {
         self.budget.charge(range.size())?;
         match (range, count) {
-            (Val::List(list), 1) => Ok(list.iter().map(|item| vec![item]).collect()),
+            (Val::List(list), 1) => Ok(Box::new(list.iter().map(|item| vec![item]))),
             (Val::List(list), _) => {
-                Ok(list.iter().enumerate().map(|(i, item)| vec![super::value::count(i), item]).collect())
+                Ok(Box::new(list.iter().enumerate().map(|(i, item)| vec![super::value::count(i), item])))
             }
-            (Val::Map(map), 1) => Ok(map.keys().into_iter().map(|key| vec![key]).collect()),
-            (Val::Map(map), _) => Ok(map.raw().map(|(key, value)| vec![key.val(), value]).collect()),
+            (Val::Map(map), 1) => Ok(Box::new(map.keys().into_iter().map(|key| vec![key]))),
+            (Val::Map(map), _) => Ok(Box::new(map.raw().map(|(key, value)| vec![key.val(), value]))),
             _ => Err(EvalError::overload()),
         }
     }
 
-    fn each(&mut self, name: &str, vars: &[String], bodies: &[&IdedExpr], items: Vec<Vec<Val<'a>>>) -> Result<Val<'a>> {
+    fn each(
+        &mut self,
+        name: &str,
+        vars: &[String],
+        bodies: &[&IdedExpr],
+        items: impl Iterator<Item = Vec<Val<'a>>>,
+    ) -> Result<Val<'a>> {
         let Some((body, conditions)) = bodies.split_last() else { return Err(EvalError::overload()) };
         let mut gathered = Gathered::default();
         for item in items {
@@ -259,7 +272,7 @@ impl<'s, 'a> Evaluator<'s, 'a> {
                 continue;
             }
             let value = self.within(scope, body);
-            if !gathered.take(name, value, &item)? {
+            if !gathered.take(name, value, &item, self.budget)? {
                 break;
             }
         }
@@ -281,7 +294,7 @@ struct Gathered<'a> {
 
 impl<'a> Gathered<'a> {
     /// Takes one result; returns whether to go on.
-    fn take(&mut self, name: &str, value: Result<Val<'a>>, item: &[Val<'a>]) -> Result<bool> {
+    fn take(&mut self, name: &str, value: Result<Val<'a>>, item: &[Val<'a>], budget: &mut Budget) -> Result<bool> {
         match name {
             "all" | "exists" => {
                 let decides = name == "exists";
@@ -298,17 +311,23 @@ impl<'a> Gathered<'a> {
             "exists_one" | "existsOne" => self.found += usize::from(boolean(value?)?),
             "filter" => {
                 if boolean(value?)? {
+                    budget.make(ELEMENT)?;
                     self.list.extend(item.first().cloned());
                 }
             }
-            "map" | "transformList" => self.list.push(value?),
+            "map" | "transformList" => {
+                budget.make(ELEMENT)?;
+                self.list.push(value?);
+            }
             "transformMap" => {
                 let key = item.first().and_then(Key::of).ok_or_else(EvalError::overload)?;
+                budget.make(ENTRY.saturating_add(key.length()))?;
                 self.map.insert(key, value?);
             }
             _ => {
                 let Val::Map(made) = value? else { return Err(EvalError::overload()) };
                 for (key, value) in made.raw() {
+                    budget.make(ENTRY.saturating_add(key.length()))?;
                     if self.map.insert(key, value).is_some() {
                         return Err(EvalError::other("insert failed: duplicate key"));
                     }

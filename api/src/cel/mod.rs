@@ -8,7 +8,9 @@
 //! - an expression is at most [`MAX_SOURCE`] bytes long and nests at most [`MAX_DEPTH`] levels;
 //! - before it is stored, a rule whose estimate exceeds [`ESTIMATE_LIMIT`] is refused ([`rules`]);
 //! - one evaluation is stopped at [`PER_CALL`], all of one object's at [`PER_OBJECT`] ([`Budget`]);
-//! - a text that an expression makes has at most [`MAX_TEXT`] bytes.
+//! - a text that an expression makes has at most [`MAX_TEXT`] bytes;
+//! - the values that one evaluation makes, whether or not it still uses them, take at most [`MADE_PER_CALL`] bytes, those of
+//!   all of one object's [`MADE_PER_OBJECT`]: steps are cheap that make a lot.
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,6 +54,10 @@ pub const SCHEMA_ESTIMATE_LIMIT: u64 = 100_000_000;
 pub const PER_CALL: u64 = 1_000_000;
 /// The cost of all evaluations for one object (or one policy's binding).
 pub const PER_OBJECT: u64 = 10_000_000;
+/// Bytes of the values that one evaluation makes.
+pub const MADE_PER_CALL: usize = 64 << 20;
+/// The same of all evaluations for one object: variables of policies outlive an evaluation.
+pub const MADE_PER_OBJECT: usize = 256 << 20;
 /// The cost of all match conditions of one webhook or policy.
 pub const MATCH_CONDITIONS: u64 = 2_500_000;
 
@@ -89,12 +95,22 @@ impl EvalError {
 pub struct Budget {
     all: u64,
     call: u64,
+    room_of_all: usize,
+    room: usize,
 }
 
 impl Budget {
     /// For several evaluations that may cost this much together.
     pub fn new(all: u64) -> Self {
-        Self { all, call: PER_CALL.min(all) }
+        let mut budget = Self { all, call: 0, room_of_all: MADE_PER_OBJECT, room: 0 };
+        budget.begin();
+        budget
+    }
+
+    /// An evaluation begins.
+    fn begin(&mut self) {
+        self.call = PER_CALL.min(self.all);
+        self.room = MADE_PER_CALL.min(self.room_of_all);
     }
 
     /// Whether nothing is left.
@@ -114,6 +130,13 @@ impl Budget {
                 Err(EvalError::Cost)
             }
         }
+    }
+
+    /// Counts what a value takes that is about to be made.
+    pub(crate) fn make(&mut self, bytes: usize) -> Result<(), EvalError> {
+        self.room = self.room.checked_sub(bytes).ok_or(EvalError::Cost)?;
+        self.room_of_all = self.room_of_all.saturating_sub(bytes);
+        Ok(())
     }
 }
 
@@ -195,7 +218,7 @@ impl Program {
 
     /// Evaluates with the variables that `lookup` gives.
     pub fn eval<'a>(&self, lookup: &Lookup<'_, 'a>, budget: &mut Budget) -> Result<Val<'a>, EvalError> {
-        budget.call = PER_CALL.min(budget.all);
+        budget.begin();
         eval::Evaluator::new(lookup, budget).eval(&self.expr)
     }
 

@@ -312,6 +312,49 @@ fn pieces() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(words), 1..14).prop_map(|parts| parts.concat())
 }
 
+#[test]
+fn what_makes_more_than_there_is_room_for_is_stopped_as_what_costs_too_much() {
+    let (text, mid) = ("ab,".repeat(350_000), "a".repeat(40_000));
+    let (short, long): (Vec<usize>, Vec<usize>) = ((0..10).collect(), (0..2000).collect());
+    let literal = format!("[{}]", vec!["1"; 4000].join(","));
+    // Values that have a part twice, and that twice, and so on.
+    let twice = |times: usize, last: &str| {
+        let binds: Vec<String> = (1..=times).map(|n| format!("cel.bind(x{n}, [x{0}, x{0}], ", n - 1)).collect();
+        format!("cel.bind(x0, [1], {}{last}{}", binds.concat(), ")".repeat(times + 1))
+    };
+    for (source, ends) in [
+        ("object.long.map(x, object.mid + 'x').size() > 0", false),
+        ("object.short.map(x, object.mid + 'x').size() == 10", true),
+        ("object.long.map(x, bytes(object.text) + b'x').size() > 0", false),
+        ("object.long.map(x, string(object.text)).size() > 0", false),
+        ("object.text.split('').size() > 0", false),
+        ("object.text.split(',').size() == 350001", true),
+        ("object.text.split('', 3).size() > 0", true),
+        ("object.text.findAll('a').size() == 350000", true),
+        ("object.text.findAll('.').size() > 0", false),
+        ("object.long.map(x, object.long).flatten().size() > 0", false),
+        ("object.short.map(x, object.long).flatten().size() == 20000", true),
+        ("object.long.map(x, object.long).sum().size() > 0", false),
+        (&format!("object.long.map(x, {literal}).size() > 0"), false),
+        (&format!("object.short.map(x, {literal}).size() == 10"), true),
+        ("'%s'.format([object.short.map(x, object.text)]).size() > 0", false),
+        ("'%s'.format([object.short]).size() > 0", true),
+        (&twice(22, "x22 == x22"), false),
+        (&twice(22, "[x22].indexOf(x22) == 0"), false),
+        (&twice(8, "x8 == x8"), true),
+        (&twice(22, "x22.size() == 2"), true),
+    ] {
+        let result = eval(source, &json!({"text": text, "mid": mid, "short": short, "long": long}));
+        let shown: String = source.chars().take(80).collect();
+        if ends {
+            assert_eq!(result, Ok(json!(true)), "{shown}");
+        } else {
+            assert_eq!(result, Err("operation cancelled: actual cost limit exceeded".to_owned()), "{shown}");
+        }
+    }
+    assert_eq!(eval(&twice(22, "x22"), &json!({})), Err("list".to_owned()), "no object is as large as that");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 

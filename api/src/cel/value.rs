@@ -110,6 +110,12 @@ impl<'a> From<Vec<Val<'a>>> for Val<'a> {
     }
 }
 
+/// Bytes that an element of a list that an expression makes takes, and an entry of a map beside its key's text.
+pub const ELEMENT: usize = size_of::<Val<'_>>();
+pub const ENTRY: usize = ELEMENT + size_of::<Key>();
+/// Bytes of what becomes JSON: more than an object may have.
+const MAX_JSON: usize = 16 << 20;
+
 /// A count as a value.
 pub fn count<'a>(value: usize) -> Val<'a> {
     Val::Int(i64::try_from(value).unwrap_or(i64::MAX))
@@ -236,8 +242,28 @@ impl<'a> Val<'a> {
         }
     }
 
-    /// The value as JSON; `None` for what JSON cannot say.
+    /// Bytes that the value takes which a function has just made, without what it shares.
+    pub fn made(&self) -> usize {
+        match self {
+            Self::String(Text::Shared(text)) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(List::Made(list)) => list.len().saturating_mul(ELEMENT),
+            Self::Map(Map::Made(map)) => map.len().saturating_mul(ENTRY),
+            Self::Optional(Some(_)) => ELEMENT,
+            Self::Url(url) => url.as_str().len(),
+            _ => 0,
+        }
+    }
+
+    /// The value as JSON; `None` for what JSON cannot say, or what is larger than any object: parts that a value shares are
+    /// written each time.
     pub fn to_json(&self) -> Option<Json> {
+        self.json(&mut MAX_JSON.clone())
+    }
+
+    fn json(&self, left: &mut usize) -> Option<Json> {
+        let text = if let Self::String(text) = self { text.len() } else { 0 };
+        *left = left.checked_sub(ELEMENT.saturating_add(text))?;
         Some(match self {
             Self::Null => Json::Null,
             Self::Bool(b) => (*b).into(),
@@ -249,13 +275,13 @@ impl<'a> Val<'a> {
             Self::Timestamp(t) => t.to_string().into(),
             Self::Duration(d) => duration::format(*d).into(),
             Self::List(List::Json(list, ..)) => Json::Array(list.to_vec()),
-            Self::List(list) => list.iter().map(|item| item.to_json()).collect::<Option<_>>()?,
+            Self::List(list) => list.iter().map(|item| item.json(left)).collect::<Option<_>>()?,
             Self::Map(Map::Json(map, _)) => Json::Object((*map).clone()),
             Self::Map(Map::Made(map)) => {
-                let pairs = map.iter().map(|(key, value)| Some((key.text(), value.to_json()?)));
+                let pairs = map.iter().map(|(key, value)| Some((key.text(), value.json(left)?)));
                 Json::Object(pairs.collect::<Option<_>>()?)
             }
-            Self::Optional(value) => value.as_ref().map_or(Some(Json::Null), |v| v.to_json())?,
+            Self::Optional(value) => value.as_ref().map_or(Some(Json::Null), |v| v.json(left))?,
             Self::Quantity(q) => q.to_string().into(),
             Self::Ip(ip) => ip.to_string().into(),
             Self::Cidr(cidr) => cidr.to_string().into(),
@@ -427,6 +453,11 @@ impl Key {
             Val::Double(d) if d.fract() == 0.0 && d.abs() < 9e15 => Self::Int(float_to_int(*d)),
             _ => return None,
         })
+    }
+
+    /// Bytes of its text.
+    pub fn length(&self) -> usize {
+        if let Self::String(text) = self { text.len() } else { 0 }
     }
 
     fn other_sign(&self) -> Option<Self> {

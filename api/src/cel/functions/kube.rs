@@ -1,5 +1,6 @@
 //! Kubernetes' own libraries: quantities, URLs, addresses, versions, named formats, the authorizer.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::super::EvalError;
 use super::super::authorizer::{Check, Stage};
 use super::super::net::{self, Cidr};
 use super::super::semver::Semver;
-use super::super::value::{Text, Val};
+use super::super::value::{ELEMENT, ENTRY, Text, Val};
 use super::{Result, strings, text_map};
 use crate::meta::names;
 use crate::quantity::Quantity;
@@ -88,17 +89,21 @@ fn url_part<'a>(name: &str, url: &url::Url) -> Option<Result<'a>> {
         "getPort" => strings::made(url.port().map(|p| p.to_string()).unwrap_or_default()),
         "getEscapedPath" => strings::made(url.path().to_owned()),
         "getQuery" => {
-            let mut pairs: Vec<(String, Vec<Val<'a>>)> = Vec::new();
+            let mut pairs: BTreeMap<String, Vec<Val<'a>>> = BTreeMap::new();
             for (key, value) in url.query_pairs() {
-                match pairs.iter_mut().find(|(known, _)| *known == *key) {
-                    Some((_, values)) => values.push(Val::from(value.into_owned())),
-                    None => pairs.push((key.into_owned(), vec![Val::from(value.into_owned())])),
-                }
+                pairs.entry(key.into_owned()).or_default().push(Val::from(value.into_owned()));
             }
             Ok(text_map(pairs.into_iter().map(|(key, values)| (key, values.into())).collect()))
         }
         _ => return None,
     })
+}
+
+/// Bytes of a URL's query as a map.
+pub fn query_room(url: &url::Url) -> usize {
+    let query = url.query().unwrap_or_default();
+    let pairs = query.matches('&').count() + 1;
+    pairs.saturating_mul(4 * (ENTRY + ELEMENT)).saturating_add(query.len())
 }
 
 fn quantity<'a>(name: &str, q: Quantity, rest: &[Val<'a>]) -> Option<Result<'a>> {

@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 
 use super::super::value::{List, Val, count};
-use super::super::{EvalError, MAX_TEXT};
-use super::{Result, arithmetic, int, length, str, strings};
+use super::super::{Budget, EvalError, MAX_TEXT};
+use super::{Result, int, length, str, strings};
 
-pub fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
+pub fn call<'a>(name: &str, args: &[Val<'a>], budget: &mut Budget) -> Option<Result<'a>> {
     if let ("lists.range", [Val::Int(to)]) = (name, args) {
         return Some(range(*to));
     }
@@ -20,7 +20,7 @@ pub fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
             let items: Vec<Val<'a>> = list.iter().collect();
             Ok(Val::Bool(items.is_sorted_by(|a, b| a.order(b).is_some_and(Ordering::is_le))))
         }
-        ("sum", []) => sum(list),
+        ("sum", []) => sum(list, budget),
         ("min", []) => extreme(list, name, Ordering::Less),
         ("max", []) => extreme(list, name, Ordering::Greater),
         ("indexOf", [wanted]) => Ok(list.iter().position(|item| item.same(wanted)).map_or(Val::Int(-1), count)),
@@ -57,10 +57,7 @@ pub fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
             Ok(items.into())
         }
         ("slice", [from, to]) => slice(list, int(from)?, int(to)?),
-        ("flatten", rest) => {
-            let depth = rest.first().map_or(Some(1), int)?;
-            Ok(flatten(list, depth.clamp(0, 16)).into())
-        }
+        ("flatten", rest) => Ok(flatten(list, depth(rest)?).into()),
         ("first", []) => Ok(Val::optional(list.get(0))),
         ("last", []) => Ok(Val::optional(list.len().checked_sub(1).and_then(|at| list.get(at)))),
         (name, [Val::List(other)]) if name.starts_with("sets.") => {
@@ -84,10 +81,10 @@ fn range<'a>(to: i64) -> Result<'a> {
     Ok((0..to.max(0)).map(Val::Int).collect::<Vec<_>>().into())
 }
 
-fn sum<'a>(list: &List<'a>) -> Result<'a> {
+fn sum<'a>(list: &List<'a>, budget: &mut Budget) -> Result<'a> {
     let mut items = list.iter();
     let Some(first) = items.next() else { return Ok(Val::Int(0)) };
-    items.try_fold(first, |sum, item| arithmetic("_+_", &sum, &item))
+    items.try_fold(first, |sum, item| super::call("_+_", false, &[sum, item], budget))
 }
 
 fn extreme<'a>(list: &List<'a>, name: &str, wanted: Ordering) -> Result<'a> {
@@ -123,6 +120,30 @@ fn slice<'a>(list: &List<'a>, from: i64, to: i64) -> Result<'a> {
             Ok((from..to).filter_map(|at| list.get(at)).collect::<Vec<_>>().into())
         }
         _ => Err(EvalError::other(format!("cannot slice({from}, {to}), list is length {total}"))),
+    }
+}
+
+/// How deep `flatten` goes.
+pub fn depth(args: &[Val<'_>]) -> Option<i64> {
+    Some(args.first().map_or(Some(1), int)?.clamp(0, 16))
+}
+
+/// Takes what a flattened list has from `left`, while there is any.
+pub fn count_flat(list: &List<'_>, depth: i64, left: &mut usize) {
+    for item in list.iter() {
+        if *left == 0 {
+            return;
+        }
+        match item {
+            Val::List(inner) if depth > 0 => {
+                // An empty one takes a step as well.
+                if inner.is_empty() {
+                    *left -= 1;
+                }
+                count_flat(&inner, depth - 1, left);
+            }
+            _ => *left -= 1,
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::eval::joined;
 use super::signatures;
-use super::value::{Key, Map, Text, Val, count};
-use super::{Budget, EvalError, duration};
+use super::value::{ELEMENT, Key, Map, Text, Val, count};
+use super::{Budget, EvalError, MAX_TEXT, duration};
 
 mod kube;
 mod lists;
@@ -14,17 +14,30 @@ mod time;
 
 type Result<'a> = std::result::Result<Val<'a>, EvalError>;
 
-/// Calls a function. What it costs is charged first.
+/// Calls a function. What it costs is charged first, and the room of what it makes.
 pub fn call<'a>(name: &str, member: bool, args: &[Val<'a>], budget: &mut Budget) -> Result<'a> {
-    budget.charge(cost(name, args))?;
+    budget.charge(cost(name, args, budget.call))?;
+    let several = several(name, args, budget.room);
+    budget.make(several.unwrap_or_default())?;
+    let value = run(name, member, args, budget)?;
+    if several.is_none() && !GIVEN.contains(&name) {
+        budget.make(value.made())?;
+    }
+    Ok(value)
+}
+
+/// Functions whose value is one that there was.
+const GIVEN: [&str; 8] = ["dyn", "first", "last", "max", "min", "or", "orValue", "value"];
+
+fn run<'a>(name: &str, member: bool, args: &[Val<'a>], budget: &mut Budget) -> Result<'a> {
     if let Some(value) = operator(name, args) {
         return value;
     }
     if !signatures::of(name).iter().any(|s| s.member == member && s.args.len() == args.len()) {
         return Err(EvalError::Overload);
     }
-    let known = strings::call(name, args)
-        .or_else(|| lists::call(name, args))
+    let known = strings::call(name, args, budget)
+        .or_else(|| lists::call(name, args, budget))
         .or_else(|| time::call(name, args))
         .or_else(|| kube::call(name, args))
         .or_else(|| convert(name, args))
@@ -32,27 +45,70 @@ pub fn call<'a>(name: &str, member: bool, args: &[Val<'a>], budget: &mut Budget)
     known.unwrap_or(Err(EvalError::Overload))
 }
 
-fn cost(name: &str, args: &[Val<'_>]) -> u64 {
+/// The cost of a call; not counted further than `most`, which is too much.
+fn cost(name: &str, args: &[Val<'_>], most: u64) -> u64 {
     let sizes: Vec<u64> = args.iter().map(Val::size).collect();
-    match name {
-        "_==_" | "_!=_" => args.iter().map(weight).min().unwrap_or(1).max(1),
-        "@in" => args.get(1).map_or(1, weight).max(1),
-        // A new list, not a view of two.
-        "_+_" if args.iter().all(|arg| matches!(arg, Val::List(_))) => {
-            sizes.iter().fold(1, |n, s| n.saturating_add(*s))
+    let sum = || sizes.iter().fold(1_u64, |n, s| n.saturating_add(*s));
+    let most = most.saturating_add(1);
+    let own = signatures::of(name).first().map_or(1, |s| s.cost.of(&sizes));
+    match (name, args) {
+        ("_==_" | "_!=_", args) => args.iter().fold(most, |least, arg| weight(arg, least)).max(1),
+        ("@in", [_, of]) => weight(of, most).max(1),
+        ("indexOf" | "lastIndexOf" | "includes" | "distinct", [of @ Val::List(_), ..]) => own.max(weight(of, most)),
+        ("sets.contains" | "sets.equivalent" | "sets.intersects", [a, b]) => {
+            own.max(weight(a, most)).max(weight(b, most))
         }
-        _ => signatures::of(name).first().map_or(1, |s| s.cost.of(&sizes)),
+        // A new list, not a view of two.
+        ("_+_", [Val::List(_), Val::List(_)]) => sum(),
+        ("_+_", [Val::String(_), Val::String(_)] | [Val::Bytes(_), Val::Bytes(_)]) => signatures::text(sum()),
+        _ => own,
     }
 }
 
-/// What comparing a value takes: all that is in it.
-fn weight(value: &Val<'_>) -> u64 {
-    match value {
+/// What comparing a value takes: all that is in it, as often as it is in it; `most` if that is less.
+fn weight(value: &Val<'_>, most: u64) -> u64 {
+    let mut left = most;
+    weigh(value, &mut left);
+    most - left
+}
+
+fn weigh(value: &Val<'_>, left: &mut u64) {
+    let own = match value {
         Val::String(_) | Val::Bytes(_) => signatures::text(value.size()).max(1),
-        Val::List(list) => list.iter().map(|item| weight(&item)).fold(1, u64::saturating_add),
-        Val::Map(map) => map.raw().map(|(_, value)| weight(&value)).fold(1, u64::saturating_add),
         _ => 1,
-    }
+    };
+    *left = left.saturating_sub(own);
+    let mut inner = |value: Val<'_>| {
+        if *left > 0 {
+            weigh(&value, left);
+        }
+        *left > 0
+    };
+    let _ = match value {
+        Val::List(list) => list.iter().all(&mut inner),
+        Val::Map(map) => map.raw().all(|(_, value)| inner(value)),
+        Val::Optional(Some(value)) => inner((**value).clone()),
+        _ => true,
+    };
+}
+
+/// Bytes of the list or map that a function makes of its arguments, where that can be many times what they have. Not counted
+/// further than `most`.
+fn several(name: &str, args: &[Val<'_>], most: usize) -> Option<usize> {
+    let elements = |count: usize| count.saturating_mul(ELEMENT);
+    Some(match (name, args) {
+        ("_+_", [Val::List(a), Val::List(b)]) => elements(a.len().saturating_add(b.len())),
+        ("split", [Val::String(text), Val::String(separator), rest @ ..]) => {
+            strings::parts(text, separator, rest.first().and_then(int))
+        }
+        ("flatten", [Val::List(list), rest @ ..]) => {
+            let mut left = most / ELEMENT + 1;
+            lists::count_flat(list, lists::depth(rest)?, &mut left);
+            elements(most / ELEMENT + 1 - left)
+        }
+        ("getQuery", [Val::Url(url)]) => kube::query_room(url),
+        _ => return None,
+    })
 }
 
 fn operator<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
@@ -95,7 +151,12 @@ fn arithmetic<'a>(name: &str, a: &Val<'a>, b: &Val<'a>) -> Result<'a> {
             _ => return Err(EvalError::Overload),
         })),
         (Val::String(a), Val::String(b)) if name == "_+_" => strings::made([&**a, &**b].concat()),
-        (Val::Bytes(a), Val::Bytes(b)) if name == "_+_" => Ok(Val::Bytes([&**a, &**b].concat().into())),
+        (Val::Bytes(a), Val::Bytes(b)) if name == "_+_" => {
+            if a.len().saturating_add(b.len()) > MAX_TEXT {
+                return Err(EvalError::Cost);
+            }
+            Ok(Val::Bytes([&**a, &**b].concat().into()))
+        }
         (Val::List(a), Val::List(b)) if name == "_+_" => Ok(joined(a, b).into()),
         _ => time::arithmetic(name, a, b),
     }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use regex::Regex;
 
-use super::super::value::{Text, Val, number_text};
-use super::super::{EvalError, MAX_TEXT};
+use super::super::value::{ELEMENT, Text, Val, number_text};
+use super::super::{Budget, EvalError, MAX_TEXT};
 use super::{Result, int, length, shown_duration, str};
 use crate::schema::structural::pattern;
 
@@ -15,7 +15,7 @@ pub fn made<'a>(text: String) -> Result<'a> {
     if text.len() > MAX_TEXT { Err(EvalError::Cost) } else { Ok(Val::from(text)) }
 }
 
-pub fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
+pub fn call<'a>(name: &str, args: &[Val<'a>], budget: &mut Budget) -> Option<Result<'a>> {
     let (Val::String(text), rest) = args.split_first()? else { return None };
     let second = rest.first().and_then(str);
     Some(match (name, rest.len()) {
@@ -25,7 +25,7 @@ pub fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
         ("endsWith", 1) => Ok(Val::Bool(text.ends_with(&**second?))),
         ("matches", 1) => regex(second?).map(|regex| Val::Bool(regex.is_match(text))),
         ("find", 1) => regex(second?).and_then(|regex| made(regex.find(text).map_or("", |m| m.as_str()).to_owned())),
-        ("findAll", 1 | 2) => find_all(text, second?, rest.get(1).and_then(int)),
+        ("findAll", 1 | 2) => find_all(text, second?, rest.get(1).and_then(int), budget),
         ("charAt", 1) => char_at(text, int(rest.first()?)?),
         ("indexOf" | "lastIndexOf", 1 | 2) => position(name, text, second?, rest.get(1).and_then(int)),
         ("lowerAscii", 0) => made(text.to_ascii_lowercase()),
@@ -70,11 +70,24 @@ fn regex(source: &Text<'_>) -> std::result::Result<Regex, EvalError> {
     })
 }
 
-fn find_all<'a>(text: &str, source: &Text<'_>, limit: Option<i64>) -> Result<'a> {
+fn find_all<'a>(text: &str, source: &Text<'_>, limit: Option<i64>, budget: &mut Budget) -> Result<'a> {
     let most = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    let found: Vec<Val<'a>> =
-        regex(source)?.find_iter(text).take(most).map(|m| Val::from(m.as_str().to_owned())).collect();
+    let mut found: Vec<Val<'a>> = Vec::new();
+    for part in regex(source)?.find_iter(text).take(most) {
+        budget.make(PART.saturating_add(part.len()))?;
+        found.push(Val::from(part.as_str().to_owned()));
+    }
     Ok(found.into())
+}
+
+/// What a part of a text takes beside its bytes: it is allocated, and counts its users.
+const PART: usize = ELEMENT + 32;
+
+/// Bytes of the parts of a text that is split.
+pub fn parts(text: &str, separator: &str, limit: Option<i64>) -> usize {
+    let count = if separator.is_empty() { text.chars().count() } else { text.matches(separator).count() + 1 };
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    count.min(limit).saturating_mul(PART).saturating_add(text.len())
 }
 
 fn bounds(index: i64) -> EvalError {
@@ -169,7 +182,10 @@ fn format<'a>(template: &str, args: &[Val<'a>]) -> Result<'a> {
             continue;
         }
         let arg = args.next().ok_or_else(|| EvalError::other("index out of range in formatting clause"))?;
-        out.push_str(&clause_text(verb, precision, arg)?);
+        match verb {
+            's' => show(&mut out, arg)?,
+            verb => out.push_str(&clause_text(verb, precision, arg)?),
+        }
         if out.len() > MAX_TEXT {
             return Err(EvalError::Cost);
         }
@@ -181,7 +197,6 @@ fn format<'a>(template: &str, args: &[Val<'a>]) -> Result<'a> {
 fn clause_text(verb: char, precision: Option<usize>, arg: &Val<'_>) -> std::result::Result<String, EvalError> {
     let wrong = || EvalError::other(format!("error during formatting: '%{verb}' cannot take a {}", arg.type_name()));
     Ok(match (verb, arg) {
-        ('s', arg) => shown(arg),
         ('d', Val::Int(_) | Val::Uint(_)) => number_text(arg).unwrap_or_default(),
         ('f', Val::Double(d)) => format!("{d:.*}", precision.unwrap_or(6)),
         #[expect(clippy::cast_precision_loss, reason = "shown as a fraction")]
@@ -203,22 +218,36 @@ fn hex(text: &str) -> String {
     text.bytes().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }
 
-/// A value in a text.
-fn shown(value: &Val<'_>) -> String {
+/// Writes a value into a text, which stays within its bound: a list may have a part many times.
+fn show(out: &mut String, value: &Val<'_>) -> std::result::Result<(), EvalError> {
+    if out.len() > MAX_TEXT {
+        return Err(EvalError::Cost);
+    }
     match value {
-        Val::String(text) => text.to_string(),
-        Val::Null => "null".to_owned(),
-        Val::Bool(b) => b.to_string(),
-        Val::Duration(d) => shown_duration(*d),
+        Val::String(text) => out.push_str(text),
+        Val::Null => out.push_str("null"),
+        Val::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+        Val::Duration(d) => out.push_str(&shown_duration(*d)),
         Val::List(list) => {
-            let items: Vec<String> = list.iter().map(|item| shown(&item)).collect();
-            format!("[{}]", items.join(", "))
+            out.push('[');
+            for (index, item) in list.iter().enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                show(out, &item)?;
+            }
+            out.push(']');
         }
         Val::Map(map) => {
-            let pairs = map.raw().map(|(key, value)| format!("{}: {}", shown(&key.val()), shown(&value)));
-            format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "))
+            out.push('{');
+            for (index, (key, value)) in map.raw().enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                show(out, &key.val())?;
+                out.push_str(": ");
+                show(out, &value)?;
+            }
+            out.push('}');
         }
-        Val::Type(name) => name.to_string(),
-        other => super::text_of(other).unwrap_or_default(),
+        Val::Type(name) => out.push_str(name),
+        other => out.push_str(&super::text_of(other).unwrap_or_default()),
     }
+    Ok(())
 }
