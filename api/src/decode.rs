@@ -96,11 +96,20 @@ pub fn tree(body: &[u8], format: Format) -> Result<Decoded, ApiError> {
     })?;
     match format {
         Format::Yaml if !nesting::is_sane(text) => return Err(too_deep()),
-        Format::Yaml if nesting::entries(text) > tree::MAX_VALUES => Err(tree::TreeError::Crowded),
+        // Each value may have a key.
+        Format::Yaml if nesting::entries(text) > tree::MAX_VALUES || has_more(text, 2 * tree::MAX_VALUES)? => {
+            Err(tree::TreeError::Crowded)
+        }
         Format::Yaml => tree::yaml(text),
         Format::Json | Format::Cbor | Format::Protobuf => tree::json(text),
     }
     .map_err(refused)
+}
+
+/// Whether a YAML text has more values and keys than these.
+fn has_more(text: &str, most: usize) -> Result<bool, ApiError> {
+    let nodes = nesting::nodes(text, most);
+    Ok(nodes.map_err(|error| ApiError::bad_request(format!("error converting YAML to JSON: yaml: {error}")))? > most)
 }
 
 fn refused(error: tree::TreeError) -> ApiError {
