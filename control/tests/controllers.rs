@@ -10,12 +10,16 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+use wherry_api::object;
+use wherry_api::resource::{Durability, GroupResource};
 use wherry_control::auth::UserInfo;
 use wherry_control::auth::renewal::{RenewalError, node_client};
+use wherry_control::store::{Encoded, Key, Op, Store, Txn};
 
 use self::cluster::{Cluster, ROOT_CA, deployment, eventually};
 
@@ -456,5 +460,31 @@ async fn what_is_done_to_the_address_of_a_service_by_hand_is_mended() {
     eventually("a second one goes", || async { addresses.get_opt("10.96.3.8").await.unwrap().is_none() }).await;
     // A healthy life makes no events.
     assert!(cluster.events("default", "kubernetes", "ClusterIPNotAllocated").await.is_empty());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_goes_with_an_object_whose_metadata_nobody_can_read() {
+    let cluster = Cluster::start(&[]).await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let version = json!({"name": "v1", "served": true, "storage": true,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
+    let definition = json!({"metadata": {"name": "things.example.com"}, "spec": {"group": "example.com",
+        "scope": "Namespaced", "names": {"plural": "things", "singular": "thing", "kind": "Thing"}, "versions": [version]}});
+    definitions.create(&PostParams::default(), &serde_json::from_value(definition).unwrap()).await.unwrap();
+    eventually("it is established", || async {
+        let conditions = definitions.get("things.example.com").await.unwrap().status.and_then(|s| s.conditions);
+        conditions.iter().flatten().any(|c| c.type_ == "Established" && c.status == "True")
+    })
+    .await;
+    let odd = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "odd", "namespace": "default",
+        "uid": "1", "creationTimestamp": "2030-01-01T00:00:00Z", "annotations": "none", "ownerReferences": [{"x": 1}]}});
+    let (bytes, splice) = object::encode(&odd);
+    let things = GroupResource { group: "example.com".into(), resource: "things".into() };
+    let put = Op::Put { key: Key::new(&things, "default", "odd"), value: Encoded { bytes, splice } };
+    let txn = Txn { preconditions: Vec::new(), ops: vec![put], durability: Durability::Synced, expires_after: None };
+    cluster.store.commit(txn).await.unwrap();
+    definitions.delete("things.example.com", &DeleteParams::default()).await.unwrap();
+    eventually("it is gone", || async { definitions.get_opt("things.example.com").await.unwrap().is_none() }).await;
     cluster.stop().await;
 }

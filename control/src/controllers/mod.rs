@@ -9,6 +9,7 @@ pub mod bootstrap_tokens;
 pub mod certificates;
 pub mod claim;
 pub mod cluster_role_aggregation;
+mod contents;
 pub mod definition;
 pub mod deployment;
 pub mod endpoints;

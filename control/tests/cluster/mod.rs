@@ -41,6 +41,7 @@ pub const ROOT_CA: &str = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-
 pub struct Cluster {
     pub client: Client,
     pub shared: Arc<Shared>,
+    pub store: Arc<RedbStore>,
     server: Server,
     running: Vec<Running>,
     kubelet: JoinHandle<()>,
@@ -72,7 +73,7 @@ impl Cluster {
             seats: flow::default_seats(),
             flow: flow::Metrics::default(),
         };
-        let server = Server::new(registry, store, cache, authorizer, config).await.expect("a server");
+        let server = Server::new(registry, store.clone(), cache, authorizer, config).await.expect("a server");
         server.bootstrap().await.expect("the first objects");
         server.bootstrap_roles().await.expect("the default roles");
         server.bootstrap_flow().await.expect("the default flow schemas");
@@ -90,7 +91,7 @@ impl Cluster {
             scheduler::start(in_process(Arc::new(server.clone()), UserInfo::scheduler()), shared.clone()),
         ];
         tokio::time::timeout(PATIENCE, shared.synced()).await.expect("the caches fill");
-        let cluster = Self { client, shared, server, running, kubelet };
+        let cluster = Self { client, shared, store, server, running, kubelet };
         let accounts = cluster.api::<k8s_openapi::api::core::v1::ServiceAccount>("default");
         eventually("the default service account", || async {
             accounts.get_opt("default").await.ok().flatten().is_some()

@@ -11,11 +11,12 @@ use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionStatus,
 };
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{ApiResource, DeleteParams, GroupVersionKind};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use wherry_api::custom::FINALIZER;
 
+use super::contents::Contents;
 use super::write;
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, code_of};
@@ -119,25 +120,22 @@ impl Definitions {
         let Some(version) = spec.versions.iter().find(|version| version.storage) else { return Ok(0) };
         let kind = GroupVersionKind::gvk(&spec.group, &version.name, &spec.names.kind);
         let resource = ApiResource::from_gvk_with_plural(&kind, &spec.names.plural);
-        let all: Api<DynamicObject> = Api::all_with(self.shared.client.clone(), &resource);
-        let found = match all.list_metadata(&ListParams::default()).await {
-            Ok(found) => found.items,
+        let all = Contents::of(&self.shared.client, &resource, "");
+        let found = match all.list().await {
+            Ok(found) => found,
             Err(error) if code_of(&error) == Some(404) => return Ok(0),
             Err(error) => return Err(error).step("list the objects of a definition"),
         };
-        let namespaces: BTreeSet<Option<String>> = found.iter().map(ResourceExt::namespace).collect();
+        let namespaces: BTreeSet<&str> = found.iter().map(|object| object.namespace.as_str()).collect();
         for namespace in namespaces {
-            let api: Api<DynamicObject> = match &namespace {
-                Some(namespace) => Api::namespaced_with(self.shared.client.clone(), namespace, &resource),
-                None => all.clone(),
-            };
-            let gone = api.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+            let gone =
+                Contents::of(&self.shared.client, &resource, namespace).delete_all(&DeleteParams::default()).await;
             gone.step("delete the objects of a definition")?;
         }
         if found.is_empty() {
             return Ok(0);
         }
         // Those that nothing holds are gone already.
-        Ok(all.list_metadata(&ListParams::default()).await.step("list the objects of a definition")?.items.len())
+        Ok(all.list().await.step("list the objects of a definition")?.len())
     }
 }

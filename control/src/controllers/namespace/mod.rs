@@ -13,12 +13,13 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams};
+use kube::api::{ApiResource, DeleteParams};
 use kube::core::discovery::v2::{APIGroupDiscovery, APIResourceDiscovery};
 use kube::discovery::verbs;
 use kube::{Api, Client, ResourceExt};
 
 use self::conditions::{Left, Outcome};
+use super::contents::Contents;
 use super::write;
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, code_of, message_of};
@@ -119,8 +120,8 @@ async fn empty(client: &Client, namespace: &str) -> Outcome {
     let (pods, rest): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|(kind, _)| is_pod(kind));
     for kinds in [pods, rest] {
         let passes = kinds.into_iter().map(|(resource, collection)| async move {
-            let api = Api::namespaced_with(client.clone(), namespace, &resource);
-            empty_kind(&api, &resource, collection).await
+            let all = Contents::of(client, &resource, namespace);
+            empty_kind(&all, &resource, collection).await
         });
         for result in stream::iter(passes).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
             match result {
@@ -199,23 +200,23 @@ fn undiscovered(stale: &[String]) -> Option<String> {
     (!each.is_empty()).then(|| format!("Discovery failed for some groups, {} failing: {all}", each.len()))
 }
 
-async fn empty_kind(api: &Api<DynamicObject>, resource: &ApiResource, collection: bool) -> kube::Result<Left> {
-    let present = api.list_metadata(&ListParams::default()).await?.items;
+async fn empty_kind(all: &Contents<'_>, resource: &ApiResource, collection: bool) -> kube::Result<Left> {
+    let present = all.list().await?;
     if !present.is_empty() {
         if collection {
-            api.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
+            all.delete_all(&DeleteParams::background()).await?;
         } else {
             for object in &present {
-                match api.delete(&object.name_any(), &DeleteParams::background()).await {
+                match all.delete(&object.name, &DeleteParams::background()).await {
                     Err(error) if code_of(&error) != Some(404) => return Err(error),
                     _ => {}
                 }
             }
         }
     }
-    let left = if present.is_empty() { present } else { api.list_metadata(&ListParams::default()).await?.items };
+    let left = if present.is_empty() { present } else { all.list().await? };
     let mut finalizers = BTreeMap::new();
-    for name in left.iter().flat_map(ResourceExt::finalizers) {
+    for name in left.iter().flat_map(|object| &object.finalizers) {
         *finalizers.entry(name.clone()).or_default() += 1;
     }
     let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
