@@ -199,7 +199,7 @@ impl ControlPlane {
             .with_anonymous(anonymous);
         let nodes = NodeAuthorizer::new(cache.clone(), registry.clone());
         let authorizer: Arc<dyn Authorizer> = Arc::new(Chain::new(nodes, Rbac::new(cache.clone())));
-        let images = open_images(&config.data_dir, Arc::clone(&authorizer)).await?;
+        let images = open_images(&config.data_dir, Arc::clone(&authorizer), cache.clone()).await?;
         let flags = Flags::default();
         let (queues, flow) = (reconcile::Metrics::default(), flow::Metrics::default());
         let server_config = server::Config {
@@ -389,9 +389,9 @@ async fn open(config: &Config) -> Result<Opened, PlaneError> {
     .await?
 }
 
-async fn open_images(data_dir: &Path, authorizer: Arc<dyn Authorizer>) -> Result<Images, PlaneError> {
+async fn open_images(data_dir: &Path, authorizer: Arc<dyn Authorizer>, cache: Cache) -> Result<Images, PlaneError> {
     let dir = data_dir.join("registry");
-    Ok(tokio::task::spawn_blocking(move || Images::open(&dir, authorizer)).await??)
+    Ok(tokio::task::spawn_blocking(move || Images::open(&dir, authorizer, Arc::new(cache))).await??)
 }
 
 fn server_names(config: &Config, advertise: IpAddr, listen: IpAddr) -> ServerNames {

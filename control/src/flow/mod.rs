@@ -41,7 +41,7 @@ use crate::store::Key;
 /// The API group of schemas and levels.
 pub(crate) const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 /// The longest that a request waits: a quarter of the minute that Kubernetes gives a request.
-const WAIT: Duration = Duration::from_secs(15);
+pub(crate) const WAIT: Duration = Duration::from_secs(15);
 /// How often seats are divided anew while somebody waits.
 const DIVIDE: Duration = Duration::from_millis(100);
 
@@ -71,9 +71,9 @@ struct Sources {
     follow_levels: Follow,
 }
 
-/// Which schema and level a request belongs to: the answer's headers.
+/// Which schema and level a request belongs to (the answer's headers), and the hash of its flow.
 #[derive(Clone, Debug)]
-pub(crate) struct Class(Arc<Schema>);
+pub(crate) struct Class(Arc<Schema>, u64);
 
 impl Class {
     pub(crate) fn schema_uid(&self) -> &str {
@@ -118,12 +118,14 @@ impl Flow {
     /// Which schema a request belongs to. `None` cannot be while there is the mandatory one for everything.
     pub(crate) fn classify(&self, asked: &Asked<'_>) -> Option<Class> {
         self.0.refresh();
-        self.0.config.read().schema_of(asked).map(|schema| Class(Arc::clone(schema)))
+        let config = self.0.config.read();
+        let schema = config.schema_of(asked)?;
+        Some(Class(Arc::clone(schema), hand::hash(&schema.name, schema.flow(asked))))
     }
 
     /// Waits for seats. `None`: the request is turned away, and may come again in a second.
-    pub(crate) async fn enter(&self, class: &Class, asked: &Asked<'_>, seats: u32) -> Option<Seat> {
-        let (inner, schema) = (&self.0, &class.0);
+    pub(crate) async fn enter(&self, class: &Class, seats: u32) -> Option<Seat> {
+        let (inner, Class(schema, flow)) = (&self.0, class);
         let Some(level) = &schema.lane.level else {
             return Some(Seat::new(inner, schema, None));
         };
@@ -131,7 +133,7 @@ impl Flow {
         let came = {
             let mut level = level.lock();
             let (queues, hand) = level.queuing().map_or((1, 1), |queuing| (queuing.queues, queuing.hand));
-            let dealt = hand::deal(hand::hash(&schema.name, schema.flow(asked)), queues, hand);
+            let dealt = hand::deal(*flow, queues, hand);
             level.come(dealt, seats, (told, Arc::clone(schema)), Instant::now())
         };
         match came {

@@ -29,15 +29,15 @@ async fn without_any_object_the_mandatory_ones_hold() {
     assert_eq!(exempt.0.name, "exempt");
     let mut seats = Vec::new();
     for _ in 0..10 {
-        seats.push(flow.enter(&exempt, &pods(&admin), 1).await.unwrap());
+        seats.push(flow.enter(&exempt, 1).await.unwrap());
     }
     let class = flow.classify(&pods(&jane)).unwrap();
     assert_eq!(class.0.name, "catch-all");
-    let first = flow.enter(&class, &pods(&jane), 1).await.unwrap();
-    let second = flow.enter(&class, &pods(&jane), 1).await.unwrap();
-    assert!(flow.enter(&class, &pods(&jane), 1).await.is_none());
+    let first = flow.enter(&class, 1).await.unwrap();
+    let second = flow.enter(&class, 1).await.unwrap();
+    assert!(flow.enter(&class, 1).await.is_none());
     drop(first);
-    let third = flow.enter(&class, &pods(&jane), 1).await;
+    let third = flow.enter(&class, 1).await;
     assert!(third.is_some());
     drop((second, third));
 }
@@ -104,9 +104,9 @@ async fn one_greedy_user_does_not_starve_another() {
     let served = Arc::new(Mutex::new(BTreeMap::<&str, usize>::new()));
     let mut tasks = tokio::task::JoinSet::new();
     let work = |user: &'static str, info: UserInfo| {
-        let (flow, class, served) = (flow.clone(), class.clone(), Arc::clone(&served));
+        let (flow, class, served) = (flow.clone(), flow.classify(&pods(&info)).unwrap(), Arc::clone(&served));
         async move {
-            let seat = flow.enter(&class, &pods(&info), 1).await;
+            let seat = flow.enter(&class, 1).await;
             if seat.is_some() {
                 sleep(Duration::from_millis(50)).await;
                 *served.lock().entry(user).or_default() += 1;
@@ -138,17 +138,16 @@ async fn who_waits_too_long_or_goes_away_leaves_no_trace() {
     let class = flow.classify(&pods(&jane)).unwrap();
     let mut seats = Vec::new();
     // As many as can be had, with what others lend: the last one waits until it is told to go.
-    while let Some(seat) = flow.enter(&class, &pods(&jane), 1).await {
+    while let Some(seat) = flow.enter(&class, 1).await {
         seats.push(seat);
     }
     assert_eq!(class.0.lane.level.as_ref().unwrap().lock().waiting(), 0);
-    let asked = pods(&jane);
-    let mut gone = Box::pin(flow.enter(&class, &asked, 1));
+    let mut gone = Box::pin(flow.enter(&class, 1));
     assert!(gone.as_mut().now_or_never().is_none());
     drop(gone);
     assert_eq!(class.0.lane.level.as_ref().unwrap().lock().waiting(), 0);
     drop(seats);
-    assert!(flow.enter(&class, &pods(&jane), 1).await.is_some());
+    assert!(flow.enter(&class, 1).await.is_some());
 }
 
 #[tokio::test]
@@ -160,15 +159,14 @@ async fn a_level_borrows_what_others_do_not_use_and_gives_it_back() {
     let nominal = class.0.lane.level.as_ref().unwrap().lock().seats();
     let mut seats = Vec::new();
     for _ in 0..nominal * 2 {
-        let seat = tokio::time::timeout(Duration::from_secs(5), flow.enter(&class, &pods(&jane), 1)).await.unwrap();
+        let seat = tokio::time::timeout(Duration::from_secs(5), flow.enter(&class, 1)).await.unwrap();
         seats.push(seat.unwrap());
     }
     let robot = UserInfo::authenticated("system:serviceaccount:web:robot", &["system:serviceaccounts"]);
     let other = flow.classify(&pods(&robot)).unwrap();
     let mut others = Vec::new();
     for _ in 0..90 {
-        let asked = pods(&robot);
-        let entered = flow.enter(&other, &asked, 1);
+        let entered = flow.enter(&other, 1);
         others.push(tokio::time::timeout(Duration::from_secs(5), entered).await.unwrap().unwrap());
     }
 }

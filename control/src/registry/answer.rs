@@ -44,7 +44,16 @@ pub(super) fn progress(status: StatusCode, repository: &Repository, id: &str, wr
 }
 
 pub(super) fn listing(value: &serde_json::Value, link: Option<String>) -> Answer {
-    let mut response = Response::builder().header(CONTENT_TYPE, "application/json");
+    list_of("application/json", value, link, Response::builder())
+}
+
+pub(super) fn list_of(
+    media_type: &str,
+    value: &serde_json::Value,
+    link: Option<String>,
+    response: response::Builder,
+) -> Answer {
+    let mut response = response.header(CONTENT_TYPE, media_type);
     if let Some(link) = link {
         response = response.header(LINK, link);
     }

@@ -5,7 +5,8 @@
 //! repositories/NAMESPACE/NAME/_blobs/HEX       the repository has this blob
 //! repositories/NAMESPACE/NAME/_manifests/HEX   the repository has this manifest; the file holds its media type
 //! repositories/NAMESPACE/NAME/_tags/TAG        holds a digest
-//! uploads/ID                   blobs that are still being sent
+//! repositories/NAMESPACE/NAME/_referrers/HEX/HEX   the manifest of the second digest is attached to the first
+//! uploads/ID                   blobs that are still being sent, and what is about to be removed
 //! ```
 //!
 //! What must stay true: a content appears under its digest only when it is complete, verified and on disk (rename after
@@ -79,6 +80,10 @@ impl Disk {
         self.repository(repository).join("_tags").join(tag)
     }
 
+    fn referrers_of(&self, repository: &Repository, subject: &Digest) -> PathBuf {
+        self.repository(repository).join("_referrers").join(subject.hex())
+    }
+
     /// A complete and verified upload becomes a blob of the repository.
     pub(crate) fn keep(&self, upload: &Path, repository: &Repository, digest: &Digest) -> io::Result<()> {
         let path = self.blob_path(digest);
@@ -113,16 +118,20 @@ impl Disk {
         Ok(found(fs::remove_file(self.blob_link(repository, digest)))?.is_some())
     }
 
-    /// Stores a manifest, and points the tag at it.
+    /// Stores a manifest, which may be attached to another, and points the tag at it.
     pub(crate) fn put_manifest(
         &self,
         repository: &Repository,
         manifest: &StoredManifest,
+        subject: Option<&Digest>,
         tag: Option<&str>,
     ) -> io::Result<()> {
         let path = self.blob_path(&manifest.digest);
         if !path.exists() {
             write_linked(&path, &manifest.bytes)?;
+        }
+        if let Some(subject) = subject {
+            write_linked(&self.referrers_of(repository, subject).join(manifest.digest.hex()), b"")?;
         }
         write_linked(&self.manifest_link(repository, &manifest.digest), manifest.media_type.as_bytes())?;
         match tag {
@@ -159,8 +168,12 @@ impl Disk {
             Reference::Tag(tag) => return Ok(found(fs::remove_file(self.tag(repository, tag)))?.is_some()),
             Reference::Digest(digest) => digest,
         };
+        let subject = self.manifest(repository, digest)?.and_then(|m| manifest::references(&m.bytes).subject);
         if found(fs::remove_file(self.manifest_link(repository, digest)))?.is_none() {
             return Ok(false);
+        }
+        if let Some(subject) = subject {
+            found(fs::remove_file(self.referrers_of(repository, &subject).join(digest.hex())))?;
         }
         for tag in self.tags(repository)?.unwrap_or_default() {
             if self.resolve(repository, &Reference::Tag(tag.clone()))?.as_ref() == Some(digest) {
@@ -179,9 +192,26 @@ impl Disk {
         names(&root.join("_tags")).map(Some)
     }
 
-    /// Digests of a repository's manifests.
-    pub(crate) fn manifests(&self, repository: &Repository) -> io::Result<Vec<Digest>> {
-        digests(&self.repository(repository).join("_manifests"))
+    /// Digests of what is attached to a manifest, in order.
+    pub(crate) fn referrers(&self, repository: &Repository, subject: &Digest) -> io::Result<Vec<Digest>> {
+        digests(&self.referrers_of(repository, subject))
+    }
+
+    /// Namespaces that have repositories.
+    pub(crate) fn namespaces(&self) -> io::Result<Vec<String>> {
+        names(&self.root.join("repositories"))
+    }
+
+    /// Takes all repositories of a namespace out of sight, in one step that a crash does not part. The answer is where they
+    /// are until they are removed.
+    pub(crate) fn take_namespace(&self, namespace: &str) -> io::Result<Option<PathBuf>> {
+        let all = self.root.join("repositories");
+        let gone = self.root.join("uploads").join(format!("{namespace}-{:032x}", rand::random::<u128>()));
+        if found(fs::rename(all.join(namespace), &gone))?.is_none() {
+            return Ok(None);
+        }
+        File::open(all)?.sync_all()?;
+        Ok(Some(gone))
     }
 
     /// Every repository that has a manifest, in order.
@@ -211,7 +241,13 @@ impl Disk {
             let mut named = std::collections::HashSet::new();
             for digest in manifests {
                 if let Some(bytes) = found(fs::read(self.blob_path(&digest)))? {
-                    named.extend(manifest::references(&bytes));
+                    let refers = manifest::references(&bytes);
+                    named.extend(refers.to);
+                    // Manifests that were stored before there was such a list.
+                    let listed = refers.subject.map(|s| root.join("_referrers").join(s.hex()).join(digest.hex()));
+                    if let Some(listed) = listed.filter(|listed| !listed.exists()) {
+                        write_linked(&listed, b"")?;
+                    }
                 }
                 kept.insert(digest);
             }

@@ -27,6 +27,8 @@ pub enum RegistryError {
         "namespaces \"{0}\" not found: a repository is NAMESPACE/NAME, and its namespace must exist before its images"
     )]
     NoNamespace(String),
+    #[error("unable to push into namespace {0} because it is being terminated")]
+    Ending(String),
     #[error("repository name not known to registry: {0}")]
     NameUnknown(String),
     #[error(transparent)]
@@ -46,6 +48,8 @@ pub enum RegistryError {
     TooManyUploads { limit: usize },
     #[error("too many uploads are open; try again later")]
     NoRoom,
+    #[error("too many requests; try again later")]
+    Crowded,
     #[error("manifest unknown: {0}")]
     ManifestUnknown(String),
     #[error("manifest invalid: {0}")]
@@ -72,7 +76,7 @@ impl RegistryError {
     fn code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            Self::Denied { .. } => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Denied { .. } | Self::Ending(_) => (StatusCode::FORBIDDEN, "DENIED"),
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::Name(_) => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
@@ -82,7 +86,9 @@ impl RegistryError {
             Self::UploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
             Self::OutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
             Self::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
-            Self::TooManyUploads { .. } | Self::NoRoom => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Self::TooManyUploads { .. } | Self::NoRoom | Self::Crowded => {
+                (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS")
+            }
             Self::ManifestUnknown(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
             Self::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
             Self::ManifestBlobUnknown(_) => (StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN"),

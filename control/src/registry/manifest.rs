@@ -60,19 +60,26 @@ fn descriptor(value: &Value) -> Result<Digest, RegistryError> {
     text.parse().map_err(|_| RegistryError::ManifestInvalid(format!("{text:?} is not a digest")))
 }
 
-/// Every digest that a stored manifest names.
-pub(crate) fn references(bytes: &[u8]) -> Vec<Digest> {
-    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Vec::new() };
-    let entries = value.get("config").into_iter().chain(list(&value, "layers")).chain(list(&value, "manifests"));
-    entries.filter_map(|entry| descriptor(entry).ok()).collect()
+/// What a stored manifest is about.
+#[derive(Debug, Default)]
+pub(crate) struct Refers {
+    /// Every digest that it names.
+    pub to: Vec<Digest>,
+    pub subject: Option<Digest>,
 }
 
-/// The descriptor under which a manifest is listed among its subject's referrers, if `subject` is its subject.
-pub(crate) fn referrer(bytes: &[u8], media_type: &str, digest: &Digest, subject: &Digest) -> Option<Value> {
-    let value: Value = serde_json::from_slice(bytes).ok()?;
-    if value.pointer("/subject/digest")?.as_str()? != subject.to_string() {
-        return None;
+pub(crate) fn references(bytes: &[u8]) -> Refers {
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Refers::default() };
+    let entries = value.get("config").into_iter().chain(list(&value, "layers")).chain(list(&value, "manifests"));
+    Refers {
+        to: entries.filter_map(|entry| descriptor(entry).ok()).collect(),
+        subject: value.get("subject").and_then(|subject| descriptor(subject).ok()),
     }
+}
+
+/// The descriptor under which a manifest is listed among its subject's referrers.
+pub(crate) fn referrer(bytes: &[u8], media_type: &str, digest: &Digest) -> Option<Value> {
+    let value: Value = serde_json::from_slice(bytes).ok()?;
     let artifact = value.get("artifactType").or_else(|| value.pointer("/config/mediaType")).cloned();
     let mut descriptor = serde_json::json!({
         "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len(),

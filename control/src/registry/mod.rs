@@ -7,7 +7,9 @@ mod answer;
 mod digest;
 mod disk;
 mod error;
+mod homes;
 mod manifest;
+mod pages;
 mod route;
 mod uploads;
 
@@ -16,29 +18,33 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::io::AsyncSeekExt;
 
 pub use self::digest::{Digest, NotADigest};
 pub use self::error::RegistryError;
+pub(crate) use self::homes::Closed;
+pub use self::homes::{Life, Namespaces};
+pub(crate) use self::route::transfers;
 pub use self::route::{Reference, Repository};
 
-use self::answer::{base, created, empty, file_body, listing, progress};
+use self::answer::{base, created, empty, file_body, list_of, listing, progress};
 use self::disk::{Disk, StoredManifest};
+use self::homes::{Home, Homes};
+use self::pages::page;
 use self::route::Route;
 use self::uploads::Uploads;
 use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
-use crate::server::body::{self, Body, GatherError};
+use crate::server::body::{self, Body, GatherError, Unread};
+use crate::server::turn::Turn;
 
 /// The largest manifest, as other registries have it.
 const MAX_MANIFEST: usize = 4 << 20;
-/// The most entries in one page of tags or of the catalog.
-const MAX_PAGE: usize = 1000;
 
 const DOCKER_DIGEST: &str = "docker-content-digest";
 const OCTETS: &str = "application/octet-stream";
@@ -49,6 +55,7 @@ const IMAGE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub struct Images {
     disk: Disk,
     uploads: Arc<Uploads>,
+    homes: Homes,
     authorizer: Arc<dyn Authorizer>,
 }
 
@@ -61,31 +68,52 @@ impl fmt::Debug for Images {
 type Answer = Result<Response<Body>, RegistryError>;
 
 impl Images {
-    /// Opens the registry in a directory, which it makes, and removes what nothing refers to any more. Blocks.
-    pub fn open(dir: &Path, authorizer: Arc<dyn Authorizer>) -> Result<Self, RegistryError> {
-        let disk = Disk::open(dir)?;
+    /// Opens the registry in a directory, which it makes, and removes what nothing refers to any more: contents, and
+    /// repositories of namespaces that are gone. Blocks.
+    pub fn open(
+        dir: &Path,
+        authorizer: Arc<dyn Authorizer>,
+        namespaces: Arc<dyn Namespaces>,
+    ) -> Result<Self, RegistryError> {
+        let (disk, homes) = (Disk::open(dir)?, Homes::new(namespaces));
+        for namespace in disk.namespaces()?.iter().filter(|name| homes.life(name) == Life::Absent) {
+            if let Some(gone) = disk.take_namespace(namespace)? {
+                std::fs::remove_dir_all(gone)?;
+                tracing::info!(namespace, "removed the images of a namespace that is gone");
+            }
+        }
         let freed = disk.collect(SystemTime::now())?;
         if freed > 0 {
             tracing::info!(bytes = freed, "removed images' contents that nothing refers to");
         }
-        Ok(Self { uploads: Arc::new(Uploads::new(disk.clone())), disk, authorizer })
+        Ok(Self { uploads: Arc::new(Uploads::new(disk.clone())), disk, homes, authorizer })
     }
 
-    /// Answers a request below `/v2/`. Authorization happens here, since what is asked is in the path. `exists` says of a
-    /// namespace whether it is there.
-    pub fn handle(
-        &self,
+    /// Removes the repositories of a namespace that is about to go. Nothing comes into it until the answer is dropped.
+    pub(crate) async fn close(&self, namespace: &str) -> Result<Closed, RegistryError> {
+        let (disk, homes, name) = (self.disk.clone(), self.homes.clone(), namespace.to_owned());
+        let task = tokio::task::spawn_blocking(move || {
+            let (closed, taken) = homes.close(&name, || disk.take_namespace(&name));
+            if let Some(gone) = taken? {
+                std::fs::remove_dir_all(gone)?;
+            }
+            Ok::<_, RegistryError>(closed)
+        });
+        let closed = task.await??;
+        self.uploads.forget(namespace).await;
+        Ok(closed)
+    }
+
+    /// Answers a request below `/v2/`. Authorization happens here, since what is asked is in the path.
+    pub(crate) fn handle<'a>(
+        &'a self,
         request: Request<Body>,
-        user: &UserInfo,
-        exists: impl Fn(&str) -> bool,
-    ) -> BoxFuture<'static, Response<Body>> {
-        let (images, user) = (self.clone(), user.clone());
-        let route = Route::parse(request.uri().path());
-        let named = route.as_ref().ok().and_then(Route::repository).map(|repository| repository.namespace.clone());
-        let lost = named.filter(|namespace| verb(request.method()) == "create" && !exists(namespace));
+        user: &'a UserInfo,
+        turn: &'a mut Turn,
+    ) -> BoxFuture<'a, Response<Body>> {
         let head = request.method() == Method::HEAD;
         Box::pin(async move {
-            let response = match images.answer(request, route, lost, &user).await {
+            let response = match self.answer(request, user, turn).await {
                 Ok(response) => response,
                 Err(error) => error.respond(),
             };
@@ -93,23 +121,19 @@ impl Images {
         })
     }
 
-    /// `lost`: the namespace that is to have an image and does not exist.
-    async fn answer(
-        &self,
-        request: Request<Body>,
-        route: Result<Route, RegistryError>,
-        lost: Option<String>,
-        user: &UserInfo,
-    ) -> Answer {
+    async fn answer(&self, request: Request<Body>, user: &UserInfo, turn: &mut Turn) -> Answer {
         if user.is_anonymous() {
             return Err(RegistryError::Unauthenticated);
         }
-        let route = route?;
+        let route = Route::parse(request.uri().path())?;
         let (parts, body) = request.into_parts();
-        let call = Call { query: Parameters::parse(parts.uri.query()), method: parts.method, headers: parts.headers };
+        let call = Call::of(parts);
         self.authorize(user, &route, &call).boxed().await?;
-        if let Some(namespace) = lost {
-            return Err(RegistryError::NoNamespace(namespace));
+        if verb(&call.method) == "create"
+            && let Some(repository) = route.repository()
+        {
+            let home = self.homes.open(&repository.namespace)?;
+            return self.write(&call, body, route, Pushing { user, home, turn }).boxed().await;
         }
         match route {
             Route::Base if call.reads() => base(),
@@ -118,12 +142,22 @@ impl Images {
             Route::Referrers(repository, subject) if call.reads() => {
                 self.referrers(repository, subject, &call).boxed().await
             }
-            Route::Manifest(repository, reference) => self.manifest(repository, reference, &call, body).boxed().await,
+            Route::Manifest(repository, reference) => self.manifest(repository, reference, &call).boxed().await,
             Route::Blob(repository, digest) => self.blob(repository, digest, &call).boxed().await,
-            Route::Uploads(repository) if call.method == Method::POST => {
-                self.begin_upload(repository, &call, body, user).boxed().await
+            Route::Upload(repository, id) => self.show_upload(repository, &id, &call).boxed().await,
+            _ => Err(RegistryError::Method),
+        }
+    }
+
+    async fn write(&self, call: &Call, body: Body, route: Route, pushing: Pushing<'_>) -> Answer {
+        match route {
+            Route::Manifest(repository, reference) if call.method == Method::PUT => {
+                self.put_manifest(repository, reference, call, body, pushing).await
             }
-            Route::Upload(repository, id) => self.upload(repository, &id, &call, body).boxed().await,
+            Route::Uploads(repository) if call.method == Method::POST => {
+                self.begin_upload(repository, call, body, pushing).await
+            }
+            Route::Upload(repository, id) => self.upload(repository, &id, call, body, pushing.home).await,
             _ => Err(RegistryError::Method),
         }
     }
@@ -159,6 +193,17 @@ impl Images {
         Box::pin(async move { Ok(task.await??) })
     }
 
+    /// The same, to write into a namespace.
+    fn write_home<T: Send + 'static>(
+        &self,
+        home: Home,
+        work: impl FnOnce(&Disk) -> std::io::Result<T> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, RegistryError>> {
+        let disk = self.disk.clone();
+        let task = tokio::task::spawn_blocking(move || home.within(|| work(&disk)));
+        Box::pin(async move { task.await? })
+    }
+
     /// All repositories, or with `?namespace=` those of one, which who may list there needs no more rights for.
     async fn catalog(&self, call: &Call) -> Answer {
         let all = self.on_disk(Disk::repositories).await?;
@@ -177,33 +222,22 @@ impl Images {
     }
 
     async fn referrers(&self, repository: Repository, subject: Digest, call: &Call) -> Answer {
-        let mut found = self
-            .on_disk(move |disk| {
-                let mut found = Vec::new();
-                for digest in disk.manifests(&repository)? {
-                    if let Some(m) = disk.manifest(&repository, &digest)? {
-                        found.extend(manifest::referrer(&m.bytes, &m.media_type, &digest, &subject));
-                    }
-                }
-                Ok(found)
-            })
-            .await?;
-        let wanted = call.query.get("artifactType");
-        if let Some(wanted) = wanted {
-            found.retain(|d| d.get("artifactType").and_then(serde_json::Value::as_str) == Some(wanted));
-        }
-        let index = json!({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": found});
-        let mut response = Response::builder().header(CONTENT_TYPE, IMAGE_INDEX);
+        let path = format!("/v2/{repository}/referrers/{subject}");
+        let asked = pages::Referrers::parse(&call.query)?;
+        let wanted = asked.artifact_type.clone();
+        let page = self.on_disk(move |disk| asked.page(disk, &repository, &subject)).await?;
+        let mut response = Response::builder();
         if wanted.is_some() {
             response = response.header("oci-filters-applied", "artifactType");
         }
-        Ok(response.body(body::full(index.to_string()))?)
+        let link = page.next.map(|next| format!("<{path}?{next}>; rel=\"next\""));
+        let index = json!({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": page.found});
+        list_of(IMAGE_INDEX, &index, link, response)
     }
 
-    async fn manifest(&self, repository: Repository, reference: Reference, call: &Call, body: Body) -> Answer {
+    async fn manifest(&self, repository: Repository, reference: Reference, call: &Call) -> Answer {
         match call.method {
             Method::GET | Method::HEAD => self.get_manifest(repository, reference, call).await,
-            Method::PUT => self.put_manifest(repository, reference, call, body).await,
             Method::DELETE => {
                 let name = reference.to_string();
                 let deleted = self.on_disk(move |disk| disk.delete_manifest(&repository, &reference)).await?;
@@ -234,8 +268,15 @@ impl Images {
         Ok(response.body(body::full(stored.bytes))?)
     }
 
-    async fn put_manifest(&self, repository: Repository, reference: Reference, call: &Call, body: Body) -> Answer {
-        let bytes = manifest_bytes(body).await?;
+    async fn put_manifest(
+        &self,
+        repository: Repository,
+        reference: Reference,
+        call: &Call,
+        body: Body,
+        Pushing { user, home, turn }: Pushing<'_>,
+    ) -> Answer {
+        let bytes = turn.read(user, body, MAX_MANIFEST).await?;
         let parsed = manifest::parse(&bytes, call.header(CONTENT_TYPE.as_str()).unwrap_or_default())?;
         let digest = Digest::of(&bytes);
         let tag = match &reference {
@@ -249,15 +290,14 @@ impl Images {
         let stored =
             StoredManifest { digest: digest.clone(), media_type: parsed.media_type.clone(), bytes: bytes.to_vec() };
         let subject = parsed.subject.clone();
-        let missing = self
-            .on_disk(move |disk| {
-                let missing = first_missing(disk, &repository, &parsed)?;
-                if missing.is_none() {
-                    disk.put_manifest(&repository, &stored, tag.as_deref())?;
-                }
-                Ok(missing)
-            })
-            .await?;
+        let put = move |disk: &Disk| {
+            let missing = first_missing(disk, &repository, &parsed)?;
+            if missing.is_none() {
+                disk.put_manifest(&repository, &stored, parsed.subject.as_ref(), tag.as_deref())?;
+            }
+            Ok(missing)
+        };
+        let missing = self.write_home(home, put).await?;
         if let Some(missing) = missing {
             return Err(RegistryError::ManifestBlobUnknown(missing));
         }
@@ -307,47 +347,50 @@ impl Images {
         Ok(response.body(file_body(file, length))?)
     }
 
-    async fn begin_upload(&self, repository: Repository, call: &Call, body: Body, user: &UserInfo) -> Answer {
+    async fn begin_upload(
+        &self,
+        repository: Repository,
+        call: &Call,
+        body: Body,
+        Pushing { user, home, .. }: Pushing<'_>,
+    ) -> Answer {
         if let (Some(digest), Some(from)) = (call.query.get("mount"), call.query.get("from"))
             && let (Ok(digest), Ok(from)) = (digest.parse::<Digest>(), Repository::parse(from))
             && self.may_read(user, &from).await
-            && self.mount(&repository, from, digest.clone()).await?
+            && self.mount(&repository, from, digest.clone(), home.clone()).await?
         {
             return Ok(created(format!("/v2/{repository}/blobs/{digest}"), &digest).body(body::empty())?);
         }
         let id = self.uploads.begin(repository.clone(), &user.name).await?;
         match call.query.get("digest") {
-            Some(digest) => self.finish(&repository, &id, digest, body).await,
+            Some(digest) => self.finish(&repository, &id, digest, body, home).await,
             None => progress(StatusCode::ACCEPTED, &repository, &id, 0),
         }
     }
 
-    async fn mount(&self, to: &Repository, from: Repository, digest: Digest) -> Result<bool, RegistryError> {
+    async fn mount(
+        &self,
+        to: &Repository,
+        from: Repository,
+        digest: Digest,
+        home: Home,
+    ) -> Result<bool, RegistryError> {
         let to = to.clone();
-        self.on_disk(move |disk| {
+        let link = move |disk: &Disk| {
             let has = disk.blob_size(&from, &digest)?.is_some();
             if has {
                 disk.link_blob(&to, &digest)?;
             }
             Ok(has)
-        })
-        .await
+        };
+        self.write_home(home, link).await
     }
 
-    async fn upload(&self, repository: Repository, id: &str, call: &Call, body: Body) -> Answer {
+    async fn show_upload(&self, repository: Repository, id: &str, call: &Call) -> Answer {
         match call.method {
             Method::GET => {
                 let written = self.uploads.written(&repository, id).await?;
                 progress(StatusCode::NO_CONTENT, &repository, id, written)
-            }
-            Method::PATCH => {
-                let from = call.header(CONTENT_RANGE.as_str()).map(chunk_start).transpose()?;
-                let written = self.uploads.append(&repository, id, from, body).await?;
-                progress(StatusCode::ACCEPTED, &repository, id, written)
-            }
-            Method::PUT => {
-                let digest = call.query.get("digest").ok_or(RegistryError::Digest(NotADigest))?;
-                self.finish(&repository, id, digest, body).await
             }
             Method::DELETE => {
                 self.uploads.cancel(&repository, id).await?;
@@ -357,11 +400,33 @@ impl Images {
         }
     }
 
-    async fn finish(&self, repository: &Repository, id: &str, digest: &str, body: Body) -> Answer {
+    async fn upload(&self, repository: Repository, id: &str, call: &Call, body: Body, home: Home) -> Answer {
+        match call.method {
+            Method::PATCH => {
+                let from = call.header(CONTENT_RANGE.as_str()).map(chunk_start).transpose()?;
+                let written = self.uploads.append(&repository, id, from, body).await?;
+                progress(StatusCode::ACCEPTED, &repository, id, written)
+            }
+            Method::PUT => {
+                let digest = call.query.get("digest").ok_or(RegistryError::Digest(NotADigest))?;
+                self.finish(&repository, id, digest, body, home).await
+            }
+            _ => Err(RegistryError::Method),
+        }
+    }
+
+    async fn finish(&self, repository: &Repository, id: &str, digest: &str, body: Body, home: Home) -> Answer {
         let digest: Digest = digest.parse()?;
-        self.uploads.finish(repository, id, &digest, body).await?;
+        self.uploads.finish(repository, id, &digest, body, home).await?;
         Ok(created(format!("/v2/{repository}/blobs/{digest}"), &digest).body(body::empty())?)
     }
+}
+
+/// A request that puts something into a namespace.
+struct Pushing<'a> {
+    user: &'a UserInfo,
+    home: Home,
+    turn: &'a mut Turn,
 }
 
 /// The parts of a request beside its path and body.
@@ -372,6 +437,10 @@ struct Call {
 }
 
 impl Call {
+    fn of(parts: Parts) -> Self {
+        Self { query: Parameters::parse(parts.uri.query()), method: parts.method, headers: parts.headers }
+    }
+
     fn reads(&self) -> bool {
         matches!(self.method, Method::GET | Method::HEAD)
     }
@@ -419,30 +488,15 @@ fn images(verb: &str, namespace: String, name: String) -> Attributes {
     }
 }
 
-/// One page of sorted names, and the `Link` to the next.
-fn page(all: Vec<String>, call: &Call, path: &str) -> Result<(Vec<String>, Option<String>), RegistryError> {
-    let asked = call.query.get("n").map(str::parse::<usize>).transpose();
-    let limit = asked.map_err(|_| RegistryError::Parameter("n"))?.unwrap_or(MAX_PAGE).min(MAX_PAGE);
-    let after = call.query.get("last").unwrap_or_default();
-    let mut rest = all.into_iter().filter(|name| name.as_str() > after);
-    let page: Vec<String> = rest.by_ref().take(limit).collect();
-    let more = rest.next().is_some();
-    let link = page.last().filter(|_| more).map(|last| {
-        let query = url::form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(call.namespace().map(|namespace| ("namespace", namespace)))
-            .append_pair("n", &limit.to_string())
-            .append_pair("last", last)
-            .finish();
-        format!("<{path}?{query}>; rel=\"next\"")
-    });
-    Ok((page, link))
-}
-
-async fn manifest_bytes(body: Body) -> Result<Bytes, RegistryError> {
-    body::gather(body, MAX_MANIFEST).await.map_err(|error| match error {
-        GatherError::TooLarge(limit) => RegistryError::ManifestTooLarge { limit },
-        GatherError::Broken(error) => RegistryError::Body(error),
-    })
+impl From<Unread> for RegistryError {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Gather(GatherError::TooLarge(limit)) => Self::ManifestTooLarge { limit },
+            Unread::Gather(GatherError::Broken(error)) => Self::Body(error),
+            Unread::Late => Self::Body(unread.into()),
+            Unread::Crowded => Self::Crowded,
+        }
+    }
 }
 
 fn first_missing(disk: &Disk, repository: &Repository, parsed: &manifest::Parsed) -> std::io::Result<Option<Digest>> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use http::Method;
+
 use super::digest::Digest;
 use super::error::RegistryError;
 
@@ -126,6 +128,17 @@ impl Route {
     }
 }
 
+/// Whether a request sends or fetches a blob: it lasts as long as its client likes.
+pub(crate) fn transfers(method: &Method, path: &str) -> bool {
+    match Route::parse(path) {
+        Ok(Route::Blob(..)) => method == Method::GET,
+        Ok(Route::Uploads(_) | Route::Upload(..)) => {
+            matches!(*method, Method::POST | Method::PATCH | Method::PUT)
+        }
+        _ => false,
+    }
+}
+
 /// What [`super::uploads`] gives out: 32 hexadecimal digits.
 fn good_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -166,6 +179,27 @@ mod tests {
         assert!(matches!(Route::parse("/v2/a/b/blobs/sha256:zz"), Err(RegistryError::Digest(_))));
         assert!(Route::parse("/v2/a/b/blobs/uploads/../x").is_err());
         assert!(matches!(Route::parse("/v2/a/b/other"), Err(RegistryError::NoSuchPath)));
+    }
+
+    #[test]
+    fn only_blobs_last_as_long_as_their_clients_like() {
+        let digest = Digest::of(b"x");
+        let (blob, upload) = (format!("/v2/a/b/blobs/{digest}"), format!("/v2/a/b/blobs/uploads/{:032x}", 7));
+        let referrers = format!("/v2/a/b/referrers/{digest}");
+        for (method, path, lasts) in [
+            (Method::GET, blob.as_str(), true),
+            (Method::HEAD, &blob, false),
+            (Method::DELETE, &blob, false),
+            (Method::POST, "/v2/a/b/blobs/uploads/", true),
+            (Method::PATCH, &upload, true),
+            (Method::PUT, &upload, true),
+            (Method::GET, &upload, false),
+            (Method::GET, &referrers, false),
+            (Method::PUT, "/v2/a/b/manifests/c", false),
+            (Method::GET, "/v2/_catalog", false),
+        ] {
+            assert_eq!(transfers(&method, path), lasts, "{method} {path}");
+        }
     }
 
     proptest! {

@@ -2,11 +2,25 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::*;
 use crate::auth::AllowAll;
+
+/// All namespaces but one are there.
+struct AllButOne(&'static str);
+
+impl Namespaces for AllButOne {
+    fn life(&self, namespace: &str) -> Life {
+        if namespace == self.0 { Life::Absent } else { Life::Alive("1".into()) }
+    }
+}
+
+fn open(dir: &Path, absent: &'static str) -> Images {
+    Images::open(dir, Arc::new(AllowAll), Arc::new(AllButOne(absent))).unwrap()
+}
 
 struct Registry {
     images: Images,
@@ -16,7 +30,7 @@ struct Registry {
 impl Registry {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { images: Images::open(dir.path(), Arc::new(AllowAll)).unwrap(), dir }
+        Self { images: open(dir.path(), "absent"), dir }
     }
 
     async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], data: &[u8]) -> Response<Bytes> {
@@ -25,7 +39,7 @@ impl Registry {
             request = request.header(*name, *value);
         }
         let request = request.body(body::full(data.to_vec())).unwrap();
-        let (parts, body) = self.images.handle(request, &UserInfo::admin(), exists).await.into_parts();
+        let (parts, body) = self.images.handle(request, &UserInfo::admin(), &mut Turn::default()).await.into_parts();
         Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
     }
 
@@ -45,11 +59,6 @@ impl Registry {
         assert_eq!(put.status(), 201);
         Digest::of(manifest.as_bytes())
     }
-}
-
-/// Every namespace but one is there.
-fn exists(namespace: &str) -> bool {
-    namespace != "absent"
 }
 
 fn header<'a>(response: &'a Response<Bytes>, name: &str) -> &'a str {
@@ -119,7 +128,7 @@ async fn uploads_that_one_user_leaves_open_are_nobody_elses_limit() {
     let registry = Registry::new();
     let begin = async |user: &UserInfo| {
         let request = Request::post("/v2/web/app/blobs/uploads/").body(body::empty()).unwrap();
-        registry.images.handle(request, user, exists).await
+        registry.images.handle(request, user, &mut Turn::default()).await
     };
     let (greedy, other) = (UserInfo::authenticated("greedy", &[]), UserInfo::authenticated("other", &[]));
     let mut last = None;
@@ -225,6 +234,123 @@ async fn an_attachment_is_listed_under_its_subject() {
     assert_eq!(value["manifests"][0]["artifactType"], "application/x.signature");
 }
 
+impl Registry {
+    /// Attaches a manifest to another. The answer is its digest.
+    async fn attach(&self, subject: &Digest, kind: &str, note: &str) -> Digest {
+        let config = self.push_blob("web/app", b"{}").await;
+        let manifest = json!({"config": {"digest": config.to_string()}, "layers": [], "artifactType": kind,
+            "subject": {"digest": subject.to_string()}, "annotations": {"note": note}})
+        .to_string();
+        let digest = Digest::of(manifest.as_bytes());
+        let path = format!("/v2/web/app/manifests/{digest}");
+        assert_eq!(self.call("PUT", &path, &[], manifest.as_bytes()).await.status(), 201);
+        digest
+    }
+
+    /// The digests on a page of referrers, and where the next one is.
+    async fn referrers(&self, path: &str) -> (Vec<String>, Option<String>) {
+        let answer = self.call("GET", path, &[], b"").await;
+        assert_eq!(answer.status(), 200);
+        let value: Value = serde_json::from_slice(answer.body()).unwrap();
+        let found = value["manifests"].as_array().unwrap().iter().map(|m| m["digest"].as_str().unwrap().to_owned());
+        let link = answer.headers().get("link").map(|link| link.to_str().unwrap());
+        let next = link.map(|link| link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap().to_owned());
+        (found.collect(), next)
+    }
+
+    /// All of them, and how many pages they took.
+    async fn all_referrers(&self, path: &str) -> (Vec<String>, usize) {
+        let (mut all, mut pages, mut next) = (Vec::new(), 0, Some(path.to_owned()));
+        while let Some(path) = next {
+            let (found, following) = self.referrers(&path).await;
+            all.extend(found);
+            (pages, next) = (pages + 1, following);
+        }
+        (all, pages)
+    }
+}
+
+#[tokio::test]
+async fn referrers_come_in_pages_that_are_bounded_by_what_their_annotations_hold() {
+    let registry = Registry::new();
+    let subject = registry.push_image("web/app", "v1", b"layer").await;
+    let path = format!("/v2/web/app/referrers/{subject}");
+    assert_eq!(registry.referrers(&path).await, (Vec::new(), None));
+    let mut attached = Vec::new();
+    for (kind, note) in [("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("b", "5")] {
+        attached.push(registry.attach(&subject, kind, note).await.to_string());
+    }
+    let of_b: std::collections::BTreeSet<String> = attached[2..].iter().cloned().collect();
+    attached.sort();
+    assert_eq!(registry.all_referrers(&path).await, (attached.clone(), 1));
+    assert_eq!(registry.all_referrers(&format!("{path}?n=2")).await, (attached.clone(), 3));
+    let (found, _) = registry.all_referrers(&format!("{path}?n=1&artifactType=b")).await;
+    assert_eq!(found, of_b.into_iter().collect::<Vec<_>>());
+    assert_eq!(registry.call("GET", &format!("{path}?last=x"), &[], b"").await.status(), 400);
+    let gone = format!("/v2/web/app/manifests/{}", attached.remove(0));
+    assert_eq!(registry.call("DELETE", &gone, &[], b"").await.status(), 202);
+    assert_eq!(registry.all_referrers(&path).await.0, attached);
+    // Three annotations of a megabyte are not one answer.
+    let note = "x".repeat(1 << 20);
+    for kind in ["c", "d", "e"] {
+        attached.push(registry.attach(&subject, kind, &note).await.to_string());
+    }
+    attached.sort();
+    let (found, pages) = registry.all_referrers(&path).await;
+    assert_eq!(found, attached);
+    assert!(pages >= 3, "{pages}");
+}
+
+#[tokio::test]
+async fn attachments_of_before_there_was_a_list_of_them_are_listed_after_a_restart() {
+    let registry = Registry::new();
+    let subject = registry.push_image("web/app", "v1", b"layer").await;
+    let attached = registry.attach(&subject, "a", "1").await.to_string();
+    std::fs::remove_dir_all(registry.dir.path().join("repositories/web/app/_referrers")).unwrap();
+    let again = Registry { images: open(registry.dir.path(), "absent"), dir: registry.dir };
+    assert_eq!(again.all_referrers(&format!("/v2/web/app/referrers/{subject}")).await.0, [attached]);
+}
+
+#[tokio::test]
+async fn a_namespace_that_goes_takes_its_images_and_what_is_on_its_way() {
+    let registry = Registry::new();
+    registry.push_image("web/app", "v1", b"mine").await;
+    registry.push_image("other/app", "v1", b"theirs").await;
+    let begun = registry.call("POST", "/v2/web/app/blobs/uploads/", &[], b"").await;
+    let location = header(&begun, "location").to_owned();
+    let closed = registry.images.close("web").await.unwrap();
+    let config = json!({"config": {"digest": Digest::of(b"{}").to_string()}}).to_string();
+    for (method, path) in [
+        ("PUT", format!("{location}?digest={}", Digest::of(b""))),
+        ("POST", format!("/v2/web/app/blobs/uploads/?digest={}", Digest::of(b""))),
+        ("POST", format!("/v2/web/app/blobs/uploads/?mount={}&from=other/app", Digest::of(b"theirs"))),
+    ] {
+        let refused = registry.call(method, &path, &[], b"").await.status().as_u16();
+        assert!(matches!(refused, 403 | 404), "{method} {path}: {refused}");
+    }
+    assert!(registry.call("PUT", "/v2/web/app/manifests/v2", &[], config.as_bytes()).await.status().is_client_error());
+    drop(closed);
+    for (repository, status) in [("web", 404), ("other", 200)] {
+        let found = registry.call("GET", &format!("/v2/{repository}/app/manifests/v1"), &[], b"").await;
+        assert_eq!(found.status(), status, "{repository}");
+    }
+    assert_eq!(std::fs::read_dir(registry.dir.path().join("uploads")).unwrap().count(), 0, "nothing is left behind");
+    registry.push_image("web/app", "v1", b"new").await;
+    let catalog = registry.call("GET", "/v2/_catalog", &[], b"").await;
+    let value: Value = serde_json::from_slice(catalog.body()).unwrap();
+    assert_eq!(value["repositories"], json!(["other/app", "web/app"]));
+}
+
+#[tokio::test]
+async fn images_of_a_namespace_that_is_gone_do_not_survive_a_restart() {
+    let registry = Registry::new();
+    registry.push_image("web/app", "v1", b"layer").await;
+    registry.push_image("kept/app", "v1", b"layer").await;
+    let again = Registry { images: open(registry.dir.path(), "web"), dir: registry.dir };
+    assert_eq!(again.call("GET", "/v2/web/app/manifests/v1", &[], b"").await.status(), 404);
+    assert_eq!(again.call("GET", "/v2/kept/app/manifests/v1", &[], b"").await.status(), 200);
+}
+
 #[tokio::test]
 async fn what_nothing_refers_to_goes_after_a_while_and_the_rest_stays() {
     let registry = Registry::new();
@@ -244,7 +370,7 @@ async fn images_survive_a_restart_and_are_in_the_catalog() {
     let registry = Registry::new();
     registry.push_image("web/app", "v1", b"layer").await;
     registry.push_image("web/deep/er", "v1", b"layer").await;
-    let again = Registry { images: Images::open(registry.dir.path(), Arc::new(AllowAll)).unwrap(), dir: registry.dir };
+    let again = Registry { images: open(registry.dir.path(), "absent"), dir: registry.dir };
     assert_eq!(again.call("GET", "/v2/web/app/manifests/v1", &[], b"").await.status(), 200);
     let catalog = again.call("GET", "/v2/_catalog", &[], b"").await;
     let value: Value = serde_json::from_slice(catalog.body()).unwrap();
@@ -268,7 +394,8 @@ async fn the_catalog_of_a_namespace_is_for_who_may_list_there() {
     for repository in ["web/app", "web/worker", "other/app"] {
         registry.push_image(repository, "v1", b"layer").await;
     }
-    registry.images = Images::open(registry.dir.path(), Arc::new(OnlyIn("web"))).unwrap();
+    registry.images =
+        Images::open(registry.dir.path(), Arc::new(OnlyIn("web")), Arc::new(AllButOne("absent"))).unwrap();
     let first = registry.call("GET", "/v2/_catalog?namespace=web&n=1", &[], b"").await;
     assert_eq!(header(&first, "link"), "</v2/_catalog?namespace=web&n=1&last=web%2Fapp>; rel=\"next\"");
     let all = registry.call("GET", "/v2/_catalog?namespace=web", &[], b"").await;
@@ -283,7 +410,7 @@ async fn the_catalog_of_a_namespace_is_for_who_may_list_there() {
 async fn a_stranger_is_asked_who_he_is() {
     let registry = Registry::new();
     let request = Request::builder().uri("/v2/").body(body::empty()).unwrap();
-    let answer = registry.images.handle(request, &UserInfo::anonymous(), exists).await;
+    let answer = registry.images.handle(request, &UserInfo::anonymous(), &mut Turn::default()).await;
     assert_eq!(answer.status(), 401);
     assert_eq!(answer.headers()["www-authenticate"], "Basic realm=\"wherry\"");
 }

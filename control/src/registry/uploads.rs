@@ -2,7 +2,7 @@
 //!
 //! An upload belongs to its repository; chunks follow one another without a gap. An upload that fails in the middle keeps
 //! what arrived, so that a client can go on from there; one that nobody touched for an hour is dropped. They do not
-//! survive a restart.
+//! survive a restart. What must stay true: nobody waits for a chunk of another upload.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::digest::Digest;
 use super::disk::Disk;
 use super::error::RegistryError;
+use super::homes::Home;
 use super::route::Repository;
 use crate::server::body::Body;
 
@@ -33,7 +34,6 @@ pub(crate) const MAX_BLOB: u64 = 8 << 30;
 
 /// One upload; locked while a chunk is written, so that two requests cannot interleave.
 struct Upload {
-    path: PathBuf,
     file: File,
     hasher: Sha256,
     written: u64,
@@ -43,7 +43,15 @@ struct Slot {
     repository: Repository,
     user: String,
     touched: Instant,
+    path: PathBuf,
+    /// A request that is about it has another one of these.
     upload: Arc<AsyncMutex<Upload>>,
+}
+
+impl Slot {
+    fn is_idle(&self) -> bool {
+        self.touched.elapsed() > IDLE && Arc::strong_count(&self.upload) == 1
+    }
 }
 
 /// All uploads of a registry.
@@ -65,11 +73,12 @@ impl Uploads {
         let id = format!("{:032x}", rand::random::<u128>());
         let path = self.disk.upload_path(&id);
         let file = File::create_new(&path).await?;
-        let upload = Upload { path: path.clone(), file, hasher: Sha256::new(), written: 0 };
+        let upload = Upload { file, hasher: Sha256::new(), written: 0 };
         let slot = Slot {
             repository,
             user: user.to_owned(),
             touched: Instant::now(),
+            path: path.clone(),
             upload: Arc::new(AsyncMutex::new(upload)),
         };
         let begun = {
@@ -93,13 +102,21 @@ impl Uploads {
     }
 
     async fn drop_idle(&self) {
-        let idle: Vec<Slot> = {
+        self.drop_those(Slot::is_idle).await;
+    }
+
+    /// Gives up what is being sent to a namespace: none of it can be finished any more.
+    pub(super) async fn forget(&self, namespace: &str) {
+        self.drop_those(|slot| slot.repository.namespace == namespace).await;
+    }
+
+    async fn drop_those(&self, gone: impl Fn(&Slot) -> bool) {
+        let gone: Vec<Slot> = {
             let mut slots = self.slots.lock();
-            slots.extract_if(|_, slot| slot.touched.elapsed() > IDLE).map(|(_, slot)| slot).collect()
+            slots.extract_if(|_, slot| gone(slot)).map(|(_, slot)| slot).collect()
         };
-        for slot in idle {
-            let path = slot.upload.lock().await.path.clone();
-            if let Err(error) = tokio::fs::remove_file(path).await {
+        for slot in gone {
+            if let Err(error) = tokio::fs::remove_file(slot.path).await {
                 tracing::debug!(%error, "an abandoned upload could not be removed");
             }
         }
@@ -134,45 +151,48 @@ impl Uploads {
         if from.is_some_and(|from| from != upload.written) {
             return Err(RegistryError::OutOfOrder { at: upload.written });
         }
-        upload.write(body).await?;
-        Ok(upload.written)
+        let written = upload.write(body).await;
+        // The hour begins anew, however long that took.
+        self.find(repository, id)?;
+        written.map(|()| upload.written)
     }
 
-    /// Ends an upload: what arrived becomes a blob if it has the digest, and is dropped if it has not.
+    /// Ends an upload: what arrived becomes a blob if it has the digest and its namespace is still there, and is dropped if
+    /// not.
     pub(crate) async fn finish(
         &self,
         repository: &Repository,
         id: &str,
         digest: &Digest,
         body: Body,
+        home: Home,
     ) -> Result<(), RegistryError> {
         self.append(repository, id, None, body).await?;
-        let upload = self.remove(repository, id)?;
-        let upload = upload.lock().await;
-        let actual = Digest::finish(upload.hasher.clone());
-        let path = upload.path.clone();
-        if actual != *digest {
-            tokio::fs::remove_file(path).await?;
-            return Err(RegistryError::Mismatch { expected: digest.clone(), actual });
+        let slot = self.remove(repository, id)?;
+        let actual = Digest::finish(slot.upload.lock().await.hasher.clone());
+        let kept = if actual == *digest {
+            let (disk, path) = (self.disk.clone(), slot.path.clone());
+            let (repository, digest) = (repository.clone(), digest.clone());
+            let keep = move || home.within(|| disk.keep(&path, &repository, &digest));
+            tokio::task::spawn_blocking(keep).await?
+        } else {
+            Err(RegistryError::Mismatch { expected: digest.clone(), actual })
+        };
+        if kept.is_err() {
+            tokio::fs::remove_file(&slot.path).await?;
         }
-        let (disk, repository, digest) = (self.disk.clone(), repository.clone(), digest.clone());
-        tokio::task::spawn_blocking(move || disk.keep(&path, &repository, &digest)).await??;
-        Ok(())
+        kept
     }
 
     /// Gives an upload up.
     pub(crate) async fn cancel(&self, repository: &Repository, id: &str) -> Result<(), RegistryError> {
-        let upload = self.remove(repository, id)?;
-        let path = upload.lock().await.path.clone();
-        Ok(tokio::fs::remove_file(path).await?)
+        let slot = self.remove(repository, id)?;
+        Ok(tokio::fs::remove_file(slot.path).await?)
     }
 
-    fn remove(&self, repository: &Repository, id: &str) -> Result<Arc<AsyncMutex<Upload>>, RegistryError> {
-        let upload = self.find(repository, id)?;
-        match self.slots.lock().remove(id) {
-            Some(_) => Ok(upload),
-            None => Err(RegistryError::UploadUnknown),
-        }
+    fn remove(&self, repository: &Repository, id: &str) -> Result<Slot, RegistryError> {
+        self.find(repository, id)?;
+        self.slots.lock().remove(id).ok_or(RegistryError::UploadUnknown)
     }
 }
 
@@ -189,5 +209,41 @@ impl Upload {
             self.written = written;
         }
         Ok(self.file.flush().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::SinkExt;
+    use futures::channel::mpsc as chunks;
+
+    use super::*;
+    use crate::server::body;
+
+    #[tokio::test]
+    async fn who_sends_slowly_delays_no_other_upload_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = Arc::new(Uploads::new(Disk::open(dir.path()).unwrap()));
+        let repository = Repository::parse("web/app").unwrap();
+        let slow = uploads.begin(repository.clone(), "slow").await.unwrap();
+        let left = uploads.begin(repository.clone(), "slow").await.unwrap();
+        let (mut sender, body) = chunks::channel::<Result<Bytes, body::BoxError>>(0);
+        let sending = tokio::spawn({
+            let (uploads, repository, slow) = (Arc::clone(&uploads), repository.clone(), slow.clone());
+            async move { uploads.append(&repository, &slow, None, body::stream(body)).await }
+        });
+        sender.send(Ok(Bytes::from_static(b"ab"))).await.unwrap();
+        sender.feed(Ok(Bytes::from_static(b"cd"))).await.unwrap();
+        for slot in uploads.slots.lock().values_mut() {
+            slot.touched = Instant::now().checked_sub(IDLE * 2).unwrap();
+        }
+        let begun = uploads.begin(repository.clone(), "other");
+        tokio::time::timeout(Duration::from_secs(10), begun).await.expect("nobody waits for the slow one").unwrap();
+        drop(sender);
+        assert_eq!(sending.await.unwrap().unwrap(), 4);
+        assert_eq!(uploads.written(&repository, &slow).await.unwrap(), 4, "it was not idle");
+        assert!(matches!(uploads.written(&repository, &left).await, Err(RegistryError::UploadUnknown)));
+        assert!(!dir.path().join("uploads").join(&left).exists());
     }
 }

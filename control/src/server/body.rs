@@ -1,8 +1,7 @@
 //! The one body type of requests and answers, and how a request's body is read.
 //!
 //! What must stay true: a request's body never takes more than [`LIMIT`] bytes of memory, nor its client more than
-//! [`PATIENCE`] to send it; an answer that may be large or
-//! endless is a stream.
+//! [`PATIENCE`] to send it; an answer that may be large or endless is a stream.
 
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 /// Bytes that a request's body may have: what Kubernetes allows.
 pub const LIMIT: usize = 3 * 1024 * 1024;
 
-/// A client has this long to send a request's body: as long as it does, the request has a place that others wait for.
+/// A client has this long to send a request's body: as long as it does, the body has room that others wait for.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A body of known bytes.
@@ -72,13 +71,48 @@ pub async fn gather(mut body: Body, limit: usize) -> Result<Bytes, GatherError> 
     Ok(all.freeze())
 }
 
-/// Reads a request's body. Errors: 413 over the limit, 400 if the client stopped sending, 504 if it takes too long.
+/// Why a request's body was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    #[error(transparent)]
+    Gather(#[from] GatherError),
+    #[error("it took more than {PATIENCE:?} to arrive")]
+    Late,
+    /// There is no room to await it, or no turn for it afterwards.
+    #[error("too many requests")]
+    Crowded,
+}
+
+impl From<Unread> for ApiError {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Gather(GatherError::TooLarge(limit)) => Self::too_large(limit),
+            Unread::Gather(GatherError::Broken(error)) => {
+                Self::bad_request(format!("the request's body could not be read: {error}"))
+            }
+            Unread::Late => Self::timeout("request did not complete within the allotted timeout"),
+            Unread::Crowded => crowded(),
+        }
+    }
+}
+
+/// 429, as Kubernetes says it.
+pub(crate) fn crowded() -> ApiError {
+    let mut error = ApiError::new(429, "TooManyRequests", "Too many requests, please try again later.");
+    error.details.retry_after_seconds = 1;
+    error
+}
+
+/// Reads a body of at most `limit` bytes, for as long as a client has.
+pub(crate) async fn within_patience(
+    reading: impl Future<Output = Result<Bytes, GatherError>>,
+) -> Result<Bytes, Unread> {
+    Ok(timeout(PATIENCE, reading).await.map_err(|_| Unread::Late)??)
+}
+
+/// Reads somebody's body. Errors: 413 over the limit, 400 if it stopped coming, 504 if it takes too long.
 pub async fn collect(body: Body) -> Result<Bytes, ApiError> {
-    let late = |_| ApiError::timeout("request did not complete within the allotted timeout");
-    timeout(PATIENCE, gather(body, LIMIT)).await.map_err(late)?.map_err(|error| match error {
-        GatherError::TooLarge(limit) => ApiError::too_large(limit),
-        GatherError::Broken(error) => ApiError::bad_request(format!("the request's body could not be read: {error}")),
-    })
+    Ok(within_patience(gather(body, LIMIT)).await?)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::error::ServerError;
 use super::negotiate::{self, Accepted};
 use super::query::Query;
 use super::request::RequestInfo;
+use super::turn::Turn;
 use crate::admission::{Notes, Operation, Options, Request};
 use crate::audit::Record;
 use crate::auth::{Attributes, Refusal, UserInfo};
@@ -40,6 +41,7 @@ pub(crate) struct Call {
     pub(crate) record: Option<Record>,
     /// Bytes of the body that was read: how much work the call is.
     pub(crate) size: usize,
+    pub(crate) turn: Turn,
 }
 
 impl Call {
@@ -73,7 +75,8 @@ impl Call {
 
     pub(crate) async fn read(&mut self, body: Body) -> Result<Bytes, ServerError> {
         negotiate::plain(&self.headers, &body)?;
-        let bytes = body::collect(body).await?;
+        let read = self.turn.read(&self.user, body, body::LIMIT).await;
+        let bytes = read.map_err(ApiError::from)?;
         self.size = bytes.len();
         Ok(bytes)
     }

@@ -9,6 +9,7 @@ use wherry_api::status::{ApiError, Cause};
 
 use super::body::{self, Body};
 use crate::cache::CacheError;
+use crate::registry::RegistryError;
 use crate::store::StoreError;
 
 /// Why a request failed.
@@ -25,6 +26,8 @@ pub enum ServerError {
     Cache(#[from] CacheError),
     #[error("a stored object could not be read or written")]
     Object(#[source] serde_json::Error),
+    #[error("a namespace's images could not be removed")]
+    Images(#[from] RegistryError),
     #[error("the node could not be asked")]
     Node(#[source] body::BoxError),
     #[error("an answer could not be made")]
@@ -47,6 +50,7 @@ impl ServerError {
             Self::Store(error) => store(error),
             Self::Cache(error) => cache(error),
             Self::Object(_) => ApiError::internal("a stored object is not readable"),
+            Self::Images(_) => ApiError::internal("the namespace's images could not be removed"),
             Self::Node(source) => ApiError::internal(source),
             Self::Answer(_) | Self::Task(_) => ApiError::internal("the answer could not be made"),
         }
@@ -68,7 +72,7 @@ impl ServerError {
 
     /// Whether the client asked for what this server does not do, or does not have yet: anybody may ask so, again and again.
     pub fn is_unmet(&self) -> bool {
-        matches!(self.to_api().code, 501 | 504)
+        matches!(self.to_api().code, 501 | 504 | 508)
     }
 }
 

@@ -30,6 +30,7 @@ use wherry_api::status::ApiError;
 use self::strangers::{Stranger, Strangers};
 use self::tls::{Certificate, Renewal};
 use self::unread::Unread;
+use super::aggregation::PassedOn;
 use super::body::{self, Body};
 use super::guard::{Activity, Impatient, UntilStop};
 use crate::audit::Origin;
@@ -442,6 +443,9 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
                 remote.stranger.known();
             }
             parts.extensions.insert(Origin { address: remote.address, authenticated });
+            if matches!(remote.peer, Peer::Proxy { .. }) {
+                parts.extensions.insert(PassedOn);
+            }
             let body = unread.watch(Impatient::new(body, BODY_PATIENCE));
             (name, shared.handler.handle(Request::from_parts(parts, body), user).await)
         }

@@ -26,6 +26,7 @@ use self::discovery::Discovery;
 use self::error::ServerError;
 use self::health::Health;
 use self::heavy::Heavy;
+use self::intake::Intake;
 use self::metrics::Metrics;
 use self::openapi::Merged;
 use crate::admission::{self, ServiceRanges};
@@ -53,6 +54,7 @@ mod forms;
 mod guard;
 pub mod health;
 mod heavy;
+mod intake;
 mod issuer;
 mod labels;
 pub mod listen;
@@ -70,7 +72,7 @@ mod route;
 mod subresources;
 #[cfg(test)]
 mod tests;
-mod turn;
+pub(crate) mod turn;
 mod verbs;
 pub(crate) mod versions;
 mod write;
@@ -153,6 +155,7 @@ struct Inner {
     allocators: Allocators,
     heavy: Heavy,
     flow: Flow,
+    intake: Intake,
     config: Config,
     stopping: CancellationToken,
     /// Writes in flight; they end even if their client has gone.
@@ -213,6 +216,7 @@ impl Server {
             allocators,
             heavy: Heavy::new(),
             flow,
+            intake: Intake::new(),
             config,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -297,6 +301,11 @@ impl Server {
     /// Whose turn it is.
     fn flow(&self) -> &Flow {
         &self.inner.flow
+    }
+
+    /// Bodies that are awaited.
+    fn intake(&self) -> &Intake {
+        &self.inner.intake
     }
 
     /// For work on megabytes.

@@ -1,7 +1,8 @@
-//! The pipeline: route → wait for its turn → authorize → verb (decode → mutate → default → validate → admit → store) → encode.
+//! The pipeline: route → wait for its turn → authorize → verb (read → decode → mutate → default → validate → admit → store) →
+//! encode.
 //!
-//! What must stay true: nothing is read or written before it is the request's turn and the authorizer has said yes; whatever happens, also a panic,
-//! becomes a Status and is counted.
+//! What must stay true: nothing is read or written before it is the request's turn and the authorizer has said yes; while its
+//! body arrives, a request is in nobody's way; whatever happens, also a panic, becomes a Status and is counted.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -11,7 +12,7 @@ use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use wherry_api::custom;
-use wherry_api::resource::{Descriptor, GroupResource, Subresource};
+use wherry_api::resource::{Descriptor, Subresource};
 use wherry_api::selector::FieldSelector;
 use wherry_api::status::ApiError;
 
@@ -32,7 +33,7 @@ use super::query::Query;
 use super::request::RequestInfo;
 use super::route::Route;
 use super::subresources::{self, View};
-use super::turn;
+use super::turn::{self, Turn};
 use super::verbs::{create, delete, deletecollection, get, list, patch, update, watch};
 use crate::admission::Notes;
 use crate::audit::{self, Level, Record};
@@ -172,21 +173,25 @@ async fn serve(
     let query = Query::parse(request.uri().query());
     let watch = query.flag("watch")?.unwrap_or_default();
     let route = Route::of(request.method(), request.uri().path(), watch);
-    // Held until the answer is made; that of a watch is made when it has begun.
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let _seat = turn::wait(server, &route, (&method, &path), &query, &user, &mut seen.class).await?;
+    let turn = turn::wait(server, &route, (&method, &path), &query, &user, &mut seen.class).await?;
+    let mut asking = Asking { user, record, turn };
     match route {
-        Route::Resource(info) => resource(server, *info, query, request, user, record, seen).await,
+        Route::Resource(info) => resource(server, *info, query, request, asking, seen).await,
         Route::Images => match &server.config().images {
-            Some(images) => {
-                let namespaces = GroupResource { group: "".into(), resource: "namespaces".into() };
-                let exists = |name: &str| server.cache().get(&namespaces, "", name).is_some();
-                Ok(images.handle(request, &user, exists).await)
-            }
+            Some(images) => Ok(images.handle(request, &asking.user, &mut asking.turn).await),
             None => Err(ApiError::no_such_path().into()),
         },
-        route => other(server, &route, &query, request, &user, record).await,
+        route => other(server, &route, &query, request, asking).await,
     }
+}
+
+/// Who asks.
+struct Asking<'a> {
+    user: UserInfo,
+    record: Option<&'a Record>,
+    /// Held until the answer is made; that of a watch is made when it has begun.
+    turn: Turn,
 }
 
 /// A path that is no resource's: only read.
@@ -195,9 +200,9 @@ async fn other(
     route: &Route,
     query: &Query,
     request: Request<Body>,
-    user: &UserInfo,
-    record: Option<&Record>,
+    Asking { user, record, mut turn }: Asking<'_>,
 ) -> Answer {
+    let user = &user;
     let (path, headers) = (request.uri().path(), request.headers());
     let verb = request.method().as_str().to_lowercase();
     let attributes = Attributes::non_resource(verb, path);
@@ -213,7 +218,7 @@ async fn other(
     let served = server.served();
     match route {
         Route::Discovery => match served.remotes.of_path(path) {
-            Some(remote) => remote.forward(server, request, user).await,
+            Some(remote) => remote.forward(server, turn.whole(user, request).await?, user).await,
             None => Ok(served.discovery.respond(path, headers)?),
         },
         Route::OpenApi => openapi::respond(&served, path, query, headers).await,
@@ -244,8 +249,7 @@ async fn resource(
     info: RequestInfo,
     query: Query,
     request: Request<Body>,
-    user: UserInfo,
-    record: Option<&Record>,
+    Asking { user, record, mut turn }: Asking<'_>,
     seen: &mut Seen,
 ) -> Answer {
     let served = server.served();
@@ -271,7 +275,7 @@ async fn resource(
         });
     }
     if let Some(remote) = remote {
-        return remote.forward(server, request, &user).await;
+        return remote.forward(server, turn.whole(&user, request).await?, &user).await;
     }
     let resource = known.ok_or_else(ApiError::no_such_path)?;
     check_path(&resource, &info)?;
@@ -299,6 +303,7 @@ async fn resource(
         notes: Notes::default(),
         record: record.cloned(),
         size: 0,
+        turn,
     };
     // What is recorded is what is read here, so it is not packed.
     call.accepted.gzip &= record.is_none_or(|record| record.level() < Level::RequestResponse);

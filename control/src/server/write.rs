@@ -18,6 +18,7 @@ use super::body;
 use super::definitions::Definitions;
 use super::error::ServerError;
 use crate::admission::Charge;
+use crate::registry::Closed;
 use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, Txn};
 
 /// How often a write that names no resourceVersion is tried again when another one was faster. Each failure means that
@@ -89,19 +90,38 @@ impl Server {
             expires_after: None,
         };
         let (allocators, uid) = (self.allocators().clone(), object::uid(old).to_owned());
-        Ok(self.commit(txn, move || allocators.release(&key, &uid)).await?.revision)
+        let closed = self.close(resource, object::name(old)).await?;
+        let done = move || {
+            allocators.release(&key, &uid);
+            closed
+        };
+        Ok(self.commit(txn, done).await?.revision)
     }
 
-    /// Commits on a task of the server: a client that goes away must not part a write from what follows it.
-    async fn commit(&self, txn: Txn, done: impl FnOnce() + Send + 'static) -> Result<Committed, ServerError> {
+    /// What is not stored with a namespace goes before it does: its images. Nothing may be put there until the answer is
+    /// dropped.
+    async fn close(&self, resource: &Descriptor, name: &str) -> Result<Option<Closed>, ServerError> {
+        let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
+        let Some(images) = self.config().images.as_ref().filter(|_| is_namespace) else { return Ok(None) };
+        Ok(Some(images.close(name).await?))
+    }
+
+    /// Commits on a task of the server: a client that goes away must not part a write from what follows it. What `done` gives
+    /// is kept until every reader sees the write.
+    async fn commit<T: Send>(
+        &self,
+        txn: Txn,
+        done: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Committed, ServerError> {
         let (store, server) = (self.store().clone(), self.clone());
         let defines = txn.ops.iter().any(|op| match op {
             Op::Put { key, .. } | Op::Delete { key } => Definitions::concerns(key),
         });
         let task = self.tasks().spawn(async move {
             let committed = store.commit(txn).await?;
-            done();
+            let until_seen = done();
             server.cache().reached(committed.revision).await;
+            drop(until_seen);
             if defines && let Err(error) = server.serve_definitions(committed.revision).await {
                 // It is written: whoever follows the definitions tries again.
                 let error: &dyn std::error::Error = &error;

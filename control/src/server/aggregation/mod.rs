@@ -24,6 +24,10 @@ mod proxy;
 
 pub(super) use follow::keep;
 
+/// Marks a request that this server has passed on: it came back with the front proxy's certificate, which nobody else has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PassedOn;
+
 /// What a server last said of a group version.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {

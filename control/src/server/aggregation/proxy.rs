@@ -1,7 +1,8 @@
 //! Passes a request on to the server behind an APIService, and its answer back as it comes.
 //!
 //! What must stay true: the other server learns who asks from this server alone, and never the client's credentials; what
-//! belongs to one connection does not pass to the other.
+//! belongs to one connection does not pass to the other; a request is passed on once, so that an APIService that leads back
+//! here takes one connection and not all of them.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use http::{HeaderMap, Request, Response, Version};
 use tokio::time::timeout;
 use wherry_api::status::ApiError;
 
-use super::{Remote, upgrades};
+use super::{PassedOn, Remote, upgrades};
 use crate::auth::UserInfo;
 use crate::outbound::{Outbound, OutboundError};
 use crate::server::body::Body;
@@ -32,6 +33,10 @@ pub(super) async fn forward(
     mut request: Request<Body>,
     user: &UserInfo,
 ) -> Result<Response<Body>, ServerError> {
+    if request.extensions().get::<PassedOn>().is_some() {
+        let what = format!("the APIService of {}/{} leads back to this server", remote.group, remote.version);
+        return Err(ApiError::new(508, "LoopDetected", what).into());
+    }
     if !remote.available {
         return Err(ApiError::unavailable("service unavailable").into());
     }

@@ -10,8 +10,12 @@ use http::Response;
 use hyper::body::Incoming;
 
 use super::*;
+use crate::auth::authn::Authenticator;
+use crate::auth::pki::{Pki, ServerNames};
+use crate::auth::tokens::Tokens;
 use crate::auth::{Attributes, Decision, MASTERS};
 use crate::outbound::tests::{Answer as Said, Echo};
+use crate::server::listen::{Bound, Listen, Listener};
 
 /// Where the other server listens: no endpoint may be in 127.0.0.0/16.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 255, 0, 8);
@@ -80,20 +84,26 @@ impl Api {
     /// An extension server behind a Service and an APIService, which nobody has found available yet.
     async fn extended(&self) -> Echo {
         let extension = Echo::serving(&["api.default.svc"], ADDRESS, |request| Box::pin(extension(request))).await;
+        self.leading_to(extension.port, &json!({"caBundle": extension.bundle})).await;
+        extension
+    }
+
+    /// An APIService that leads to this port of [`ADDRESS`], with this of how its certificate is judged.
+    async fn leading_to(&self, port: u16, trust: &Value) {
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"},
             "spec": {"ports": [{"port": 443, "name": "tls"}]}});
         self.post("/api/v1/namespaces/default/services", &service).await.expect(201);
         let labels = json!({"kubernetes.io/service-name": "api"});
         let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": "api-1", "labels": labels}, "addressType": "IPv4",
-            "endpoints": [{"addresses": [ADDRESS.to_string()]}], "ports": [{"name": "tls", "port": extension.port}]});
+            "endpoints": [{"addresses": [ADDRESS.to_string()]}], "ports": [{"name": "tls", "port": port}]});
         self.post("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice).await.expect(201);
-        let api_service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        let mut api_service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
             "metadata": {"name": NAME}, "spec": {"group": "wardle.example.com", "version": "v1alpha1",
-                "groupPriorityMinimum": 17_790, "versionPriority": 15, "caBundle": extension.bundle,
+                "groupPriorityMinimum": 17_790, "versionPriority": 15,
                 "service": {"namespace": "default", "name": "api"}}});
+        api_service["spec"].as_object_mut().unwrap().extend(trust.as_object().unwrap().clone());
         self.post(SERVICES, &api_service).await.expect(201);
-        extension
     }
 
     async fn find(&self, available: bool) {
@@ -287,4 +297,29 @@ async fn who_may_not_use_a_group_does_not_reach_its_server() {
     assert!(code == 403 && text.contains(message), "{text}");
     let (code, _) = api.status_as(Request::get("/apis/wardle.example.com/v1alpha1"), "", &jane).await;
     assert_eq!(code, 403);
+}
+
+/// An APIService that leads back: a request is passed on once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_service_that_leads_to_this_server_itself_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::open(dir.path()).unwrap();
+    let proxy = pki.front_proxy().unwrap();
+    let api = Api::configured(|_, _| Arc::new(AllowAll), |config| config.front_proxy = Some(proxy)).await;
+    let tokens = Tokens::new(pki.token_key_pem(), api.server.cache().clone()).unwrap();
+    let authenticator = Authenticator::new(pki.ca_der(), tokens).unwrap().with_proxies(pki.front_proxy_der()).unwrap();
+    let listen = Listen {
+        pki: Arc::clone(&pki),
+        names: ServerNames::api_server([10, 96, 0, 1].into(), ADDRESS.into(), &[]),
+        authenticator,
+        authorizer: Arc::new(AllowAll),
+        handler: Arc::new(api.server.clone()),
+    };
+    let listener = Listener::start(Bound::bind((ADDRESS, 0).into()).await.unwrap(), listen).unwrap();
+    api.leading_to(listener.address().port(), &json!({"insecureSkipTLSVerify": true})).await;
+    api.find(true).await;
+    let told = api.until(FLUNDERS, "application/json", "it is found out", |answer| answer.code == 508).await;
+    assert_eq!(told.reason(), "LoopDetected");
+    assert_eq!(told.message(), "the APIService of wardle.example.com/v1alpha1 leads back to this server");
+    listener.shutdown(Duration::from_secs(10)).await;
 }

@@ -1,13 +1,23 @@
 //! Priority and fairness through the whole server: the objects, the headers, and who is served.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_stream::wrappers::WatchStream;
 
 use super::{Api, config_map};
 use crate::auth::UserInfo;
+use crate::server::body::{Body, BoxError};
 
 const SCHEMAS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
 const LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
@@ -120,18 +130,95 @@ async fn a_greedy_user_with_hundreds_of_requests_in_flight_does_not_starve_anoth
     assert!(refused > 0 && served > 0, "the queues of one flow are not all queues: {refused} {served}");
 }
 
+impl Api {
+    /// Gives these users a level of one seat, which says no at once, or has this queue.
+    async fn one_seat(&self, users: &[&str], response: &Value) {
+        let limited = json!({"nominalConcurrencyShares": 1, "lendablePercent": 0, "borrowingLimitPercent": 0,
+            "limitResponse": response});
+        let one = json!({"metadata": {"name": "one"}, "spec": {"type": "Limited", "limited": limited}});
+        self.post(LEVELS, &one).await.expect(201);
+        let users: Vec<Value> = users.iter().map(|name| json!({"kind": "User", "user": {"name": name}})).collect();
+        let rule = json!({"subjects": users, "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"],
+            "namespaces": ["*"], "clusterScope": true}]});
+        let schema = json!({"metadata": {"name": "one"}, "spec": {"matchingPrecedence": 50,
+            "priorityLevelConfiguration": {"name": "one"}, "rules": [rule]}});
+        self.post(SCHEMAS, &schema).await.expect(201);
+    }
+}
+
+/// A body that says how long it will be, and comes when it is told to.
+struct Slow {
+    text: Option<Bytes>,
+    announced: bool,
+    begun: Arc<AtomicUsize>,
+    polled: bool,
+    go: WatchStream<bool>,
+}
+
+impl HttpBody for Slow {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if !std::mem::replace(&mut self.polled, true) {
+            self.begun.fetch_add(1, Ordering::SeqCst);
+        }
+        if self.polled && self.text.is_none() {
+            return Poll::Ready(None);
+        }
+        loop {
+            match futures::ready!(futures::Stream::poll_next(Pin::new(&mut self.go), cx)) {
+                Some(false) => {}
+                Some(true) | None => return Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text)))),
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = self.text.as_ref().map_or(0, Bytes::len);
+        if self.announced { SizeHint::with_exact(length as u64) } else { SizeHint::new() }
+    }
+}
+
+#[tokio::test]
+async fn who_sends_a_body_slowly_keeps_no_seat_and_is_served_when_it_has_come() {
+    let api = bootstrapped().await;
+    let queue = json!({"type": "Queue", "queuing": {"queues": 8, "handSize": 4, "queueLengthLimit": 50}});
+    api.one_seat(&["slow", "quick"], &queue).await;
+    let (go, begun) = (watch::Sender::new(false), Arc::new(AtomicUsize::new(0)));
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..8 {
+        let text = Bytes::from(config_map(&format!("slow-{index}")).to_string());
+        let (announced, go) = (index % 2 == 0, WatchStream::new(go.subscribe()));
+        let slow = Slow { text: Some(text), announced, begun: Arc::clone(&begun), polled: false, go };
+        let body: Body = slow.boxed_unsync();
+        let server = api.server.clone();
+        tasks.spawn(async move {
+            let request = Request::post(CONFIG_MAPS).header("content-type", "application/json").body(body).unwrap();
+            server.handle(request, UserInfo::authenticated("slow", &[])).await.status().as_u16()
+        });
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while begun.load(Ordering::SeqCst) < 8 {
+        assert!(Instant::now() < deadline, "all of them are awaited at once");
+        tokio::task::yield_now().await;
+    }
+    for index in 0..3 {
+        let quick = UserInfo::authenticated("quick", &[]);
+        let request = Request::post(CONFIG_MAPS).header("content-type", "application/json");
+        let (code, text) = api.status_as(request, config_map(&format!("quick-{index}")).to_string(), &quick).await;
+        assert_eq!(code, 201, "{text}");
+    }
+    go.send_replace(true);
+    while let Some(code) = tasks.join_next().await {
+        assert_eq!(code.unwrap(), 201, "what came late is served in its turn");
+    }
+}
+
 #[tokio::test]
 async fn a_watch_holds_no_seat_after_it_has_begun() {
     let api = bootstrapped().await;
-    let one = json!({"metadata": {"name": "one"}, "spec": {"type": "Limited",
-        "limited": {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}}});
-    api.post(LEVELS, &one).await.expect(201);
-    let robots = json!([{"kind": "User", "user": {"name": "watcher"}}]);
-    let rule = json!({"subjects": robots, "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"],
-        "namespaces": ["*"], "clusterScope": true}]});
-    let schema = json!({"metadata": {"name": "one"}, "spec": {"matchingPrecedence": 50,
-        "priorityLevelConfiguration": {"name": "one"}, "rules": [rule]}});
-    api.post(SCHEMAS, &schema).await.expect(201);
+    api.one_seat(&["watcher"], &json!({"type": "Reject"})).await;
     let watcher = UserInfo::authenticated("watcher", &[]);
     let mut open = Vec::new();
     for _ in 0..50 {

@@ -34,6 +34,7 @@ mod events;
 mod every_kind;
 mod fairness;
 mod forms;
+mod images;
 mod in_flight;
 mod listing;
 mod pod_security;

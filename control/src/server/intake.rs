@@ -1,0 +1,246 @@
+//! Bodies that had not arrived when it was their requests' turn: they are awaited apart from the seats, so that a client that
+//! sends slowly keeps no place that others wait for.
+//!
+//! What must stay true: what is held here is bounded, for each user ([`OF_USER`]) and altogether ([`TOTAL`]); when all of it
+//! is taken, the oldest body of the user who holds most gives way, so that many slow bodies, of however many users, keep
+//! nobody out who holds less; nobody waits longer than for a seat.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::flow::WAIT;
+
+/// Bytes of all bodies that are awaited, or wait for a seat.
+const TOTAL: usize = 128 << 20;
+/// Of one user's: ten of the largest, or two thousand small ones.
+const OF_USER: usize = 32 << 20;
+/// What a body counts for at least: its headers and what serves it.
+const LEAST: usize = 16 << 10;
+/// What is counted: a permit.
+const UNIT: usize = 1 << 10;
+/// Requests of one user that wait until more may be awaited.
+const WAITING: usize = 256;
+
+/// Bodies that are awaited. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Intake(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    total: usize,
+    of_user: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: usize,
+    next: u64,
+    /// Those who have bodies here, or wait to.
+    users: HashMap<Arc<str>, User>,
+    /// The same by what they hold.
+    sizes: BTreeSet<(usize, Arc<str>)>,
+}
+
+#[derive(Debug)]
+struct User {
+    own: Arc<Semaphore>,
+    /// Requests that are here, whether they hold or wait.
+    requests: usize,
+    held: usize,
+    /// In the order in which they came.
+    bodies: BTreeMap<u64, (usize, Arc<Notify>)>,
+}
+
+impl Intake {
+    pub(super) fn new() -> Self {
+        Self::bounded(TOTAL, OF_USER)
+    }
+
+    fn bounded(total: usize, of_user: usize) -> Self {
+        Self(Arc::new(Inner { total, of_user, state: Mutex::default() }))
+    }
+
+    /// Makes room for a body of this many bytes. `patient`: waits for the user's other bodies, since nothing of this one has
+    /// been read. `None`: there is no room.
+    pub(super) async fn admit(&self, user: &str, bytes: usize, patient: bool) -> Option<Held> {
+        let bytes = bytes.max(LEAST);
+        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
+        let request = Request::of(self, user, patient)?;
+        let own = Arc::clone(&request.own);
+        let own = if patient {
+            timeout(WAIT, own.acquire_many_owned(units)).await.ok()?.ok()?
+        } else {
+            own.try_acquire_many_owned(units).ok()?
+        };
+        let lost = Arc::new(Notify::new());
+        let number = self.0.state.lock().hold(self.0.total, &request.user, bytes, &lost)?;
+        Some(Held { number, lost, _own: own, request })
+    }
+}
+
+impl State {
+    /// Takes a body in, in the place of others' if need be. The answer is its number.
+    fn hold(&mut self, total: usize, user: &Arc<str>, bytes: usize, lost: &Arc<Notify>) -> Option<u64> {
+        let mine = self.users.get(user)?.held.saturating_add(bytes);
+        while self.held.saturating_add(bytes) > total {
+            let (most, greedy) = self.sizes.last().cloned()?;
+            if most < mine {
+                return None;
+            }
+            let oldest = self.users.get(&greedy).and_then(|user| user.bodies.keys().next().copied())?;
+            if let Some(body) = self.release(&greedy, oldest) {
+                body.notify_one();
+            }
+        }
+        let number = self.next;
+        self.next += 1;
+        self.users.get_mut(user)?.bodies.insert(number, (bytes, Arc::clone(lost)));
+        self.resize(user, |held| held.saturating_add(bytes));
+        Some(number)
+    }
+
+    /// A body is no longer held here; `None`: it was not.
+    fn release(&mut self, user: &Arc<str>, number: u64) -> Option<Arc<Notify>> {
+        let (bytes, lost) = self.users.get_mut(user)?.bodies.remove(&number)?;
+        self.resize(user, |held| held.saturating_sub(bytes));
+        Some(lost)
+    }
+
+    fn resize(&mut self, name: &Arc<str>, change: impl Fn(usize) -> usize) {
+        let Some(user) = self.users.get_mut(name) else { return };
+        self.sizes.remove(&(user.held, Arc::clone(name)));
+        user.held = change(user.held);
+        self.held = change(self.held);
+        if user.held > 0 {
+            self.sizes.insert((user.held, Arc::clone(name)));
+        }
+    }
+}
+
+/// A request of a user that is known while there is one.
+#[derive(Debug)]
+struct Request {
+    intake: Intake,
+    user: Arc<str>,
+    own: Arc<Semaphore>,
+}
+
+impl Request {
+    /// `None`: too many of the user's wait already.
+    fn of(intake: &Intake, user: &str, waits: bool) -> Option<Self> {
+        let mut state = intake.0.state.lock();
+        let name = state.users.get_key_value(user).map_or_else(|| Arc::from(user), |(name, _)| Arc::clone(name));
+        let known = state.users.entry(Arc::clone(&name)).or_insert_with(|| User {
+            own: Arc::new(Semaphore::new(intake.0.of_user / UNIT)),
+            requests: 0,
+            held: 0,
+            bodies: BTreeMap::new(),
+        });
+        if waits && known.requests.saturating_sub(known.bodies.len()) >= WAITING {
+            return None;
+        }
+        known.requests += 1;
+        Some(Self { intake: intake.clone(), user: name, own: Arc::clone(&known.own) })
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let mut state = self.intake.0.state.lock();
+        let Some(known) = state.users.get_mut(&self.user) else { return };
+        known.requests = known.requests.saturating_sub(1);
+        if known.requests == 0 {
+            state.users.remove(&self.user);
+        }
+    }
+}
+
+/// Room for a body; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    number: u64,
+    lost: Arc<Notify>,
+    // Given back before the user may be forgotten.
+    _own: OwnedSemaphorePermit,
+    request: Request,
+}
+
+impl Held {
+    /// Until somebody else needs the room: the body is to be dropped at once.
+    pub(super) async fn lost(&self) {
+        self.lost.notified().await;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.request.intake.0.state.lock().release(&self.request.user, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    const BODY: usize = 4 * LEAST;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_users_bodies_are_bounded_and_delay_nobody_elses() {
+        let intake = Intake::bounded(100 * BODY, 2 * BODY);
+        let first = intake.admit("slow", BODY, true).await.unwrap();
+        let second = intake.admit("slow", BODY, true).await.unwrap();
+        assert!(intake.admit("slow", 1, false).await.is_none(), "one that cannot wait is refused");
+        assert!(intake.admit("other", BODY, false).await.is_some());
+        let mut third = Box::pin(intake.admit("slow", BODY, true));
+        assert!(third.as_mut().now_or_never().is_none());
+        drop(first);
+        let third = third.await.unwrap();
+        assert!(intake.admit("slow", BODY, true).await.is_none(), "nobody waits longer than for a seat");
+        drop((second, third));
+        let state = intake.0.state.lock();
+        assert!(state.users.is_empty() && state.sizes.is_empty() && state.held == 0, "{state:?}");
+    }
+
+    #[tokio::test]
+    async fn who_holds_most_gives_way_when_all_room_is_taken() {
+        let intake = Intake::bounded(8 * BODY, 5 * BODY);
+        let mut greedy = Vec::new();
+        for user in ["one", "two"] {
+            for _ in 0..4 {
+                greedy.push(intake.admit(user, BODY, false).await.unwrap());
+            }
+        }
+        let modest = intake.admit("modest", BODY, false).await.unwrap();
+        let lost: Vec<usize> = greedy
+            .iter()
+            .enumerate()
+            .filter(|(_, held)| held.lost().now_or_never().is_some())
+            .map(|(at, _)| at)
+            .collect();
+        // The oldest body of the last of those who hold most.
+        assert_eq!(lost, [4]);
+        assert!(modest.lost().now_or_never().is_none());
+        assert!(intake.admit("one", BODY, false).await.is_none(), "nobody gives way to who holds more");
+        assert_eq!(intake.0.state.lock().held, 8 * BODY);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_are_bounded() {
+        let intake = Intake::bounded(100 * BODY, BODY);
+        let _held = intake.admit("slow", BODY, true).await.unwrap();
+        let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(intake.admit("slow", BODY, true))).collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        assert!(intake.admit("slow", BODY, true).now_or_never().unwrap().is_none());
+        drop(waiting);
+        assert!(intake.admit("slow", BODY, true).now_or_never().is_none(), "those who left are forgotten");
+    }
+}
