@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use super::digest::{Digest, NotADigest};
-use crate::server::body::{self, Body, BoxError};
+use crate::server::body::{self, Body, BoxError, GatherError, Unread};
 
 /// Why a request of the registry failed.
 #[derive(Debug, thiserror::Error)]
@@ -126,5 +126,16 @@ impl RegistryError {
             _ => {}
         }
         response
+    }
+}
+
+impl From<Unread> for RegistryError {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Gather(GatherError::TooLarge(limit)) => Self::ManifestTooLarge { limit },
+            Unread::Gather(GatherError::Broken(error)) => Self::Body(error),
+            Unread::Late => Self::Body(unread.into()),
+            Unread::Crowded => Self::Crowded,
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! or delete there. What must stay true: nothing is served whose content does not have the digest it is asked by.
 
 mod answer;
+mod call;
 mod digest;
 mod disk;
 mod error;
@@ -21,8 +22,7 @@ use std::time::SystemTime;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE};
-use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::io::AsyncSeekExt;
 
@@ -34,13 +34,14 @@ pub(crate) use self::route::transfers;
 pub use self::route::{Reference, Repository};
 
 use self::answer::{base, created, empty, file_body, list_of, listing, progress};
+use self::call::{Call, byte_range, chunk_start};
 use self::disk::{Disk, StoredManifest};
 use self::homes::{Home, Homes};
 use self::pages::page;
 use self::route::Route;
 use self::uploads::Uploads;
 use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
-use crate::server::body::{self, Body, GatherError, Unread};
+use crate::server::body::{self, Body};
 use crate::server::turn::Turn;
 
 /// The largest manifest, as other registries have it.
@@ -429,45 +430,6 @@ struct Pushing<'a> {
     turn: &'a mut Turn,
 }
 
-/// The parts of a request beside its path and body.
-struct Call {
-    method: Method,
-    headers: HeaderMap,
-    query: Parameters,
-}
-
-impl Call {
-    fn of(parts: Parts) -> Self {
-        Self { query: Parameters::parse(parts.uri.query()), method: parts.method, headers: parts.headers }
-    }
-
-    fn reads(&self) -> bool {
-        matches!(self.method, Method::GET | Method::HEAD)
-    }
-
-    /// Of what the catalog is asked for.
-    fn namespace(&self) -> Option<&str> {
-        self.query.get("namespace").filter(|namespace| !namespace.is_empty())
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-}
-
-/// The query's parameters.
-struct Parameters(Vec<(String, String)>);
-
-impl Parameters {
-    fn parse(query: Option<&str>) -> Self {
-        Self(url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect())
-    }
-
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
-    }
-}
-
 fn verb(method: &Method) -> &'static str {
     match *method {
         Method::GET | Method::HEAD => "get",
@@ -488,17 +450,6 @@ fn images(verb: &str, namespace: String, name: String) -> Attributes {
     }
 }
 
-impl From<Unread> for RegistryError {
-    fn from(unread: Unread) -> Self {
-        match unread {
-            Unread::Gather(GatherError::TooLarge(limit)) => Self::ManifestTooLarge { limit },
-            Unread::Gather(GatherError::Broken(error)) => Self::Body(error),
-            Unread::Late => Self::Body(unread.into()),
-            Unread::Crowded => Self::Crowded,
-        }
-    }
-}
-
 fn first_missing(disk: &Disk, repository: &Repository, parsed: &manifest::Parsed) -> std::io::Result<Option<Digest>> {
     for digest in &parsed.blobs {
         if disk.blob_size(repository, digest)?.is_none() {
@@ -506,32 +457,6 @@ fn first_missing(disk: &Disk, repository: &Repository, parsed: &manifest::Parsed
         }
     }
     Ok(parsed.manifests.iter().find(|digest| !disk.has_manifest(repository, digest)).cloned())
-}
-
-/// The start of a chunk's `Content-Range: START-END` (a prefix of `bytes ` and a size are tolerated).
-fn chunk_start(text: &str) -> Result<u64, RegistryError> {
-    let range = text.trim_start_matches("bytes").trim_start_matches([' ', '=']);
-    let (start, end) = range.split_once('-').ok_or(RegistryError::Parameter("Content-Range"))?;
-    let end = end.split('/').next().unwrap_or_default();
-    match (start.parse(), end.parse::<u64>()) {
-        (Ok(start), Ok(_)) => Ok(start),
-        _ => Err(RegistryError::Parameter("Content-Range")),
-    }
-}
-
-/// Start and length of a `Range: bytes=…`. Several ranges, or another unit, are answered with everything.
-fn byte_range(text: &str, size: u64) -> Result<Option<(u64, u64)>, RegistryError> {
-    let Some(range) = text.trim().strip_prefix("bytes=") else { return Ok(None) };
-    let Some((first, last)) = range.split_once('-') else { return Ok(None) };
-    let outside = RegistryError::Range { size };
-    let (start, end) = match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(start), Ok(last)) if start <= last => (start, last.saturating_add(1).min(size)),
-        (Ok(start), Err(_)) if last.is_empty() => (start, size),
-        (Err(_), Ok(0)) if first.is_empty() => return Err(outside),
-        (Err(_), Ok(suffix)) if first.is_empty() => (size.saturating_sub(suffix), size),
-        _ => return Ok(None),
-    };
-    if start < end { Ok(Some((start, end - start))) } else { Err(outside) }
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@ use std::io;
 
 use serde_json::Value;
 
+use super::call::{Call, Parameters};
 use super::digest::Digest;
 use super::disk::Disk;
 use super::error::RegistryError;
+use super::manifest;
 use super::route::Repository;
-use super::{Call, Parameters, manifest};
 
 /// The most entries in one page.
 const MAX_PAGE: usize = 1000;
