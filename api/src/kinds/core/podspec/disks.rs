@@ -341,20 +341,12 @@ fn validate_iscsi_name(name: Option<&str>, of: Of<'_>, path: &Path, errors: &mut
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::assert_refused;
+    use super::super::tests::assert_volumes_refused;
     use super::*;
-
-    fn refuse(rows: &[(Value, &str)]) {
-        for (source, why) in rows {
-            let mut volume = source.clone();
-            volume["name"] = json!("v");
-            assert_refused(json!({ "volumes": [volume] }), &json!({}), &format!("spec.volumes[0].{why}"));
-        }
-    }
 
     #[test]
     fn a_disk_is_named_completely() {
-        refuse(&[
+        assert_volumes_refused(&[
             (json!({"nfs": {"server": "a", "path": "b"}}), "nfs.path: Invalid value: \"b\": must be an absolute path"),
             (json!({"hostPath": {"path": ""}}), "hostPath.path: Required value"),
             (
@@ -396,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_portal_has_a_name_that_others_understand() {
-        refuse(&[
+        assert_volumes_refused(&[
             (
                 json!({"iscsi": {"targetPortal": "a", "iqn": "x", "lun": 0}}),
                 "iscsi.iqn: Invalid value: \"x\": must be valid format starting with iqn, eui, or naa",

@@ -182,6 +182,15 @@ mod tests {
         assert_eq!(complaints(&spec), [why], "{spec}");
     }
 
+    /// Each volume is refused for the reason beside it.
+    pub(super) fn assert_volumes_refused(rows: &[(Value, &str)]) {
+        for (source, why) in rows {
+            let mut volume = source.clone();
+            volume["name"] = json!("v");
+            assert_refused(json!({ "volumes": [volume] }), &json!({}), &format!("spec.volumes[0].{why}"));
+        }
+    }
+
     /// Of a pod with these volumes, whose container has these mounts.
     pub(super) fn complaints_of_mounts(volumes: &Value, mounts: &Value) -> Vec<String> {
         let container = json!({"name": "a", "image": "x", "volumeMounts": mounts});

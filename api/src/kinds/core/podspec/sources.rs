@@ -229,20 +229,12 @@ fn validate_ephemeral(source: &Value, path: &Path, errors: &mut ErrorList) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{assert_refused, complaints};
+    use super::super::tests::{assert_volumes_refused, complaints};
     use super::*;
-
-    fn refuse(rows: &[(Value, &str)]) {
-        for (source, why) in rows {
-            let mut volume = source.clone();
-            volume["name"] = json!("v");
-            assert_refused(json!({ "volumes": [volume] }), &json!({}), &format!("spec.volumes[0].{why}"));
-        }
-    }
 
     #[test]
     fn a_source_is_complete_and_well_formed() {
-        refuse(&[
+        assert_volumes_refused(&[
             (
                 json!({"emptyDir": {"sizeLimit": "-1"}}),
                 "emptyDir.sizeLimit: Forbidden: SizeLimit field must be a valid resource quantity",
@@ -281,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_file_about_the_pod_says_something_known() {
-        refuse(&[
+        assert_volumes_refused(&[
             (
                 json!({"downwardAPI": {"items": [{"path": "a"}]}}),
                 "downwardAPI: Required value: one of fieldRef and resourceFieldRef is required",
@@ -308,7 +300,7 @@ mod tests {
         let sources = |sources: Value| json!({"projected": {"sources": sources}});
         let token =
             |seconds: i64| sources(json!([{"serviceAccountToken": {"path": "a", "expirationSeconds": seconds}}]));
-        refuse(&[
+        assert_volumes_refused(&[
             (
                 sources(json!([of("configMap"), of("secret")])),
                 "projected: Invalid value: \"n\": conflicting duplicate paths",
