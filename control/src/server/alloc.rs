@@ -25,8 +25,8 @@ pub use self::cidr::{BadCidr, Cidr};
 pub(crate) use self::ranges::DEFAULT;
 use self::ranges::{GROUP, Ranges, Ready};
 use self::service::{
-    cluster_ip, families, has_node_ports, health_port, items, needs_address, needs_health_check, needs_node_ports,
-    node_port, ports, shared_port,
+    Shared, cluster_ip, families, has_node_ports, health_port, items, needs_address, needs_health_check,
+    needs_node_ports, node_port, ports,
 };
 use crate::cache::Cache;
 use crate::store::Key;
@@ -397,9 +397,12 @@ impl Pool {
         let chooses = needs_node_ports(object);
         let missing = |(_, port): &(usize, &Value)| chooses && node_port(port).is_none();
         let missing: Vec<usize> = ports(object).iter().enumerate().filter(missing).map(|(index, _)| index).collect();
+        let mut known = Shared::of(ports(object));
         for index in missing {
-            let shared = shared_port(ports(object), index).and_then(|port| u16::try_from(port).ok());
+            let Some(of) = object.pointer(&format!("/spec/ports/{index}")) else { continue };
+            let shared = known.find(of).and_then(|port| u16::try_from(port).ok());
             let port = shared.or_else(|| self.any_port(hold)).ok_or_else(|| full("a nodePort"))?;
+            known.add(of, i64::from(port));
             if let Some(of) = object.pointer_mut(&format!("/spec/ports/{index}")) {
                 object::set_at(of, "nodePort", port);
             }

@@ -1,5 +1,7 @@
 //! StatefulSet: pods with names, an order and claims of their own.
 
+use std::collections::HashMap;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
 
@@ -143,9 +145,14 @@ fn with_claims(object: &Value) -> Value {
     }
     if let Some(spec) = self::object(&mut template, "spec") {
         let mut volumes = list(spec, "/volumes").to_vec();
+        let mut places = HashMap::new();
+        for (place, volume) in volumes.iter().enumerate() {
+            places.entry(text(volume, "/name").to_owned()).or_insert(place);
+        }
         for name in claims.iter().map(|claim| text(claim, "/metadata/name")) {
             let volume = json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
-            match volumes.iter_mut().find(|volume| text(volume, "/name") == name) {
+            let place = *places.entry(name.to_owned()).or_insert(volumes.len());
+            match volumes.get_mut(place) {
                 Some(known) => *known = volume,
                 None => volumes.push(volume),
             }

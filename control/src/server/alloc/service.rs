@@ -1,5 +1,7 @@
 //! What a Service has of addresses and ports, and what it needs. What an update leaves out, the kind's strategy has kept.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+
 use serde_json::{Value, json};
 use wherry_api::field::{ErrorList, Path};
 use wherry_api::object;
@@ -51,12 +53,42 @@ pub(super) fn ports(service: &Value) -> &[Value] {
     service.pointer("/spec/ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// The node port that the port at `index` has in common with another protocol of the same port.
-pub(super) fn shared_port(ports: &[Value], index: usize) -> Option<i64> {
-    let own = ports.get(index)?;
-    let same = |a: &Value, field: &str| a.get(field) == own.get(field);
-    let has = |number: i64| ports.iter().any(|port| same(port, "protocol") && node_port(port) == Some(number));
-    ports.iter().filter(|port| same(port, "port")).filter_map(node_port).find(|number| !has(*number))
+/// The node ports that a Service's ports have, for those of other protocols to share. Made once for a Service: it may have
+/// thousands of ports.
+pub(super) struct Shared {
+    of_port: HashMap<i64, BTreeSet<i64>>,
+    taken: HashSet<(String, i64)>,
+}
+
+impl Shared {
+    pub(super) fn of(ports: &[Value]) -> Self {
+        let mut shared = Self { of_port: HashMap::new(), taken: HashSet::new() };
+        for port in ports {
+            if let Some(number) = node_port(port) {
+                shared.add(port, number);
+            }
+        }
+        shared
+    }
+
+    /// The node port that this port, which has none, has in common with another protocol of the same port.
+    pub(super) fn find(&self, port: &Value) -> Option<i64> {
+        let numbers = self.of_port.get(&number_of(port))?;
+        numbers.iter().find(|number| !self.taken.contains(&(protocol(port), **number))).copied()
+    }
+
+    pub(super) fn add(&mut self, port: &Value, number: i64) {
+        self.of_port.entry(number_of(port)).or_default().insert(number);
+        self.taken.insert((protocol(port), number));
+    }
+}
+
+fn number_of(port: &Value) -> i64 {
+    port.get("port").and_then(Value::as_i64).unwrap_or_default()
+}
+
+fn protocol(port: &Value) -> String {
+    port.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned()
 }
 
 /// Whether a load balancer asks the nodes which of them have pods.

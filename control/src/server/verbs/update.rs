@@ -84,16 +84,17 @@ pub(crate) async fn raced(call: &Call, missing: bool, error: &ServerError) -> bo
 }
 
 /// Needs the right to create, which the right to update does not include.
-async fn create_instead(
-    call: &mut Call,
-    mut object: Value,
-    options: &WriteOptions,
-) -> Result<Response<Body>, ServerError> {
+async fn create_instead(call: &mut Call, object: Value, options: &WriteOptions) -> Result<Response<Body>, ServerError> {
     if !object::resource_version(&object).is_empty() {
         return Err(ApiError::modified(&call.resource, &call.info.name).into());
     }
+    let uid = object::uid(&object);
+    if !uid.is_empty() {
+        // The writer means one object, which is gone.
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+        return Err(ApiError::conflict(&call.resource, &call.info.name, why).into());
+    }
     may_create(call).await?;
-    object::remove_meta(&mut object, "uid");
     create::insert_and_show(call, object, options).await
 }
 

@@ -126,29 +126,38 @@ impl OpenFault {
 
 impl From<DatabaseError> for OpenFault {
     fn from(error: DatabaseError) -> Self {
-        use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
         match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::Locked,
-            DatabaseError::Storage(StorageError::Io(e))
-                if !matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof) =>
-            {
-                Self::Io(e)
-            }
+            DatabaseError::Storage(error) => error.into(),
             other => Self::Damaged(other.into()),
         }
     }
 }
 
-macro_rules! damaged_from {
-    ($($error:ty),*) => {$(
-        impl From<$error> for OpenFault {
-            fn from(error: $error) -> Self {
-                Self::Damaged(error.into())
+impl From<StorageError> for OpenFault {
+    /// A disk that is full or fails says nothing of what is on it.
+    fn from(error: StorageError) -> Self {
+        use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        match error {
+            StorageError::Io(e) if !matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof) => Self::Io(e),
+            other => Self::Damaged(other.into()),
+        }
+    }
+}
+
+macro_rules! by_storage {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for OpenFault {
+            fn from(error: redb::$error) -> Self {
+                match error {
+                    redb::$error::Storage(error) => error.into(),
+                    other => Self::Damaged(other.into()),
+                }
             }
         }
     )*};
 }
-damaged_from!(redb::TransactionError, redb::TableError, StorageError, redb::CommitError, redb::CompactionError);
+by_storage!(TransactionError, TableError, CommitError, CompactionError);
 
 /// What went wrong since the file was opened.
 #[derive(Debug, Default)]
@@ -234,5 +243,20 @@ impl StorageBackend for Watched {
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.inner.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_or_failing_disk_is_no_damage() {
+        let failed = |kind: ErrorKind| OpenFault::from(redb::CommitError::Storage(StorageError::Io(kind.into())));
+        assert!(failed(ErrorKind::StorageFull).is_lack_of_room());
+        assert!(matches!(failed(ErrorKind::PermissionDenied), OpenFault::Io(_)));
+        assert!(matches!(failed(ErrorKind::InvalidData), OpenFault::Damaged(_)));
+        let damaged = redb::TransactionError::Storage(StorageError::Corrupted(String::new()));
+        assert!(matches!(OpenFault::from(damaged), OpenFault::Damaged(_)));
     }
 }
