@@ -3,7 +3,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,13 +18,9 @@ use super::credentials::Credentials;
 use super::manifest::ACCEPTED;
 use super::reference;
 use super::refusal::{Access, Refused};
-use super::transport::{self, LARGEST_MANIFEST, Transport};
+use super::transport::{self, CONNECT, LARGEST_MANIFEST, SILENCE, Transport};
 use crate::fault;
 
-/// Longest time without a byte from a registry.
-const SILENCE: Duration = Duration::from_secs(30);
-/// Longest time to connect.
-const CONNECT: Duration = Duration::from_secs(10);
 /// What went wrong, as a person reads it.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {

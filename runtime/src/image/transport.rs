@@ -19,9 +19,9 @@ use super::source::{Failure, SourceError};
 use crate::fault;
 
 /// Longest time without a byte from a registry.
-const SILENCE: Duration = Duration::from_secs(30);
+pub(super) const SILENCE: Duration = Duration::from_secs(30);
 /// Longest time to connect.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Bytes of a manifest at most: what the distribution specification has registries take, and what other runtimes read.
 pub(super) const LARGEST_MANIFEST: usize = 4 << 20;
 /// Bytes of what goes before a manifest: a token, or an error.

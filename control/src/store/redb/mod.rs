@@ -11,9 +11,9 @@
 //!   that does, or that finds the gap used up, waits for its turn in the queue. Revisions therefore skip numbers.
 //! - Relaxed writes that a crash takes back were seen with revisions that must not be given out again. A store that was not
 //!   closed continues [`core::RESERVE`] further on, and a watch from inside that range must list again.
-//! - A batch that finds no room on the disk did not happen: the file is opened again, after a pause
-//!   while somebody writes, and goes on from the batch before. When the disk fails otherwise, whether the batch happened is unknown: the
-//!   store refuses everything but reads from then on, until it is opened again by a person.
+//! - A batch that finds no room on the disk did not happen: the file is opened again, after a pause while somebody writes,
+//!   and goes on from the batch before. When the disk fails otherwise, whether the batch happened is unknown: the store
+//!   refuses everything but reads from then on, until it is opened again by a person.
 //!
 //! Watches pull: each has a cursor into the history, in memory or on disk, so that a slow one costs nothing and ends with
 //! [`StoreError::Compacted`] when the history has moved past it.
