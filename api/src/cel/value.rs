@@ -1,14 +1,13 @@
 //! Values of expressions. What comes from an object is borrowed from its JSON and looked at when it is used.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde_json::{Map as JsonMap, Value as Json};
+use serde_json::Value as Json;
 
 use super::authorizer::Check;
 use super::net::Cidr;
@@ -16,6 +15,10 @@ use super::semver::Semver;
 use super::types::{Decl, ListKind, Object, Type};
 use super::{duration, text};
 use crate::quantity::Quantity;
+
+mod collections;
+
+pub use self::collections::{Key, List, Map};
 
 /// A string, of an object or of its own.
 #[derive(Clone, Debug)]
@@ -33,30 +36,6 @@ impl std::ops::Deref for Text<'_> {
             Self::Shared(text) => text,
         }
     }
-}
-
-/// A list, of an object or made by an expression.
-#[derive(Clone, Debug)]
-pub enum List<'a> {
-    Json(&'a [Json], Type, ListKind),
-    Made(Arc<[Val<'a>]>),
-}
-
-/// A map or object.
-#[derive(Clone, Debug)]
-pub enum Map<'a> {
-    /// The type says how its parts are read, and which fields are to be seen.
-    Json(&'a JsonMap<String, Json>, Type),
-    Made(Arc<BTreeMap<Key, Val<'a>>>),
-}
-
-/// A key of a map that an expression made.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
-    Bool(bool),
-    Int(i64),
-    Uint(u64),
-    String(Arc<str>),
 }
 
 /// A value.
@@ -325,165 +304,6 @@ fn numbers(a: &Val<'_>, b: &Val<'_>) -> Option<Ordering> {
             numbers(b, a).map(Ordering::reverse)
         }
         _ => None,
-    }
-}
-
-impl<'a> List<'a> {
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Json(list, ..) => list.len(),
-            Self::Made(list) => list.len(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub fn get(&self, index: usize) -> Option<Val<'a>> {
-        match self {
-            Self::Json(list, item, _) => list.get(index).map(|json| Val::of(json, item)),
-            Self::Made(list) => list.get(index).cloned(),
-        }
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = Val<'a>> + '_ {
-        (0..self.len()).filter_map(|index| self.get(index))
-    }
-
-    pub fn kind(&self) -> &ListKind {
-        match self {
-            Self::Json(_, _, kind) => kind,
-            Self::Made(_) => &ListKind::Atomic,
-        }
-    }
-
-    /// Sets and list maps are the same in any order.
-    fn same(&self, other: &Self) -> bool {
-        if self.len() != other.len() {
-            return false;
-        }
-        if *self.kind() == ListKind::Atomic || *other.kind() == ListKind::Atomic {
-            return self.iter().zip(other.iter()).all(|(a, b)| a.same(&b));
-        }
-        self.iter().all(|a| other.iter().any(|b| a.same(&b)))
-    }
-}
-
-impl<'a> Map<'a> {
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Json(map, _) => map.len(),
-            Self::Made(map) => map.len(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// A value by its key.
-    pub fn get(&self, key: &Val<'_>) -> Option<Val<'a>> {
-        match self {
-            Self::Json(map, ty) => match (key, ty) {
-                (Val::String(key), Type::Object(object)) => {
-                    let field = object.field(key)?;
-                    map.get(&field.name).map(|json| Val::of(json, &field.decl.ty))
-                }
-                (Val::String(key), Type::Map(of)) => map.get(&**key).map(|json| Val::of(json, &of.value.ty)),
-                (Val::String(key), _) => map.get(&**key).map(|json| Val::of(json, &Type::Dyn)),
-                _ => None,
-            },
-            Self::Made(map) => {
-                let key = Key::of(key)?;
-                map.get(&key).or_else(|| map.get(&key.other_sign()?)).cloned()
-            }
-        }
-    }
-
-    pub fn keys(&self) -> Vec<Val<'a>> {
-        match self {
-            Self::Json(map, _) => map.keys().map(|key| Val::str(key)).collect(),
-            Self::Made(map) => map.keys().map(Key::val).collect(),
-        }
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        if let (Self::Json(a, Type::Dyn), Self::Json(b, Type::Dyn)) = (self, other)
-            && std::ptr::eq(*a, *b)
-        {
-            return true;
-        }
-        self.len() == other.len() && self.raw().all(|(key, a)| other.raw_get(&key).is_some_and(|b| a.same(&b)))
-    }
-
-    /// All entries, by the keys of the object.
-    pub fn raw(&self) -> Box<dyn Iterator<Item = (Key, Val<'a>)> + '_> {
-        match self {
-            Self::Json(map, ty) => Box::new(
-                map.iter().map(move |(key, json)| (Key::String(key.as_str().into()), Val::of(json, &below(ty)))),
-            ),
-            Self::Made(map) => Box::new(map.iter().map(|(key, value)| (key.clone(), value.clone()))),
-        }
-    }
-
-    fn raw_get(&self, key: &Key) -> Option<Val<'a>> {
-        match (self, key) {
-            (Self::Json(map, ty), Key::String(key)) => map.get(&**key).map(|json| Val::of(json, &below(ty))),
-            (Self::Json(..), _) => None,
-            (Self::Made(map), key) => map.get(key).cloned(),
-        }
-    }
-}
-
-fn below(ty: &Type) -> Type {
-    match ty {
-        Type::Map(of) => of.value.ty.clone(),
-        _ => Type::Dyn,
-    }
-}
-
-impl Key {
-    pub fn of(value: &Val<'_>) -> Option<Self> {
-        Some(match value {
-            Val::Bool(b) => Self::Bool(*b),
-            Val::Int(i) => Self::Int(*i),
-            Val::Uint(u) => Self::Uint(*u),
-            Val::String(s) => Self::String((&**s).into()),
-            Val::Double(d) if d.fract() == 0.0 && d.abs() < 9e15 => Self::Int(float_to_int(*d)),
-            _ => return None,
-        })
-    }
-
-    /// Bytes of its text.
-    pub fn length(&self) -> usize {
-        if let Self::String(text) = self { text.len() } else { 0 }
-    }
-
-    fn other_sign(&self) -> Option<Self> {
-        match self {
-            Self::Int(i) => u64::try_from(*i).ok().map(Self::Uint),
-            Self::Uint(u) => i64::try_from(*u).ok().map(Self::Int),
-            _ => None,
-        }
-    }
-
-    pub fn val<'a>(&self) -> Val<'a> {
-        match self {
-            Self::Bool(b) => Val::Bool(*b),
-            Self::Int(i) => Val::Int(*i),
-            Self::Uint(u) => Val::Uint(*u),
-            Self::String(s) => Val::String(Text::Shared(Arc::clone(s))),
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Bool(b) => b.to_string(),
-            Self::Int(i) => i.to_string(),
-            Self::Uint(u) => u.to_string(),
-            Self::String(s) => s.to_string(),
-        }
     }
 }
 

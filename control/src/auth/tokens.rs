@@ -8,20 +8,25 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wherry_api::object;
 use wherry_api::resource::GroupResource;
 
+use self::claims::{Audience, Bound, Claims};
+use self::proven::Proven;
 use super::oidc::{Issuers, OidcError};
 use super::{AUTHENTICATED, UserInfo};
 use crate::cache::{Cache, Entry};
 
 pub mod bootstrap;
+mod claims;
 mod legacy;
+mod proven;
 
 /// Who issues tokens, and the audience of those that the API server accepts.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -29,8 +34,6 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 pub const MIN_SECONDS: i64 = 600;
 /// The longest; longer ones are shortened to it.
 pub const MAX_SECONDS: i64 = 365 * 24 * 3600;
-/// What the claims are valid before their issue, for verifiers whose clock is behind. Also how long an expired one passes.
-const LEEWAY_SECONDS: u64 = 10;
 /// A token outlives the deletion of what it is bound to by this, if finalizers hold that.
 const AFTER_DELETION: SignedDuration = SignedDuration::from_secs(60);
 /// A longer text is no token of ours; it is refused before it is decoded.
@@ -90,48 +93,6 @@ impl fmt::Debug for Issued {
     }
 }
 
-/// The claims, as Kubernetes writes them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Claims {
-    aud: Audience,
-    exp: i64,
-    iat: i64,
-    iss: String,
-    jti: String,
-    #[serde(rename = "kubernetes.io")]
-    bound: Bound,
-    nbf: i64,
-    sub: String,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    Many(Vec<String>),
-    One(String),
-}
-
-impl Audience {
-    fn list(&self) -> &[String] {
-        match self {
-            Self::Many(list) => list,
-            Self::One(one) => std::slice::from_ref(one),
-        }
-    }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Bound {
-    namespace: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    node: Option<Reference>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pod: Option<Reference>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    secret: Option<Reference>,
-    serviceaccount: Reference,
-}
-
 /// A token that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
@@ -145,6 +106,8 @@ pub struct Tokens {
     signing: EncodingKey,
     /// The key that signs, then older ones that are still believed. As many as there are files of them.
     keys: Vec<VerifyKey>,
+    /// What these have signed, as far as it was seen.
+    proven: Proven,
     cache: Cache,
     /// Who else is believed.
     issuers: Issuers,
@@ -189,7 +152,7 @@ impl Tokens {
         for pem in older {
             keys.push(VerifyKey::of(&read(pem)?)?);
         }
-        Ok(Arc::new(Self { signing, keys, cache, issuers }))
+        Ok(Arc::new(Self { signing, keys, proven: Proven::default(), cache, issuers }))
     }
 
     /// The public keys, as `/openid/v1/jwks` serves them.
@@ -228,13 +191,23 @@ impl Tokens {
         jsonwebtoken::encode(&header, claims, &self.signing).map_err(TokenError::Sign)
     }
 
-    /// The claims of a token that one of the keys has signed.
-    fn read<T: DeserializeOwned>(&self, token: &str, validation: &Validation) -> Result<T, TokenError> {
+    /// The claims of a token that one of the keys has signed. What they say is not judged.
+    fn read<T: DeserializeOwned>(&self, token: &str) -> Result<T, TokenError> {
+        self.proven.check(token, || self.prove(token))?;
+        insecure_decode_claims(token).map_err(TokenError::Invalid)
+    }
+
+    /// Whether one of the keys has signed a token.
+    fn prove(&self, token: &str) -> Result<(), TokenError> {
+        let mut signature_only = Validation::new(Algorithm::ES256);
+        signature_only.validate_exp = false;
+        signature_only.validate_aud = false;
+        signature_only.required_spec_claims.clear();
         let header = jsonwebtoken::decode_header(token).map_err(TokenError::Invalid)?;
         let mut error = TokenError::Malformed;
         for key in self.keys.iter().filter(|key| header.kid.as_ref().is_none_or(|kid| *kid == key.id)) {
-            match jsonwebtoken::decode(token, &key.verifying, validation) {
-                Ok(data) => return Ok(data.claims),
+            match jsonwebtoken::decode::<IgnoredAny>(token, &key.verifying, &signature_only) {
+                Ok(_) => return Ok(()),
                 Err(reason) => error = TokenError::Invalid(reason),
             }
         }
@@ -263,28 +236,17 @@ impl Tokens {
         if legacy::is_one(token) {
             return self.verify_legacy(token, audiences);
         }
-        let claims = self.decode(token, audiences)?;
-        self.check_objects(&claims.bound)?;
+        let claims: Claims = self.read(token)?;
         let own = [ISSUER.to_owned()];
         let asked = if audiences.is_empty() { &own } else { audiences };
+        claims.check(asked, Timestamp::now().as_second())?;
+        let subject = format!("system:serviceaccount:{}:{}", claims.bound.namespace, claims.bound.serviceaccount.name);
+        if claims.sub != subject {
+            return Err(TokenError::Malformed);
+        }
+        self.check_objects(&claims.bound)?;
         let audiences = asked.iter().filter(|a| claims.aud.list().contains(a)).cloned().collect();
         Ok(Verified { user: user(&claims), audiences })
-    }
-
-    fn decode(&self, token: &str, audiences: &[String]) -> Result<Claims, TokenError> {
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.leeway = LEEWAY_SECONDS;
-        validation.validate_nbf = true;
-        validation.set_issuer(&[ISSUER]);
-        if audiences.is_empty() {
-            validation.set_audience(&[ISSUER]);
-        } else {
-            validation.set_audience(audiences);
-        }
-        validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
-        let claims: Claims = self.read(token, &validation)?;
-        let subject = format!("system:serviceaccount:{}:{}", claims.bound.namespace, claims.bound.serviceaccount.name);
-        if claims.sub == subject { Ok(claims) } else { Err(TokenError::Malformed) }
     }
 
     fn check_objects(&self, bound: &Bound) -> Result<(), TokenError> {
@@ -425,6 +387,17 @@ mod tests {
         fixture.put_object(&deleted(10)).await;
         assert!(tokens.verify(&token, &[]).is_ok());
         fixture.put_object(&deleted(70)).await;
+        assert!(matches!(tokens.verify(&token, &[]), Err(TokenError::Revoked { kind: "pod", .. })));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_seen_before_is_judged_again() {
+        let (fixture, tokens) = fixture().await;
+        let token = tokens.issue(spec()).unwrap().token;
+        assert!(tokens.verify(&token, &[]).is_ok());
+        assert!(tokens.verify(&token, &["vault".to_owned()]).is_err());
+        assert!(tokens.verify(&token, &[]).is_ok());
+        fixture.delete("Pod", "web", "p").await;
         assert!(matches!(tokens.verify(&token, &[]), Err(TokenError::Revoked { kind: "pod", .. })));
     }
 

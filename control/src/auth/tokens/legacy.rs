@@ -3,7 +3,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wherry_api::object;
@@ -54,13 +53,9 @@ impl Tokens {
     }
 
     pub(super) fn verify_legacy(&self, token: &str, audiences: &[String]) -> Result<Verified, TokenError> {
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        validation.set_issuer(&[LEGACY_ISSUER]);
-        validation.set_required_spec_claims(&["iss", "sub"]);
-        let claims: Claims = self.read(token, &validation)?;
-        if claims.sub != format!("system:serviceaccount:{}:{}", claims.namespace, claims.account) {
+        let claims: Claims = self.read(token)?;
+        let subject = format!("system:serviceaccount:{}:{}", claims.namespace, claims.account);
+        if claims.iss != LEGACY_ISSUER || claims.sub != subject {
             return Err(TokenError::Malformed);
         }
         // They are for the API server, whose audience is its issuer's name.
