@@ -3,6 +3,7 @@
 //! An `ApiError` is the outside message only. What a log needs beside it travels as the error's source in the module
 //! that failed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ pub struct Cause {
 pub struct ApiError {
     pub code: u16,
     /// A `metav1.StatusReason`: `NotFound`, `AlreadyExists`, `Conflict`, `Invalid`, …
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
     pub details: Box<Details>,
 }
@@ -41,8 +42,8 @@ pub struct Details {
 }
 
 impl ApiError {
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Box::default() }
+    pub fn new(code: u16, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), message: message.into(), details: Box::default() }
     }
 
     fn about(mut self, resource: &Descriptor, name: &str) -> Self {
@@ -187,6 +188,25 @@ impl ApiError {
 }
 
 impl Details {
+    /// The `details` of a Status that another server has sent. What is not as it should be is left out.
+    pub fn from_json(details: &Value) -> Self {
+        let text = |of: &Value, field: &str| of.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let cause = |cause: &Value| Cause {
+            reason: text(cause, "reason"),
+            message: text(cause, "message"),
+            field: text(cause, "field"),
+        };
+        let seconds = details.get("retryAfterSeconds").and_then(Value::as_u64);
+        Self {
+            name: text(details, "name"),
+            group: text(details, "group"),
+            kind: text(details, "kind"),
+            uid: text(details, "uid"),
+            causes: details.get("causes").and_then(Value::as_array).into_iter().flatten().map(cause).collect(),
+            retry_after_seconds: seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or_default(),
+        }
+    }
+
     fn to_json(&self) -> serde_json::Map<String, Value> {
         let mut map = serde_json::Map::new();
         for (key, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {

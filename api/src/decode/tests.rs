@@ -14,7 +14,7 @@ fn deployment() -> Descriptor {
 
 fn refusal(resource: &Descriptor, object: Value) -> String {
     let error = super::object(resource, Decoded { object, warnings: Vec::new() }, FieldValidation::Strict).unwrap_err();
-    assert_eq!((error.code, error.reason), (400, "BadRequest"));
+    assert_eq!((error.code, &*error.reason), (400, "BadRequest"));
     error.message
 }
 
@@ -154,7 +154,7 @@ fn a_body_of_too_many_values_is_413() {
     let text = format!("[{}]", vec!["0"; tree::MAX_VALUES].join(","));
     for format in [Format::Json, Format::Yaml] {
         let error = tree(text.as_bytes(), format).unwrap_err();
-        assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
+        assert_eq!((error.code, &*error.reason), (413, "RequestEntityTooLarge"));
         assert!(error.message.contains("more than 262144 values"), "{error}");
     }
     let list = "- a\n".repeat(tree::MAX_VALUES + 1);
@@ -183,7 +183,7 @@ fn more_objects_in_lists_than_any_object_has_are_422_at_the_list() {
     let pod = Descriptor::of::<Pod>();
     let text = |containers: usize| format!("{{\"spec\":{{\"containers\":[{}]}}}}", vec!["{}"; containers].join(","));
     let error = body(&pod, text(10_001).as_bytes(), Format::Json, FieldValidation::Warn).unwrap_err();
-    assert_eq!((error.code, error.reason), (422, "Invalid"));
+    assert_eq!((error.code, &*error.reason), (422, "Invalid"));
     assert_eq!(error.message, "Pod \"\" is invalid: spec.containers: Too many: 10001: must have at most 10000 items");
     assert_eq!(error.details.causes[0].reason, "FieldValueTooMany");
     assert!(body(&pod, text(10_000).as_bytes(), Format::Json, FieldValidation::Warn).is_ok());
@@ -221,7 +221,7 @@ fn documents_are_split_and_empty_ones_left_out() {
 fn a_patch_that_breaks_the_shape_is_a_422_about_the_patch() {
     let decoded = Decoded { object: json!({"spec": {"replicas": "x"}}), warnings: Vec::new() };
     let error = patched(&deployment(), decoded, &json!({"spec": 1}), FieldValidation::Warn).unwrap_err();
-    assert_eq!((error.code, error.reason), (422, "Invalid"));
+    assert_eq!((error.code, &*error.reason), (422, "Invalid"));
     assert_eq!(error.details.causes[0].field, "patch");
 }
 

@@ -195,7 +195,7 @@ mod tests {
             json!([{"op": "replace", "path": "/b", "value": 1}]),
         ] {
             let error = apply(&object, &patch).unwrap_err();
-            assert_eq!((error.code, error.reason, error.details.causes.len()), (422, "Invalid", 1), "{patch}");
+            assert_eq!((error.code, &*error.reason, error.details.causes.len()), (422, "Invalid", 1), "{patch}");
             // Clients print `FIELD: MESSAGE`.
             let (cause, operation) = (&error.details.causes[0], patch[0]["op"].as_str().unwrap());
             assert_eq!(cause.field, "patch[0]");
@@ -243,7 +243,7 @@ mod tests {
             json!({"op": "move", "from": "/x/0", "path": "/x/299999"}),
         ] {
             let error = repeated(operation.clone()).unwrap_err();
-            assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"), "{operation}");
+            assert_eq!((error.code, &*error.reason), (413, "RequestEntityTooLarge"), "{operation}");
             assert!(error.message.contains("list elements"), "{}", error.message);
         }
         for operation in [

@@ -124,7 +124,7 @@ mod tests {
         let fits = collect(full(vec![b' '; LIMIT])).await;
         assert_eq!(fits.map(|b| b.len()), Ok(LIMIT));
         let error = collect(full(vec![b' '; LIMIT + 1])).await.unwrap_err();
-        assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
+        assert_eq!((error.code, &*error.reason), (413, "RequestEntityTooLarge"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -134,6 +134,6 @@ mod tests {
             Some((Ok(Bytes::from_static(b" ")), ()))
         });
         let error = collect(stream(drip)).await.unwrap_err();
-        assert_eq!((error.code, error.reason), (504, "Timeout"));
+        assert_eq!((error.code, &*error.reason), (504, "Timeout"));
     }
 }

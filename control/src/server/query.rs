@@ -221,7 +221,7 @@ fn parse_version(text: &str) -> Result<Revision, ApiError> {
         );
         let mut error = invalid_options("ListOptions", &errors);
         error.code = 400;
-        error.reason = "BadRequest";
+        error.reason = "BadRequest".into();
         error
     })
 }

@@ -66,7 +66,7 @@ fn conflicts_are_told_as_kubernetes_tells_them() {
     let one =
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 5}});
     let error = apply(writer(&resource, "me"), Some(&live), &one, false, NEVER).unwrap_err();
-    assert_eq!((error.code, error.reason), (409, "Conflict"));
+    assert_eq!((error.code, &*error.reason), (409, "Conflict"));
     assert_eq!(
         error.message,
         "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using apps/v1: .spec.replicas"

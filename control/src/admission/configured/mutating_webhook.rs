@@ -13,7 +13,7 @@ use wherry_api::status::ApiError;
 use super::super::reinvocation::Sort;
 use super::super::{Operation, Plugin, Request, Step};
 use super::equivalent::Views;
-use super::{Context, Objects, exempt, list, review, text, webhook};
+use super::{Context, Objects, exempt, list, text, webhook};
 
 /// Audit annotations that tell what webhooks did.
 const MUTATED: &str = "mutation.webhook.admission.k8s.io";
@@ -89,14 +89,11 @@ impl MutatingWebhooks {
         let concerns = webhook::concerns(&self.0, request, objects, webhook, &mut Views::default()).await?;
         let Some(view) = concerns else { return Ok(None) };
         let (shown, objects) = (view.request(request), view.objects(objects));
-        let Some(response) = webhook::call(&self.0, &shown, objects, webhook, Step::Admit).await? else {
-            return Ok(Some(false));
-        };
         let name = text(webhook, "name");
-        let failed = |error: String| {
-            ApiError::internal(format!("failed calling webhook {name:?}: received invalid webhook response: {error}"))
-        };
-        let Some(changes) = review::patch(&response).map_err(failed)? else { return Ok(Some(false)) };
+        let answer = webhook::call(&self.0, &shown, objects, webhook, Step::Admit).await?;
+        let Some(changes) = answer.and_then(|answer| answer.patch) else { return Ok(Some(false)) };
+        let changes = serde_json::from_slice(&changes)
+            .map_err(|error| ApiError::internal(format!("the patch of webhook {name:?} is not JSON: {error}")))?;
         let Some(current) = objects.new else { return Ok(Some(false)) };
         let mut patched = shaped(&shown, PatchType::Json, current, &changes).map_err(|error| {
             ApiError::internal(format!("failed to apply the patch of webhook {name:?}: {}", why(&error)))

@@ -77,14 +77,14 @@ pub(super) fn refusal(
     let kind = object::kind(policy);
     let text =
         format!("{kind} '{}' with binding '{}' denied request: {why}", object::name(policy), object::name(binding));
-    let mut error = ApiError::forbidden(Some(request.resource), matching::name(request, objects), text);
-    (error.code, error.reason) = match reason {
+    let error = ApiError::forbidden(Some(request.resource), matching::name(request, objects), text);
+    let (code, reason) = match reason {
         "Unauthorized" => (401, "Unauthorized"),
         "Forbidden" => (403, "Forbidden"),
         "RequestEntityTooLarge" => (413, "RequestEntityTooLarge"),
         _ => (422, "Invalid"),
     };
-    error
+    ApiError { code, reason: reason.into(), ..error }
 }
 
 /// The objects of parameters that a binding names; one null if it names none.

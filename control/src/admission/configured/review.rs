@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use wherry_api::object;
-use wherry_api::status::ApiError;
+use wherry_api::status::{ApiError, Details};
 
 use super::super::Request;
 use super::{Objects, environment, list, text};
@@ -31,8 +31,16 @@ fn version(webhook: &Value) -> &'static str {
     VERSIONS.iter().find(speaks).copied().unwrap_or("v1")
 }
 
-/// An answer that keeps the rules. Error: what is wrong with it.
-pub(super) fn answer(reply: &Reply, uid: &str, webhook: &Value) -> Result<Value, String> {
+/// What a webhook has said.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Value,
+    /// The text of a JSON patch.
+    pub(super) patch: Option<Vec<u8>>,
+}
+
+/// An answer that keeps the rules, of a webhook that may change the object if it is `mutating`. Error: what is wrong with it.
+pub(super) fn answer(reply: &Reply, uid: &str, webhook: &Value, mutating: bool) -> Result<Answer, String> {
     if !reply.status.is_success() {
         let said =
             String::from_utf8_lossy(reply.body.get(..reply.body.len().min(200)).unwrap_or_default()).into_owned();
@@ -54,43 +62,26 @@ pub(super) fn answer(reply: &Reply, uid: &str, webhook: &Value) -> Result<Value,
     if named != uid && version(webhook) == "v1" {
         return Err(format!("expected response.uid={uid:?}, got {named:?}"));
     }
-    Ok(response.clone())
+    let patch = if mutating { patch(response, version(webhook))? } else { None };
+    Ok(Answer { response: response.clone(), patch })
 }
 
-/// The JSON patch of an answer; `None`: it changes nothing.
-pub(super) fn patch(response: &Value) -> Result<Option<Value>, String> {
-    let encoded = text(response, "patch");
-    match (encoded, text(response, "patchType")) {
-        ("", "") => Ok(None),
-        ("", kind) => Err(format!("webhook returned response.patchType {kind:?} but not response.patch")),
-        (encoded, "JSONPatch") => {
-            let bytes = STANDARD.decode(encoded).map_err(|error| format!("the patch is not base64: {error}"))?;
-            let patch = serde_json::from_slice(&bytes).map_err(|error| format!("the patch is not JSON: {error}"))?;
-            Ok(Some(patch))
+/// The patch of an answer. `v1beta1` has no other type of them than JSON patches, and does not look at what is said.
+fn patch(response: &Value, version: &str) -> Result<Option<Vec<u8>>, String> {
+    let (encoded, kind) = (text(response, "patch"), response.get("patchType").and_then(Value::as_str));
+    match (encoded, kind) {
+        ("", Some(_)) if version == "v1" => {
+            Err("webhook returned response.patchType but not response.patch".to_owned())
         }
-        (_, kind) => Err(format!("webhook returned invalid response.patchType of {kind:?}")),
+        ("", _) => Ok(None),
+        (_, None) if version == "v1" => Err("webhook returned response.patch but not response.patchType".to_owned()),
+        (_, Some("")) if version == "v1" => Err("webhook returned invalid response.patchType of \"\"".to_owned()),
+        (_, Some(other)) if version == "v1" && other != "JSONPatch" => Err(format!("unsupported patch type {other:?}")),
+        _ => STANDARD.decode(encoded).map(Some).map_err(|error| format!("the patch is not base64: {error}")),
     }
 }
 
-/// Reasons of Kubernetes' Status that an answer may give.
-const REASONS: [&str; 14] = [
-    "Unauthorized",
-    "Forbidden",
-    "NotFound",
-    "AlreadyExists",
-    "Conflict",
-    "Gone",
-    "Invalid",
-    "Timeout",
-    "TooManyRequests",
-    "BadRequest",
-    "MethodNotAllowed",
-    "InternalError",
-    "ServiceUnavailable",
-    "Expired",
-];
-
-/// The error of a webhook that said no.
+/// The error of a webhook that said no: its own Status.
 pub(super) fn denial(name: &str, response: &Value) -> ApiError {
     let status = response.get("status").unwrap_or(&Value::Null);
     let denied = format!("admission webhook {name:?} denied the request");
@@ -101,6 +92,7 @@ pub(super) fn denial(name: &str, response: &Value) -> ApiError {
     };
     let code = status.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
     let code = code.filter(|code| (400..600).contains(code)).unwrap_or(400);
-    let reason = REASONS.iter().find(|known| **known == text(status, "reason")).copied().unwrap_or_default();
-    ApiError::new(code, reason, message)
+    let mut error = ApiError::new(code, text(status, "reason").to_owned(), message);
+    *error.details = Details::from_json(status.get("details").unwrap_or(&Value::Null));
+    error
 }

@@ -8,6 +8,7 @@ use wherry_api::status::ApiError;
 use super::super::{Request, Step};
 use super::environment::{Environment, conditions_hold};
 use super::equivalent::{View, Views};
+use super::review::Answer;
 use super::{Context, Objects, ignores_failure, list, matching, review, text};
 use crate::outbound::ClientConfig;
 use crate::server::metadata::new_uid;
@@ -48,9 +49,9 @@ pub(super) async fn call(
     objects: Objects<'_>,
     webhook: &Value,
     step: Step,
-) -> Result<Option<Value>, ApiError> {
+) -> Result<Option<Answer>, ApiError> {
     let began = Instant::now();
-    let answer = judged(context, request, objects, webhook).await;
+    let answer = judged(context, request, objects, webhook, step).await;
     let (name, rejected) = (text(webhook, "name"), answer.is_err());
     context.durations.webhook(name, step, request.operation, rejected, began.elapsed());
     answer
@@ -61,13 +62,14 @@ async fn judged(
     request: &Request<'_>,
     objects: Objects<'_>,
     webhook: &Value,
-) -> Result<Option<Value>, ApiError> {
+    step: Step,
+) -> Result<Option<Answer>, ApiError> {
     let name = text(webhook, "name");
     if request.dry_run && !matches!(text(webhook, "sideEffects"), "None" | "NoneOnDryRun") {
         return Err(ApiError::bad_request(format!("admission webhook {name:?} does not support dry run")));
     }
-    let response = match exchange(context, request, objects, webhook).await {
-        Ok(response) => response,
+    let answer = match exchange(context, request, objects, webhook, step).await {
+        Ok(answer) => answer,
         Err(error) if ignores_failure(webhook) => {
             tracing::warn!(webhook = name, error, "a webhook failed, which its configuration says to ignore");
             return Ok(None);
@@ -76,16 +78,17 @@ async fn judged(
             return Err(ApiError::internal(format!("failed calling webhook {name:?}: {error}")));
         }
     };
-    for warning in list(&response, "warnings").iter().filter_map(Value::as_str) {
+    let response = &answer.response;
+    for warning in list(response, "warnings").iter().filter_map(Value::as_str) {
         request.notes.warn(warning);
     }
     for (key, value) in response.get("auditAnnotations").and_then(Value::as_object).into_iter().flatten() {
         request.notes.audit(format!("{name}/{key}"), value.as_str().unwrap_or_default());
     }
     if response.get("allowed") == Some(&Value::Bool(true)) {
-        Ok(Some(response))
+        Ok(Some(answer))
     } else {
-        Err(review::denial(name, &response))
+        Err(review::denial(name, response))
     }
 }
 
@@ -94,7 +97,8 @@ async fn exchange(
     request: &Request<'_>,
     objects: Objects<'_>,
     webhook: &Value,
-) -> Result<Value, String> {
+    step: Step,
+) -> Result<Answer, String> {
     let seconds = webhook.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(10).clamp(1, 30);
     let config = ClientConfig::parse(webhook.get("clientConfig").unwrap_or(&Value::Null))
         .map_err(|error| format!("could not get REST client: {error}"))?;
@@ -105,5 +109,7 @@ async fn exchange(
         .post(&config, &format!("timeout={seconds}s"), asked.into(), Duration::from_secs(seconds))
         .await
         .map_err(|error| format!("failed to call webhook: {error}"))?;
-    review::answer(&reply, &uid, webhook).map_err(|error| format!("received invalid webhook response: {error}"))
+    let mutating = matches!(step, Step::Admit);
+    review::answer(&reply, &uid, webhook, mutating)
+        .map_err(|error| format!("received invalid webhook response: {error}"))
 }

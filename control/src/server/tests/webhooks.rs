@@ -348,6 +348,52 @@ async fn a_failing_webhook_does_what_its_failure_policy_says() {
 }
 
 #[tokio::test]
+async fn a_webhook_that_refuses_is_quoted_whole() {
+    let hook = Hook::start(|_, _| {
+        let causes = json!([{"reason": "FieldValueInvalid", "message": "too small", "field": "spec.size"}]);
+        let details = json!({"name": "w", "group": "example.com", "kind": "Widget", "causes": causes});
+        json!({"allowed": false, "status": {"message": "no", "reason": "TooSmall", "code": 422, "details": details}})
+    })
+    .await;
+    let api = Api::new().await;
+    api.register("Validating", "v", vec![hook.webhook("a", "x", json!({}))]).await;
+    let refused = api.post(MAPS, &config_map("x")).await;
+    assert_eq!((refused.code, refused.reason().as_str()), (422, "TooSmall"));
+    let details = &refused.json()["details"];
+    assert_eq!((&details["kind"], &details["causes"][0]["field"]), (&json!("Widget"), &json!("spec.size")));
+}
+
+#[tokio::test]
+async fn a_patch_of_a_type_that_is_not_known_is_a_failure_of_its_webhook() {
+    let patch = STANDARD.encode(json!([{"op": "add", "path": "/data/x", "value": "1"}]).to_string());
+    let hook = Hook::start(move |path, _| match path {
+        "merge" => json!({"allowed": true, "patchType": "MergePatch", "patch": patch}),
+        "untyped" => json!({"allowed": true, "patch": patch}),
+        _ => json!({"allowed": true, "patchType": "JSONPatch"}),
+    })
+    .await;
+    let api = Api::new().await;
+    for (path, said) in [
+        ("merge", "unsupported patch type \"MergePatch\""),
+        ("untyped", "webhook returned response.patch but not response.patchType"),
+        ("empty", "webhook returned response.patchType but not response.patch"),
+    ] {
+        for (policy, code) in [("Fail", 500), ("Ignore", 201)] {
+            api.register("Mutating", path, vec![hook.webhook("a", path, json!({"failurePolicy": policy}))]).await;
+            let name = format!("{path}-{}", policy.to_lowercase());
+            let answer = api.post(MAPS, &config_map(&name)).await;
+            assert_eq!(answer.code, code, "{name}");
+            assert!(code == 201 || answer.message().ends_with(&format!("received invalid webhook response: {said}")));
+            api.delete(&format!("{ROOT}/mutatingwebhookconfigurations/{path}")).await.expect(200);
+            api.settle().await;
+        }
+    }
+    let older = json!({"admissionReviewVersions": ["v1beta1"]});
+    api.register("Mutating", "older", vec![hook.webhook("a", "untyped", older)]).await;
+    assert_eq!(api.post(MAPS, &config_map("older")).await.expect(201)["data"]["x"], "1", "v1beta1 has one type only");
+}
+
+#[tokio::test]
 async fn only_what_the_configuration_is_about_is_asked() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);

@@ -1,5 +1,8 @@
 //! What a pod's annotations may say: some of them are trusted, as marks of what a pod is.
 
+use std::cell::LazyCell;
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
@@ -142,6 +145,10 @@ fn containers<'a>(pod: &'a Value, spec: &Path) -> impl Iterator<Item = (&'a Valu
 
 /// Judges the annotations of a pod or a template, which are at `at`.
 pub(in crate::kinds) fn validate_at(pod: &Value, at: &Path, errors: &mut ErrorList) {
+    let names = LazyCell::new(|| {
+        let containers = CONTAINER_LISTS.iter().flat_map(|field| list(pod, &format!("/spec/{field}")));
+        containers.map(|container| text(container, "/name")).collect::<HashSet<_>>()
+    });
     for (key, value) in map(pod, ALL) {
         let value = value.as_str().unwrap_or_default();
         if key == MIRROR && text(pod, "/spec/nodeName").is_empty() {
@@ -152,7 +159,11 @@ pub(in crate::kinds) fn validate_at(pod: &Value, at: &Path, errors: &mut ErrorLi
         } else if key == SECCOMP_POD || key.starts_with(SECCOMP) {
             validate_seccomp(value, &at.child(key), errors);
         } else if let Some(container) = key.strip_prefix(APPARMOR) {
-            validate_app_armor(pod, container, value, &at.key(key), errors);
+            let path = at.key(key);
+            if !names.contains(container) {
+                errors.invalid(&path, &json!(container), "container not found");
+            }
+            validate_app_armor(value, &path, errors);
         }
     }
 }
@@ -175,10 +186,7 @@ fn validate_seccomp(profile: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn validate_app_armor(pod: &Value, container: &str, profile: &str, path: &Path, errors: &mut ErrorList) {
-    if !containers(pod, &Path::default()).any(|(known, _)| text(known, "/name") == container) {
-        errors.invalid(path, &json!(container), "container not found");
-    }
+fn validate_app_armor(profile: &str, path: &Path, errors: &mut ErrorList) {
     let known = profile.is_empty() || PROFILES.iter().any(|(annotation, _)| *annotation == profile);
     if !known && !profile.starts_with(LOCALHOST) {
         errors.invalid(path, &json!(profile), &format!("invalid AppArmor profile name: {profile:?}"));

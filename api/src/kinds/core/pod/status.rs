@@ -1,6 +1,6 @@
 //! What a node may say about a pod.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde_json::{Value, json};
 
@@ -44,11 +44,13 @@ pub(super) fn keep_generations(new: &mut Value, old: &Value) {
         set(status, FIELD, generation);
     }
     // Of one type there may be several, which are told apart by their order.
-    let mut known: Vec<&Value> = list(before, "/conditions").iter().collect();
+    let mut known: HashMap<&str, VecDeque<&Value>> = HashMap::new();
+    for condition in list(before, "/conditions") {
+        known.entry(text(condition, "/type")).or_default().push_back(condition);
+    }
     for condition in list_mut(status, "conditions") {
-        let same = |before: &&Value| text(before, "/type") == text(condition, "/type");
-        let Some(at) = known.iter().position(same) else { continue };
-        if let (None, Some(generation)) = (said(condition), said(known.remove(at))) {
+        let Some(same) = known.get_mut(text(condition, "/type")).and_then(VecDeque::pop_front) else { continue };
+        if let (None, Some(generation)) = (said(condition), said(same)) {
             set(condition, FIELD, generation);
         }
     }
@@ -87,9 +89,10 @@ pub(super) fn validate(new: &Value, old: &Value, errors: &mut ErrorList) {
 fn validate_addresses(new: &Value, old: &Value, field: &str, status: &Path, errors: &mut ErrorList) {
     let (pointer, path) = (format!("/status/{field}"), status.child(field));
     let addresses = list(new, &pointer);
+    let known: HashSet<&str> = list(old, &pointer).iter().map(|before| text(before, "/ip")).collect();
     for (index, address) in addresses.iter().enumerate() {
         let ip = text(address, "/ip");
-        if !list(old, &pointer).iter().any(|before| text(before, "/ip") == ip) {
+        if !known.contains(ip) {
             validate_ip(ip, &path.index(index), errors);
         }
     }
@@ -115,14 +118,16 @@ fn validate_transitions(new: &Value, old: &Value, status: &Path, errors: &mut Er
     }
     for (of_spec, field) in STATUSES {
         let (pointer, path) = (format!("/status/{field}"), status.child(field));
+        let lives = |now: &&Value| some(now, "/state/terminated").is_none();
+        let living: HashSet<&str> = list(new, &pointer).iter().filter(lives).map(|now| text(now, "/name")).collect();
+        let containers = list(old, &format!("/spec/{of_spec}")).iter().rev();
+        let containers: HashMap<&str, &Value> = containers.map(|one| (text(one, "/name"), one)).collect();
         for (index, before) in list(old, &pointer).iter().enumerate() {
             let Some(ended) = some(before, "/state/terminated") else { continue };
             let (name, code) = (text(before, "/name"), int(ended, "/exitCode").unwrap_or_default());
-            if may_restart(old, of_spec, name, code) {
-                continue;
-            }
-            let comes_back = |now: &Value| text(now, "/name") == name && some(now, "/state/terminated").is_none();
-            if list(new, &pointer).iter().any(comes_back) {
+            let container = containers.get(name).copied().unwrap_or(&Value::Null);
+            let restarts = of_spec != "ephemeralContainers" && may_restart(old, container, code);
+            if !restarts && living.contains(name) {
                 let why = "may not be transitioned to non-terminated state";
                 errors.forbidden(&path.index(index).child("state"), why);
             }
@@ -139,12 +144,7 @@ fn restarts_all(pod: &Value) -> bool {
 }
 
 /// Whether a container that ended so is started again: by its own rules, by its own policy, or else by the pod's.
-fn may_restart(pod: &Value, field: &str, name: &str, code: i64) -> bool {
-    if field == "ephemeralContainers" {
-        return false;
-    }
-    let containers = list(pod, &format!("/spec/{field}"));
-    let container = containers.iter().find(|container| text(container, "/name") == name).unwrap_or(&Value::Null);
+fn may_restart(pod: &Value, container: &Value, code: i64) -> bool {
     let own = text(container, "/restartPolicy");
     let fits = |rule: &Value| {
         let listed = list(rule, "/exitCodes/values").iter().any(|value| value.as_i64() == Some(code));
@@ -160,10 +160,11 @@ fn may_restart(pod: &Value, field: &str, name: &str, code: i64) -> bool {
 }
 
 fn validate_claims(new: &Value, path: &Path, errors: &mut ErrorList) {
+    let claims: HashSet<&str> = list(new, "/spec/resourceClaims").iter().map(|claim| text(claim, "/name")).collect();
     let mut seen = HashSet::new();
     for (index, status) in list(new, "/status/resourceClaimStatuses").iter().enumerate() {
         let (name, path) = (text(status, "/name"), path.index(index).child("name"));
-        if !list(new, "/spec/resourceClaims").iter().any(|claim| text(claim, "/name") == name) {
+        if !claims.contains(name) {
             errors.invalid(&path, &json!(name), "must match the name of an entry in `spec.resourceClaims`");
         }
         if !seen.insert(name) {
