@@ -105,7 +105,10 @@ impl RegistryError {
         let (status, code) = self.code();
         let message = if status.is_server_error() {
             tracing::warn!(error = self as &dyn std::error::Error, "the image registry failed");
-            "the registry failed; its log says why".to_owned()
+            match self {
+                Self::Io(error) if error.kind() == io::ErrorKind::StorageFull => "the server's disk is full".to_owned(),
+                _ => "the registry failed; its log says why".to_owned(),
+            }
         } else {
             self.to_string()
         };

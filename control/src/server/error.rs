@@ -65,9 +65,13 @@ impl ServerError {
         status
     }
 
-    /// Whether it is the server's fault, and so worth a line in the log.
+    /// Whether it is the server's fault, and so worth a line in the log. Of a full disk the store has told.
     pub fn is_internal(&self) -> bool {
-        self.to_api().code >= 500 && !self.is_unmet()
+        self.to_api().code >= 500 && !self.is_unmet() && !self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Full) | Self::Cache(CacheError::Store(StoreError::Full)))
     }
 
     /// Whether the client asked for what this server does not do, or does not have yet: anybody may ask so, again and again.
@@ -87,6 +91,7 @@ fn store(error: &StoreError) -> ApiError {
             ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
         }
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
+        StoreError::Full => ApiError::internal("the server's disk is full; writes succeed again when it has room"),
         StoreError::Locked { .. }
         | StoreError::Newer { .. }
         | StoreError::Damaged { .. }
@@ -175,6 +180,13 @@ mod tests {
     fn what_the_engine_says_stays_in_the_log() {
         let error = ServerError::from(StoreError::Engine("disk /secret is full".into()));
         assert!(!error.to_status().to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_to_the_client_and_not_once_more_in_the_log() {
+        let error = ServerError::from(StoreError::Full);
+        assert_eq!((error.to_api().code, error.is_internal()), (500, false));
+        assert!(error.to_status().to_string().contains("the server's disk is full"));
     }
 
     #[test]

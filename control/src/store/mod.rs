@@ -180,6 +180,9 @@ pub enum StoreError {
         #[source]
         source: encrypted::SealError,
     },
+    /// Nothing was written.
+    #[error("the disk has no room; the store writes again when it has")]
+    Full,
     #[error("the store failed")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the store is closed")]

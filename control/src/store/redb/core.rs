@@ -111,9 +111,7 @@ impl Core {
     pub(super) fn healthy(&self) -> Result<(), StoreError> {
         match &self.health {
             Health::Open => Ok(()),
-            Health::Full(_) => {
-                Err(StoreError::Engine("the disk has no room; the store writes again when it has".into()))
-            }
+            Health::Full(_) => Err(StoreError::Full),
             Health::Closed => Err(StoreError::Closed),
             Health::Failed(why) => Err(StoreError::Engine(
                 format!("an earlier write failed, the store must be opened again: {why}").into(),

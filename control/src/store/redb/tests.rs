@@ -331,9 +331,9 @@ async fn meets_a_full_disk(source: &Source, mood: &Mood) {
     store.commit(put("before", "1")).await.unwrap();
     let heartbeat = store.commit(relaxed(put("heartbeat", "1"))).await.unwrap().revision;
     mood.writes_left.store(0, Ordering::SeqCst);
-    assert!(matches!(store.commit(put("refused", "1")).await, Err(StoreError::Engine(_))));
+    assert!(matches!(store.commit(put("refused", "1")).await, Err(StoreError::Full)));
     for txn in [put("refused", "2"), relaxed(put("heartbeat", "2"))] {
-        assert!(matches!(store.commit(txn).await, Err(StoreError::Engine(_))));
+        assert!(matches!(store.commit(txn).await, Err(StoreError::Full)));
     }
     assert!(store.get(&key("before")).await.unwrap().is_some() && store.get(&key("refused")).await.unwrap().is_none());
     mood.writes_left.store(usize::MAX, Ordering::SeqCst);

@@ -371,9 +371,12 @@ impl Writer {
                 Ok(())
             }
             Err(error) if self.disk.lacks_room() => {
-                tracing::error!(%error, "the disk has no room; the store writes again when it has");
+                // Said once, until there is room again.
+                if !matches!(core.health, Health::Full(_)) {
+                    tracing::error!(%error, "the disk has no room; the store writes again when it has");
+                }
                 core.health = self.full();
-                Err(StoreError::Engine(error.into()))
+                Err(StoreError::Full)
             }
             Err(error) => {
                 tracing::error!(%error, "the store could not write; it accepts nothing more until it is opened again");
@@ -407,6 +410,7 @@ fn step(head: &mut Head, batch: &mut Batch, txn: Txn, revision: Revision) -> Res
 fn again(error: &StoreError) -> StoreError {
     match error {
         StoreError::Closed => StoreError::Closed,
+        StoreError::Full => StoreError::Full,
         other => StoreError::Engine(super::describe(other).into()),
     }
 }
