@@ -24,6 +24,7 @@ fn images_come_from_a_registry() {
         a_pushed_component_is_pulled_by_tag_and_by_digest,
         a_push_needs_the_registrys_password,
         a_pull_needs_the_secret_and_says_so,
+        a_private_image_that_is_here_is_run_for_those_who_may_pull_it,
         an_image_from_dockers_tools_runs_with_its_files,
         what_is_missing_or_unreachable_is_named,
         a_blob_that_does_not_match_its_digest_is_not_run,
@@ -147,6 +148,28 @@ fn a_pull_needs_the_secret_and_says_so(harbour: &Harbour) {
     server.pod_ready("right-secret");
 }
 
+fn a_private_image_that_is_here_is_run_for_those_who_may_pull_it(harbour: &Harbour) {
+    let (server, name) = (&harbour.server, format!("{}/team/secret:v1", harbour.closed.host));
+    let right = json!({"imagePullSecrets": [{"name": "right"}]});
+    server.apply(&[pod("first", &name, json!({}), right.clone())]);
+    server.pod_ready("first");
+    server.apply(&[
+        pod("borrower", &name, json!({}), json!({})),
+        pod("pretender", &name, json!({}), json!({"imagePullSecrets": [{"name": "wrong"}]})),
+        pod("quiet-borrower", &name, json!({"imagePullPolicy": "Never"}), json!({})),
+        pod("second", &name, json!({"imagePullPolicy": "Never"}), right),
+    ]);
+    for (pod, said) in
+        [("borrower", "the pod has no imagePullSecrets"), ("pretender", "refused the credentials of imagePullSecret")]
+    {
+        server.event_until(pod, &["Warning Failed", said]);
+        waiting(server, pod, &["ErrImagePull", "ImagePullBackOff"], &["team/secret"]);
+    }
+    waiting(server, "quiet-borrower", &["ErrImageNeverPull"], &["not present with pull policy of Never"]);
+    server.pod_ready("second");
+    server.event_until("second", &["already present on machine and can be accessed by the pod"]);
+}
+
 fn an_image_from_dockers_tools_runs_with_its_files(harbour: &Harbour) {
     let server = &harbour.server;
     let folder = tempfile::tempdir().unwrap();
@@ -172,6 +195,7 @@ fn what_is_missing_or_unreachable_is_named(harbour: &Harbour) {
     server.event_until("missing", &["Failed to pull image", &missing, "not found"]);
     server.event_until("unreachable", &["127.0.0.1:1", "cannot be reached"]);
     waiting(server, "unnameable", &["InvalidImageName"], &["Not A Name"]);
+    assert!(!server.events("unnameable").contains("Pulling"), "nothing is pulled that has no name");
     waiting(server, "never", &["ErrImageNeverPull"], &["not present with pull policy of Never"]);
 }
 

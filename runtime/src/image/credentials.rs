@@ -126,6 +126,23 @@ impl std::fmt::Debug for Login {
     }
 }
 
+impl Login {
+    /// Tells whether two logins for an image are the same without telling what they are; `None`: nobody in particular.
+    pub fn fingerprint(&self, image: &Reference) -> Option<String> {
+        let parts = match &self.auth {
+            RegistryAuth::Anonymous => return None,
+            RegistryAuth::Basic(user, password) => ["basic", user, password],
+            RegistryAuth::Bearer(token) => ["bearer", token, ""],
+        };
+        let mut text = Vec::new();
+        for part in [image.registry(), image.repository()].into_iter().chain(parts) {
+            text.extend_from_slice(&part.len().to_be_bytes());
+            text.extend_from_slice(part.as_bytes());
+        }
+        Some(super::blobs::digest_of(&text))
+    }
+}
+
 /// Credentials by registry, and by path within one.
 #[derive(Default)]
 pub struct Credentials {

@@ -5,7 +5,9 @@
 
 pub mod blobs;
 mod challenge;
+mod collect;
 pub mod credentials;
+mod known;
 pub mod manifest;
 pub mod package;
 pub mod precompile;
@@ -20,6 +22,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use wasmtime::component::Component;
+
+pub use collect::Unused;
 
 /// An image that is present and ready to run.
 #[derive(Debug)]
@@ -147,11 +151,15 @@ pub trait Images: Send + Sync + std::fmt::Debug {
     /// same image at once share one pull. Dropping the future gives up waiting.
     async fn ensure(&self, request: PullRequest) -> Result<Arc<Image>, ImageError>;
 
-    /// Whether the reference is here already, so that an event can say "already present on machine".
-    async fn present(&self, reference: &str) -> bool;
+    /// Whether the image is here, asks nothing of its registry, and is for this pod: an event says "already present on
+    /// machine".
+    async fn present(&self, request: &PullRequest) -> bool;
 
     /// The images on disk, for the node's status: names (tag and digest forms) and bytes.
     async fn list(&self) -> Vec<ImageSummary>;
+
+    /// Removes images that nobody uses; returns how many bytes that made free.
+    async fn remove_unused(&self, unused: Unused) -> u64;
 }
 
 /// One image on disk.

@@ -34,15 +34,28 @@ pub struct Precompiler {
 }
 
 impl Precompiler {
-    /// Opens the folder.
+    /// Opens the folder, and removes what was not written to its end.
     pub fn open(engine: Engine, folder: PathBuf) -> std::io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
+        for entry in std::fs::read_dir(&folder)?.flatten() {
+            if entry.path().extension().is_none_or(|extension| extension != "cwasm") {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
         Ok(Self { engine, folder, compiled: AtomicU64::new(0) })
     }
 
     /// How many components were compiled since the start.
     pub fn compiled(&self) -> u64 {
         self.compiled.load(Ordering::Relaxed)
+    }
+
+    /// The files of a component's code, made by this engine and by others.
+    pub(super) fn files(&self, digest: &str) -> Vec<PathBuf> {
+        let (Ok(name), Ok(entries)) = (hex_part(digest), std::fs::read_dir(&self.folder)) else { return Vec::new() };
+        let paths = entries.flatten().map(|entry| entry.path());
+        let named = |path: &PathBuf| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
+        paths.filter(named).collect()
     }
 
     /// The component of this digest, from disk if it was compiled before by an engine like this one; otherwise `wasm`
@@ -105,7 +118,11 @@ async fn adapt(wasm: Vec<u8>) -> Result<Vec<u8>, PrecompileError> {
 fn write(code: &[u8], to: &Path) -> Result<(), PrecompileError> {
     let failed = |source| PrecompileError::Io { path: to.to_owned(), source };
     let partial = to.with_extension(format!("{:x}", rand::random::<u64>()));
-    std::fs::write(&partial, code).map_err(failed)?;
-    std::fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&partial, to).map_err(failed)
+    let written = std::fs::write(&partial, code)
+        .and_then(|()| std::fs::File::open(&partial)?.sync_all())
+        .and_then(|()| std::fs::rename(&partial, to));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&partial);
+    }
+    written.map_err(failed)
 }

@@ -1,6 +1,7 @@
 //! Where images come from: a registry over the distribution protocol, or the cluster's own registry through the API
 //! server's client. Both give raw bytes; the caller verifies digests.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use oci_distribution::manifest::OciDescriptor;
 use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference};
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Login};
+use super::known::GivenTo;
 use super::manifest::ACCEPTED;
 use super::reference;
 use super::refusal::{Access, Refused};
@@ -45,13 +47,16 @@ pub trait Source: Send + Sync {
     async fn manifest(&self, reference: &Reference) -> Result<Bytes, SourceError>;
 
     async fn blob(&self, reference: &Reference, blob: &OciDescriptor) -> Result<BlobStream, SourceError>;
+
+    /// Whom the manifest was given to.
+    async fn given_to(&self, reference: &Reference) -> GivenTo;
 }
 
 /// A registry, with the credentials that are tried in order.
 pub struct Registry {
     credentials: Credentials,
-    /// The one whose credentials were taken.
-    taken: tokio::sync::Mutex<Option<Arc<Transport>>>,
+    /// The one whose credentials were taken, and these.
+    taken: tokio::sync::Mutex<Option<(Arc<Transport>, Login)>>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -87,7 +92,7 @@ impl Source for Registry {
             let transport = Transport::new(image, login.auth.clone())?;
             match transport.manifest(image, ACCEPTED).await {
                 Ok(bytes) => {
-                    *self.taken.lock().await = Some(Arc::new(transport));
+                    *self.taken.lock().await = Some((Arc::new(transport), login));
                     return Ok(bytes);
                 }
                 Err(Failure::Denied { known }) => refused.push(Refused { login, known }),
@@ -100,7 +105,7 @@ impl Source for Registry {
     async fn blob(&self, image: &Reference, blob: &OciDescriptor) -> Result<BlobStream, SourceError> {
         let taken = self.taken.lock().await.clone();
         let transport = match taken {
-            Some(transport) => transport,
+            Some((transport, _)) => transport,
             None => Arc::new(Transport::new(image, RegistryAuth::Anonymous)?),
         };
         let response = transport.blob(image, &blob.digest).await.map_err(|failure| match failure {
@@ -118,6 +123,12 @@ impl Source for Registry {
         });
         let broken = move |error| SourceError::Unreachable { registry: registry.clone(), message: fault::told(&error) };
         Ok(chunks.map_err(broken).boxed())
+    }
+
+    async fn given_to(&self, image: &Reference) -> GivenTo {
+        let taken = self.taken.lock().await;
+        // Without a manifest there is nothing to use.
+        taken.as_ref().map_or_else(|| GivenTo::Holders(BTreeSet::new()), |(_, login)| GivenTo::of(login, image))
     }
 }
 
@@ -225,5 +236,10 @@ impl Source for Cluster {
             .into_data_stream()
             .map_err(move |error| SourceError::Unreachable { registry: registry.clone(), message: fault::told(&error) })
             .boxed())
+    }
+
+    /// A node may pull every image of its cluster's registry, and so may its pods.
+    async fn given_to(&self, _image: &Reference) -> GivenTo {
+        GivenTo::Everybody
     }
 }

@@ -1,12 +1,12 @@
 //! The node's image store: resolves a reference, pulls what is missing, verifies, unpacks, compiles, and keeps it all so
 //! that a node that starts without a network runs its pods from its own disk.
 //!
-//! Below its folder: `blobs/` by digest, `references/` (which manifest a reference meant when it was last pulled),
-//! `roots/` (unpacked Docker-style images), `compiled/`.
+//! Below its folder: `blobs/` by digest, `references/` (which manifest a reference meant when it was last pulled, and for
+//! whom), `roots/` (unpacked Docker-style images), `compiled/`.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
@@ -16,18 +16,21 @@ use futures::{FutureExt, StreamExt};
 use oci_distribution::Reference;
 use oci_distribution::manifest::{OciDescriptor, OciImageManifest, OciManifest};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::blobs::{BlobError, Blobs, hex_part};
 use super::credentials::{Credentials, PullSecret};
+use super::known::{Known, KnownImages};
 use super::manifest::{self, Form, ManifestError};
 use super::precompile::{PrecompileError, Precompiler};
 use super::source::{Cluster, Registry, Source, SourceError};
 use super::unpack::{self, UnpackError};
 use super::{
-    Image, ImageConfig, ImageError, ImageKind, ImageSummary, Images, PullPolicy, PullRequest, WasmImage, reference,
+    Image, ImageConfig, ImageError, ImageKind, ImageSummary, Images, PullPolicy, PullRequest, Unused, WasmImage,
+    reference,
 };
 use crate::backend::wasm::Engine;
+use crate::fault;
 
 /// Blobs of one image that are fetched at once.
 const BLOBS_AT_ONCE: usize = 4;
@@ -40,7 +43,7 @@ const LARGEST_CONFIG: u64 = 4 * 1024 * 1024;
 
 /// Why an image is not ready; becomes an [`ImageError`] with the reference's name.
 #[derive(Debug, thiserror::Error)]
-enum StoreError {
+pub(super) enum StoreError {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
@@ -84,34 +87,28 @@ fn fits(bytes: u64) -> Result<(), PrecompileError> {
     Ok(())
 }
 
-/// What a reference meant when it was last pulled.
-#[derive(Clone, Serialize, Deserialize)]
-struct Known {
-    reference: String,
-    manifest: String,
-    size: u64,
-}
-
 type Pulling = Shared<BoxFuture<'static, Result<Arc<Image>, Arc<StoreError>>>>;
 
-struct Inner {
-    folder: PathBuf,
-    blobs: Blobs,
-    precompiler: Precompiler,
+pub(super) struct Inner {
+    pub(super) folder: PathBuf,
+    pub(super) blobs: Blobs,
+    pub(super) precompiler: Precompiler,
     client: kube::Client,
     /// Components in use, by digest: one per image however many pods run it.
     loaded: Mutex<HashMap<String, Weak<WasmImage>>>,
     /// Held while a component is loaded or compiled, by digest: a thousand pods that start at once load it once.
     loading: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Shared by who pulls or loads an image, and had alone by who removes some.
+    pub(super) in_work: tokio::sync::RwLock<()>,
 }
 
 /// The store. Cheap to clone.
 #[derive(Clone)]
 pub struct ImageStore {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     /// Pulls under way, by everything that distinguishes them; an entry leaves when its pull ends.
     pulling: Arc<Mutex<HashMap<PullKey, Pulling>>>,
-    known: Arc<Mutex<HashMap<String, Known>>>,
+    pub(super) known: KnownImages,
 }
 
 /// Two requests share a pull only if they would send the same credentials.
@@ -133,21 +130,11 @@ impl ImageStore {
     pub fn open(folder: PathBuf, engine: Engine, client: kube::Client) -> std::io::Result<Self> {
         let blobs = Blobs::open(folder.join("blobs"))?;
         let precompiler = Precompiler::open(engine, folder.join("compiled"))?;
-        let references = folder.join("references");
-        std::fs::create_dir_all(&references)?;
+        let known = KnownImages::open(folder.join("references"))?;
         std::fs::create_dir_all(folder.join("roots"))?;
-        let mut known = HashMap::new();
-        for entry in std::fs::read_dir(&references)?.flatten() {
-            match std::fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice::<Known>(&bytes).ok()) {
-                Some(one) => drop(known.insert(one.reference.clone(), one)),
-                None => {
-                    tracing::warn!(path = %entry.path().display(), "an image reference is damaged and will be pulled again");
-                }
-            }
-        }
-        let inner =
-            Arc::new(Inner { folder, blobs, precompiler, client, loaded: Mutex::default(), loading: Mutex::default() });
-        Ok(Self { inner, pulling: Arc::default(), known: Arc::new(Mutex::new(known)) })
+        let (loaded, loading, in_work) = Default::default();
+        let inner = Arc::new(Inner { folder, blobs, precompiler, client, loaded, loading, in_work });
+        Ok(Self { inner, pulling: Arc::default(), known })
     }
 
     /// How many components were compiled since the start.
@@ -155,36 +142,34 @@ impl ImageStore {
         self.inner.precompiler.compiled()
     }
 
-    fn known(&self, reference: &Reference) -> Option<Known> {
-        self.known.lock().get(&reference.whole()).cloned()
+    /// What is here of a reference that the pod may use: with `Always`, a tag means what the registry says now.
+    fn usable(&self, request: &PullRequest, reference: &Reference) -> Option<Known> {
+        if request.policy == PullPolicy::Always && reference.digest().is_none() {
+            return None;
+        }
+        // A pull will say what is wrong with a Secret.
+        let logins = Credentials::of_secrets(&request.secrets).map(|all| all.matching(reference)).unwrap_or_default();
+        self.known.get(reference).filter(|known| known.given_to.allows(reference, &logins))
     }
 
     /// The image as it is on disk.
     async fn local(&self, asked: &PullRequest, name: &Reference, known: &Known) -> Result<Arc<Image>, StoreError> {
+        let _in_work = self.inner.in_work.read().await;
         let bytes = self.inner.blobs.read(&known.manifest).await?.ok_or(StoreError::Interrupted)?;
         let OciManifest::Image(manifest) = manifest::parse(&bytes)? else { return Err(StoreError::Interrupted) };
         self.inner.prepare(asked, name, &known.manifest, &manifest).await
     }
 
     async fn pull(&self, request: &PullRequest, reference: &Reference) -> Result<Arc<Image>, StoreError> {
+        let _in_work = self.inner.in_work.read().await;
         let source = self.inner.source(request, reference)?;
         let (digest, manifest) = self.inner.resolve(source.as_ref(), reference).await?;
         let size = self.inner.fetch_all(source.as_ref(), reference, &manifest).await?;
         let image = self.inner.prepare(request, reference, &digest, &manifest).await?;
-        self.remember(Known { reference: reference.whole(), manifest: digest, size }).await?;
+        let given_to = source.given_to(reference).await;
+        let (reference, last_used) = (reference.whole(), Instant::now());
+        self.known.remember(Known { reference, manifest: digest, size, given_to, last_used }).await?;
         Ok(image)
-    }
-
-    async fn remember(&self, known: Known) -> Result<(), StoreError> {
-        let name = super::blobs::digest_of(known.reference.as_bytes()).replace("sha256:", "");
-        let path = self.inner.folder.join("references").join(name);
-        let partial = path.with_extension("partial");
-        let bytes = serde_json::to_vec(&known).map_err(ManifestError::Parse)?;
-        let failed = |source| StoreError::Io { path: path.clone(), source };
-        tokio::fs::write(&partial, bytes).await.map_err(failed)?;
-        tokio::fs::rename(&partial, &path).await.map_err(failed)?;
-        self.known.lock().insert(known.reference.clone(), known);
-        Ok(())
     }
 
     /// Joins a pull of the same thing that is under way, or starts one. It goes on when nobody waits any more: the next
@@ -287,7 +272,7 @@ impl Inner {
         Ok(self.blobs.fetch(&blob.digest, u64::try_from(blob.size).unwrap_or(0), stream).await?)
     }
 
-    async fn config(&self, manifest: &OciImageManifest) -> Result<Vec<u8>, StoreError> {
+    pub(super) async fn config(&self, manifest: &OciImageManifest) -> Result<Vec<u8>, StoreError> {
         if u64::try_from(manifest.config.size).unwrap_or(u64::MAX) > LARGEST_CONFIG {
             return Err(StoreError::Config);
         }
@@ -335,7 +320,7 @@ impl Inner {
         }))
     }
 
-    fn in_use(&self, digest: &str) -> Option<Arc<WasmImage>> {
+    pub(super) fn in_use(&self, digest: &str) -> Option<Arc<WasmImage>> {
         self.loaded.lock().get(digest).and_then(Weak::upgrade)
     }
 
@@ -390,11 +375,7 @@ impl Inner {
             return Ok(image);
         }
         let root = self.root(digest, layers).await?;
-        let named = config.entrypoint.first().or(config.cmd.first());
-        let path = named
-            .and_then(|name| unpack::find(&root, name).ok())
-            .filter(|path| path.is_file())
-            .ok_or_else(|| StoreError::Entrypoint(config.entrypoint.clone()))?;
+        let path = Self::entry(&root, config)?;
         let unreadable = |source| StoreError::Io { path: path.clone(), source };
         let size = tokio::fs::metadata(&path).await.map_err(unreadable)?.len();
         fits(size)?;
@@ -403,6 +384,15 @@ impl Inner {
         let wasm = async move { Ok(wasm) };
         let component = self.precompiler.component(namespace, &digest_of_wasm, wasm).await?;
         Ok(self.share(WasmImage { digest: digest.to_owned(), component, root: Some(root), prepared: OnceLock::new() }))
+    }
+
+    /// The component in an image's files.
+    pub(super) fn entry(root: &Path, config: &ImageConfig) -> Result<PathBuf, StoreError> {
+        let named = config.entrypoint.first().or(config.cmd.first());
+        named
+            .and_then(|name| unpack::find(root, name).ok())
+            .filter(|path| path.is_file())
+            .ok_or_else(|| StoreError::Entrypoint(config.entrypoint.clone()))
     }
 
     /// The unpacked file system of an image, made once.
@@ -445,11 +435,12 @@ impl Images for ImageStore {
             reference: request.reference.clone(),
             message: error.to_string(),
         })?;
-        let known =
-            self.known(&reference).filter(|_| request.policy != PullPolicy::Always || reference.digest().is_some());
-        if let Some(known) = known {
+        if let Some(known) = self.usable(&request, &reference) {
             match self.local(&request, &reference, &known).await {
-                Ok(image) => return Ok(image),
+                Ok(image) => {
+                    self.known.touch(&reference);
+                    return Ok(image);
+                }
                 Err(error) if request.policy == PullPolicy::Never => return Err(report(&request, Arc::new(error))),
                 Err(error) => {
                     tracing::warn!(%error, image = request.reference, "the image on disk cannot be used; pulling it again");
@@ -462,13 +453,14 @@ impl Images for ImageStore {
         self.start_pull(&request, reference).await.map_err(|error| report(&request, error))
     }
 
-    async fn present(&self, reference: &str) -> bool {
-        reference::parse(reference).is_ok_and(|reference| self.known(&reference).is_some())
+    async fn present(&self, request: &PullRequest) -> bool {
+        request.policy != PullPolicy::Always
+            && reference::parse(&request.reference).is_ok_and(|reference| self.usable(request, &reference).is_some())
     }
 
     async fn list(&self) -> Vec<ImageSummary> {
         let mut images: HashMap<String, ImageSummary> = HashMap::new();
-        for known in self.known.lock().values() {
+        for known in self.known.all() {
             let Ok(reference) = reference::parse(&known.reference) else { continue };
             let pinned = reference::pinned(&reference, &known.manifest);
             let summary = images
@@ -482,10 +474,14 @@ impl Images for ImageStore {
         }
         images.into_values().collect()
     }
+
+    async fn remove_unused(&self, unused: Unused) -> u64 {
+        self.collect(&unused).await
+    }
 }
 
 fn report(request: &PullRequest, error: Arc<StoreError>) -> ImageError {
-    let (reference, message) = (request.reference.clone(), error.to_string());
+    let (reference, message) = (request.reference.clone(), fault::with_causes(error.as_ref()));
     let content = error.is_about_content();
     let source: Option<Box<dyn std::error::Error + Send + Sync>> = Some(Box::new(error));
     if content {

@@ -110,7 +110,7 @@ fn meminfo(key: &str) -> Option<u64> {
 }
 
 /// Total and free bytes of the file system that holds `dir`.
-fn disk(dir: &Path) -> Option<(u64, u64)> {
+pub(super) fn disk(dir: &Path) -> Option<(u64, u64)> {
     let stat = rustix::fs::statvfs(dir).ok()?;
     Some((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
 }

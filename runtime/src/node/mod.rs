@@ -2,6 +2,7 @@
 //!
 //! [`Node`] owns every task of it. Dropping it stops them all; [`Node::shutdown`] lets containers end first.
 
+mod collect;
 pub mod lease;
 mod logs;
 pub mod machine;
@@ -135,8 +136,8 @@ impl Node {
             labels: config.labels,
             runtime_version: runtime,
             machine,
-            data_dir,
-            images,
+            data_dir: data_dir.clone(),
+            images: images.clone(),
         };
         let stop = CancellationToken::new();
         let (mut feed, mut tasks) = (JoinSet::new(), JoinSet::new());
@@ -147,6 +148,7 @@ impl Node {
         tasks.spawn(lease::run(client.clone(), name));
         tasks.spawn(statuses.clone().run(client.clone()));
         tasks.spawn(events.run(client));
+        tasks.spawn(collect::run(manager.clone(), images, data_dir));
         Ok(Self { manager, api, address, stop, statuses, feed, tasks })
     }
 

@@ -18,6 +18,7 @@ use super::fields::{self, Here};
 use super::reference::Kind;
 use super::setup::{containers, identity};
 use crate::backend::{BackendError, Container, ContainerConfig, Exit, Sandbox, SandboxConfig, Started};
+use crate::fault;
 use crate::image::credentials::{PullSecret, PullSecretContent};
 use crate::image::{Image, ImageError, PullPolicy, PullRequest};
 use crate::log::ContainerLog;
@@ -64,16 +65,18 @@ pub async fn pull(ctx: Arc<Context>, pod: Arc<Pod>, index: usize) -> Result<Arc<
         _ => PullPolicy::IfNotPresent,
     };
     let say = |reason, message| ctx.events.record(Said::about(&pod, Some(&spec.name), false, reason, message));
-    let present = policy != PullPolicy::Always && ctx.images.present(&reference).await;
-    if !present && policy != PullPolicy::Never {
+    let (secrets, namespace) = (secrets(&ctx, &pod).await, identity(&pod).0.to_owned());
+    let request = PullRequest { reference: reference.clone(), policy, secrets, namespace };
+    let present = ctx.images.present(&request).await;
+    if !present && policy != PullPolicy::Never && crate::image::reference::parse(&reference).is_ok() {
         say("Pulling", format!("Pulling image \"{reference}\""));
     }
-    let secrets = if present { Vec::new() } else { secrets(&ctx, &pod).await };
-    let namespace = identity(&pod).0.to_owned();
     let began = Instant::now();
-    let image = ctx.images.ensure(PullRequest { reference: reference.clone(), policy, secrets, namespace }).await?;
+    let image = ctx.images.ensure(request).await?;
     if present {
-        say("Pulled", format!("Container image \"{reference}\" already present on machine"));
+        let message =
+            format!("Container image \"{reference}\" already present on machine and can be accessed by the pod");
+        say("Pulled", message);
     } else {
         let took = began.elapsed();
         say(
@@ -269,7 +272,7 @@ fn config(message: &str) -> Refused {
 fn not_created(error: BackendError) -> Refused {
     match error {
         BackendError::CannotRun(_) => Refused::Start(not_started(&error)),
-        other => Refused::Create { reason: "CreateContainerError", message: with_source(&other) },
+        other => Refused::Create { reason: "CreateContainerError", message: fault::with_causes(&other) },
     }
 }
 
@@ -278,17 +281,10 @@ fn not_started(error: &BackendError) -> Exit {
         BackendError::CannotRun(_) => "ContainerCannotRun",
         _ => "StartError",
     };
-    Exit { code: NOT_STARTED, reason: reason.to_owned(), message: with_source(error), finished_at: Timestamp::now() }
-}
-
-/// An error and what caused it, in one line for a person.
-fn with_source(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+    Exit {
+        code: NOT_STARTED,
+        reason: reason.to_owned(),
+        message: fault::with_causes(error),
+        finished_at: Timestamp::now(),
     }
-    text
 }

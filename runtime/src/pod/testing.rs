@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::backend::{BackendError, Container, ContainerConfig, Exit, Sandbox, SandboxConfig, Started, Stats};
-use crate::image::{ImageConfig, ImageError, ImageSummary, PullRequest};
+use crate::image::{ImageConfig, ImageError, ImageSummary, PullRequest, Unused};
 use crate::log::Limits;
 use crate::network::local::testing::Lone;
 use crate::network::{NetworkError, PodIdentity, PodNetwork};
@@ -234,12 +234,16 @@ impl Images for FakeImages {
         Ok(Arc::new(Image { reference: request.reference, id, kind: ImageKind::Native, config, size: 1 }))
     }
 
-    async fn present(&self, _reference: &str) -> bool {
+    async fn present(&self, _request: &PullRequest) -> bool {
         true
     }
 
     async fn list(&self) -> Vec<ImageSummary> {
         Vec::new()
+    }
+
+    async fn remove_unused(&self, _unused: Unused) -> u64 {
+        0
     }
 }
 
