@@ -6,7 +6,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
-use support::server::{pod, served};
+use support::server::{pod, served, text};
 use support::{Wherry, eventually};
 
 #[test]
@@ -21,6 +21,7 @@ fn kubectl_reads_the_cluster() {
         logs_are_cut_by_tail_since_and_timestamps,
         logs_follow_a_running_container_to_its_end,
         logs_of_the_previous_run_are_kept,
+        a_pods_status_has_the_end_of_its_log_if_it_asks_for_it,
         explain_api_resources_and_versions_come_from_the_server,
         whoami_names_the_administrator,
         events_are_listed,
@@ -183,6 +184,21 @@ fn logs_of_the_previous_run_are_kept(server: &Wherry) {
     assert_eq!(server.kubectl(&["logs", "again", "--previous"]).ok(), "1/1 again\ndone\n");
     let never = server.kubectl(&["logs", "deployment/web", "--previous"]).fails();
     has(&never, &["previous terminated container", "not found"]);
+}
+
+fn a_pods_status_has_the_end_of_its_log_if_it_asks_for_it(server: &Wherry) {
+    let image = server.image("worker");
+    for (policy, code, message) in
+        [("FallbackToLogsOnError", "3", "1/1 brief\ndone\n"), ("FallbackToLogsOnError", "0", ""), ("File", "3", "")]
+    {
+        let name = format!("{}-{code}", policy.to_lowercase());
+        let env = json!([{"name": "EXIT_CODE", "value": code}, {"name": "LINES", "value": "1"}]);
+        let container = json!({"args": ["brief"], "env": env, "terminationMessagePolicy": policy});
+        server.apply(&[pod(&name, &image, container, json!({"restartPolicy": "Never"}))]);
+        let ended = |pod: &Value| pod.pointer("/status/containerStatuses/0/state/terminated").cloned();
+        let pod = server.pod_until(&name, "has ended", |pod| ended(pod).is_some());
+        assert_eq!(text(&ended(&pod).unwrap(), "/message"), message, "{name}: {:#}", pod["status"]);
+    }
 }
 
 fn explain_api_resources_and_versions_come_from_the_server(server: &Wherry) {

@@ -104,8 +104,11 @@ fn waiting(status: &Value) -> Option<Why> {
 fn exit(status: &Value, state: &str) -> Option<String> {
     let ended = object::at(status, &format!("{state}.terminated"))?;
     let code = ended.get("exitCode").and_then(Value::as_i64).filter(|code| *code != 0)?;
-    let why = [object::text_at(ended, "reason"), object::text_at(ended, "message")];
-    let why: Vec<String> = why.into_iter().filter(|part| !part.is_empty()).collect();
+    // A message of several lines is the end of the log, which is shown below.
+    let message = object::text_at(ended, "message");
+    let message = Some(message.trim().to_owned()).filter(|message| !message.contains('\n')).unwrap_or_default();
+    let why: Vec<String> =
+        [object::text_at(ended, "reason"), message].into_iter().filter(|part| !part.is_empty()).collect();
     let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(": ").trim()) };
     Some(format!("container {} ended with exit code {code}{why}", object::text_at(status, "name")))
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
@@ -50,6 +50,17 @@ pub fn stream(path: PathBuf, live: Option<Arc<ContainerLog>>, wanted: Wanted) ->
         }
     });
     tokio_stream::wrappers::ReceiverStream::new(receive)
+}
+
+/// The end of a log that is closed, as text: at most so many lines, and of these the last bytes.
+pub async fn ending(log: &ContainerLog, lines: u64, bytes: usize) -> io::Result<String> {
+    let mut end = Vec::new();
+    let mut blocks = std::pin::pin!(stream(log.path.clone(), None, Wanted { tail: Some(lines), ..Wanted::default() }));
+    while let Some(block) = blocks.next().await {
+        end.extend_from_slice(&block?);
+        end.drain(..end.len().saturating_sub(bytes));
+    }
+    Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
 async fn read(

@@ -116,7 +116,7 @@ impl Queue {
 /// The log of one instance of a container.
 #[derive(Debug)]
 pub struct ContainerLog {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     attempt: u32,
     writer: Arc<Writer>,
     /// Itself, to stand in the writer's queue.

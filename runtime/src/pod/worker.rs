@@ -27,7 +27,12 @@ use super::status::{self, Transitions};
 use super::unsupported::{self, Unsupported};
 use crate::backend::{Container, Exit};
 use crate::image::{Image, ImageError};
+use crate::log::ContainerLog;
 use crate::network::{NetworkError, PodIdentity, PodNetwork};
+
+/// What of a log goes into a container's status (`terminationMessagePolicy: FallbackToLogsOnError`).
+const LAST_LINES: u64 = 80;
+const LAST_BYTES: usize = 2048;
 
 /// What came of something a worker had under way.
 enum Outcome {
@@ -346,10 +351,16 @@ impl Worker {
             held.image = None;
         }
         self.show_running();
+        let pod = self.shared.pod();
+        let policy = containers(&pod).get(index).and_then(|spec| spec.termination_message_policy.as_deref());
+        let tells_by_log = policy == Some("FallbackToLogsOnError");
         // Its end is told only when its last line is in the log.
         self.begin(index, async move {
-            let exit = container.wait().await;
+            let mut exit = container.wait().await;
             log.close().await;
+            if tells_by_log && exit.code != 0 {
+                last_words(&log, &mut exit).await;
+            }
             Outcome::Exited(exit)
         });
         Input::Started { container: index, id, at }
@@ -436,6 +447,16 @@ pub(super) async fn drain(containers: &[Arc<dyn Container>], grace: Duration) ->
     // Who is not done by then is stopped as it is.
     let _ = tokio::time::timeout(grace, all).await;
     grace.saturating_sub(began.elapsed())
+}
+
+/// Adds the end of its log to why a container failed, as much as the kubelet does.
+async fn last_words(log: &ContainerLog, exit: &mut Exit) {
+    match crate::log::read::ending(log, LAST_LINES, LAST_BYTES).await {
+        Ok(said) if said.is_empty() => {}
+        Ok(said) if exit.message.is_empty() => exit.message = said,
+        Ok(said) => exit.message = format!("{}: {said}", exit.message),
+        Err(error) => tracing::warn!(%error, "the log of a container that failed cannot be read"),
+    }
 }
 
 async fn sleep_until(wake: Option<Instant>) {
