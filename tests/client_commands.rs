@@ -177,6 +177,11 @@ fn describe_tells_everything_about_any_object(server: &Wherry) {
         let text = server.wherry(&[&["describe"], args].concat()).ok();
         text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect::<String>()
     };
+    eventually("a Service's endpoints are told", || {
+        let said = describe(&["svc", "hello"]);
+        let told = said.contains("Endpoints:\nADDRESS READY TARGET\n127.") && said.contains(" yes pod/hello-");
+        if told { Ok(()) } else { Err(said) }
+    });
     has(
         &describe(&["deployment", "hello"]),
         &[
@@ -341,6 +346,17 @@ fn logs_are_streamed(server: &Wherry) {
         assert_eq!(shown.stderr, format!("Found 1 pod, using {pod}\n"), "{shown}");
         assert_eq!(shown.ok(), server.wherry(&["logs", &pod]).ok());
     }
+    let containers = json!([{"name": "front", "image": server.image("hello-http")},
+        {"name": "worker", "image": server.image("worker"), "args": ["second"]}]);
+    server.apply(&[json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pair"},
+        "spec": {"containers": containers, "restartPolicy": "Never"}})]);
+    server.pod_until("pair", "has one container that ended", |pod| pod["status"].to_string().contains("Completed"));
+    let first = server.wherry(&["logs", "pair"]);
+    assert_eq!(
+        (first.stdout.as_str(), first.stderr.as_str()),
+        ("", "Defaulted container \"front\" out of: front, worker\n")
+    );
+    has(&server.wherry(&["logs", "pair", "-c", "worker"]).ok(), &["1/3 second"]);
     has(&server.wherry(&["logs", "deployment/nobody"]).fails(), &[r#"deployments.apps "nobody" not found"#]);
     has(&server.wherry(&["logs", "cm/kube-root-ca.crt"]).fails(), &["configmap/kube-root-ca.crt selects no pods"]);
     server.wherry_with(&["delete", "-f", "-"], &worker).ok();

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::server::{is_ready, text};
 use support::{Wherry, eventually, http, root};
@@ -119,6 +120,18 @@ fn of_a_pod_that_ends_again_and_again_the_reason_and_its_last_words_are_told() {
     let after = said.split(told).nth(1).unwrap_or_default();
     let lines: Vec<&str> = after.lines().filter(|line| line.starts_with("    ")).collect();
     assert_eq!(lines.len(), 4, "{said}");
+}
+
+#[test]
+fn a_request_to_stop_that_comes_twice_at_once_is_one() {
+    let mut server = Wherry::prepare("boat");
+    server.up(&[]);
+    // As `timeout` and terminals do it: one signal to the process, and one to its group.
+    server.signal(Signal::TERM);
+    let (status, _) = server.interrupt();
+    assert!(status.success(), "{status}");
+    let said = server.log();
+    assert!(said.contains("stopped") && !said.contains("at once"), "{said}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 use wherry_api::object;
 use wherry_api::table::since;
 
+use super::endpoints::endpoints;
 use super::events::events;
 use super::pod;
 use crate::client::{Client, Connection, JSON, Resource};
@@ -78,15 +79,20 @@ async fn describe(client: &Client, resource: &Resource, object: &Value) -> Vec<S
         }
     }
     lines.extend(condition_table(&conditions, now));
-    match events(client, resource, object, now).await {
-        Ok(table) if table.is_empty() => lines.push("Events:  none".to_owned()),
-        Ok(table) => {
-            lines.push("Events:".to_owned());
-            lines.extend(indented(table.lines(true)));
-        }
-        Err(error) => lines.push(format!("Events:  cannot be read: {error:#}")),
+    if resource.is("", "services") {
+        lines.extend(section("Endpoints", endpoints(client, object).await));
     }
+    lines.extend(section("Events", events(client, resource, object, now).await));
     lines
+}
+
+/// A table under its title.
+fn section(title: &str, table: anyhow::Result<Table>) -> Vec<String> {
+    match table {
+        Ok(table) if table.is_empty() => vec![format!("{title}:  none")],
+        Ok(table) => std::iter::once(format!("{title}:")).chain(indented(table.lines(true))).collect(),
+        Err(error) => vec![format!("{title}:  cannot be read: {error:#}")],
+    }
 }
 
 /// What every object has.

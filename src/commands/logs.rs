@@ -17,7 +17,7 @@ pub struct Logs {
     connection: Connection,
     /// The pod, as NAME or `pod/NAME`, or what has pods, as `deployment/NAME`: one is chosen
     target: String,
-    /// The container, if the pod has several
+    /// The container [default: the first]
     #[arg(short, long)]
     container: Option<String>,
     /// Go on as lines are written
@@ -69,7 +69,11 @@ impl Logs {
                 query.append_pair(name, &value.to_string());
             }
         }
-        if let Some(container) = &self.container {
+        let container = match self.container {
+            Some(container) => Some(container),
+            None => workload::container(&client, &pod).await,
+        };
+        if let Some(container) = &container {
             query.append_pair("container", container);
         }
         let path = format!("/api/v1/namespaces/{}/pods/{pod}/log?{}", client.namespace, query.finish());

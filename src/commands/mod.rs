@@ -4,6 +4,7 @@ mod apply;
 mod backup;
 mod delete;
 mod describe;
+mod endpoints;
 mod events;
 mod get;
 mod image;

@@ -255,19 +255,30 @@ fn is_in_use(error: &std::io::Error) -> bool {
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    asked_at: Option<tokio::time::Instant>,
 }
+
+/// Signals that come so soon after the first are the same request: `timeout`, a terminal and those who pass signals on send
+/// one to the process and one to its group.
+const TOGETHER: Duration = Duration::from_millis(500);
 
 impl Stop {
     fn new() -> anyhow::Result<Self> {
         let on = |kind| signal(kind).context("signals cannot be received");
-        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())?, asked_at: None })
     }
 
-    /// Returns at the next one.
+    /// Returns when it is asked to stop, for the first time or again.
     async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            if self.asked_at.is_none_or(|at| at.elapsed() > TOGETHER) {
+                self.asked_at = Some(tokio::time::Instant::now());
+                return;
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Whose log is shown where a workload is named: the pod of it whose log says most, as `kubectl logs` chooses.
+//! Whose log is shown where a workload, or a pod of several containers, is named, as `kubectl logs` chooses: the pod whose
+//! log says most, and its first container.
 
 use std::cmp::Reverse;
 
@@ -35,6 +36,31 @@ pub(super) async fn pod(client: &Client, target: &str) -> anyhow::Result<String>
     Ok(chosen)
 }
 
+/// The container of a pod that is meant if none is named: what the pod's annotation says, else the first. `None`: it has only
+/// one, or cannot be read, which the log's own answer will say.
+pub(super) async fn container(client: &Client, pod: &str) -> Option<String> {
+    let pods = client.resource("pods").await.ok()?;
+    let pod = client.read(&pods.path(Some(&client.namespace), Some(pod))).await.ok()?;
+    let (chosen, all) = default_container(&pod)?;
+    output::note(format!("Defaulted container \"{chosen}\" out of: {}", all.join(", ")));
+    Some(chosen)
+}
+
+/// Which of several containers is meant, and all of them.
+fn default_container(pod: &Value) -> Option<(String, Vec<String>)> {
+    let named = |list: &str| -> Vec<String> {
+        let containers = object::at(pod, list).and_then(Value::as_array).into_iter().flatten();
+        containers.map(|container| object::text_at(container, "name")).collect()
+    };
+    let containers = named("spec.containers");
+    let asked = pod.pointer("/metadata/annotations/kubectl.kubernetes.io~1default-container").and_then(Value::as_str);
+    let asked = asked.filter(|name| containers.iter().any(|container| container == name));
+    let chosen = asked.or(containers.first().map(String::as_str))?.to_owned();
+    let others = named("spec.initContainers").into_iter().map(|name| format!("{name} (init)"));
+    let all: Vec<String> = containers.into_iter().chain(others).collect();
+    (all.len() > 1).then_some((chosen, all))
+}
+
 /// Kubernetes' order: on a node before not, running before pending, ready before not and the longer the earlier, then by
 /// restarts, then the older before the newer.
 fn order(pod: &Value) -> impl Ord + use<> {
@@ -66,6 +92,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_first_of_several_containers_is_meant_or_the_one_that_the_pod_names() {
+        let pod = |names: &[&str], annotation: &str| {
+            let containers: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+            json!({"metadata": {"annotations": {"kubectl.kubernetes.io/default-container": annotation}},
+                "spec": {"containers": containers}})
+        };
+        let chosen =
+            |names: &[&str], annotation: &str| default_container(&pod(names, annotation)).map(|(name, _)| name);
+        assert_eq!(chosen(&["only"], ""), None);
+        assert_eq!(chosen(&["front", "filter"], "").as_deref(), Some("front"));
+        assert_eq!(chosen(&["front", "filter"], "filter").as_deref(), Some("filter"));
+        assert_eq!(chosen(&["front", "filter"], "gone").as_deref(), Some("front"));
+    }
 
     #[test]
     fn the_pod_whose_log_says_most_comes_first() {
