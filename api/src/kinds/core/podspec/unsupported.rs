@@ -74,15 +74,20 @@ impl Found {
             self.blocking(Path::new("os.name"), "there are no Windows nodes");
         }
         for (field, why) in [
-            ("affinity", "affinity is not considered by the scheduler yet"),
             ("topologySpreadConstraints", "spread constraints are not considered by the scheduler yet"),
-            ("priorityClassName", "priorities are not considered yet"),
+            ("priorityClassName", "it says which pods are placed first; running pods do not make room for others yet"),
             ("dnsConfig", "the pod resolves names with the cluster's DNS only"),
             ("hostAliases", "host aliases are not resolved yet"),
-            ("overhead", "overhead is not counted yet"),
         ] {
             if given(spec, field) {
                 self.ignored(Path::new(field), why);
+            }
+        }
+        let affinity = spec.get("affinity").unwrap_or(&Value::Null);
+        for field in ["podAffinity", "podAntiAffinity"] {
+            if given(affinity, field) {
+                let path = Path::new("affinity").child(field);
+                self.ignored(path, "affinity between pods is not considered by the scheduler yet");
             }
         }
         for field in ["shareProcessNamespace", "setHostnameAsFQDN"] {
@@ -188,12 +193,14 @@ mod tests {
     #[test]
     fn what_would_make_a_pod_wrong_blocks_it() {
         let spec = json!({"containers": [{"name": "a", "securityContext": {"privileged": true}, "livenessProbe": {"exec": {}}}],
-            "volumes": [{"name": "v", "emptyDir": {}}], "initContainers": [{"name": "i"}], "hostNetwork": true, "affinity": {"x": {}}});
+            "volumes": [{"name": "v", "emptyDir": {}}], "initContainers": [{"name": "i"}], "hostNetwork": true,
+            "affinity": {"nodeAffinity": {"x": {}}, "podAntiAffinity": {"x": {}}}, "priorityClassName": "urgent"});
         assert_eq!(
             fields(&spec),
             [
                 ("hostNetwork".to_owned(), true),
-                ("affinity".to_owned(), false),
+                ("priorityClassName".to_owned(), false),
+                ("affinity.podAntiAffinity".to_owned(), false),
                 ("volumes[0]".to_owned(), true),
                 ("initContainers".to_owned(), true),
                 ("containers[0].livenessProbe".to_owned(), false),
