@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use crate::client::Client;
 use crate::data_dir;
@@ -113,7 +113,12 @@ impl Server {
 }
 
 fn of(path: &Path) -> anyhow::Result<(Kubeconfig, String)> {
-    let read = Kubeconfig::read_from(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let read = Kubeconfig::read_from(path).map_err(|error| match error {
+        // Its own words name the file once more.
+        KubeconfigError::ReadConfig(source, _) => anyhow::Error::new(source),
+        other => other.into(),
+    });
+    let read = read.with_context(|| format!("{} cannot be read", path.display()))?;
     Ok((read, path.display().to_string()))
 }
 
@@ -155,5 +160,7 @@ mod tests {
         assert!(none.contains("/nonexistent") && none.contains("wherry up"), "{none}");
         let broken = merged(&join(&[&bad, &good])).unwrap_err().to_string();
         assert!(broken.contains("/bad cannot be read"), "{broken}");
+        let lost = format!("{:#}", of(Path::new("/nonexistent")).unwrap_err());
+        assert_eq!(lost, "/nonexistent cannot be read: No such file or directory (os error 2)");
     }
 }
