@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -45,7 +46,7 @@ pub async fn urls(client: &Client, applied: &[Applied], ports: &HostPorts) -> an
         let path = ready::path(one);
         let service = client.read(&path).await?;
         for port in node_ports(&service) {
-            urls.push(reached(&service, port, opened(ports, port).await));
+            urls.push(reached(&service, ports.own_address(port), opened(ports, port).await));
         }
     }
     Ok(urls)
@@ -69,18 +70,19 @@ async fn opened(ports: &HostPorts, port: u16) -> Option<Result<(), ErrorKind>> {
     }
 }
 
-fn reached(service: &Value, port: u16, outcome: Option<Result<(), ErrorKind>>) -> Reached {
+fn reached(service: &Value, at: SocketAddr, outcome: Option<Result<(), ErrorKind>>) -> Reached {
     let field = |name: &str| service.get("metadata").and_then(|m| m.get(name)?.as_str()).unwrap_or_default();
     let why = match outcome {
-        Some(Ok(())) => return Reached::At(format!("http://127.0.0.1:{port}/  ({})", field("name"))),
+        Some(Ok(())) => return Reached::At(format!("http://{at}/  ({})", field("name"))),
         Some(Err(kind)) => kind.to_string(),
         None => "it is not served yet".to_owned(),
     };
     Reached::Not(format!(
-        "Service {}/{} cannot be reached at port {port} of this machine: {why}. Give it another nodePort, or stop what has \
+        "Service {}/{} cannot be reached at port {} of this machine: {why}. Give it another nodePort, or stop what has \
          that port: it is served as soon as the port is free",
         field("namespace"),
         field("name"),
+        at.port(),
     ))
 }
 
@@ -99,9 +101,10 @@ mod tests {
     fn only_a_port_that_is_served_has_a_url() {
         let service = service();
         assert_eq!(node_ports(&service), [30080]);
-        assert_eq!(reached(&service, 30080, Some(Ok(()))), Reached::At("http://127.0.0.1:30080/  (web)".to_owned()));
+        let at = "127.0.0.1:30080".parse().unwrap();
+        assert_eq!(reached(&service, at, Some(Ok(()))), Reached::At("http://127.0.0.1:30080/  (web)".to_owned()));
         for outcome in [Some(Err(ErrorKind::AddrInUse)), None] {
-            let Reached::Not(said) = reached(&service, 30080, outcome) else { panic!("{outcome:?} has a URL") };
+            let Reached::Not(said) = reached(&service, at, outcome) else { panic!("{outcome:?} has a URL") };
             for part in ["ns/web", "30080", "another nodePort", "stop what has"] {
                 assert!(said.contains(part), "{said}");
             }

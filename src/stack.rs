@@ -44,12 +44,13 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts server and node. `slot` is the part of 127.0.0.0/8 that the cluster uses.
+    /// Starts server and node. `slot` is the part of 127.0.0.0/8 that the cluster uses; node ports listen on `node_ports`.
     pub async fn start(
         data: &DataDir,
         listen: SocketAddr,
         node_name: &str,
         slot: Slot,
+        node_ports: IpAddr,
         security: &Security,
     ) -> anyhow::Result<Self> {
         let services = slot.services().to_string().parse().context("the range of Service addresses is not one")?;
@@ -60,7 +61,8 @@ impl Stack {
         config.not_for_services = kept.context("a range of the local network is not one")?;
         let plane = ControlPlane::start(config).await?;
         let engine = engine.await.context("the WebAssembly engine's start was interrupted")??;
-        let network = LocalNetwork::start(slot, plane.client_for(UserInfo::node(node_name)), node_name.to_owned());
+        let client = plane.client_for(UserInfo::node(node_name));
+        let network = LocalNetwork::start(slot, client, node_name.to_owned(), node_ports);
         let host_ports = network.host_ports();
         let node = start_node(&plane, data, node_name, network, engine).await?;
         Ok(Self { plane, node, host_ports })

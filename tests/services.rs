@@ -129,6 +129,21 @@ fn a_port_that_goes_from_one_service_to_another_opens_again_at_once() {
 }
 
 #[test]
+fn node_ports_are_this_machines_alone_unless_they_are_asked_to_be_more() {
+    for (more, elsewhere) in [(&[][..], false), (&["--nodeport-address", "0.0.0.0"], true)] {
+        let mut server = Wherry::prepare("host");
+        server.up(&[&["--quiet"], more].concat());
+        server.apply(&served("web", &server.image("hello-http"), 1));
+        ready(&server, 1);
+        let url = server.url("web");
+        eventually("it answers", || http::text(&url));
+        // Another address of this machine, which only a port on all of them has.
+        let other = std::net::TcpStream::connect(("127.0.0.2", port(&url)));
+        assert_eq!(other.is_ok(), elsewhere, "{more:?}");
+    }
+}
+
+#[test]
 fn services_have_their_addresses_as_objects_and_in_other_ranges_too() {
     needs!("kubectl");
     let server = Wherry::start("host");

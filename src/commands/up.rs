@@ -54,6 +54,9 @@ pub struct Up {
     /// How pods are connected
     #[arg(long, value_enum, default_value_t)]
     network: Network,
+    /// Where node ports are opened; 0.0.0.0: on every IPv4 address of this machine
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    nodeport_address: IpAddr,
     #[command(flatten)]
     security: Security,
     /// A manifest to apply: a file, a folder, an http(s) URL, or `-` for standard input; repeatable
@@ -110,7 +113,8 @@ impl Up {
         let slot = claim_slot(&data).await?;
 
         let step = progress.step("server");
-        let stack = stack::Stack::start(&data, self.listen, &node_name, slot, &self.security).await?;
+        let stack =
+            stack::Stack::start(&data, self.listen, &node_name, slot, self.nodeport_address, &self.security).await?;
         step.done(&format!("{}, node {node_name}", usable(stack.address())));
 
         let outcome = tokio::select! {

@@ -2,18 +2,42 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 /// What became of each node port that a Service has; as many as there are Services' ports.
-#[derive(Clone, Debug, Default)]
-pub struct HostPorts(Arc<RwLock<HashMap<u16, Result<(), io::ErrorKind>>>>);
+#[derive(Clone, Debug)]
+pub struct HostPorts {
+    address: IpAddr,
+    outcomes: Arc<RwLock<HashMap<u16, Result<(), io::ErrorKind>>>>,
+}
 
 impl HostPorts {
+    /// Node ports on an address of this machine; the unspecified one stands for all.
+    pub fn new(address: IpAddr) -> Self {
+        Self { address, outcomes: Arc::default() }
+    }
+
+    /// Where node ports listen.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Where this machine's own clients reach a node port.
+    pub fn own_address(&self, port: u16) -> SocketAddr {
+        let address = match self.address {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        };
+        SocketAddr::new(address, port)
+    }
+
     /// Whether this node listens on a node port of TCP, and why not; `None` until it has tried.
     pub fn node_port(&self, port: u16) -> Option<Result<(), io::ErrorKind>> {
-        self.0.read().get(&port).copied()
+        self.outcomes.read().get(&port).copied()
     }
 
     /// Notes what became of a port until the guard is dropped.
@@ -30,13 +54,13 @@ pub(super) struct Noted {
 
 impl Noted {
     pub fn set(&self, outcome: Result<(), io::ErrorKind>) {
-        self.ports.0.write().insert(self.port, outcome);
+        self.ports.outcomes.write().insert(self.port, outcome);
     }
 }
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        self.ports.0.write().remove(&self.port);
+        self.ports.outcomes.write().remove(&self.port);
     }
 }
 
@@ -45,8 +69,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn this_machine_reaches_ports_on_all_its_addresses_on_its_own_one() {
+        for (address, own) in [("0.0.0.0", "127.0.0.1:80"), ("::", "[::1]:80"), ("192.0.2.1", "192.0.2.1:80")] {
+            assert_eq!(HostPorts::new(address.parse().unwrap()).own_address(80).to_string(), own);
+        }
+    }
+
+    #[test]
     fn a_port_is_known_while_it_is_wanted() {
-        let ports = HostPorts::default();
+        let ports = HostPorts::new(Ipv4Addr::LOCALHOST.into());
         let noted = ports.note(30080);
         assert_eq!(ports.node_port(30080), None);
         noted.set(Err(io::ErrorKind::AddrInUse));

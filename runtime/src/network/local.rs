@@ -65,15 +65,15 @@ impl std::fmt::Debug for LocalNetwork {
 }
 
 impl LocalNetwork {
-    /// Starts following Services and serving them to the host, for the node `node`.
-    pub fn start(slot: Slot, client: kube::Client, node: String) -> Self {
+    /// Starts following Services and serving them to the host, for the node `node`; node ports listen on `node_ports`.
+    pub fn start(slot: Slot, client: kube::Client, node: String, node_ports: IpAddr) -> Self {
         let shared = Arc::new(Shared {
             ipam: Ipam::new(slot.pods(), slot.localhosts()),
             listeners: Arc::default(),
             services: Services::default(),
             service_range: slot.services(),
             host: Host::default(),
-            host_ports: HostPorts::default(),
+            host_ports: HostPorts::new(node_ports),
         });
         let mut tasks = JoinSet::new();
         let (changed, changes) = tokio::sync::watch::channel(());
@@ -128,7 +128,7 @@ pub(crate) mod testing {
                 services: Services::default(),
                 service_range: slot.services(),
                 host: Host::default(),
-                host_ports: HostPorts::default(),
+                host_ports: HostPorts::new(Ipv4Addr::LOCALHOST.into()),
             };
             Self(Arc::new(shared), slot)
         }

@@ -1,11 +1,11 @@
 //! Services for the host in `local` mode: a listener per Service address and node port. A connection that lands on a guest
 //! of this process is not proxied: its stream is given to that guest's HTTP server. Others are copied, TCP only.
 //!
-//! Node ports listen on 127.0.0.1: nothing of a laptop is open to its network by default.
+//! Node ports listen where the network was told to, 127.0.0.1 by default: nothing of a laptop is open to its network unasked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,10 +103,11 @@ fn id(ended: &Result<(Id, ()), JoinError>) -> Id {
 }
 
 impl Frontend {
-    fn address(self) -> SocketAddr {
+    /// Where it is opened; node ports on `host`.
+    fn address(self, host: IpAddr) -> SocketAddr {
         match self {
             Self::Address(ip, port) => SocketAddr::new(ip.into(), port),
-            Self::NodePort(port) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+            Self::NodePort(port) => SocketAddr::new(host, port),
         }
     }
 }
@@ -138,7 +139,8 @@ async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Arc<Semaphore>)
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, address = %frontend.address(), "a connection to a Service could not be accepted");
+                let address = frontend.address(shared.host_ports.address());
+                tracing::warn!(%error, %address, "a connection to a Service could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -150,7 +152,7 @@ async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Arc<Semaphore>)
 async fn bind(shared: &Shared, frontend: Frontend, note: impl Fn(Result<(), io::ErrorKind>)) -> TcpListener {
     let mut pause = RETRY_FIRST;
     loop {
-        match TcpListener::bind(frontend.address()).await {
+        match TcpListener::bind(frontend.address(shared.host_ports.address())).await {
             Ok(listener) => return listener,
             Err(error) => {
                 if pause == RETRY_FIRST {
@@ -165,7 +167,7 @@ async fn bind(shared: &Shared, frontend: Frontend, note: impl Fn(Result<(), io::
 }
 
 fn tell(shared: &Shared, frontend: Frontend, error: &io::Error) {
-    let address = frontend.address();
+    let address = frontend.address(shared.host_ports.address());
     let behind = shared.services.behind(frontend);
     let service = behind.as_ref().map_or("", |port| port.service.as_str());
     match frontend {
