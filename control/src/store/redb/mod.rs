@@ -166,7 +166,8 @@ impl RedbStore {
             counters: Counters::default(),
             options,
         });
-        let writer = Writer { shared: Arc::clone(&shared), disk, state, gathering: Gathering::none() };
+        let writer =
+            Writer { shared: Arc::clone(&shared), disk, state, gathering: Gathering::none(), opened_again: false };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|e| StoreError::Engine(e.into()))?;
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })

@@ -351,6 +351,29 @@ async fn meets_a_full_disk(source: &Source, mood: &Mood) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_open_again_is_not_opened_anew_for_what_writes_nothing() {
+    let memory = Arc::new(InMemoryBackend::new());
+    let opened = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&opened);
+    let (source, mood) = source_on(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        memory.clone()
+    });
+    let store = open(&source);
+    store.commit(put("before", "1")).await.unwrap();
+    mood.writes_left.store(0, Ordering::SeqCst);
+    assert!(matches!(store.commit(put("refused", "1")).await, Err(StoreError::Full)));
+    mood.writes_left.store(usize::MAX, Ordering::SeqCst);
+    let before = opened.load(Ordering::SeqCst);
+    for _ in 0..5 {
+        let unmet = Txn { preconditions: vec![(key("before"), Precondition::Absent)], ..put("before", "2") };
+        assert!(matches!(store.commit(unmet).await, Err(StoreError::Precondition { .. })));
+    }
+    assert_eq!(opened.load(Ordering::SeqCst) - before, 1);
+    store.commit(put("after", "1")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wherever_a_batch_runs_out_of_room_it_did_not_happen_and_nothing_else_is_lost() {
     for writes in 0..1000 {
         let (source, mood) = source();

@@ -197,6 +197,8 @@ pub(super) struct Writer {
     pub(super) disk: Arc<Disk>,
     pub(super) state: State,
     pub(super) gathering: Gathering,
+    /// The file was opened since there was no room, and not written since.
+    pub(super) opened_again: bool,
 }
 
 /// A batch with revisions, ready for the disk.
@@ -228,13 +230,19 @@ impl Writer {
 
     /// After a write that found no room: opens the file again, if it is time to, and says whether the next batch may be
     /// tried. The file holds what it held before that write, or a person must see to it.
-    fn recover(&self, last: bool) -> bool {
+    fn recover(&mut self, last: bool) -> bool {
         let due = |health: &Health| matches!(health, Health::Full(at) if last || *at <= Instant::now());
         if !due(&self.shared.core.lock().health) {
             return false;
         }
+        if self.opened_again {
+            return true;
+        }
         let why = match self.disk.open_again() {
-            Ok(Some(state)) if state == self.state => return true,
+            Ok(Some(state)) if state == self.state => {
+                self.opened_again = true;
+                return true;
+            }
             Ok(_) => "the file is not as it was before the disk was full".to_owned(),
             Err(fault) if fault.is_lack_of_room() => {
                 self.shared.core.lock().health = self.full();
@@ -353,6 +361,7 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let all: Vec<Arc<Written>> = visible.iter().chain(staged).cloned().collect();
         let result = self.disk.write(&all, state, now, &self.shared.options);
+        self.opened_again = false;
         let mut core = self.shared.core.lock();
         core.in_flight = None;
         match result {
