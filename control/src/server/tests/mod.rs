@@ -45,6 +45,7 @@ mod subresources;
 mod subresources_shown;
 mod versions;
 mod watching;
+mod webhook_answers;
 mod webhooks;
 mod writing;
 
