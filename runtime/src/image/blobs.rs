@@ -145,6 +145,8 @@ async fn write(path: &Path, digest: &str, size: u64, mut stream: BlobStream) -> 
     if actual != digest {
         return Err(BlobError::Digest { expected: digest.to_owned(), actual });
     }
+    // Tells how the last write went, which a sync does not.
+    file.flush().await.map_err(failed)?;
     file.sync_all().await.map_err(failed)
 }
 
