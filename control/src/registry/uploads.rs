@@ -37,6 +37,8 @@ struct Upload {
     file: File,
     hasher: Sha256,
     written: u64,
+    /// A write failed: what the file has is not known.
+    broken: bool,
 }
 
 struct Slot {
@@ -73,7 +75,7 @@ impl Uploads {
         let id = format!("{:032x}", rand::random::<u128>());
         let path = self.disk.upload_path(&id);
         let file = File::create_new(&path).await?;
-        let upload = Upload { file, hasher: Sha256::new(), written: 0 };
+        let upload = Upload { file, hasher: Sha256::new(), written: 0, broken: false };
         let slot = Slot {
             repository,
             user: user.to_owned(),
@@ -197,7 +199,17 @@ impl Uploads {
 }
 
 impl Upload {
-    async fn write(&mut self, mut body: Body) -> Result<(), RegistryError> {
+    /// Takes a chunk. After a write that failed there is no going on: the file may lack what the digest has.
+    async fn write(&mut self, body: Body) -> Result<(), RegistryError> {
+        if self.broken {
+            return Err(RegistryError::UploadUnknown);
+        }
+        let written = self.take(body).await;
+        self.broken = matches!(written, Err(RegistryError::Io(_)));
+        written
+    }
+
+    async fn take(&mut self, mut body: Body) -> Result<(), RegistryError> {
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(RegistryError::Body)?.into_data() else { continue };
             let written = self.written + data.len() as u64;
