@@ -1,10 +1,12 @@
 //! Blobs that are being sent: one file and one running digest each.
 //!
 //! An upload belongs to its repository; chunks follow one another without a gap. An upload that fails in the middle keeps
-//! what arrived, so that a client can go on from there; one that nobody touched for an hour is dropped. They do not
-//! survive a restart. What must stay true: nobody waits for a chunk of another upload.
+//! what arrived, so that a client can go on from there; one whose file could not be written, and one that nobody touched for
+//! an hour, is dropped. They do not survive a restart. What must stay true: nobody waits for a chunk of another upload; a
+//! file becomes a blob only if it has what the digest has seen, and nobody writes into it afterwards.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,8 +39,8 @@ struct Upload {
     file: File,
     hasher: Sha256,
     written: u64,
-    /// A write failed: what the file has is not known.
-    broken: bool,
+    /// Nothing more is taken: the file is a blob, or what it has is not known.
+    closed: bool,
 }
 
 struct Slot {
@@ -75,7 +77,7 @@ impl Uploads {
         let id = format!("{:032x}", rand::random::<u128>());
         let path = self.disk.upload_path(&id);
         let file = File::create_new(&path).await?;
-        let upload = Upload { file, hasher: Sha256::new(), written: 0, broken: false };
+        let upload = Upload { file, hasher: Sha256::new(), written: 0, closed: false };
         let slot = Slot {
             repository,
             user: user.to_owned(),
@@ -153,10 +155,27 @@ impl Uploads {
         if from.is_some_and(|from| from != upload.written) {
             return Err(RegistryError::OutOfOrder { at: upload.written });
         }
-        let written = upload.write(body).await;
+        self.take(id, &mut upload, body).await?;
+        Ok(upload.written)
+    }
+
+    /// Takes a chunk. An upload whose file cannot be written is given up: there is no going on, and it takes room.
+    async fn take(&self, id: &str, upload: &mut Upload, body: Body) -> Result<(), RegistryError> {
+        let taken = upload.take(body).await;
         // The hour begins anew, however long that took.
-        self.find(repository, id)?;
-        written.map(|()| upload.written)
+        let gone = match self.slots.lock().entry(id.to_owned()) {
+            Entry::Occupied(slot) if upload.closed => Some(slot.remove()),
+            Entry::Occupied(mut slot) => {
+                slot.get_mut().touched = Instant::now();
+                None
+            }
+            // Somebody has given it up meanwhile.
+            Entry::Vacant(_) => return taken.and(Err(RegistryError::UploadUnknown)),
+        };
+        if let Some(slot) = gone {
+            tokio::fs::remove_file(slot.path).await?;
+        }
+        taken
     }
 
     /// Ends an upload: what arrived becomes a blob if it has the digest and its namespace is still there, and is dropped if
@@ -169,9 +188,13 @@ impl Uploads {
         body: Body,
         home: Home,
     ) -> Result<(), RegistryError> {
-        self.append(repository, id, None, body).await?;
+        let upload = self.find(repository, id)?;
+        let mut upload = upload.lock().await;
+        self.take(id, &mut upload, body).await?;
         let slot = self.remove(repository, id)?;
-        let actual = Digest::finish(slot.upload.lock().await.hasher.clone());
+        // Those who wait for their turn write into no blob.
+        upload.closed = true;
+        let actual = Digest::finish(upload.hasher.clone());
         let kept = if actual == *digest {
             let (disk, path) = (self.disk.clone(), slot.path.clone());
             let (repository, digest) = (repository.clone(), digest.clone());
@@ -199,28 +222,27 @@ impl Uploads {
 }
 
 impl Upload {
-    /// Takes a chunk. After a write that failed there is no going on: the file may lack what the digest has.
-    async fn write(&mut self, body: Body) -> Result<(), RegistryError> {
-        if self.broken {
+    async fn take(&mut self, mut body: Body) -> Result<(), RegistryError> {
+        if self.closed {
             return Err(RegistryError::UploadUnknown);
         }
-        let written = self.take(body).await;
-        self.broken = matches!(written, Err(RegistryError::Io(_)));
-        written
-    }
-
-    async fn take(&mut self, mut body: Body) -> Result<(), RegistryError> {
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(RegistryError::Body)?.into_data() else { continue };
             let written = self.written + data.len() as u64;
             if written > MAX_BLOB {
                 return Err(RegistryError::BlobTooLarge { limit: MAX_BLOB });
             }
+            // Until file and digest have the same again, also if the client goes in between.
+            self.closed = true;
             self.file.write_all(&data).await?;
             self.hasher.update(&data);
             self.written = written;
+            self.closed = false;
         }
-        Ok(self.file.flush().await?)
+        // What was written last is on its way: only now its errors are told.
+        let flushed = self.file.flush().await;
+        self.closed = flushed.is_err();
+        Ok(flushed?)
     }
 }
 
@@ -230,6 +252,7 @@ mod tests {
     use futures::SinkExt;
     use futures::channel::mpsc as chunks;
 
+    use super::super::homes::{Homes, Life, Namespaces};
     use super::*;
     use crate::server::body;
 
@@ -257,5 +280,81 @@ mod tests {
         assert_eq!(uploads.written(&repository, &slow).await.unwrap(), 4, "it was not idle");
         assert!(matches!(uploads.written(&repository, &left).await, Err(RegistryError::UploadUnknown)));
         assert!(!dir.path().join("uploads").join(&left).exists());
+    }
+
+    /// Uploads in a directory, one of which somebody has begun.
+    struct Begun {
+        dir: tempfile::TempDir,
+        uploads: Uploads,
+        repository: Repository,
+        id: String,
+    }
+
+    impl Begun {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let uploads = Uploads::new(Disk::open(dir.path()).unwrap());
+            let repository = Repository::parse("web/app").unwrap();
+            let id = uploads.begin(repository.clone(), "somebody").await.unwrap();
+            Self { dir, uploads, repository, id }
+        }
+
+        async fn append(&self, data: &'static [u8]) -> Result<u64, RegistryError> {
+            self.uploads.append(&self.repository, &self.id, None, body::full(data)).await
+        }
+
+        async fn finish(&self, whole: &[u8], body: Body) -> Result<(), RegistryError> {
+            let home = Homes::new(Arc::new(Everywhere)).open("web")?;
+            self.uploads.finish(&self.repository, &self.id, &Digest::of(whole), body, home).await
+        }
+
+        fn blob(&self, whole: &[u8]) -> Option<Vec<u8>> {
+            std::fs::read(self.uploads.disk.blob_path(&Digest::of(whole))).ok()
+        }
+
+        fn files(&self) -> usize {
+            std::fs::read_dir(self.dir.path().join("uploads")).unwrap().count()
+        }
+    }
+
+    struct Everywhere;
+
+    impl Namespaces for Everywhere {
+        fn life(&self, _: &str) -> Life {
+            Life::Alive("1".into())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_whose_write_failed_is_given_up_and_never_becomes_a_blob() {
+        let begun = Begun::new().await;
+        begun.append(b"abc").await.unwrap();
+        let full = File::options().write(true).open("/dev/full").await.unwrap();
+        let upload = begun.uploads.find(&begun.repository, &begun.id).unwrap();
+        let file = std::mem::replace(&mut upload.lock().await.file, full);
+        let failed = begun.append(b"def").await;
+        assert!(matches!(&failed, Err(RegistryError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull));
+        assert_eq!(begun.files(), 0, "what it took is free for others");
+        // There is room again.
+        upload.lock().await.file = file;
+        let finished = begun.finish(b"abcdef", body::empty()).await;
+        assert!(matches!(finished, Err(RegistryError::UploadUnknown)), "{finished:?}");
+        assert_eq!(begun.blob(b"abcdef"), None);
+    }
+
+    #[tokio::test]
+    async fn who_writes_beside_the_end_of_an_upload_writes_into_no_blob() {
+        let begun = Begun::new().await;
+        let (mut sender, body) = chunks::channel::<Result<Bytes, body::BoxError>>(0);
+        let mut finishing = Box::pin(begun.finish(b"abc", body::stream(body)));
+        assert!(futures::poll!(finishing.as_mut()).is_pending());
+        let mut beside = Box::pin(begun.append(b"def"));
+        assert!(futures::poll!(beside.as_mut()).is_pending(), "it has found the upload, and waits for its turn");
+        let send = async move { sender.send(Ok(Bytes::from_static(b"abc"))).await };
+        let (sent, finished, appended) = tokio::join!(send, finishing, beside);
+        sent.unwrap();
+        finished.unwrap();
+        assert!(matches!(appended, Err(RegistryError::UploadUnknown)), "{appended:?}");
+        assert_eq!(begun.blob(b"abc").as_deref(), Some(&b"abc"[..]));
     }
 }
