@@ -1,5 +1,6 @@
 //! What the registry must know of a manifest: its media type, what it refers to, and what it is attached to.
 
+use http::HeaderValue;
 use serde_json::Value;
 
 use super::digest::Digest;
@@ -8,6 +9,8 @@ use super::error::RegistryError;
 /// Media types of lists of manifests.
 const INDEXES: &[&str] =
     &["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+/// Two names of 127 characters, and what is between them (RFC 6838).
+const LONGEST_TYPE: usize = 255;
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A manifest that was read.
@@ -35,6 +38,9 @@ pub(crate) fn parse(bytes: &[u8], content_type: &str) -> Result<Parsed, Registry
         (sent, own) if own.is_empty() || own == sent => sent,
         (sent, own) => return Err(invalid(&format!("its media type is {own:?}, but it was sent as {sent:?}"))),
     };
+    if media_type.len() > LONGEST_TYPE || HeaderValue::from_str(media_type).is_err() {
+        return Err(invalid("its media type is none"));
+    }
     let index = INDEXES.contains(&media_type) || (value.get("manifests").is_some() && value.get("layers").is_none());
     let (mut blobs, mut manifests) = (Vec::new(), Vec::new());
     if index {
@@ -117,6 +123,9 @@ mod tests {
             ("{}", IMAGE),
             (r#"{"config":{"digest":"x"}}"#, IMAGE),
             (r#"{"mediaType":"other","manifests":[]}"#, INDEXES[0]),
+            // What could not be sent back in a header.
+            (r#"{"mediaType":"a/b\n","manifests":[]}"#, ""),
+            (&format!(r#"{{"mediaType":"a/{}","manifests":[]}}"#, "b".repeat(LONGEST_TYPE)), ""),
         ] {
             assert!(matches!(parse(text.as_bytes(), content_type), Err(RegistryError::ManifestInvalid(_))), "{text}");
         }
