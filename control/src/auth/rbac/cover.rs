@@ -1,5 +1,7 @@
 //! Whether rules include other rules: nobody may grant what they do not have.
 
+use std::collections::{HashMap, HashSet};
+
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use super::rule::{covers_url, has, list};
@@ -8,8 +10,26 @@ use super::rule::{covers_url, has, list};
 /// kilobytes can name billions.
 pub const MOST: usize = 16_384;
 
+/// Texts that are compared with each other: a tenth of a second's worth. Permissions that are held may be written as often as
+/// one likes.
+const MOST_COMPARED: usize = 1 << 24;
+
 /// Whether rules name more permissions than [`MOST`].
 pub fn too_many(rules: &[PolicyRule]) -> bool {
+    permissions(rules) > MOST
+}
+
+/// Whether so much is held that it is not compared with as much as is wanted.
+pub fn too_long(held: &[PolicyRule], wanted: &[PolicyRule]) -> bool {
+    let lists = |rule: &PolicyRule| {
+        let optional = [&rule.api_groups, &rule.resources, &rule.resource_names, &rule.non_resource_urls];
+        rule.verbs.len() + optional.into_iter().map(|items| list(items.as_ref()).len()).sum::<usize>()
+    };
+    let texts: usize = held.iter().map(lists).sum();
+    permissions(wanted).saturating_mul(texts) > MOST_COMPARED
+}
+
+fn permissions(rules: &[PolicyRule]) -> usize {
     let length = |items: Option<&Vec<String>>| list(items).len();
     let parts = rules.iter().map(|rule| {
         let names = length(rule.resource_names.as_ref()).max(1);
@@ -17,7 +37,7 @@ pub fn too_many(rules: &[PolicyRule]) -> bool {
         let each = objects.saturating_mul(names).saturating_add(length(rule.non_resource_urls.as_ref()));
         each.saturating_mul(rule.verbs.len())
     });
-    parts.fold(0, usize::saturating_add) > MOST
+    parts.fold(0, usize::saturating_add)
 }
 
 /// The parts of `wanted` that `held` does not include, as Kubernetes lists them: one resource and its verbs each, sorted.
@@ -76,18 +96,19 @@ fn includes_resource(held: &[String], resource: &str) -> bool {
 /// Rules about the same resource become one with all their verbs.
 fn compact(parts: Vec<PolicyRule>) -> Vec<PolicyRule> {
     let mut rules: Vec<PolicyRule> = Vec::new();
-    for mut part in parts {
-        let same = |rule: &&mut PolicyRule| {
-            part.non_resource_urls.is_none()
-                && (&rule.api_groups, &rule.resources, &rule.resource_names, &rule.non_resource_urls)
-                    == (&part.api_groups, &part.resources, &part.resource_names, &part.non_resource_urls)
-        };
-        match rules.iter_mut().find(same) {
-            Some(rule) => {
-                part.verbs.retain(|verb| !rule.verbs.contains(verb));
-                rule.verbs.append(&mut part.verbs);
-            }
-            None => rules.push(part),
+    // Where each resource's rule is, and the verbs that it has.
+    let mut known = HashMap::new();
+    for part in parts {
+        if part.non_resource_urls.is_some() {
+            rules.push(part);
+            continue;
+        }
+        let about = (part.api_groups.clone(), part.resources.clone(), part.resource_names.clone());
+        let (at, verbs) = known.entry(about).or_insert_with(|| (rules.len(), HashSet::new()));
+        let more: Vec<String> = part.verbs.iter().filter(|&verb| verbs.insert(verb.clone())).cloned().collect();
+        match rules.get_mut(*at) {
+            Some(rule) => rule.verbs.extend(more),
+            None => rules.push(PolicyRule { verbs: more, ..part }),
         }
     }
     rules
@@ -111,4 +132,30 @@ pub fn describe(rule: &PolicyRule) -> String {
 pub fn quoted(items: &[String]) -> String {
     let items: Vec<String> = items.iter().map(|item| format!("{item:?}")).collect();
     format!("[{}]", items.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(verbs: &[&str], resources: Vec<String>) -> PolicyRule {
+        let verbs = verbs.iter().map(|&verb| verb.to_owned()).collect();
+        PolicyRule { verbs, api_groups: Some(vec![String::new()]), resources: Some(resources), ..PolicyRule::default() }
+    }
+
+    #[test]
+    fn what_is_missing_is_listed_by_resource_with_all_its_verbs() {
+        let many = || (0..MOST / 4).map(|i| format!("r{i}")).collect::<Vec<_>>();
+        let url = |verb: &str| PolicyRule {
+            verbs: vec![verb.to_owned()],
+            non_resource_urls: Some(vec!["/x".to_owned()]),
+            ..PolicyRule::default()
+        };
+        let wanted = [rule(&["get", "list"], many()), rule(&["list", "watch"], many()), url("get"), url("post")];
+        let held = [rule(&["*"], vec!["r1".to_owned()])];
+        let missing = missing(&held, &wanted);
+        let all =
+            many().into_iter().filter(|name| name != "r1").map(|name| rule(&["get", "list", "watch"], vec![name]));
+        assert_eq!(missing, all.chain([url("get"), url("post")]).collect::<Vec<_>>());
+    }
 }

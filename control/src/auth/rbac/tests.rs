@@ -166,6 +166,14 @@ async fn nobody_grants_what_they_do_not_have() {
     let huge = escalates(&rbac, &jane, "roles", &object("Role", "web", "r", huge), None).await;
     let Err(Refusal::Forbidden(why)) = huge else { panic!("eight million permissions were compared") };
     assert!(why.contains("too many to compare"), "{why}");
+    let often = json!({"rules": [rule(&["get"], &["pods"; 20_000])]});
+    fixture.put_object(&object("Role", "web", "often", often)).await;
+    fixture.put_object(&binding("RoleBinding", "web", "o", ("Role", "often"), user("jane"))).await;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let many = object("Role", "web", "r", json!({"rules": [rule(&names[..100], &names[..100])]}));
+    let Err(Refusal::Forbidden(why)) = escalates(&rbac, &jane, "roles", &many, None).await else { panic!() };
+    assert!(why.contains("too many permissions to compare"), "{why}");
+    assert_eq!(escalates(&rbac, &jane, "roles", &less, None).await, Ok(()));
     let mut collected = more.clone();
     collected["metadata"]["finalizers"] = json!(["a/b"]);
     assert_eq!(escalates(&rbac, &jane, "roles", &collected, Some(&more)).await, Ok(()));
