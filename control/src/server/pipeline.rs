@@ -5,6 +5,7 @@
 //! body arrives, a request is in nobody's way; whatever happens, also a panic, becomes a Status and is counted.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
@@ -423,13 +424,13 @@ async fn dispatch(call: &mut Call, body: Body) -> Answer {
 
 /// Adds `Warning: 299 - "…"` headers.
 fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    let mut room = WARNINGS;
-    for (index, text) in warnings.iter().enumerate() {
-        if warnings.iter().take(index).any(|earlier| earlier == text) {
-            continue;
-        }
+    let (mut room, mut told) = (WARNINGS, HashSet::new());
+    for text in warnings {
         let clean: String = text.chars().filter(|c| !c.is_control()).collect();
         let escaped = clean.replace('\\', "\\\\").replace('"', "\\\"");
+        if escaped.is_empty() || told.contains(&escaped) {
+            continue;
+        }
         room = match room.checked_sub(escaped.len()) {
             Some(room) => room,
             None => break,
@@ -437,6 +438,7 @@ fn warn(response: &mut Response<Body>, warnings: &[String]) {
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
             response.headers_mut().append(http::header::WARNING, value);
         }
+        told.insert(escaped);
     }
 }
 
@@ -461,5 +463,21 @@ mod tests {
         for other in ["type!=x\\,metadata.name=mine", "metadata.name!=x\\,metadata.name=mine", "metadata.name!=mine"] {
             assert_eq!(name(other), "", "{other}");
         }
+    }
+
+    #[test]
+    fn warnings_are_told_once_and_none_that_says_nothing() {
+        let told = |warnings: &[&str]| {
+            let mut response = Response::new(body::empty());
+            warn(&mut response, &warnings.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
+            let headers = response.headers().get_all(http::header::WARNING);
+            headers.iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            told(&["a \"b\"", "\u{1}", "\u{2}\n", "", "a \"b\"", "c\n"]),
+            [r#"299 - "a \"b\"""#, r#"299 - "c""#]
+        );
+        let (fits, over) = ("x".repeat(WARNINGS - 1), "yy".to_owned());
+        assert_eq!(told(&[&fits, &over, "z"]).len(), 1);
     }
 }
