@@ -7,4 +7,5 @@ pub mod image;
 pub mod log;
 pub mod network;
 pub mod node;
+mod places;
 pub mod pod;

@@ -133,6 +133,10 @@ pub(crate) mod testing {
             Self(Arc::new(shared), slot)
         }
 
+        pub(in crate::network) fn shared(&self) -> Arc<Shared> {
+            Arc::clone(&self.0)
+        }
+
         pub(crate) fn pod(&self, name: &str) -> Arc<PodNetwork> {
             let pod = PodIdentity { namespace: "default".into(), name: name.into(), uid: name.into() };
             Arc::new(PodNetwork { addresses: self.0.ipam.allocate(None).unwrap(), shared: self.0.clone(), pod })

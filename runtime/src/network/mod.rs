@@ -79,7 +79,7 @@ impl std::fmt::Debug for Route {
 /// A guest's HTTP server on this node, reachable without a socket.
 pub trait LocalHttp: Send + Sync {
     /// Serves a connection that the host accepted (a Service's proxy hands it over whole); gives it back if the server is
-    /// about to end.
+    /// about to end, or has so many that this one could not even wait.
     fn serve(&self, stream: tokio::net::TcpStream, peer: SocketAddr) -> Result<(), tokio::net::TcpStream>;
 
     /// Answers a guest's request in memory. Failures are answers, as over a socket.

@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::Protocol;
 use super::local::Shared;
 use super::services::Frontend;
+use crate::places::Places;
 
-/// Connections that are copied at once, all Services together.
+/// Connections that are copied at once, all Services together, and those that wait for it; others are closed.
 const COPIED_AT_ONCE: usize = 4096;
+const WAITING: usize = 256;
 /// Listeners at once; of the process's file descriptors they take no more than one in four.
 const LISTENERS: usize = 4096;
 /// Of the addresses of one Service so many ports are opened to the host; guests reach them all.
@@ -32,7 +34,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Runs until it is dropped: opens and closes listeners as Services come and go.
 pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>) {
-    let copies = Arc::new(Semaphore::new(COPIED_AT_ONCE));
+    let copies = Places::new(COPIED_AT_ONCE, WAITING);
     let mut tasks = JoinSet::new();
     let mut open: HashMap<Frontend, AbortHandle> = HashMap::new();
     let mut left_out = 0;
@@ -113,7 +115,7 @@ impl Frontend {
 }
 
 /// Accepts connections to one frontend.
-async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Arc<Semaphore>) {
+async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Places) {
     let noted = match frontend {
         Frontend::NodePort(port) => Some(shared.host_ports.note(port)),
         Frontend::Address(..) => None,
@@ -131,9 +133,9 @@ async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Arc<Semaphore>)
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
                 if let Some(copy) = dispatch(&shared, frontend, stream, peer) {
-                    let copies = copies.clone();
+                    let Some(ticket) = copies.ask() else { continue };
                     connections.spawn(async move {
-                        let Ok(_permit) = copies.acquire().await else { return };
+                        let Some(_place) = ticket.place().await else { return };
                         copy.await;
                     });
                 }
@@ -220,7 +222,7 @@ fn dispatch(
                 return copy(stream, upstream).await;
             }
         }
-        tracing::debug!(service = service.service, "a connection found no ready endpoint");
+        tracing::debug!(service = service.service, "a connection found no endpoint that takes it");
     })
 }
 
@@ -233,7 +235,51 @@ async fn copy(mut client: TcpStream, mut upstream: TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, from_value, json};
+    use tokio::io::AsyncReadExt;
+
     use super::*;
+    use crate::network::local::testing::Lone;
+    use crate::network::services::{Named, build};
+
+    /// A Service whose one endpoint is a pod.
+    fn service(address: Ipv4Addr, pod: Ipv4Addr) -> Named {
+        let meta = |name: &str| json!({"name": name, "namespace": "shop"});
+        let spec = json!({"clusterIP": address.to_string(), "ports": [{"port": 8080, "targetPort": 80}]});
+        let service: Value = json!({"metadata": meta("web"), "spec": spec});
+        let slice = json!({"metadata": meta("web-1"), "addressType": "IPv4", "ports": [{"port": 80}],
+            "endpoints": [{"addresses": [pod.to_string()]}]});
+        build(&from_value(service).unwrap(), &[from_value(slice).unwrap()], "n1", None)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_could_not_even_wait_to_be_copied_is_closed() {
+        let network = Lone::new();
+        let (shared, [front, pod]) = (network.shared(), ["front", "pod"].map(|name| network.pod(name)));
+        let guest = TcpListener::bind((pod.address(), 0)).await.unwrap();
+        let (asked, actual) = (SocketAddr::new(pod.address().into(), 80), guest.local_addr().unwrap());
+        let _listens = pod.listening(Protocol::Tcp, asked, actual, None).unwrap();
+        // An address that is nobody else's on this machine.
+        let frontend = Frontend::Address(front.address(), 8080);
+        shared.services.replace("shop", "web", Some(service(front.address(), pod.address())));
+        let _proxy =
+            tokio_util::task::AbortOnDropHandle::new(tokio::spawn(listen(shared, frontend, Places::new(1, 1))));
+        let all = async {
+            let connect = || TcpStream::connect((front.address(), 8080));
+            let first = loop {
+                if let Ok(first) = connect().await {
+                    break first;
+                }
+            };
+            let copied = guest.accept().await.unwrap();
+            let _second = connect().await.unwrap();
+            let mut third = connect().await.unwrap();
+            assert!(matches!(third.read(&mut [0]).await, Ok(0) | Err(_)));
+            drop((first, copied));
+            guest.accept().await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+    }
 
     #[test]
     fn a_service_with_thousands_of_ports_leaves_descriptors_for_others() {

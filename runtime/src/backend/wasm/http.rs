@@ -25,26 +25,29 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmtime_wasi_http::WasiBody;
 
 use super::bell::Bell;
+use super::caller::Caller;
 use super::life::{KILLED, Life, exit};
 use super::patience::Patience;
 use super::state::Guest;
 use super::worker::{Pool, Wanted};
 use crate::backend::{BackendError, Container, Exit, Started, Stats};
 use crate::network::{Denied, ListenGuard, LocalHttp, Protocol};
+use crate::places::Places;
 
-/// Connections of one container; more wait in the listener's backlog.
+/// Connections of one container. More wait in the listener's backlog; of those that Services hand over so many wait, and others
+/// are given back.
 const CONNECTIONS: usize = 1024;
+const WAITING: usize = 256;
 
 /// Connections that the kernel keeps for a listener.
 const BACKLOG: u32 = 1024;
 
-/// A client has this long to send a request's head; also how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// A client has this long to ask for the first time, and over HTTP/1 for each request's head. Over HTTP/2, a connection without a
+/// request under way is told to end after this time, twice that at most, and closed after as long again.
+const IDLE: Duration = Duration::from_secs(75);
 
 /// Bytes of a connection's read buffer at most; it grows only when a head is that long.
 const HEAD_BYTES: usize = 64 << 10;
@@ -57,6 +60,20 @@ const FIRST_REQUEST: Duration = Duration::from_millis(200);
 
 /// After a failed accept (no file descriptors left), wait for some to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a server grants its clients.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clients {
+    pub(super) connections: usize,
+    pub(super) waiting: usize,
+    pub(super) idle: Duration,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self { connections: CONNECTIONS, waiting: WAITING, idle: IDLE }
+    }
+}
 
 /// A container's HTTP server. Dropping it kills it.
 pub(super) struct Server {
@@ -72,7 +89,9 @@ pub(super) struct Shared {
     pool: Arc<Pool>,
     /// How long a guest may take until its response's head.
     timeout: Duration,
-    connections: Arc<Semaphore>,
+    /// For connections.
+    places: Places,
+    idle: Duration,
 }
 
 impl std::fmt::Debug for Server {
@@ -82,9 +101,17 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    pub(super) fn new(guest: Arc<Guest>, life: Arc<Life>, pool: Arc<Pool>, port: u16, timeout: Duration) -> Self {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        Self { shared: Arc::new(Shared { guest, life, pool, timeout, connections }), port, listening: Mutex::new(None) }
+    pub(super) fn new(
+        guest: Arc<Guest>,
+        life: Arc<Life>,
+        pool: Arc<Pool>,
+        port: u16,
+        timeout: Duration,
+        clients: Clients,
+    ) -> Self {
+        let (places, idle) = (Places::new(clients.connections, clients.waiting), clients.idle);
+        let shared = Arc::new(Shared { guest, life, pool, timeout, places, idle });
+        Self { shared, port, listening: Mutex::new(None) }
     }
 
     /// Binds the pod's port, or a substitute if it cannot be had; the address that was wanted, and the one that it is.
@@ -172,6 +199,7 @@ struct Local(Arc<Shared>);
 impl LocalHttp for Local {
     fn serve(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), TcpStream> {
         let Some(_welcome) = self.0.life.welcome() else { return Err(stream) };
+        let Some(ticket) = self.0.places.ask() else { return Err(stream) };
         let moved = stream.into_std().and_then(|stream| {
             let _entered = self.0.life.handle().enter();
             TcpStream::from_std(stream)
@@ -180,9 +208,8 @@ impl LocalHttp for Local {
             Ok(stream) => {
                 let shared = Arc::clone(&self.0);
                 self.0.life.spawn_front(async move {
-                    let Ok(permit) = Arc::clone(&shared.connections).acquire_owned().await else { return };
+                    let Some(_place) = ticket.place().await else { return };
                     shared.connection(stream).await;
-                    drop(permit);
                 });
             }
             Err(error) => tracing::debug!(%peer, %error, "a connection was lost while it was handed over"),
@@ -194,7 +221,7 @@ impl LocalHttp for Local {
         let (shared, visit) = (Arc::clone(&self.0), self.0.life.visit());
         Box::pin(async move {
             let answer = shared.answer(request, &Patience::default()).await;
-            answer.map(|body| Visited { body, _visit: visit }.boxed_unsync())
+            answer.map(|body| Held { body, _until_sent: visit }.boxed_unsync())
         })
     }
 }
@@ -202,7 +229,7 @@ impl LocalHttp for Local {
 impl Shared {
     async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
-            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            let Some(place) = self.places.place().await else { return };
             let accepted = match self.life.drain().until(listener.accept()).await {
                 // Whom the kernel welcomed before the drain is served.
                 None => listener.accept().now_or_never(),
@@ -214,7 +241,7 @@ impl Shared {
                     let shared = Arc::clone(&self);
                     self.life.spawn_front(async move {
                         shared.connection(stream).await;
-                        drop(permit);
+                        drop(place);
                     });
                 }
                 Some(Err(error)) => {
@@ -225,32 +252,42 @@ impl Shared {
         }
     }
 
-    /// Serves one connection until its client, or the container's end, closes it.
+    /// Serves one connection until its client, the client's silence or the container's end closes it.
     async fn connection(self: Arc<Self>, stream: TcpStream) {
         // Answers are small and written whole.
         let _ = stream.set_nodelay(true);
         let mut builder = auto::Builder::new(Executor(Arc::clone(&self.life)));
-        builder.http1().timer(Patience::default()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+        builder.http1().timer(Patience::default()).header_read_timeout(self.idle).max_buf_size(HEAD_BYTES);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
-        let (shared, asked, patience) = (Arc::clone(&self), Bell::default(), Patience::default());
-        let asks = asked.clone();
+        let caller = Arc::new(Caller::default());
+        let (shared, asks) = (Arc::clone(&self), Arc::clone(&caller));
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let (shared, patience) = (Arc::clone(&shared), patience.clone());
-            if !asks.has_rung() {
-                asks.ring();
-            }
+            let (shared, caller) = (Arc::clone(&shared), asks.asks());
             async move {
                 let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-                Ok::<_, Infallible>(shared.answer(request, &patience).await)
+                let answer = shared.answer(request, &caller.patience).await;
+                Ok::<_, Infallible>(answer.map(|body| Held { body, _until_sent: caller }))
             }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,
-            () = self.drained(&asked) => {
+            () = self.drained(&caller.asked) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
+            }
+            () = caller.gone_quiet(self.idle) => {
+                if !caller.asked.has_rung() {
+                    return;
+                }
+                // It may be about to ask; who does not, nor says goodbye, has left.
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    ended = connection => ended,
+                    () = caller.gone_quiet(self.idle) => return,
+                }
             }
         };
         if let Err(error) = ended {
@@ -397,13 +434,13 @@ impl Body for GuestBody {
     }
 }
 
-/// The body of an answer to a guest of this node, which is under way until it was read.
-struct Visited {
+/// The body of an answer, which is under way until it was sent, or read by a guest of this node.
+struct Held<T> {
     body: GuestBody,
-    _visit: TaskTrackerToken,
+    _until_sent: T,
 }
 
-impl Body for Visited {
+impl<T: Unpin> Body for Held<T> {
     type Data = Bytes;
     type Error = wasmtime_wasi_http::Error;
 

@@ -6,6 +6,7 @@
 mod adapt;
 mod artifact;
 mod bell;
+mod caller;
 mod client;
 mod command;
 mod compiler;
@@ -89,6 +90,7 @@ pub struct WasmBackend {
     /// Instances of servers, and commands, on this node at once: half the pool each.
     instances: Arc<Semaphore>,
     commands: Arc<Semaphore>,
+    clients: http::Clients,
     /// Entries of an instance's table, however small its share of memory is, and however large.
     entries: RangeInclusive<u64>,
 }
@@ -124,6 +126,7 @@ impl WasmBackend {
             favour: meter::Favour::default(),
             instances: Arc::new(Semaphore::new(slots / 2)),
             commands: Arc::new(Semaphore::new(slots / 2)),
+            clients: http::Clients::default(),
             entries: state::ENTRIES,
         })
     }
@@ -194,7 +197,7 @@ impl Sandbox for WasmSandbox {
         if server {
             let pool =
                 worker::Pool::new(Arc::clone(&guest), Arc::clone(&life), tuning.bounds, Arc::clone(&backend.instances));
-            return Ok(Arc::new(http::Server::new(guest, life, pool, port, tuning.timeout)));
+            return Ok(Arc::new(http::Server::new(guest, life, pool, port, tuning.timeout, backend.clients)));
         }
         let permit = Arc::clone(&backend.commands).try_acquire_owned().map_err(|source| BackendError::Failed {
             message: "this node runs as many commands as its pool of guest memory holds".into(),

@@ -1,5 +1,7 @@
 //! Servers: answers, failures, limits, and neighbours that misbehave.
 
+use futures::FutureExt;
+use futures::future::join_all;
 use http_body_util::{BodyExt, Full};
 
 use super::*;
@@ -135,6 +137,72 @@ async fn a_drained_server_answers_guests_of_its_node_and_nobody_else() {
     let exit = soon(container.stop(Duration::from_secs(30))).await;
     assert_eq!((exit.code, exit.reason.as_str()), (0, "Completed"));
     assert!(call(&pod).await.is_none(), "nothing listens any more");
+}
+
+/// What is written to a connection of its own, and what comes back until the server closes it.
+async fn until_closed(address: SocketAddr, sent: Vec<u8>) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&sent).await.unwrap();
+    let mut answer = Vec::new();
+    // It may end with a reset.
+    let _ = stream.read_to_end(&mut answer).await;
+    answer
+}
+
+/// The beginning of a connection over HTTP/2, and a request's head.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const HEAD: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04test";
+
+#[tokio::test]
+async fn who_asks_nothing_or_nothing_more_is_sent_away() {
+    let node = Node::bounded(|backend| backend.clients.idle = Duration::from_secs(1));
+    let pod = node.pod("silent").await;
+    let container = serve(&node, &pod, "hello-http", &Log::new()).await;
+    let silent = [Vec::new(), b"PRI * HT".to_vec(), b"GET / HT".to_vec(), PREFACE.to_vec()];
+    let once = [b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".to_vec(), [PREFACE, HEAD].concat()];
+    let all = silent.into_iter().chain(once).map(|sent| until_closed(pod.at(8080), sent));
+    let answers = soon(join_all(all)).await;
+    assert_eq!(container.stats().requests, 2);
+    let told = |answer: &Vec<u8>| String::from_utf8_lossy(answer).contains("Hello from pod-1");
+    assert_eq!(answers.iter().map(told).collect::<Vec<_>>(), [false, false, false, false, true, true]);
+}
+
+#[tokio::test]
+async fn who_waits_for_an_answer_is_not_sent_away() {
+    let node = Node::bounded(|backend| backend.clients.idle = Duration::from_millis(300));
+    let pod = node.pod("patient").await;
+    let container = serve(&node, &pod, "misbehave-http-p3", &Log::new()).await;
+    let mut waiting = TcpStream::connect(pod.at(8080)).await.unwrap();
+    waiting.write_all(b"GET /wait HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+    soon(asked(&*container, 1)).await;
+    for _ in 0..4 {
+        soon(until_closed(pod.at(8080), Vec::new())).await;
+    }
+    assert!(waiting.read(&mut [0]).now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn a_full_server_gives_connections_back_that_could_not_even_wait() {
+    let node = Node::bounded(|backend| (backend.clients.connections, backend.clients.waiting) = (2, 1));
+    let pod = node.pod("full").await;
+    let _container = serve(&node, &pod, "hello-http", &Log::new()).await;
+    let server = pod.network.connect(Protocol::Tcp, "127.0.0.1:8080".parse().unwrap()).unwrap().local.unwrap();
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut taken = Vec::new();
+    for _ in 0..8 {
+        let client = TcpStream::connect(proxy.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = proxy.accept().await.unwrap();
+        if server.serve(stream, peer).is_ok() {
+            taken.push(client);
+        }
+    }
+    assert!((1..=3).contains(&taken.len()), "{}", taken.len());
+    let mut last = taken.pop().unwrap();
+    drop(taken);
+    last.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    soon(last.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.contains("Hello from pod-1"), "{answer}");
 }
 
 #[tokio::test]
