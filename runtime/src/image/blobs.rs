@@ -1,5 +1,6 @@
 //! Content-addressed files: a blob is under its digest once all of it has arrived and its digest is right, never before.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,14 @@ pub fn hex_part(digest: &str) -> Result<&str, BlobError> {
         .ok_or_else(|| BlobError::Unsupported(digest.to_owned()))
 }
 
+/// The digests by which entries of a folder are named, or begin.
+pub(super) fn digests(folder: &Path) -> HashSet<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let digest = |name: &str| format!("sha256:{}", name.split('-').next().unwrap_or_default());
+    let digests = entries.map(|entry| digest(&entry.file_name().to_string_lossy()));
+    digests.filter(|digest| hex_part(digest).is_ok()).collect()
+}
+
 impl Blobs {
     /// Opens the folder and removes what an interrupted download left.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
@@ -75,6 +84,11 @@ impl Blobs {
 
     pub fn has(&self, digest: &str) -> bool {
         self.path(digest).is_ok_and(|path| path.exists())
+    }
+
+    /// The digests of all that are here.
+    pub(super) fn all(&self) -> HashSet<String> {
+        digests(&self.folder)
     }
 
     /// A small blob's bytes, verified again: what the disk did to them is found before it runs.

@@ -1,7 +1,8 @@
-//! Removing images that no pod of the node needs, when its disk runs full: those that were not used for longest go first.
+//! Removing what no image has, and images that no pod of the node needs, when its disk runs full: those that were not used
+//! for longest go first.
 //!
-//! What is removed was whole before: a reference is forgotten first, then what nothing else refers to is deleted. Nobody
-//! pulls or loads an image meanwhile.
+//! What is removed was whole before: a reference is forgotten first, then what nothing else refers to is deleted. Pulls and
+//! loads under way keep what they [pinned](super::pins); with what they need next they wait until this is done.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,9 +11,9 @@ use std::time::Duration;
 use oci_distribution::manifest::OciManifest;
 use tokio::time::Instant;
 
-use super::blobs::hex_part;
 use super::known::Known;
 use super::manifest::{self, Form};
+use super::pins::Still;
 use super::reference;
 use super::store::{ImageStore, Inner};
 
@@ -27,14 +28,15 @@ pub struct Unused {
     pub idle: Duration,
 }
 
-/// What an image has on disk.
+/// What an image, or the whole store, has on disk, by digest.
 #[derive(Debug, Default)]
 struct Content {
     /// Manifest, config and layers.
     blobs: HashSet<String>,
-    /// The digest of its component.
-    code: Option<String>,
-    root: Option<PathBuf>,
+    /// Its component, compiled.
+    code: HashSet<String>,
+    /// Its files, by its manifest.
+    roots: HashSet<String>,
 }
 
 /// One image, under all its names.
@@ -45,10 +47,9 @@ struct Candidate {
 }
 
 impl ImageStore {
-    /// Removes what is unused until enough is free; returns how many bytes that made. None, if an image is being pulled or
-    /// loaded: then it is tried another time.
+    /// Removes what no image has, and then unused images until enough is free; returns how many bytes that made.
     pub(super) async fn collect(&self, unused: &Unused) -> u64 {
-        let Ok(_alone) = self.inner.in_work.try_write() else { return 0 };
+        let pinned = self.inner.pins.still().await;
         let wanted = unused.wanted.iter().filter_map(|text| reference::parse(text).ok());
         let wanted: HashSet<String> = wanted.map(|reference| reference.whole()).collect();
         let mut images: BTreeMap<String, Vec<Known>> = BTreeMap::new();
@@ -61,7 +62,7 @@ impl ImageStore {
             let Some(last_used) = names.iter().map(|known| known.last_used).max() else { continue };
             let stays = names.iter().any(|known| wanted.contains(&known.reference))
                 || last_used.elapsed() < unused.idle
-                || content.blobs.iter().any(|digest| self.inner.in_use(digest).is_some());
+                || content.blobs.iter().any(|digest| self.inner.is_needed(digest, &pinned));
             if stays {
                 kept.push(content);
             } else {
@@ -69,7 +70,8 @@ impl ImageStore {
             }
         }
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.last_used));
-        let mut freed = 0;
+        let all = || kept.iter().chain(candidates.iter().map(|candidate| &candidate.content));
+        let mut freed = self.inner.delete(&self.inner.everything(), all, &pinned).await;
         while freed < unused.bytes
             && let Some(Candidate { names, content, .. }) = candidates.pop()
         {
@@ -77,50 +79,71 @@ impl ImageStore {
                 self.known.forget(&known.reference).await;
             }
             let others = || kept.iter().chain(candidates.iter().map(|candidate| &candidate.content));
-            freed += self.inner.delete(&content, others).await;
+            freed += self.inner.delete(&content, others, &pinned).await;
         }
         freed
     }
 }
 
 impl Inner {
+    /// Whether something under way, or a container that runs, needs what has this digest.
+    fn is_needed(&self, digest: &str, pinned: &Still<'_>) -> bool {
+        pinned.has(digest) || self.in_use(digest).is_some()
+    }
+
     /// What an image has on disk, as far as that can be read.
     async fn content(&self, manifest: &str) -> Content {
         let mut content = Content { blobs: [manifest.to_owned()].into(), ..Content::default() };
         let Ok(Some(bytes)) = self.blobs.read(manifest).await else { return content };
         let Ok(OciManifest::Image(image)) = manifest::parse(&bytes) else { return content };
-        content.blobs.insert(image.config.digest.clone());
-        content.blobs.extend(image.layers.iter().map(|layer| layer.digest.clone()));
+        content.blobs.extend(manifest::blobs(&image).map(|blob| blob.digest.clone()));
         let Ok(config) = self.config(&image).await else { return content };
         match manifest::form(&image, &config) {
-            Ok(Form::Artifact { layer }) => content.code = Some(layer.digest),
+            Ok(Form::Artifact { layer }) => drop(content.code.insert(layer.digest)),
             Ok(Form::Files { config, .. }) => {
-                let root = hex_part(manifest).ok().map(|hex| self.folder.join("roots").join(hex));
-                let wasm = root.as_deref().and_then(|root| Self::entry(root, &config).ok());
-                if let Some(wasm) = wasm {
-                    content.code = tokio::fs::read(wasm).await.ok().map(|wasm| super::blobs::digest_of(&wasm));
+                content.roots.insert(manifest.to_owned());
+                let root = self.root_of(manifest).ok();
+                if let Some(wasm) = root.and_then(|root| Self::entry(&root, &config).ok())
+                    && let Ok(wasm) = tokio::fs::read(wasm).await
+                {
+                    content.code.insert(super::blobs::digest_of(&wasm));
                 }
-                content.root = root;
             }
             Ok(Form::Native { .. }) | Err(_) => {}
         }
         content
     }
 
-    /// Deletes of an image what others do not have as well.
-    async fn delete<'a, I: Iterator<Item = &'a Content>>(&self, content: &Content, others: impl Fn() -> I) -> u64 {
-        let mut paths = Vec::new();
+    /// All that is on disk, whoever has it.
+    fn everything(&self) -> Content {
+        let roots = super::blobs::digests(&self.roots());
+        Content { blobs: self.blobs.all(), code: self.precompiler.all(), roots }
+    }
+
+    /// Deletes what neither others have as well nor anybody needs now.
+    async fn delete<'a, I: Iterator<Item = &'a Content>>(
+        &self,
+        content: &Content,
+        others: impl Fn() -> I,
+        pinned: &Still<'_>,
+    ) -> u64 {
+        let mut paths: Vec<PathBuf> = Vec::new();
         for digest in &content.blobs {
-            if !others().any(|other| other.blobs.contains(digest)) {
+            if !others().any(|other| other.blobs.contains(digest)) && !self.is_needed(digest, pinned) {
                 paths.extend(self.blobs.path(digest).ok());
             }
         }
-        if let Some(code) = &content.code
-            && !others().any(|other| other.code.as_ref() == Some(code))
-        {
-            paths.extend(self.precompiler.files(code));
+        for digest in &content.code {
+            if !others().any(|other| other.code.contains(digest)) && !self.is_needed(digest, pinned) {
+                paths.extend(self.precompiler.files(digest));
+            }
         }
-        paths.extend(content.root.clone());
+        for digest in &content.roots {
+            // Also of an image whose config cannot be read, and which is not known to have files.
+            if !others().any(|other| other.blobs.contains(digest)) && !self.is_needed(digest, pinned) {
+                paths.extend(self.root_of(digest).ok());
+            }
+        }
         let deleted = tokio::task::spawn_blocking(move || paths.iter().map(|path| remove(path)).sum());
         deleted.await.unwrap_or_default()
     }
@@ -140,60 +163,15 @@ fn remove(path: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::convert::Infallible;
     use std::sync::Arc;
 
-    use bytes::Bytes;
-    use kube::client::Body;
-
+    use super::super::testing::{TestRegistry, component, files, name, pull};
     use super::*;
-    use crate::backend::wasm::Engine;
     use crate::image::package::Package;
-    use crate::image::{Image, Images, PullPolicy, PullRequest};
-
-    /// A client of a cluster's registry that has these images.
-    fn registry(images: &[(&str, &Package)]) -> kube::Client {
-        let mut files: HashMap<String, Bytes> = HashMap::new();
-        for (name, image) in images {
-            let at = |what: &str| format!("/v2/default/{name}/{what}");
-            let config = crate::image::blobs::digest_of(&image.config);
-            let wasm = crate::image::blobs::digest_of(&image.wasm);
-            files.insert(at("manifests/latest"), image.manifest.clone());
-            files.insert(at(&format!("blobs/{config}")), image.config.clone());
-            files.insert(at(&format!("blobs/{wasm}")), image.wasm.clone());
-        }
-        let service = tower::service_fn(move |request: http::Request<Body>| {
-            let found = files.get(request.uri().path()).cloned();
-            async move {
-                let status = if found.is_some() { 200 } else { 404 };
-                let body = Body::from(found.unwrap_or_default().to_vec());
-                Ok::<_, Infallible>(http::Response::builder().status(status).body(body).unwrap())
-            }
-        });
-        kube::Client::new(service, "default")
-    }
-
-    /// A component that differs from those of other names.
-    fn component(name: &str) -> Package {
-        let text = format!(r#"(component (core module (func (export "{name}"))))"#);
-        Package::of(wat::parse_str(text).unwrap()).unwrap()
-    }
-
-    fn name(image: &str) -> String {
-        format!("wherry.local/default/{image}:latest")
-    }
+    use crate::image::{Image, Images, PullPolicy};
 
     async fn ensure(store: &ImageStore, image: &str) -> Arc<Image> {
-        let policy = PullPolicy::IfNotPresent;
-        let request =
-            PullRequest { reference: name(image), policy, secrets: Vec::new(), namespace: "default".to_owned() };
-        store.ensure(request).await.unwrap()
-    }
-
-    fn files(folder: &Path) -> usize {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+        pull(store, image, PullPolicy::IfNotPresent).await.unwrap()
     }
 
     async fn here(store: &ImageStore) -> Vec<String> {
@@ -203,12 +181,24 @@ mod tests {
         names
     }
 
+    fn package(name: &str) -> Package {
+        Package::of(component(name)).unwrap()
+    }
+
+    /// Removes all that is not needed, but what `wanted` means.
+    async fn remove_all(store: &ImageStore, wanted: &[&str]) -> u64 {
+        let wanted = wanted.iter().map(|image| name(image)).collect();
+        store.remove_unused(Unused { wanted, bytes: u64::MAX, idle: Duration::ZERO }).await
+    }
+
     #[tokio::test]
     async fn the_longest_unused_goes_first_and_what_pods_name_or_run_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let packages = ["named", "runs", "old", "newer"].map(|name| (name, component(name)));
-        let client = registry(&packages.each_ref().map(|(name, package)| (*name, package)));
-        let store = ImageStore::open(folder.path().to_owned(), Engine::new().unwrap(), client).unwrap();
+        let registry = TestRegistry::default();
+        for name in ["named", "runs", "old", "newer"] {
+            registry.add_package(name, &package(name));
+        }
+        let store = registry.store(folder.path());
         drop(ensure(&store, "newer").await);
         drop(ensure(&store, "named").await);
         drop(ensure(&store, "old").await);
@@ -237,13 +227,70 @@ mod tests {
     #[tokio::test]
     async fn what_another_image_has_too_stays_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let package = component("same");
-        let client = registry(&[("one", &package), ("other", &package)]);
-        let store = ImageStore::open(folder.path().to_owned(), Engine::new().unwrap(), client).unwrap();
+        let (registry, package) = (TestRegistry::default(), package("same"));
+        registry.add_package("one", &package);
+        registry.add_package("other", &package);
+        let store = registry.store(folder.path());
         drop(ensure(&store, "one").await);
         drop(ensure(&store, "other").await);
-        let unused = Unused { wanted: [name("one")].into(), bytes: u64::MAX, idle: Duration::ZERO };
-        assert_eq!(store.remove_unused(unused).await, 0);
+        assert_eq!(remove_all(&store, &["one"]).await, 0);
         assert_eq!(ensure(&store, "one").await.reference, name("one"));
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_pull_left_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = TestRegistry::default();
+        registry.add_files("broken", b"no Wasm");
+        registry.add_package("good", &package("good"));
+        let store = registry.store(folder.path());
+        drop(ensure(&store, "good").await);
+        pull(&store, "broken", PullPolicy::IfNotPresent).await.unwrap_err();
+        assert_eq!(files(folder.path()), 5 + 3 + 1, "manifest, config, layer and its file");
+        let unused = Unused { bytes: 1, ..Unused::default() };
+        assert!(store.remove_unused(unused).await > 0);
+        assert_eq!((files(folder.path()), here(&store).await), (5, vec![name("good")]));
+        assert_eq!(std::fs::read_dir(folder.path().join("roots")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_pull_that_is_never_answered_keeps_what_it_has_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (registry, slow) = (TestRegistry::default(), package("slow"));
+        registry.add_package("slow", &slow);
+        registry.add_package("old", &package("old"));
+        let store = registry.store(folder.path());
+        drop(ensure(&store, "old").await);
+        let leave = registry.hold(&slow.wasm);
+        let pulling = tokio::spawn({
+            let store = store.clone();
+            async move { pull(&store, "slow", PullPolicy::IfNotPresent).await }
+        });
+        while !registry.was_asked_for(&slow.wasm) {
+            tokio::task::yield_now().await;
+        }
+        assert!(remove_all(&store, &[]).await > 0);
+        assert_eq!((files(folder.path()), here(&store).await), (2, vec![]), "its manifest and config");
+        leave.add_permits(1);
+        pulling.await.unwrap().unwrap();
+        assert_eq!(files(folder.path()), 5);
+    }
+
+    #[tokio::test]
+    async fn files_of_a_container_stay_though_its_image_s_name_means_another_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = TestRegistry::default();
+        registry.add_files("app", &component("first"));
+        let store = registry.store(folder.path());
+        let runs = ensure(&store, "app").await;
+        registry.add_files("app", &component("second"));
+        drop(pull(&store, "app", PullPolicy::Always).await.unwrap());
+        let roots = || std::fs::read_dir(folder.path().join("roots")).unwrap().count();
+        remove_all(&store, &["app"]).await;
+        assert_eq!(roots(), 2);
+        drop(runs);
+        assert!(remove_all(&store, &["app"]).await > 0);
+        assert_eq!((roots(), files(folder.path())), (1, 6));
+        assert_eq!(remove_all(&store, &["app"]).await, 0);
     }
 }

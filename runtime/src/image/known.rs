@@ -16,6 +16,9 @@ use super::credentials::Login;
 use super::manifest::ManifestError;
 use super::store::StoreError;
 
+/// The extension of a file that is being written.
+const PARTIAL: &str = "partial";
+
 /// What a reference meant when it was last pulled.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Known {
@@ -78,11 +81,15 @@ pub struct KnownImages {
 }
 
 impl KnownImages {
-    /// Reads the folder, which is made if it is not there.
+    /// Reads the folder, which is made if it is not there; what was not written to its end is removed.
     pub fn open(folder: PathBuf) -> std::io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let mut images = HashMap::new();
         for entry in std::fs::read_dir(&folder)?.flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == PARTIAL) {
+                std::fs::remove_file(entry.path())?;
+                continue;
+            }
             match std::fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice::<Known>(&bytes).ok()) {
                 Some(one) => drop(images.insert(one.reference.clone(), one)),
                 None => {
@@ -128,7 +135,7 @@ impl KnownImages {
             known.given_to = known.given_to.and(&before.given_to);
         }
         let path = self.path(&known.reference);
-        let partial = path.with_extension("partial");
+        let partial = path.with_extension(PARTIAL);
         let bytes = serde_json::to_vec(&known).map_err(ManifestError::Parse)?;
         let failed = |source| StoreError::Io { path: path.clone(), source };
         tokio::fs::write(&partial, bytes).await.map_err(failed)?;
@@ -187,6 +194,18 @@ mod tests {
         // Whom the registry gives it to without asking.
         images.remember(known("sha256:b", &nobody(), &image)).await.unwrap();
         assert!(images.get(&image).unwrap().given_to.allows(&image, &[]));
+    }
+
+    #[tokio::test]
+    async fn what_was_not_written_to_its_end_means_nothing_and_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let image: Reference = "reg.example/team/app:1".parse().unwrap();
+        let images = KnownImages::open(folder.path().to_owned()).unwrap();
+        images.remember(known("sha256:a", &nobody(), &image)).await.unwrap();
+        let path = images.path(&image.whole());
+        std::fs::rename(&path, path.with_extension(PARTIAL)).unwrap();
+        assert!(KnownImages::open(folder.path().to_owned()).unwrap().all().is_empty());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

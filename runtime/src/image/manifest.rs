@@ -103,6 +103,21 @@ pub fn is_artifact(manifest: &OciImageManifest) -> bool {
     manifest.config.media_type == WASM_CONFIG
 }
 
+/// All that an image is made of: its config and its layers.
+pub fn blobs(manifest: &OciImageManifest) -> impl Iterator<Item = &OciDescriptor> {
+    [&manifest.config].into_iter().chain(&manifest.layers)
+}
+
+/// Bytes of a blob, as its manifest says; more than there can be, if that is no number of bytes.
+pub fn size(blob: &OciDescriptor) -> u64 {
+    u64::try_from(blob.size).unwrap_or(u64::MAX)
+}
+
+/// Bytes of blobs together.
+pub fn total<'a>(blobs: impl IntoIterator<Item = &'a OciDescriptor>) -> u64 {
+    blobs.into_iter().fold(0, |sum, blob| sum.saturating_add(size(blob)))
+}
+
 /// Tells the form from the manifest and its config.
 pub fn form(manifest: &OciImageManifest, config: &[u8]) -> Result<Form, ManifestError> {
     if is_artifact(manifest) {

@@ -10,11 +10,17 @@ pub mod credentials;
 mod known;
 pub mod manifest;
 pub mod package;
+mod pins;
 pub mod precompile;
 pub mod reference;
 pub mod refusal;
+mod roots;
 pub mod source;
 pub mod store;
+#[cfg(test)]
+mod store_tests;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod unpack;
 

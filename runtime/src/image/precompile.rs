@@ -1,12 +1,13 @@
 //! Compilation happens once, when an image is pulled, on the engine's low-priority compiler, and is kept on disk under the
 //! component's digest and the engine's compatibility hash. Only files that this module wrote are ever loaded.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime::component::Component;
 
-use super::blobs::hex_part;
+use super::blobs::{digests, hex_part};
 use crate::backend::wasm::{Engine, componentize};
 
 /// Why code could not be made ready.
@@ -56,6 +57,11 @@ impl Precompiler {
         let paths = entries.flatten().map(|entry| entry.path());
         let named = |path: &PathBuf| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
         paths.filter(named).collect()
+    }
+
+    /// The digests of all components whose code is here.
+    pub(super) fn all(&self) -> HashSet<String> {
+        digests(&self.folder)
     }
 
     /// The component of this digest, from disk if it was compiled before by an engine like this one; otherwise `wasm`

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
@@ -18,16 +18,17 @@ use oci_distribution::manifest::{OciDescriptor, OciImageManifest, OciManifest};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::blobs::{BlobError, Blobs, hex_part};
+use super::blobs::{BlobError, Blobs};
 use super::credentials::{Credentials, PullSecret};
 use super::known::{Known, KnownImages};
-use super::manifest::{self, Form, ManifestError};
+use super::manifest::{self, Form, ManifestError, size, total};
+use super::pins::{Pinned, Pins};
 use super::precompile::{PrecompileError, Precompiler};
 use super::source::{Cluster, Registry, Source, SourceError};
 use super::unpack::{self, UnpackError};
 use super::{
     Image, ImageConfig, ImageError, ImageKind, ImageSummary, Images, PullPolicy, PullRequest, Unused, WasmImage,
-    reference,
+    reference, roots,
 };
 use crate::backend::wasm::Engine;
 use crate::fault;
@@ -66,6 +67,8 @@ pub(super) enum StoreError {
     },
     #[error("the image's config is larger than {LARGEST_CONFIG} bytes")]
     Config,
+    #[error("the image's layers are larger than the {} bytes that it may unpack to", unpack::LARGEST_ROOT)]
+    Layers,
     #[error("the pull was interrupted")]
     Interrupted,
 }
@@ -73,7 +76,8 @@ pub(super) enum StoreError {
 impl StoreError {
     /// Whether the image is here but cannot be used, rather than not here.
     fn is_about_content(&self) -> bool {
-        matches!(self, Self::Manifest(_) | Self::Unpack(_) | Self::Precompile(_) | Self::Entrypoint(_) | Self::Config)
+        use StoreError as E;
+        matches!(self, E::Manifest(_) | E::Unpack(_) | E::Precompile(_) | E::Entrypoint(_) | E::Config | E::Layers)
     }
 }
 
@@ -98,8 +102,7 @@ pub(super) struct Inner {
     loaded: Mutex<HashMap<String, Weak<WasmImage>>>,
     /// Held while a component is loaded or compiled, by digest: a thousand pods that start at once load it once.
     loading: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-    /// Shared by who pulls or loads an image, and had alone by who removes some.
-    pub(super) in_work: tokio::sync::RwLock<()>,
+    pub(super) pins: Arc<Pins>,
 }
 
 /// The store. Cheap to clone.
@@ -131,9 +134,9 @@ impl ImageStore {
         let blobs = Blobs::open(folder.join("blobs"))?;
         let precompiler = Precompiler::open(engine, folder.join("compiled"))?;
         let known = KnownImages::open(folder.join("references"))?;
-        std::fs::create_dir_all(folder.join("roots"))?;
-        let (loaded, loading, in_work) = Default::default();
-        let inner = Arc::new(Inner { folder, blobs, precompiler, client, loaded, loading, in_work });
+        roots::open(&folder.join("roots"))?;
+        let (loaded, loading, pins) = Default::default();
+        let inner = Arc::new(Inner { folder, blobs, precompiler, client, loaded, loading, pins });
         Ok(Self { inner, pulling: Arc::default(), known })
     }
 
@@ -154,18 +157,20 @@ impl ImageStore {
 
     /// The image as it is on disk.
     async fn local(&self, asked: &PullRequest, name: &Reference, known: &Known) -> Result<Arc<Image>, StoreError> {
-        let _in_work = self.inner.in_work.read().await;
+        let mut pins = self.inner.pins.begin();
+        pins.add([known.manifest.as_str()]).await;
         let bytes = self.inner.blobs.read(&known.manifest).await?.ok_or(StoreError::Interrupted)?;
         let OciManifest::Image(manifest) = manifest::parse(&bytes)? else { return Err(StoreError::Interrupted) };
-        self.inner.prepare(asked, name, &known.manifest, &manifest).await
+        pins.add(manifest::blobs(&manifest).map(|blob| blob.digest.as_str())).await;
+        self.inner.prepare(asked, name, &known.manifest, &manifest, &mut pins).await
     }
 
     async fn pull(&self, request: &PullRequest, reference: &Reference) -> Result<Arc<Image>, StoreError> {
-        let _in_work = self.inner.in_work.read().await;
+        let mut pins = self.inner.pins.begin();
         let source = self.inner.source(request, reference)?;
-        let (digest, manifest) = self.inner.resolve(source.as_ref(), reference).await?;
-        let size = self.inner.fetch_all(source.as_ref(), reference, &manifest).await?;
-        let image = self.inner.prepare(request, reference, &digest, &manifest).await?;
+        let (digest, manifest) = self.inner.resolve(source.as_ref(), reference, &mut pins).await?;
+        let size = self.inner.fetch_all(source.as_ref(), reference, &manifest, &mut pins).await?;
+        let image = self.inner.prepare(request, reference, &digest, &manifest, &mut pins).await?;
         let given_to = source.given_to(reference).await;
         let (reference, last_used) = (reference.whole(), Instant::now());
         self.known.remember(Known { reference, manifest: digest, size, given_to, last_used }).await?;
@@ -211,15 +216,16 @@ impl Inner {
         &self,
         source: &dyn Source,
         reference: &Reference,
+        pins: &mut Pinned,
     ) -> Result<(String, OciImageManifest), StoreError> {
         let bytes = source.manifest(reference).await?;
-        let digest = self.verified(reference.digest(), bytes.clone()).await?;
+        let digest = self.verified(reference.digest(), bytes.clone(), pins).await?;
         match manifest::parse(&bytes)? {
             OciManifest::Image(manifest) => Ok((digest, manifest)),
             OciManifest::ImageIndex(index) => {
                 let chosen = manifest::choose(&index)?;
                 let bytes = source.manifest(&reference.clone_with_digest(chosen.clone())).await?;
-                let digest = self.verified(Some(&chosen), bytes.clone()).await?;
+                let digest = self.verified(Some(&chosen), bytes.clone(), pins).await?;
                 match manifest::parse(&bytes)? {
                     OciManifest::Image(manifest) => Ok((digest, manifest)),
                     OciManifest::ImageIndex(_) => {
@@ -230,30 +236,44 @@ impl Inner {
         }
     }
 
-    async fn verified(&self, expected: Option<&str>, bytes: Bytes) -> Result<String, StoreError> {
+    async fn verified(&self, expected: Option<&str>, bytes: Bytes, pins: &mut Pinned) -> Result<String, StoreError> {
         let actual = super::blobs::digest_of(&bytes);
         match expected {
             Some(expected) if expected != actual => {
                 Err(BlobError::Digest { expected: expected.to_owned(), actual }.into())
             }
-            _ => Ok(self.blobs.put(bytes).await?),
+            _ => {
+                pins.add([actual.as_str()]).await;
+                Ok(self.blobs.put(bytes).await?)
+            }
         }
     }
 
-    /// Fetches what is missing of a manifest's blobs; returns the image's size. Layers of native images are Docker's to
-    /// fetch.
+    /// Fetches what is missing of a manifest's blobs, and nothing of what would be too large to use; returns the image's size.
+    /// Layers of native images are Docker's to fetch.
     async fn fetch_all(
         &self,
         source: &dyn Source,
         reference: &Reference,
         manifest: &OciImageManifest,
+        pins: &mut Pinned,
     ) -> Result<u64, StoreError> {
+        pins.add(manifest::blobs(manifest).map(|blob| blob.digest.as_str())).await;
+        if size(&manifest.config) > LARGEST_CONFIG {
+            return Err(StoreError::Config);
+        }
+        if manifest::is_artifact(manifest) {
+            fits(total(&manifest.layers))?;
+        }
         self.fetch(source, reference, &manifest.config).await?;
         let config = self.config(manifest).await?;
         let layers: &[OciDescriptor] = match manifest::form(manifest, &config)? {
             Form::Native { .. } => &[],
             Form::Artifact { .. } | Form::Files { .. } => &manifest.layers,
         };
+        if total(layers) > unpack::LARGEST_ROOT {
+            return Err(StoreError::Layers);
+        }
         let mut fetches = Vec::with_capacity(layers.len());
         for layer in layers {
             fetches.push(self.fetch(source, reference, layer).boxed());
@@ -261,7 +281,7 @@ impl Inner {
         let fetched: Vec<Result<(), StoreError>> =
             futures::stream::iter(fetches).buffer_unordered(BLOBS_AT_ONCE).collect().await;
         fetched.into_iter().collect::<Result<(), _>>()?;
-        Ok([&manifest.config].into_iter().chain(layers).map(|blob| u64::try_from(blob.size).unwrap_or(0)).sum())
+        Ok(total([&manifest.config].into_iter().chain(layers)))
     }
 
     async fn fetch(&self, source: &dyn Source, reference: &Reference, blob: &OciDescriptor) -> Result<(), StoreError> {
@@ -269,11 +289,11 @@ impl Inner {
             return Ok(());
         }
         let stream = source.blob(reference, blob).await?;
-        Ok(self.blobs.fetch(&blob.digest, u64::try_from(blob.size).unwrap_or(0), stream).await?)
+        Ok(self.blobs.fetch(&blob.digest, size(blob), stream).await?)
     }
 
     pub(super) async fn config(&self, manifest: &OciImageManifest) -> Result<Vec<u8>, StoreError> {
-        if u64::try_from(manifest.config.size).unwrap_or(u64::MAX) > LARGEST_CONFIG {
+        if size(&manifest.config) > LARGEST_CONFIG {
             return Err(StoreError::Config);
         }
         self.read(&manifest.config.digest).await
@@ -298,6 +318,7 @@ impl Inner {
         reference: &Reference,
         digest: &str,
         manifest: &OciImageManifest,
+        pins: &mut Pinned,
     ) -> Result<Arc<Image>, StoreError> {
         let config = self.config(manifest).await?;
         let namespace = &request.namespace;
@@ -306,17 +327,16 @@ impl Inner {
                 (ImageKind::Wasm(self.artifact(namespace, &layer).await?), ImageConfig::default())
             }
             Form::Files { layers, config } => {
-                (ImageKind::Wasm(self.files(namespace, digest, &layers, &config).await?), config)
+                (ImageKind::Wasm(self.files(namespace, digest, &layers, &config, pins).await?), config)
             }
             Form::Native { config } => (ImageKind::Native, config),
         };
-        let size = manifest.layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum();
         Ok(Arc::new(Image {
             reference: request.reference.clone(),
             id: reference::pinned(reference, digest),
             kind,
             config,
-            size,
+            size: total(&manifest.layers),
         }))
     }
 
@@ -355,7 +375,7 @@ impl Inner {
             return Ok(image);
         }
         let bytes = async {
-            fits(u64::try_from(layer.size).unwrap_or(u64::MAX))?;
+            fits(size(layer))?;
             self.read(&layer.digest).await.map_err(|error| PrecompileError::Rejected(error.to_string()))
         };
         let component = self.precompiler.component(namespace, &layer.digest, bytes).await?;
@@ -368,6 +388,7 @@ impl Inner {
         digest: &str,
         layers: &[OciDescriptor],
         config: &ImageConfig,
+        pins: &mut Pinned,
     ) -> Result<Arc<WasmImage>, StoreError> {
         let turn = self.turn(digest);
         let _turn = turn.lock().await;
@@ -381,50 +402,10 @@ impl Inner {
         fits(size)?;
         let wasm = tokio::fs::read(&path).await.map_err(unreadable)?;
         let digest_of_wasm = super::blobs::digest_of(&wasm);
+        pins.add([digest_of_wasm.as_str()]).await;
         let wasm = async move { Ok(wasm) };
         let component = self.precompiler.component(namespace, &digest_of_wasm, wasm).await?;
         Ok(self.share(WasmImage { digest: digest.to_owned(), component, root: Some(root), prepared: OnceLock::new() }))
-    }
-
-    /// The component in an image's files.
-    pub(super) fn entry(root: &Path, config: &ImageConfig) -> Result<PathBuf, StoreError> {
-        let named = config.entrypoint.first().or(config.cmd.first());
-        named
-            .and_then(|name| unpack::find(root, name).ok())
-            .filter(|path| path.is_file())
-            .ok_or_else(|| StoreError::Entrypoint(config.entrypoint.clone()))
-    }
-
-    /// The unpacked file system of an image, made once.
-    async fn root(&self, digest: &str, layers: &[OciDescriptor]) -> Result<PathBuf, StoreError> {
-        let root = self.folder.join("roots").join(hex_part(digest)?);
-        if root.exists() {
-            return Ok(root);
-        }
-        let partial = self.folder.join("roots").join(format!(".{:x}", rand::random::<u64>()));
-        let mut archives = Vec::new();
-        for layer in layers {
-            archives.push((self.blobs.path(&layer.digest)?, layer.media_type.clone()));
-        }
-        let (into, finished) = (partial.clone(), root.clone());
-        let unpacked = tokio::task::spawn_blocking(move || -> Result<(), UnpackError> {
-            std::fs::create_dir_all(&into)?;
-            let mut left = unpack::LARGEST_ROOT;
-            for (blob, media_type) in archives {
-                unpack::layer(&blob, &media_type, &into, &mut left)?;
-            }
-            if !finished.exists() {
-                std::fs::rename(&into, &finished)?;
-            }
-            Ok(())
-        })
-        .await
-        .map_err(|_| StoreError::Interrupted)?;
-        if partial.exists() {
-            let _ = tokio::fs::remove_dir_all(&partial).await;
-        }
-        unpacked?;
-        Ok(root)
     }
 }
 
