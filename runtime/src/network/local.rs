@@ -12,6 +12,7 @@ use super::host::Host;
 use super::host_ports::HostPorts;
 use super::ipam::{self, Ipam, Range, Slot};
 use super::listeners::Listeners;
+use super::resolver::Resolver;
 use super::services::{ServicePort, Services};
 use super::{LocalHttp, Network, NetworkError, PodIdentity, PodNetwork, Protocol, proxy, watch};
 
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     pub service_range: Range,
     pub host: Host,
     pub host_ports: HostPorts,
+    pub resolver: Resolver,
 }
 
 impl Shared {
@@ -74,6 +76,7 @@ impl LocalNetwork {
             service_range: slot.services(),
             host: Host::default(),
             host_ports: HostPorts::new(node_ports),
+            resolver: Resolver::default(),
         });
         let mut tasks = JoinSet::new();
         let (changed, changes) = tokio::sync::watch::channel(());
@@ -101,7 +104,7 @@ impl Network for LocalNetwork {
             .ipam
             .allocate(previous)
             .ok_or_else(|| NetworkError::Exhausted { range: self.shared.ipam.range().to_string() })?;
-        Ok(Arc::new(PodNetwork { shared: self.shared.clone(), pod, addresses }))
+        Ok(PodNetwork::new(self.shared.clone(), pod, addresses))
     }
 
     fn service_env(&self, namespace: &str) -> BTreeMap<String, String> {
@@ -121,6 +124,10 @@ pub(crate) mod testing {
 
     impl Lone {
         pub(crate) fn new() -> Self {
+            Self::with_resolver(Resolver::default())
+        }
+
+        pub(in crate::network) fn with_resolver(resolver: Resolver) -> Self {
             let slot = Slot::claim(None).unwrap();
             let shared = Shared {
                 ipam: Ipam::new(slot.pods(), slot.localhosts()),
@@ -129,6 +136,7 @@ pub(crate) mod testing {
                 service_range: slot.services(),
                 host: Host::default(),
                 host_ports: HostPorts::new(Ipv4Addr::LOCALHOST.into()),
+                resolver,
             };
             Self(Arc::new(shared), slot)
         }
@@ -139,7 +147,7 @@ pub(crate) mod testing {
 
         pub(crate) fn pod(&self, name: &str) -> Arc<PodNetwork> {
             let pod = PodIdentity { namespace: "default".into(), name: name.into(), uid: name.into() };
-            Arc::new(PodNetwork { addresses: self.0.ipam.allocate(None).unwrap(), shared: self.0.clone(), pod })
+            PodNetwork::new(self.0.clone(), pod, self.0.ipam.allocate(None).unwrap())
         }
     }
 }

@@ -11,6 +11,7 @@ mod listeners;
 pub mod local;
 mod names;
 mod proxy;
+mod resolver;
 mod services;
 mod watch;
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
 use wasmtime_wasi_http::WasiBody;
 
 pub use self::host_ports::HostPorts;
@@ -27,6 +29,7 @@ use self::ipam::Addresses;
 pub use self::listeners::ListenGuard;
 pub use self::local::LocalNetwork;
 use self::local::Shared;
+use self::names::Answer;
 
 /// Transport of a guest's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +56,9 @@ pub enum Denied {
     /// `name-unresolvable`.
     #[error("{0}")]
     NoSuchName(String),
+    /// `temporary-resolver-failure`.
+    #[error("{0}")]
+    NoAnswer(String),
 }
 
 /// Where a connection goes after policy and Service load balancing.
@@ -92,6 +98,8 @@ pub struct PodNetwork {
     shared: Arc<Shared>,
     pod: PodIdentity,
     addresses: Addresses,
+    /// Lookups of outside names that it may begin now.
+    lookups: Arc<Semaphore>,
 }
 
 impl Drop for PodNetwork {
@@ -101,6 +109,10 @@ impl Drop for PodNetwork {
 }
 
 impl PodNetwork {
+    fn new(shared: Arc<Shared>, pod: PodIdentity, addresses: Addresses) -> Arc<Self> {
+        Arc::new(Self { shared, pod, addresses, lookups: Arc::new(Semaphore::new(resolver::PER_POD)) })
+    }
+
     /// The pod's address (`status.podIP`).
     pub fn address(&self) -> Ipv4Addr {
         self.addresses.pod
@@ -203,8 +215,21 @@ impl PodNetwork {
 
     /// Resolves a name: the cluster's zone first, without a packet, then the host's resolver. IPv4 only.
     pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Denied> {
-        names::resolve(&self.shared.services, &self.pod, self.addresses.pod, name).await
+        let outside = match names::in_cluster(&self.shared.services, &self.pod, self.addresses.pod, name) {
+            Answer::Addresses(addresses) => return Ok(addresses),
+            Answer::NoSuchName => return Err(no_such_name(name)),
+            Answer::Elsewhere(target) => target,
+            Answer::NotOurs => name.to_owned(),
+        };
+        let mut found = self.shared.resolver.addresses(&self.lookups, outside.trim_end_matches('.')).await?;
+        found.retain(IpAddr::is_ipv4);
+        found.dedup();
+        if found.is_empty() { Err(no_such_name(name)) } else { Ok(found) }
     }
+}
+
+fn no_such_name(name: &str) -> Denied {
+    Denied::NoSuchName(format!("{name} cannot be resolved"))
 }
 
 fn in_use(address: SocketAddr) -> Denied {

@@ -1,17 +1,18 @@
 //! Name resolution for guests, in the host: the cluster's zone (`svc`, `svc.ns`, `svc.ns.svc`, `svc.ns.svc.cluster.local`,
-//! headless pods) without a packet, then the host's resolver. Follows Kubernetes' DNS-based service discovery.
+//! headless pods) without a packet; for others there is
+//! the host's [resolver](super::resolver). Follows Kubernetes' DNS-based service discovery.
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::PodIdentity;
 use super::services::{Named, Services};
-use super::{Denied, PodIdentity};
 
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";
 
 /// What the cluster's zone says of a name.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Addresses(Vec<IpAddr>),
     /// An ExternalName Service: look this up instead.
     Elsewhere(String),
@@ -21,26 +22,8 @@ enum Answer {
     NotOurs,
 }
 
-pub(super) async fn resolve(
-    services: &Services,
-    pod: &PodIdentity,
-    own: Ipv4Addr,
-    name: &str,
-) -> Result<Vec<IpAddr>, Denied> {
-    let unresolvable = || Denied::NoSuchName(format!("{name} cannot be resolved"));
-    let outside = match in_cluster(services, pod, own, name) {
-        Answer::Addresses(addresses) => return Ok(addresses),
-        Answer::NoSuchName => return Err(unresolvable()),
-        Answer::Elsewhere(target) => target,
-        Answer::NotOurs => name.to_owned(),
-    };
-    let found = tokio::net::lookup_host((outside.trim_end_matches('.'), 0)).await.map_err(|_| unresolvable())?;
-    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).filter(IpAddr::is_ipv4).collect();
-    addresses.dedup();
-    if addresses.is_empty() { Err(unresolvable()) } else { Ok(addresses) }
-}
-
-fn in_cluster(services: &Services, pod: &PodIdentity, own: Ipv4Addr, name: &str) -> Answer {
+/// Looks a name up in the cluster's zone, as a pod's resolver would with its search path.
+pub(super) fn in_cluster(services: &Services, pod: &PodIdentity, own: Ipv4Addr, name: &str) -> Answer {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     if let Ok(address) = name.parse::<IpAddr>() {
         return Answer::Addresses(vec![address]);

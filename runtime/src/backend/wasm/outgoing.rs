@@ -151,6 +151,7 @@ fn denied(why: &Denied) -> Error {
         Denied::Refused(_) | Denied::InUse(_) => Error::ConnectionRefused,
         Denied::NotSupported(_) => Error::DestinationIpUnroutable,
         Denied::NoSuchName(_) => no_such_name(),
+        Denied::NoAnswer(_) => Error::DnsTimeout,
     }
 }
 

@@ -32,6 +32,7 @@ impl Lookup {
         self.pending = None;
         self.answer = answer.map(Vec::into_iter).map_err(|denied| match denied {
             Denied::Access(_) => ErrorCode::AccessDenied,
+            Denied::NoAnswer(_) => ErrorCode::TemporaryResolverFailure,
             _ => ErrorCode::NameUnresolvable,
         });
         Poll::Ready(())
@@ -100,6 +101,7 @@ impl ip_name_lookup::HostWithStore<GuestState> for PodSockets {
         Ok(match network.resolve(&name).await {
             Ok(addresses) => Ok(addresses.into_iter().map(Into::into).collect()),
             Err(Denied::Access(_)) => Err(ip_name_lookup::ErrorCode::AccessDenied),
+            Err(Denied::NoAnswer(_)) => Err(ip_name_lookup::ErrorCode::TemporaryResolverFailure),
             Err(_) => Err(ip_name_lookup::ErrorCode::NameUnresolvable),
         })
     }

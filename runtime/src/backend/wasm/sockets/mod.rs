@@ -130,7 +130,7 @@ fn code(denied: &Denied) -> ErrorCode {
         Denied::Refused(_) => ErrorCode::ConnectionRefused,
         Denied::NotSupported(_) => ErrorCode::NotSupported,
         Denied::InUse(_) => ErrorCode::AddressInUse,
-        Denied::NoSuchName(_) => ErrorCode::RemoteUnreachable,
+        Denied::NoSuchName(_) | Denied::NoAnswer(_) => ErrorCode::RemoteUnreachable,
     }
 }
 

@@ -1,0 +1,146 @@
+//! The host's resolver, for names outside the cluster.
+//!
+//! A lookup takes as long as name servers take, and nobody can end it. So each has a thread of its own, apart from those that
+//! read guests' files; a pod has few at once, and a lookup counts until it ends, whatever became of the guest that asked.
+
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Denied;
+
+/// Lookups of one pod at once, and of all; others wait.
+pub(super) const PER_POD: usize = 4;
+const TOGETHER: usize = 256;
+
+/// How long a guest waits for an answer: longer than resolvers commonly do, who try twice for 5 s.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+/// Looks names up.
+pub(super) struct Resolver {
+    look_up: Arc<LookUp>,
+    together: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver").field("free", &self.together.available_permits()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::with(|name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
+    }
+}
+
+impl Resolver {
+    pub(super) fn with(look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self { look_up: Arc::new(look_up), together: Arc::new(Semaphore::new(TOGETHER)) }
+    }
+
+    /// The addresses of a name, in one of the pod's places.
+    pub(super) async fn addresses(&self, pod: &Arc<Semaphore>, name: &str) -> Result<Vec<IpAddr>, Denied> {
+        let no_answer = || Denied::NoAnswer(format!("no name server answered for {name}"));
+        let (look_up, pod, together) = (Arc::clone(&self.look_up), Arc::clone(pod), Arc::clone(&self.together));
+        let asked = name.to_owned();
+        // A task: a guest that does not poll keeps nobody from a place that it was given.
+        let answer = AbortOnDropHandle::new(tokio::spawn(tokio::time::timeout(PATIENCE, async move {
+            let places = (pod.acquire_owned().await.ok()?, together.acquire_owned().await.ok()?);
+            let (tell, answer) = oneshot::channel();
+            let thread = std::thread::Builder::new().name("names".into()).spawn(move || {
+                let found = look_up(&asked);
+                drop(places);
+                let _ = tell.send(found);
+            });
+            thread.ok()?;
+            answer.await.ok()
+        })));
+        match answer.await {
+            Ok(Ok(Some(found))) => found.map_err(|_| Denied::NoSuchName(format!("{name} cannot be resolved"))),
+            _ => Err(no_answer()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use parking_lot::{Condvar, Mutex};
+
+    use super::*;
+    use crate::network::local::testing::Lone;
+
+    /// A name server that answers for "slow" when it is told to.
+    #[derive(Default)]
+    struct Server {
+        answers: Mutex<bool>,
+        told: Condvar,
+        asked: AtomicUsize,
+    }
+
+    impl Server {
+        fn answer(&self, name: &str) -> Vec<IpAddr> {
+            assert_eq!(std::thread::current().name(), Some("names"));
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            if name.starts_with("slow") {
+                self.told.wait_while(&mut self.answers.lock(), |answers| !*answers);
+            }
+            vec!["192.0.2.1".parse().unwrap()]
+        }
+
+        fn begin(&self) {
+            *self.answers.lock() = true;
+            self.told.notify_all();
+        }
+    }
+
+    fn network() -> (Arc<Server>, Lone) {
+        let server = Arc::new(Server::default());
+        let asked = Arc::clone(&server);
+        (server, Lone::with_resolver(Resolver::with(move |name| Ok(asked.answer(name)))))
+    }
+
+    #[tokio::test]
+    async fn slow_lookups_hold_up_their_own_pod_alone_also_when_nobody_waits_for_them() {
+        let (server, network) = network();
+        let (pod, other) = (network.pod("slow"), network.pod("other"));
+        let ask = |name: &'static str| {
+            let pod = Arc::clone(&pod);
+            tokio::spawn(async move { pod.resolve(name).await })
+        };
+        let slow: Vec<_> = (0..PER_POD * 3).map(|_| ask("slow.example")).collect();
+        let all = async {
+            while server.asked.load(Ordering::SeqCst) < PER_POD {
+                tokio::task::yield_now().await;
+            }
+            slow.iter().for_each(tokio::task::JoinHandle::abort);
+            for one in slow {
+                assert!(one.await.unwrap_err().is_cancelled());
+            }
+            let waits = ask("quick.example");
+            assert_eq!(other.resolve("quick.example").await.unwrap(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+            assert!(!waits.is_finished());
+            server.begin();
+            assert_eq!(waits.await.unwrap().unwrap().len(), 1);
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+        assert_eq!(server.asked.load(Ordering::SeqCst), PER_POD + 2, "nobody is asked for whom nobody waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_is_told_when_no_name_server_answers() {
+        let (server, network) = network();
+        let pod = network.pod("waits");
+        assert!(matches!(pod.resolve("slow.example").await, Err(Denied::NoAnswer(_))));
+        server.begin();
+    }
+}
