@@ -1,7 +1,7 @@
 //! The process's outgoing HTTP connections: one pool, keyed by source address, destination and, for TLS, server name.
 //!
-//! What must stay true: a connection is reused only by guests with the same source address; connections under way and idle
-//! ones are bounded; each connection's task ends with the client.
+//! What must stay true: a connection is reused only by guests with the same source address; connections under way are bounded,
+//! those of one container too, and idle ones; each connection's task ends with the client.
 
 use std::collections::HashMap;
 use std::io;
@@ -76,6 +76,8 @@ pub(super) struct Lent {
     key: Key,
     connection: Connection,
     idle: Arc<Mutex<Idle>>,
+    /// Its place among its container's sockets. An idle connection has none: it is nobody's.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Lent {
@@ -138,14 +140,17 @@ impl Client {
         }
     }
 
-    /// Sends a request whose URI is a path, on an idle connection or a new one; waits for the response's head.
+    /// Sends a request whose URI is a path, on an idle connection or a new one; waits for the response's head. `sockets` are the
+    /// places of the container that asks.
     pub(super) async fn send(
         &self,
+        sockets: &Arc<Semaphore>,
         key: Key,
         mut request: Request<WasiBody>,
         connect_timeout: Duration,
         head_timeout: Duration,
     ) -> Result<(Response<Incoming>, Lent), Error> {
+        let place = Arc::clone(sockets).try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?;
         loop {
             let pooled = self.idle.lock().take(&key);
             let fresh = pooled.is_none();
@@ -158,7 +163,8 @@ impl Client {
             let sent = tokio::time::timeout(head_timeout, connection.sender.try_send_request(request)).await;
             match sent.map_err(|_| Error::ConnectionReadTimeout)? {
                 Ok(response) => {
-                    return Ok((response, Lent { key, connection, idle: Arc::clone(&self.idle) }));
+                    let idle = Arc::clone(&self.idle);
+                    return Ok((response, Lent { key, connection, idle, _place: place }));
                 }
                 // The server had closed an idle connection: the request was not sent, so it may be sent again.
                 Err(mut error) => match error.take_message() {
@@ -266,5 +272,58 @@ pub(super) fn broken(error: &hyper::Error) -> Error {
         Error::ConnectionTerminated
     } else {
         Error::HttpProtocolError
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Empty};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each request on a connection with the head of an answer, and with its body when that is let.
+    async fn serve(listener: TcpListener, body: Arc<Semaphore>) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let body = Arc::clone(&body);
+            tokio::spawn(async move {
+                while stream.read(&mut [0; 1024]).await.is_ok_and(|bytes| bytes > 0) {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n").await.unwrap();
+                    body.acquire().await.unwrap().forget();
+                    stream.write_all(b"a").await.unwrap();
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_container_that_keeps_answers_unread_takes_its_own_places_and_no_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (destination, leave) = (listener.local_addr().unwrap(), Arc::new(Semaphore::new(0)));
+        tokio::spawn(serve(listener, Arc::clone(&leave)));
+        let client = Client::new(Handle::current());
+        let key = Key { source: std::net::Ipv4Addr::UNSPECIFIED.into(), destination, server: None };
+        let (mine, other) = (Arc::new(Semaphore::new(2)), Arc::new(Semaphore::new(2)));
+        let limit = Duration::from_secs(60);
+        let ask = |sockets| {
+            let (client, key) = (&client, key.clone());
+            let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
+            let request = Request::get("/").header("host", "test").body(body).unwrap();
+            async move { client.send(sockets, key, request, limit, limit).await }
+        };
+        let (first, second) = (ask(&mine).await.unwrap(), ask(&mine).await.unwrap());
+        assert!(matches!(ask(&mine).await, Err(Error::ConnectionLimitReached)));
+        drop(ask(&other).await.unwrap());
+        drop(second);
+        assert!(ask(&mine).await.is_ok());
+        // An idle connection is nobody's.
+        leave.add_permits(1);
+        let (answer, lent) = first;
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "a");
+        lent.give_back();
+        assert_eq!((mine.available_permits(), client.idle.lock().count), (2, 1));
     }
 }

@@ -14,7 +14,8 @@ const ELEMENT: usize = size_of::<usize>();
 /// Core instances, tables and memories of one component; Go components have about five.
 const PER_STORE: usize = 256;
 
-/// Sockets that a container's guests have open at once, all instances together: as many descriptors as a process has by default.
+/// Sockets that a container's guests have open at once, all instances together, connections of outgoing requests among them: as many
+/// descriptors as a process has by default.
 pub(super) const SOCKETS: usize = 1024;
 
 /// What a container uses now and may use.

@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rustls_pki_types::ServerName;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
@@ -31,11 +32,13 @@ const CHUNK: usize = 64 << 10;
 pub(super) struct Outgoing {
     client: Arc<Client>,
     network: Arc<PodNetwork>,
+    /// Places of the container, for all its instances.
+    sockets: Arc<Semaphore>,
 }
 
 impl Outgoing {
-    pub(super) fn new(client: Arc<Client>, network: Arc<PodNetwork>) -> Self {
-        Self { client, network }
+    pub(super) fn new(client: Arc<Client>, network: Arc<PodNetwork>, sockets: Arc<Semaphore>) -> Self {
+        Self { client, network, sockets }
     }
 }
 
@@ -48,9 +51,9 @@ impl WasiHttpHooks for Outgoing {
         options: Option<RequestOptions>,
         _processed: Io,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Io), Error>> + Send> {
-        let (client, network) = (Arc::clone(&self.client), Arc::clone(&self.network));
+        let way = Self::new(Arc::clone(&self.client), Arc::clone(&self.network), Arc::clone(&self.sockets));
         Box::new(async move {
-            let response = send(&client, &network, request, options.unwrap_or_default()).await?;
+            let response = way.send(request, options.unwrap_or_default()).await?;
             // A request's own failure is its response's: nothing is left to report.
             Ok((response, Box::new(std::future::ready(Ok(()))) as Io))
         })
@@ -65,34 +68,32 @@ impl WasiHttpHooks for Outgoing {
     }
 }
 
-async fn send(
-    client: &Client,
-    network: &PodNetwork,
-    request: Request<WasiBody>,
-    options: RequestOptions,
-) -> Result<Response<WasiBody>, Error> {
-    let connect = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let head = options.first_byte_timeout.unwrap_or(TIMEOUT);
-    let between = options.between_bytes_timeout.unwrap_or(TIMEOUT);
-    let target = Target::of(request.uri())?;
-    let route = tokio::time::timeout(connect, target.route(network)).await.unwrap_or(Err(Error::DnsTimeout));
-    let route = match route {
-        Ok(route) => route,
-        Err(error) => {
-            // A guest that still sends would learn that its body is not read, and not why. Bodies are counted in the guest's
-            // table, and end with its instance.
-            tokio::spawn(unsent(request.into_body()));
-            return Err(error);
+impl Outgoing {
+    async fn send(&self, request: Request<WasiBody>, options: RequestOptions) -> Result<Response<WasiBody>, Error> {
+        let connect = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let head = options.first_byte_timeout.unwrap_or(TIMEOUT);
+        let between = options.between_bytes_timeout.unwrap_or(TIMEOUT);
+        let target = Target::of(request.uri())?;
+        let route = tokio::time::timeout(connect, target.route(&self.network)).await;
+        let route = match route.unwrap_or(Err(Error::DnsTimeout)) {
+            Ok(route) => route,
+            Err(error) => {
+                // A guest that still sends would learn that its body is not read, and not why. Bodies are counted in the
+                // guest's table, and end with its instance.
+                tokio::spawn(unsent(request.into_body()));
+                return Err(error);
+            }
+        };
+        if let (Some(local), None) = (route.local, &target.server) {
+            let response =
+                tokio::time::timeout(head, local.call(request)).await.map_err(|_| Error::ConnectionReadTimeout)?;
+            return Ok(response);
         }
-    };
-    if let (Some(local), None) = (route.local, &target.server) {
-        let response =
-            tokio::time::timeout(head, local.call(request)).await.map_err(|_| Error::ConnectionReadTimeout)?;
-        return Ok(response);
+        let key = Key { source: route.source, destination: route.destination, server: target.server };
+        let request = to_origin_form(request)?;
+        let (response, lent) = self.client.send(&self.sockets, key, request, connect, head).await?;
+        Ok(response.map(|body| Received::new(body, lent, between).boxed_unsync()))
     }
-    let key = Key { source: route.source, destination: route.destination, server: target.server };
-    let (response, lent) = client.send(key, to_origin_form(request)?, connect, head).await?;
-    Ok(response.map(|body| Received::new(body, lent, between).boxed_unsync()))
 }
 
 /// Reads what nobody is sent, until the guest is done with it or gone.

@@ -46,7 +46,7 @@ pub(super) struct Guest {
     pub(super) network: Arc<PodNetwork>,
     pub(super) outgoing: Arc<super::client::Client>,
     pub(super) usage: Arc<Usage>,
-    /// Sockets that its instances may open still.
+    /// Sockets that its instances may open still, and connections for their outgoing requests.
     pub(super) sockets: Arc<Semaphore>,
     pub(super) cpu: Arc<Cpu>,
     pub(super) favour: Favour,
@@ -93,7 +93,7 @@ impl Guest {
             wasi: self.wasi(&stdout, &stderr)?,
             table,
             http,
-            outgoing: Outgoing::new(Arc::clone(&self.outgoing), Arc::clone(&self.network)),
+            outgoing: Outgoing::new(Arc::clone(&self.outgoing), Arc::clone(&self.network), Arc::clone(&self.sockets)),
             network: Arc::clone(&self.network),
             sockets: Sockets::new(Arc::clone(&self.network), Arc::clone(&self.sockets)),
             limiter,
