@@ -184,6 +184,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_blob_whose_last_write_finds_no_room_is_not_stored() {
+        // A write is told to be done before the disk has it, and so fails at the next.
+        let all = futures::stream::once(async { Ok(Bytes::from_static(b"last")) }).boxed();
+        let written = write(Path::new("/dev/full"), &digest_of(b"last"), 4, all).await;
+        let full = |source: &io::Error| source.kind() == io::ErrorKind::StorageFull;
+        assert!(matches!(&written, Err(BlobError::Io { source, .. }) if full(source)), "{written:?}");
+    }
+
+    #[tokio::test]
     async fn damage_on_disk_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(folder.path().to_owned()).unwrap();
