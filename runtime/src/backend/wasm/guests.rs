@@ -5,10 +5,11 @@
 //! threads of the kernel's idle class, which leave their core at once to anybody else who wants it. [`Place`] says where a
 //! guest belongs; its task moves there between two polls.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use thread_priority::{
@@ -19,13 +20,14 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::engine::Engine;
 use super::ticker::Working;
 
-/// Worker threads for guests. Dropping it stops them without waiting: containers are stopped by their owners before.
+/// The name of threads that access files for guests.
+const FILES: &str = "wasm-files";
+
+/// Worker threads for guests. Dropping it stops them without waiting: a guest that computes is dropped when its turn ends.
 #[derive(Debug)]
 pub struct GuestRuntime {
     runtimes: Vec<Runtime>,
     threads: Threads,
-    clock: Working,
-    workers: usize,
 }
 
 /// The way to both groups.
@@ -39,13 +41,10 @@ impl GuestRuntime {
     /// `threads`: how many guests compute at once; at least one.
     pub fn new(engine: &Engine, threads: usize) -> io::Result<Self> {
         let (clock, threads) = (engine.ticker().threads(), threads.max(1));
-        let front = builder("wasm-guest", threads, &clock).build()?;
-        let lane = builder("wasm-lane", threads, &clock).on_thread_start(give_way).build()?;
+        let front = builder("wasm-guest", threads, &clock, || ()).build()?;
+        let lane = builder("wasm-lane", threads, &clock, give_way).build()?;
         let handles = Threads { front: front.handle().clone(), lane: lane.handle().clone() };
-        let runtimes = vec![front, lane];
-        let workers = threads * runtimes.len();
-        clock.add(workers);
-        Ok(Self { runtimes, threads: handles, clock, workers })
+        Ok(Self { runtimes: vec![front, lane], threads: handles })
     }
 
     pub(super) fn threads(&self) -> &Threads {
@@ -53,14 +52,44 @@ impl GuestRuntime {
     }
 }
 
-fn builder(name: &str, threads: usize, clock: &Working) -> Builder {
+thread_local! {
+    /// Whether the clock counts this thread.
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells the clock that this thread works, unless it knows.
+fn works(clock: &Working) {
+    if !COUNTED.replace(true) {
+        clock.add();
+    }
+}
+
+/// Tells the clock that this thread waits or ends, unless it knows.
+fn waits(clock: &Working) {
+    if COUNTED.replace(false) {
+        clock.remove();
+    }
+}
+
+/// `start` is run by each thread first.
+fn builder(name: &'static str, threads: usize, clock: &Working, start: fn()) -> Builder {
     let mut builder = Builder::new_multi_thread();
-    let (works, waits) = (clock.clone(), clock.clone());
+    let [starting, unparked, parked, stopping] = [(); 4].map(|()| clock.clone());
+    let named = AtomicUsize::new(0);
     builder
         .worker_threads(threads)
-        .on_thread_unpark(move || works.add(1))
-        .on_thread_park(move || waits.remove(1))
-        .thread_name(name)
+        // The first are the workers, before anything else is asked of the runtime.
+        .thread_name_fn(move || if named.fetch_add(1, Ordering::Relaxed) < threads { name } else { FILES }.to_owned())
+        .on_thread_start(move || {
+            start();
+            // What reads files is no guest.
+            if std::thread::current().name() == Some(name) {
+                works(&starting);
+            }
+        })
+        .on_thread_unpark(move || works(&unparked))
+        .on_thread_park(move || waits(&parked))
+        .on_thread_stop(move || waits(&stopping))
         // Look for new connections often: a tick of a computing guest lasts a millisecond.
         .event_interval(13)
         // Bounds what guests' file access may occupy.
@@ -79,11 +108,10 @@ fn give_way() {
 
 impl Drop for GuestRuntime {
     fn drop(&mut self) {
+        // Each thread counts for the clock until it ends.
         for runtime in self.runtimes.drain(..) {
             runtime.shutdown_background();
         }
-        // The threads end awake.
-        self.clock.remove(self.workers);
     }
 }
 
@@ -165,10 +193,44 @@ impl Future for Placed {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
 
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[test]
+    fn a_guest_that_computes_has_a_clock_until_its_thread_ends() {
+        let engine = Engine::new().unwrap();
+        let (clock, guests) = (engine.ticker().threads(), GuestRuntime::new(&engine, 1).unwrap());
+        let (begun, begins) = mpsc::channel();
+        let leave: Vec<_> = [&guests.threads.front, &guests.threads.lane]
+            .map(|group| {
+                let ((leave, left), begun) = (mpsc::channel::<()>(), begun.clone());
+                group.spawn(async move {
+                    begun.send(()).unwrap();
+                    let _ = left.recv();
+                });
+                leave
+            })
+            .into();
+        for _ in &leave {
+            begins.recv().unwrap();
+        }
+        // A thread that accesses files is none of a guest's.
+        let files = guests.threads.front.spawn_blocking(|| std::thread::current().name().map(str::to_owned));
+        assert_eq!(futures::executor::block_on(files).unwrap().as_deref(), Some(FILES));
+        assert_eq!(clock.count(), 2);
+        drop(guests);
+        assert_eq!(clock.count(), 2);
+        drop(leave);
+        let end = Instant::now() + Duration::from_secs(60);
+        while clock.count() != 0 {
+            assert!(Instant::now() < end, "{}", clock.count());
+            std::thread::yield_now();
+        }
+    }
 
     #[test]
     fn a_task_goes_where_its_place_is() {

@@ -12,12 +12,13 @@ use std::time::Duration;
 /// How long a guest computes before it yields.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks without a working thread before the clock goes to sleep: steady load pays for no wake-ups.
+/// Ticks without a working thread before the clock goes to sleep. However little each of many requests computes, one in so many
+/// ticks is enough that none of them pays for a wake-up.
 const IDLE_TICKS: u32 = 50;
 
 #[derive(Debug, Default)]
 struct State {
-    /// Threads that work now: less than none while threads that are ending are told twice.
+    /// Threads that work now.
     working: AtomicIsize,
     /// A thread worked since the last tick.
     seen: AtomicBool,
@@ -70,18 +71,23 @@ pub(super) struct Working {
 }
 
 impl Working {
-    /// So many threads work from now on.
-    pub(super) fn add(&self, threads: usize) {
-        self.state.working.fetch_add(threads.cast_signed(), Ordering::SeqCst);
+    /// A thread works from now on.
+    pub(super) fn add(&self) {
+        self.state.working.fetch_add(1, Ordering::SeqCst);
         self.state.seen.store(true, Ordering::Relaxed);
         if self.state.asleep.load(Ordering::SeqCst) {
             self.clock.unpark();
         }
     }
 
-    /// So many wait, or have ended.
-    pub(super) fn remove(&self, threads: usize) {
-        self.state.working.fetch_sub(threads.cast_signed(), Ordering::SeqCst);
+    /// One waits, or has ended.
+    pub(super) fn remove(&self) {
+        self.state.working.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> isize {
+        self.state.working.load(Ordering::SeqCst)
     }
 }
 
@@ -106,7 +112,9 @@ fn run(state: &State, engine: &wasmtime::Engine) {
 fn sleep_until_needed(state: &State) {
     state.asleep.store(true, Ordering::SeqCst);
     // Who began before `asleep` was visible did not wake this thread: look again after announcing the sleep.
-    while state.working.load(Ordering::SeqCst) <= 0 && !state.stop.load(Ordering::SeqCst) {
+    // Who worked is seen also if that is over: the next begins soon.
+    let needed = || state.working.load(Ordering::SeqCst) > 0 || state.seen.load(Ordering::Relaxed);
+    while !needed() && !state.stop.load(Ordering::SeqCst) {
         std::thread::park();
     }
     state.asleep.store(false, Ordering::SeqCst);
@@ -127,12 +135,28 @@ mod tests {
         };
         until(true);
         let threads = ticker.threads();
-        threads.add(2);
+        threads.add();
+        threads.add();
         until(false);
-        threads.remove(1);
+        threads.remove();
         std::thread::sleep(TICK * (IDLE_TICKS + 20));
         assert!(!asleep());
-        threads.remove(1);
+        threads.remove();
         until(true);
+    }
+
+    #[test]
+    fn work_that_is_over_before_the_clock_is_awake_wakes_it_all_the_same() {
+        let (woke, wakes) = std::sync::mpsc::channel();
+        let state = Arc::new(State { seen: AtomicBool::new(true), ..State::default() });
+        let clock = std::thread::spawn({
+            let state = Arc::clone(&state);
+            move || {
+                sleep_until_needed(&state);
+                woke.send(()).unwrap();
+            }
+        });
+        assert!(wakes.recv_timeout(Duration::from_secs(60)).is_ok());
+        clock.join().unwrap();
     }
 }
