@@ -62,6 +62,23 @@ pub(crate) fn fully_qualified(name: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
+/// `example.com/path`, as controllers and managers are named.
+pub(crate) fn domain_prefixed(text: &str, path: &Path, errors: &mut ErrorList) {
+    if text.is_empty() {
+        return errors.required(path, "");
+    }
+    let Some((domain, rest)) = text.split_once('/').filter(|(domain, rest)| !domain.is_empty() && !rest.is_empty())
+    else {
+        return errors.invalid(path, &json!(text), "must be a domain-prefixed path (such as \"acme.io/foo\")");
+    };
+    push_all(errors, path, domain, names::dns1123_subdomain(domain));
+    let good = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+    if !rest.chars().all(good) {
+        let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        errors.invalid(path, &json!(rest), why);
+    }
+}
+
 /// The conditions of a status, as `metav1.Condition` wants them.
 pub(crate) fn conditions(status: &Value, path: &Path, errors: &mut ErrorList) {
     let all = list(status, "/conditions");

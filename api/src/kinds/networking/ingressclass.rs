@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::ingress::validate_reference;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
-use crate::kinds::check::required_one_of;
+use crate::kinds::check::{domain_prefixed, required_one_of};
 use crate::kinds::tree::{fill, some, text};
 use crate::meta::{self, names, push_all};
 use crate::resource::Descriptor;
@@ -47,14 +47,10 @@ impl Strategy for IngressClassStrategy {
     fn validate(&self, class: &Value, errors: &mut ErrorList) {
         let path = Path::new("spec");
         let controller = text(class, "/spec/controller");
-        if controller.is_empty() {
-            errors.required(&path.child("controller"), "");
-        } else {
-            if controller.len() > MAX_CONTROLLER {
-                errors.too_long(&path.child("controller"), MAX_CONTROLLER);
-            }
-            domain_prefixed(controller, &path.child("controller"), errors);
+        if controller.len() > MAX_CONTROLLER {
+            errors.too_long(&path.child("controller"), MAX_CONTROLLER);
         }
+        domain_prefixed(controller, &path.child("controller"), errors);
         if let Some(parameters) = some(class, "/spec/parameters") {
             validate_parameters(parameters, &path.child("parameters"), errors);
         }
@@ -77,20 +73,6 @@ fn validate_parameters(parameters: &Value, path: &Path, errors: &mut ErrorList) 
         ("Namespace", Some(namespace)) => push_all(errors, &path, namespace, names::dns1123_label(namespace)),
         ("Cluster", Some(_)) => errors.forbidden(&path, "`parameters.scope` is set to 'Cluster'"),
         _ => {}
-    }
-}
-
-/// `example.com/path`.
-fn domain_prefixed(text: &str, path: &Path, errors: &mut ErrorList) {
-    let Some((domain, rest)) = text.split_once('/').filter(|(domain, rest)| !domain.is_empty() && !rest.is_empty())
-    else {
-        return errors.invalid(path, &json!(text), "must be a domain-prefixed path (such as \"acme.io/foo\")");
-    };
-    push_all(errors, path, domain, names::dns1123_subdomain(domain));
-    let good = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
-    if !rest.chars().all(good) {
-        let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
-        errors.invalid(path, &json!(rest), why);
     }
 }
 

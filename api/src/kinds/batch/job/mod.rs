@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template;
 use crate::kinds::cells;
+use crate::kinds::check::domain_prefixed;
 use crate::kinds::tree::{fill, int, is_true, list_mut, map, object, set, some, split_status, text};
 use crate::meta::{immutable, names, same};
 use crate::object::{name, uid};
@@ -67,16 +68,7 @@ impl Strategy for JobStrategy {
     }
 
     fn validate(&self, job: &Value, errors: &mut ErrorList) {
-        validate_generated_selector(job, errors);
         validate_whole(job, errors);
-        let completions = int(job, "/spec/completions").unwrap_or_default();
-        if text(job, "/spec/completionMode") == "Indexed" && completions > 0 {
-            let hostname = format!("{}-{}", name(job), completions - 1);
-            if !names::dns1123_label(&hostname).is_empty() {
-                let why = format!("will not able to create pod with invalid DNS label: {hostname}");
-                errors.invalid(&Path::new("metadata").child("name"), &json!(name(job)), &why);
-            }
-        }
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
@@ -107,17 +99,20 @@ impl Strategy for JobStrategy {
 
     fn warnings(&self, job: &Value) -> Vec<String> {
         let mut all = template::warnings(job);
-        let count = |field| int(job, &format!("/spec/{field}")).unwrap_or_default();
-        if text(job, "/spec/completionMode") == "Indexed"
-            && count("completions") > MANY
-            && count("parallelism") > MANY_AT_ONCE
-        {
-            let why = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
-                 Kubernetes might not be able to track completedIndexes when a big number of indexes fail";
-            all.push(why.to_owned());
-        }
+        all.extend(size_warning(job.get("spec").unwrap_or(&Value::Null)));
         all
     }
+}
+
+/// The warning about a spec, also a CronJob's, whose Jobs have more indexes than can be kept count of.
+pub(super) fn size_warning(spec: &Value) -> Option<String> {
+    let count = |field| int(spec, &format!("/{field}")).unwrap_or_default();
+    let large = text(spec, "/completionMode") == "Indexed"
+        && count("completions") > MANY
+        && count("parallelism") > MANY_AT_ONCE;
+    let why = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
+               Kubernetes might not be able to track completedIndexes when a big number of indexes fail";
+    large.then(|| why.to_owned())
 }
 
 /// Labels the template with the Job's name and uid and selects by the uid. What the author has put there stays, for the
@@ -153,6 +148,12 @@ fn default_spec(spec: &mut Value) {
     fill(spec, "manualSelector", false);
     let replacement = if some(spec, "/podFailurePolicy").is_some() { "Failed" } else { "TerminatingOrFailed" };
     fill(spec, "podReplacementPolicy", replacement);
+    default_failure_policy(spec);
+}
+
+/// What is true of a pod that fails, unless its rule says otherwise; also in a CronJob's template, whose other defaults come
+/// with each of its Jobs.
+pub(super) fn default_failure_policy(spec: &mut Value) {
     for rule in spec.get_mut("podFailurePolicy").into_iter().flat_map(|policy| list_mut(policy, "rules")) {
         list_mut(rule, "onPodConditions").for_each(|pattern| fill(pattern, "status", "True"));
     }
@@ -183,8 +184,9 @@ fn validate_generated_selector(job: &Value, errors: &mut ErrorList) {
     }
 }
 
-/// Judges a Job's spec with its selector.
+/// Judges a Job: its spec with its selector, and the name of the last of its indexed pods.
 fn validate_whole(job: &Value, errors: &mut ErrorList) {
+    validate_generated_selector(job, errors);
     let path = Path::new("spec");
     validate_spec(job.get("spec").unwrap_or(&Value::Null), &path, errors);
     let path = path.child("selector");
@@ -193,6 +195,14 @@ fn validate_whole(job: &Value, errors: &mut ErrorList) {
         Some(selector) => template::validate_selector(selector, &path, errors),
     }
     template::validate_selected(job, errors);
+    let completions = int(job, "/spec/completions").unwrap_or_default();
+    if text(job, "/spec/completionMode") == "Indexed" && completions > 0 {
+        let hostname = format!("{}-{}", name(job), completions - 1);
+        if !names::dns1123_label(&hostname).is_empty() {
+            let why = format!("will not able to create pod with invalid DNS label: {hostname}");
+            errors.invalid(&Path::new("metadata").child("name"), &json!(name(job)), &why);
+        }
+    }
 }
 
 /// Judges a Job's spec without its selector, as in a CronJob's template.
@@ -234,23 +244,10 @@ fn validate_restart_policy(spec: &Value, path: &Path, errors: &mut ErrorList) {
 
 fn validate_managed_by(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let Some(manager) = some(spec, "/managedBy").and_then(Value::as_str) else { return };
-    let good = manager.split_once('/').is_some_and(|(domain, rest)| {
-        let segments = rest.split('/').all(|part| !part.is_empty() && part.bytes().all(is_path_byte));
-        names::dns1123_subdomain(domain).is_empty() && segments
-    });
-    if manager.is_empty() {
-        errors.required(path, "");
-    } else if !good {
-        errors.invalid(path, &json!(manager), "must be a domain-prefixed path (such as \"acme.io/foo\")");
-    }
+    domain_prefixed(manager, path, errors);
     if manager.len() > MANAGED_BY_MAX {
         errors.too_long(path, MANAGED_BY_MAX);
     }
-}
-
-/// What a path segment of a URL holds unescaped.
-fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
 }
 
 fn validate_completion_mode(spec: &Value, path: &Path, errors: &mut ErrorList) {

@@ -84,16 +84,36 @@ impl Judge<'_> {
     }
 }
 
+/// A status as it was and as it is to be. What is wrong with it already is held against nothing but a change of what it is about:
+/// the rest may be put right, and what the spec asks for since may not have arrived in it yet.
+struct Change<'a> {
+    new: &'a Value,
+    old: &'a Value,
+}
+
+impl Change<'_> {
+    /// Whether one of these conditions, or one of these fields, changes.
+    fn of(&self, conditions: &[&str], fields: &[&str]) -> bool {
+        conditions.iter().any(|kind| is(self.new, kind) != is(self.old, kind))
+            || fields.iter().any(|field| !same(field_of(self.new, field), field_of(self.old, field)))
+    }
+}
+
+/// A field of the status; a count of none is as good as absent.
+fn field_of<'a>(job: &'a Value, field: &str) -> Option<&'a Value> {
+    some(job, &format!("/status/{field}")).filter(|value| value.as_i64() != Some(0))
+}
+
 pub(super) fn validate(new: &Value, old: &Value, errors: &mut ErrorList) {
     let path = Path::new("status");
     for field in ["active", "succeeded", "failed", "ready", "terminating"] {
         non_negative(new, &path, field, errors);
     }
     validate_uncounted(new, &path.child("uncountedTerminatedPods"), errors);
-    let mut judge = Judge { path, errors };
-    validate_end(new, &mut judge);
-    validate_indexes(new, &mut judge);
-    validate_change(new, old, &mut judge);
+    let (change, mut judge) = (Change { new, old }, Judge { path, errors });
+    validate_end(&change, &mut judge);
+    validate_indexes(&change, &mut judge);
+    validate_change(&change, &mut judge);
 }
 
 fn validate_uncounted(job: &Value, path: &Path, errors: &mut ErrorList) {
@@ -111,66 +131,87 @@ fn validate_uncounted(job: &Value, path: &Path, errors: &mut ErrorList) {
 }
 
 /// Conditions, times and counts of a Job that has ended agree.
-fn validate_end(job: &Value, judge: &mut Judge<'_>) {
+fn validate_end(change: &Change<'_>, judge: &mut Judge<'_>) {
+    const ENDS: [&str; 2] = ["Complete", "Failed"];
+    let job = change.new;
     let (complete, failed) = (is(job, "Complete"), is(job, "Failed"));
     let (target, met) = (is(job, "FailureTarget"), is(job, "SuccessCriteriaMet"));
     let ended = complete || failed;
+    let ended_with = |field: &str| ended && change.of(&ENDS, &[field]);
     let status = |field: &str| some(job, &format!("/status/{field}"));
     let count = |field: &str| status(field).and_then(Value::as_i64).unwrap_or_default();
     let (start, end) = (status("startTime"), status("completionTime"));
-    judge.conditions(complete && failed, "cannot set Complete=True and Failed=true conditions");
-    judge.conditions(complete && target, "cannot set Complete=True and FailureTarget=true conditions");
+    let both = complete && failed && change.of(&ENDS, &[]);
+    judge.conditions(both, "cannot set Complete=True and Failed=true conditions");
+    let both = complete && target && change.of(&["Complete", "FailureTarget"], &[]);
+    judge.conditions(both, "cannot set Complete=True and FailureTarget=true conditions");
+    let completes = change.of(&["Complete"], &["completionTime"]);
     let why = "cannot set completionTime when there is no Complete=True condition";
-    judge.field(end.is_some() && !complete, "completionTime", end, why);
-    judge.required(end.is_none() && complete, "completionTime", "completionTime is required for Complete jobs");
+    judge.field(end.is_some() && !complete && completes, "completionTime", end, why);
+    let missing = end.is_none() && complete && completes;
+    judge.required(missing, "completionTime", "completionTime is required for Complete jobs");
     let time = |value: Option<&Value>| value.and_then(Value::as_str).and_then(object::parse_time);
     let early = time(start).zip(time(end)).is_some_and(|(start, end)| end < start);
+    let early = early && change.of(&[], &["startTime", "completionTime"]);
     judge.field(early, "completionTime", end, "completionTime cannot be set before startTime");
-    judge.conditions(failed && !target, "cannot set Failed=True condition without the FailureTarget=true condition");
-    let why = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
-    judge.conditions(complete && !met, why);
+    let sudden = failed && !target && change.of(&["Failed", "FailureTarget"], &[]);
+    judge.conditions(sudden, "cannot set Failed=True condition without the FailureTarget=true condition");
+    let sudden = complete && !met && change.of(&["Complete", "SuccessCriteriaMet"], &[]);
+    judge.conditions(sudden, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition");
     let active = count("active");
-    judge.field(ended && active > 0, "active", status("active"), "active>0 is invalid for finished job");
-    judge.required(ended && start.is_none(), "startTime", "startTime is required for finished job");
+    let why = "active>0 is invalid for finished job";
+    judge.field(active > 0 && ended_with("active"), "active", status("active"), why);
+    let missing = start.is_none() && ended_with("startTime");
+    judge.required(missing, "startTime", "startTime is required for finished job");
     let uncounted = status("uncountedTerminatedPods");
     let some_left = uncounted.is_some_and(|u| !list(u, "/succeeded").is_empty() || !list(u, "/failed").is_empty());
+    let some_left = some_left && ended_with("uncountedTerminatedPods");
     let why = "uncountedTerminatedPods needs to be empty for finished job";
-    judge.field(ended && some_left, "uncountedTerminatedPods", uncounted, why);
-    let terminating = status("terminating");
-    let why = "terminating>0 is invalid for finished job";
-    judge.field(ended && count("terminating") > 0, "terminating", terminating, why);
-    judge.field(count("ready") > active, "ready", status("ready"), "cannot set more ready pods than active");
+    judge.field(some_left, "uncountedTerminatedPods", uncounted, why);
+    let some_left = count("terminating") > 0 && ended_with("terminating");
+    judge.field(some_left, "terminating", status("terminating"), "terminating>0 is invalid for finished job");
+    let more = count("ready") > active && change.of(&[], &["ready", "active"]);
+    judge.field(more, "ready", status("ready"), "cannot set more ready pods than active");
     judge.conditions(met && failed, "cannot set SuccessCriteriaMet=True and Failed=true conditions");
     judge.conditions(met && target, "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions");
 }
 
-fn validate_indexes(job: &Value, judge: &mut Judge<'_>) {
+fn validate_indexes(change: &Change<'_>, judge: &mut Judge<'_>) {
+    let job = change.new;
     let (done, failed) = (text(job, "/status/completedIndexes"), some(job, "/status/failedIndexes"));
     let failed_text = failed.and_then(Value::as_str).unwrap_or_default();
     let per_index = some(job, "/spec/backoffLimitPerIndex").is_some();
+    let (now_done, now_failed) = (change.of(&[], &["completedIndexes"]), change.of(&[], &["failedIndexes"]));
     let done_value = json!(done);
     if let Some(completions) = int(job, "/spec/completions") {
-        if let Err(why) = indexes::count(done, completions) {
+        if let (true, Err(why)) = (now_done, indexes::count(done, completions)) {
             let why = format!("error parsing completedIndexes: {why}");
             judge.field(true, "completedIndexes", Some(&done_value), &why);
         }
-        if let (true, Err(why)) = (per_index, indexes::count(failed_text, completions)) {
+        if let (true, Err(why)) = (per_index && now_failed, indexes::count(failed_text, completions)) {
             judge.field(true, "failedIndexes", failed, &format!("error parsing failedIndexes: {why}"));
         }
-        if let Some(index) = indexes::overlap(done, failed_text, completions) {
+        if (now_done || now_failed)
+            && let Some(index) = indexes::overlap(done, failed_text, completions)
+        {
             let why = format!("failedIndexes and completedIndexes overlap at index: {index}");
             judge.field(true, "failedIndexes", failed, &why);
         }
     }
-    let indexed = text(job, "/spec/completionMode") == "Indexed";
+    let odd = !done.is_empty() && !is_indexed(job) && now_done;
     let why = "cannot set non-empty completedIndexes when non-indexed completion mode";
-    judge.field(!done.is_empty() && !indexed, "completedIndexes", Some(&done_value), why);
+    judge.field(odd, "completedIndexes", Some(&done_value), why);
     let why = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
-    judge.field(failed.is_some() && !per_index, "failedIndexes", failed, why);
+    judge.field(failed.is_some() && !per_index && now_failed, "failedIndexes", failed, why);
+}
+
+fn is_indexed(job: &Value) -> bool {
+    text(job, "/spec/completionMode") == "Indexed"
 }
 
 /// What has been counted stays counted, what has ended stays ended.
-fn validate_change(new: &Value, old: &Value, judge: &mut Judge<'_>) {
+fn validate_change(change: &Change<'_>, judge: &mut Judge<'_>) {
+    let &Change { new, old } = change;
     for condition in ["Failed", "Complete", "FailureTarget"] {
         let why = format!("cannot disable the terminal {condition}=True condition");
         judge.conditions(is(old, condition) && !is(new, condition), &why);
@@ -179,7 +220,9 @@ fn validate_change(new: &Value, old: &Value, judge: &mut Judge<'_>) {
         let pointer = format!("/status/{field}");
         (some(new, &pointer).cloned(), some(old, &pointer).cloned())
     };
-    for field in ["failed", "succeeded"] {
+    // An indexed Job that gets smaller forgets the successes of the indexes that it loses.
+    let shrinks = is_indexed(new) && same(new.pointer("/spec/completions"), new.pointer("/spec/parallelism"));
+    for field in ["failed", "succeeded"].into_iter().filter(|field| *field == "failed" || !shrinks) {
         let (now, before) = pair(field);
         let count = |value: &Option<Value>| value.as_ref().and_then(Value::as_i64).unwrap_or_default();
         let why = format!("cannot decrease the {field} counter");
@@ -189,8 +232,10 @@ fn validate_change(new: &Value, old: &Value, judge: &mut Judge<'_>) {
     let moved = now.is_some() && before.is_some() && !same(now.as_ref(), before.as_ref());
     judge.field(moved, "completionTime", now.as_ref(), "completionTime cannot be mutated");
     let (now, before) = pair("startTime");
-    let moved = before.is_some() && !same(now.as_ref(), before.as_ref()) && !is_true(new, "/spec/suspend");
-    judge.required(moved, "startTime", "startTime cannot be removed for unsuspended job");
+    let resumes = is(old, "Suspended") && !is(new, "Suspended");
+    let moved = before.is_some() && !same(now.as_ref(), before.as_ref());
+    let moved = moved && !is_true(new, "/spec/suspend") && !resumes;
+    judge.field(moved, "startTime", now.as_ref(), "field is immutable for unsuspended job once set");
     let (met, was_met) = (is(new, "SuccessCriteriaMet"), is(old, "SuccessCriteriaMet"));
     judge.conditions(was_met && !met, "cannot disable the SuccessCriteriaMet=True condition");
     let why = "cannot set SuccessCriteriaMet=True for Job already has Complete=true conditions";

@@ -186,3 +186,114 @@ fn a_status_tells_one_story() {
         Vec::<String>::new()
     );
 }
+
+#[test]
+fn an_update_is_judged_as_a_whole_job() {
+    let long = |name: &str, spec: Value| {
+        let mut job = json!({"metadata": {"name": name, "uid": "u-1"}, "spec": {"template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+        spec.as_object().into_iter().flatten().for_each(|(key, value)| job["spec"][key] = value.clone());
+        JobStrategy.prepare_create(&mut job);
+        JobStrategy.default(&mut job);
+        job
+    };
+    let name = "x".repeat(61);
+    let indexed = long(&name, json!({"completionMode": "Indexed", "completions": 9, "parallelism": 9}));
+    let grow = |job: &mut Value| (job["spec"]["completions"], job["spec"]["parallelism"]) = (json!(11), json!(11));
+    let why = format!("will not able to create pod with invalid DNS label: {name}-10");
+    assert_eq!(update(Part::Main, &indexed, grow), [format!("metadata.name: Invalid value: \"{name}\": {why}")]);
+
+    let own = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": "i"}]}});
+    let manual = job(&json!({"manualSelector": true, "selector": {"matchLabels": {"a": "b"}}, "template": own}));
+    let said = update(Part::Main, &manual, |job| job["spec"]["manualSelector"] = json!(false));
+    assert!(
+        said.contains(
+            &"spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\"}}: `selector` not auto-generated".to_owned()
+        ),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_manager_is_a_domain_and_a_path() {
+    for (manager, said) in [
+        ("acme.io/foo", None),
+        ("acme.io/foo//bar", None),
+        ("", Some("Required value")),
+        ("acme.io", Some("Invalid value: \"acme.io\": must be a domain-prefixed path (such as \"acme.io/foo\")")),
+        (
+            "acme.io/f@o",
+            Some(
+                "Invalid value: \"f@o\": Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')",
+            ),
+        ),
+    ] {
+        let said: Vec<String> = said.into_iter().map(|why| format!("spec.managedBy: {why}")).collect();
+        assert_eq!(complaints(&json!({ "managedBy": manager })), said, "{manager}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_status_already_hinders_no_other_change() {
+    let met = json!([{"type": "SuccessCriteriaMet", "status": "True"}]);
+    let indexed = json!({"completionMode": "Indexed", "completions": 2, "parallelism": 2});
+    let suspended = |status: &str| json!([{"type": "Suspended", "status": status}]);
+    let (noon, later) = ("2026-01-01T12:00:00Z", "2026-01-01T13:00:00Z");
+    for (spec, old, new, said) in [
+        // It was scaled down: its controller has not seen it yet.
+        (
+            &indexed,
+            json!({"completedIndexes": "0-4", "active": 1}),
+            json!({"completedIndexes": "0-4", "active": 2}),
+            None,
+        ),
+        (
+            &indexed,
+            json!({"completedIndexes": "0-4", "succeeded": 5}),
+            json!({"completedIndexes": "0-1", "succeeded": 2}),
+            None,
+        ),
+        (
+            &indexed,
+            json!({}),
+            json!({"completedIndexes": "0-4"}),
+            Some(
+                "status.completedIndexes: Invalid value: \"0-4\": error parsing completedIndexes: too large index: \"4\"",
+            ),
+        ),
+        (
+            &json!({}),
+            json!({"succeeded": 1}),
+            json!({}),
+            Some("status.succeeded: Invalid value: 0: cannot decrease the succeeded counter"),
+        ),
+        (&json!({}), json!({"ready": 2, "active": 1}), json!({"ready": 2, "active": 1, "conditions": met}), None),
+        (
+            &json!({}),
+            json!({"startTime": noon, "conditions": suspended("True")}),
+            json!({"startTime": later, "conditions": suspended("False")}),
+            None,
+        ),
+        (
+            &json!({}),
+            json!({"startTime": noon}),
+            json!({"startTime": later}),
+            Some(
+                "status.startTime: Invalid value: \"2026-01-01T13:00:00Z\": field is immutable for unsuspended job once set",
+            ),
+        ),
+        (
+            &json!({}),
+            json!({"startTime": noon}),
+            json!({}),
+            Some("status.startTime: Invalid value: null: field is immutable for unsuspended job once set"),
+        ),
+        (&json!({"suspend": true}), json!({"startTime": noon}), json!({}), None),
+    ] {
+        let mut was = job(spec);
+        was["status"] = old.clone();
+        let all = update(Part::Status, &was, |job| job["status"] = new.clone());
+        assert_eq!(all, said.into_iter().collect::<Vec<_>>(), "{old} -> {new}");
+    }
+}
