@@ -74,8 +74,9 @@ impl Strategy for CronJobStrategy {
         fill(spec, "suspend", false);
         fill(spec, "successfulJobsHistoryLimit", 3);
         fill(spec, "failedJobsHistoryLimit", 1);
-        if let Some(job) = object(spec, "jobTemplate").and_then(|template| object(template, "spec")) {
-            template::default(job);
+        if let Some(spec) = object(spec, "jobTemplate").and_then(|template| object(template, "spec")) {
+            job::default_failure_policy(spec);
+            template::default(spec);
         }
     }
 
@@ -105,6 +106,7 @@ impl Strategy for CronJobStrategy {
         let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
         let template = object.pointer("/spec/jobTemplate/spec/template").unwrap_or(&Value::Null);
         let mut all = podspec::warnings(template, &path);
+        all.extend(job::size_warning(object.pointer("/spec/jobTemplate/spec").unwrap_or(&Value::Null)));
         if text(object, "/spec/schedule").contains("TZ") {
             let why = "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details";
@@ -226,5 +228,22 @@ mod tests {
             complaints(&long, &json!({})),
             [format!("metadata.name: Invalid value: \"{long}\": must be no more than 52 characters")]
         );
+    }
+
+    #[test]
+    fn the_jobs_failure_policy_is_completed() {
+        let rules = json!([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]);
+        let spec = json!({"podFailurePolicy": {"rules": rules}, "template": {"spec": {"restartPolicy": "Never",
+            "containers": [{"name": "c", "image": "i"}]}}});
+        assert_eq!(complaints("c", &json!({"jobTemplate": {"spec": spec}})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn jobs_that_are_too_large_to_follow_are_warned_of() {
+        let warnings = |parallelism: u32| {
+            let spec = json!({"completionMode": "Indexed", "completions": 100_001, "parallelism": parallelism});
+            CronJobStrategy.warnings(&json!({"spec": {"jobTemplate": {"spec": spec}}})).len()
+        };
+        assert_eq!((warnings(10_000), warnings(10_001)), (0, 1));
     }
 }
