@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::check;
 use crate::field::ErrorList;
-use crate::kinds::cells::{self, NONE, column, with_more};
+use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::tree::{fill, int, list, object, set, some, split_status, text};
 use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
@@ -49,7 +49,11 @@ pub(super) fn targets(autoscaler: &Value) -> String {
     if all.is_empty() {
         return NONE.to_owned();
     }
-    with_more(all.get(..SHOWN).unwrap_or(&all), all.len())
+    let shown = all.get(..SHOWN).unwrap_or(&all).join(", ");
+    match all.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} + {more} more..."),
+    }
 }
 
 fn target(metric: &Value, current: Option<&Value>) -> String {
@@ -61,7 +65,8 @@ fn target(metric: &Value, current: Option<&Value>) -> String {
         .into_iter()
         .find_map(|(kind, suffix)| Some((kind, value(kind)?, suffix)))
         .unwrap_or(("value", &null, ""));
-    let suffix = if matches!(field, "resource" | "containerResource") && kind == "averageValue" { "" } else { suffix };
+    // Of the others it is told by what they are.
+    let suffix = if matches!(field, "external" | "object") || kind != "averageValue" { suffix } else { "" };
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let is =
         current.and_then(|current| current.get(field)).and_then(|source| some(source, &format!("/current/{kind}")));
@@ -160,6 +165,28 @@ mod tests {
         let pods = json!({"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "5"}}});
         let autoscaler = json!({"spec": {"metrics": [default_metric(), pods, pods]}, "status": {"currentMetrics": [
             {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 20}}}]}});
-        assert_eq!(targets(&autoscaler), "cpu: 20%/80%,<unknown>/5 (avg) + 1 more...");
+        assert_eq!(targets(&autoscaler), "cpu: 20%/80%, <unknown>/5 + 1 more...");
+    }
+
+    #[test]
+    fn a_target_is_shown_by_what_it_is_about() {
+        let average = json!({"type": "AverageValue", "averageValue": "5"});
+        let total = json!({"type": "Value", "value": "7"});
+        for (kind, field, target, current, shown) in [
+            ("Pods", "pods", &average, json!({"averageValue": "3"}), "3/5"),
+            ("Object", "object", &average, json!({"averageValue": "3"}), "3/5 (avg)"),
+            ("Object", "object", &total, json!({"value": "3"}), "3/7"),
+            ("External", "external", &average, json!({}), "<unknown>/5 (avg)"),
+            ("External", "external", &total, json!({"value": "3"}), "3/7"),
+            ("Resource", "resource", &average, json!({"averageValue": "3"}), "cpu: 3/5"),
+            ("ContainerResource", "containerResource", &average, json!({}), "cpu: <unknown>/5"),
+        ] {
+            let mut metric = json!({ "type": kind });
+            metric[field] = json!({"name": "cpu", "target": target});
+            let mut status = json!({ "type": kind });
+            status[field] = json!({ "current": current });
+            let autoscaler = json!({"spec": {"metrics": [metric]}, "status": {"currentMetrics": [status]}});
+            assert_eq!(targets(&autoscaler), shown, "{kind}");
+        }
     }
 }
