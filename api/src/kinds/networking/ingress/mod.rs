@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::field::ErrorList;
 use crate::kinds::cells::{self, NONE, column, with_more};
-use crate::kinds::tree::{list, set, split_status, text};
+use crate::kinds::tree::{list, set, some, split_status, text};
 use crate::resource::{Column, Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
 
@@ -86,7 +86,8 @@ impl Strategy for IngressStrategy {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let annotated = object.pointer("/metadata/annotations").and_then(|a| a.get(CLASS_ANNOTATION)).is_some();
+        let annotated = object.pointer("/metadata/annotations").and_then(|a| a.get(CLASS_ANNOTATION)).is_some()
+            && some(object, "/spec/ingressClassName").is_none();
         let text = format!("annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead");
         annotated.then_some(text).into_iter().collect()
     }
@@ -111,5 +112,8 @@ mod tests {
         let ingress = json!({"metadata": {"annotations": {CLASS_ANNOTATION: "x"}}});
         assert_eq!(IngressStrategy.warnings(&ingress).len(), 1);
         assert!(IngressStrategy.warnings(&json!({})).is_empty());
+        let mut settled = ingress.clone();
+        settled["spec"] = json!({"ingressClassName": "x"});
+        assert!(IngressStrategy.warnings(&settled).is_empty(), "the field is there, too");
     }
 }

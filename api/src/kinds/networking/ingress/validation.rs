@@ -138,7 +138,7 @@ pub(in super::super) fn validate_reference(reference: &Value, path: &Path, error
     }
     for field in ["kind", "name"] {
         match text(reference, &format!("/{field}")) {
-            "" => errors.required(&path.child(field), ""),
+            "" => errors.required(&path.child(field), &format!("{field} is required")),
             value => push_all(errors, &path.child(field), value, names::path_segment(value)),
         }
     }
@@ -209,6 +209,13 @@ mod tests {
         assert_eq!(
             judge(json!({"service": {"name": "a"}})),
             ["spec.defaultBackend: Required value: port name or number is required"]
+        );
+        assert_eq!(
+            judge(json!({"resource": {}})),
+            [
+                "spec.defaultBackend.resource.kind: Required value: kind is required",
+                "spec.defaultBackend.resource.name: Required value: name is required"
+            ]
         );
         assert_eq!(
             judge(json!({})),
