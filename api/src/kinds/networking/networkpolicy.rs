@@ -83,27 +83,28 @@ impl Strategy for NetworkPolicyStrategy {
 fn validate_port(port: &Value, path: &Path, errors: &mut ErrorList) {
     one_of(port, "protocol", path, &["TCP", "UDP", "SCTP"], errors);
     let (end, end_path) = (int(port, "/endPort"), path.child("endPort"));
-    let mut refuse_end = |why: &str| {
+    let refuse_end = |why: &str, errors: &mut ErrorList| {
         if let Some(end) = end {
             errors.invalid(&end_path, &json!(end), why);
         }
     };
     match some(port, "/port") {
-        None => refuse_end("may not be specified when `port` is not specified"),
+        None => refuse_end("may not be specified when `port` is not specified", errors),
         Some(Value::String(name)) => {
-            refuse_end("may not be specified when `port` is non-numeric");
+            refuse_end("may not be specified when `port` is non-numeric", errors);
             push_all(errors, &path.child("port"), name, names::port_name(name));
         }
         Some(number) => {
             let start = number.as_i64().unwrap_or_default();
-            if end.is_some_and(|end| end < start) {
-                refuse_end("must be greater than or equal to `port`");
-            }
-            if let Some(why) = end.and_then(names::port_number) {
-                refuse_end(why);
-            }
             if let Some(why) = names::port_number(start) {
                 errors.invalid(&path.child("port"), number, why);
+            }
+            if end.is_some_and(|end| end < start) {
+                // Kubernetes tells the port.
+                errors.invalid(&end_path, number, "must be greater than or equal to `port`");
+            }
+            if let (Some(end), Some(why)) = (end, end.and_then(names::port_number)) {
+                errors.invalid(&end_path, &json!(end), why);
             }
         }
     }
@@ -223,5 +224,17 @@ mod tests {
             ]
         );
         assert_eq!(said(&loose, &loose), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_range_that_ends_too_early_is_told_with_its_port() {
+        let said = |port: i64, end: i64| judge(&json!({"ports": [{"port": port, "endPort": end}]}));
+        let at = "spec.egress[0].ports[0]";
+        let port = "must be between 1 and 65535, inclusive";
+        assert_eq!(said(80, 79), [format!("{at}.endPort: Invalid value: 80: must be greater than or equal to `port`")]);
+        assert_eq!(
+            said(70_000, 70_001),
+            [format!("{at}.port: Invalid value: 70000: {port}"), format!("{at}.endPort: Invalid value: 70001: {port}")]
+        );
     }
 }
