@@ -82,7 +82,7 @@ impl Strategy for PersistentVolumeClaimStrategy {
     fn prepare_create(&self, claim: &mut Value) {
         set(claim, "status", json!({"phase": "Pending"}));
         if let Some(spec) = object(claim, "spec") {
-            settle_source(spec);
+            settle_source(spec, &Value::Null);
         }
     }
 
@@ -96,6 +96,11 @@ impl Strategy for PersistentVolumeClaimStrategy {
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
         split_status(new, old, part);
+        if part == Part::Main
+            && let Some(spec) = object(new, "spec")
+        {
+            settle_source(spec, old.get("spec").unwrap_or(&Value::Null));
+        }
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
@@ -138,10 +143,11 @@ pub(in crate::kinds) fn validate_spec(spec: &Value, path: &Path, errors: &mut Er
     validate_sources(spec, path, errors);
 }
 
-/// `dataSource` and `dataSourceRef` say the same where they can: the old field knows claims and snapshots only.
-fn settle_source(spec: &mut Value) {
-    let source = some(spec, "/dataSource").cloned();
-    if let Some(source) = &source {
+/// `dataSource` and `dataSourceRef` say the same where they can: the old field knows claims and snapshots only. In an update of
+/// a client that does not know the new one it is filled in again; `old` is the spec before.
+fn settle_source(spec: &mut Value, old: &Value) {
+    let had = ["dataSource", "dataSourceRef"].iter().any(|field| some(old, &format!("/{field}")).is_some());
+    if let Some(source) = some(spec, "/dataSource").filter(|_| !had) {
         let known = match (text(source, "/apiGroup"), text(source, "/kind")) {
             ("", kind) => kind == CLAIM,
             (group, kind) => (group, kind) == ("snapshot.storage.k8s.io", "VolumeSnapshot"),
@@ -202,7 +208,7 @@ fn validate_spec_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     }
     let (noted, old_noted) = (annotation(new, CLASS_ANNOTATION), annotation(old, CLASS_ANNOTATION));
     if noted != old_noted && !(noted.is_none() && old_noted == Some(text(new, "/spec/storageClassName"))) {
-        let path = Path::new("metadata").child("annotations").key(CLASS_ANNOTATION);
+        let path = Path::new("metadata").child("annotations").child(CLASS_ANNOTATION);
         errors.invalid(&path, &json!(noted.unwrap_or_default()), IMMUTABLE);
     }
     let unnamed = some(old, "/spec/storageClassName").is_none();
@@ -330,6 +336,24 @@ mod tests {
         assert_eq!(
             errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["spec: Invalid value: \"spec.dataSource\": must match dataSourceRef"]
+        );
+    }
+
+    #[test]
+    fn a_client_that_knows_one_name_of_a_source_may_write_the_claim_again() {
+        let mut old = data();
+        old["spec"]["dataSource"] = json!({"kind": CLAIM, "name": "other"});
+        PersistentVolumeClaimStrategy.prepare_create(&mut old);
+        for dropped in ["dataSource", "dataSourceRef"] {
+            let mut new = old.clone();
+            new["spec"].as_object_mut().unwrap().remove(dropped);
+            PersistentVolumeClaimStrategy.prepare_update(&mut new, &old, Part::Main);
+            assert_eq!(new["spec"], old["spec"], "{dropped}");
+        }
+        let class = |claim: &mut Value| claim["metadata"]["annotations"][CLASS_ANNOTATION] = json!("fast");
+        assert_eq!(
+            update(&data(), class),
+            [format!("metadata.annotations.{CLASS_ANNOTATION}: Invalid value: \"fast\": field is immutable")]
         );
     }
 }
