@@ -12,8 +12,13 @@ use crate::kinds::check::{no_duplicates, one_of, required_one_of, strings};
 use crate::kinds::deprecated;
 use crate::kinds::tree::{fill, is_true, list, text};
 use crate::meta::{self, push_all, same};
+use crate::object::annotation;
 use crate::resource::{Cell, Column, Descriptor};
 use crate::strategy::{Part, Strategy};
+
+/// Annotations that mark the default class, the older one included.
+const DEFAULT: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<StorageClass>()
@@ -42,7 +47,7 @@ pub fn descriptor() -> Descriptor {
 fn marked_name() -> Column {
     let mut name = cells::name();
     name.cell = Cell::Of(|o, _| {
-        let default = text(o, "/metadata/annotations/storageclass.kubernetes.io~1is-default-class") == "true";
+        let default = DEFAULT.iter().any(|note| annotation(o, note) == Some("true"));
         let name = text(o, "/metadata/name");
         json!(if default { format!("{name} (default)") } else { name.to_owned() })
     });
@@ -147,5 +152,19 @@ mod tests {
                 "allowedTopologies[0].matchLabelExpressions[1].key: Duplicate value: \"zone\"",
             ]
         );
+    }
+
+    #[test]
+    fn the_default_class_is_marked_by_either_annotation() {
+        let columns = descriptor().columns;
+        let Some(Cell::Of(cell)) = columns.first().map(|column| &column.cell) else { panic!("no cell") };
+        let named = |note: &str, value: &str| {
+            let mut class = json!({"metadata": {"name": "fast", "annotations": {}}});
+            class["metadata"]["annotations"][note] = json!(value);
+            cell(&class, jiff::Timestamp::UNIX_EPOCH)
+        };
+        for note in DEFAULT {
+            assert_eq!((named(note, "true"), named(note, "yes")), (json!("fast (default)"), json!("fast")), "{note}");
+        }
     }
 }
