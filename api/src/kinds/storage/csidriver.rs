@@ -9,7 +9,7 @@ use super::names;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::check::{one_of, strings};
-use crate::kinds::tree::{fill, int, is_true, list, object, set, text};
+use crate::kinds::tree::{fill, int, is_true, list, object, set, some, text};
 use crate::meta::{self, same};
 use crate::object::name;
 use crate::resource::{Column, Descriptor, Idle};
@@ -75,6 +75,12 @@ impl Strategy for CsiDriverStrategy {
         names::driver(name(driver), &Path::new("name"), errors);
         one_of(spec, "fsGroupPolicy", &path, FS_GROUP_POLICIES, errors);
         tokens(list(spec, "/tokenRequests"), &path.child("tokenRequests"), errors);
+        if let Some(asked) =
+            some(spec, "/serviceAccountTokenInSecrets").filter(|_| list(spec, "/tokenRequests").is_empty())
+        {
+            let why = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+            errors.invalid(&path.child("serviceAccountTokenInSecrets"), asked, why);
+        }
         for mode in strings(spec, "/volumeLifecycleModes") {
             if !MODES.contains(&mode) {
                 errors.not_supported(&path.child("volumeLifecycleModes"), mode, MODES);
@@ -166,5 +172,19 @@ mod tests {
             ["name: Too long: may not be more than 63 bytes"]
         );
         assert!(complaints(|e| CsiDriverStrategy.validate_update(&driver, &driver, Part::Main, e)).is_empty());
+    }
+
+    #[test]
+    fn where_tokens_are_is_said_of_tokens_that_there_are() {
+        let judge = |spec: Value| complaints(|errors| CsiDriverStrategy.validate(&driver(&spec), errors));
+        let tokens = json!([{"audience": "a"}]);
+        assert!(judge(json!({"serviceAccountTokenInSecrets": true, "tokenRequests": tokens})).is_empty());
+        for asked in [true, false] {
+            let why = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+            assert_eq!(
+                judge(json!({ "serviceAccountTokenInSecrets": asked })),
+                [format!("spec.serviceAccountTokenInSecrets: Invalid value: {asked}: {why}")]
+            );
+        }
     }
 }
