@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::kinds::cells::{self, column};
 use crate::kinds::deprecated;
-use crate::kinds::tree::list;
+use crate::kinds::tree::{list, list_mut, text};
 use crate::resource::Descriptor;
-use crate::strategy::Strategy;
+use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<ServiceAccount>()
@@ -29,7 +29,39 @@ pub fn descriptor() -> Descriptor {
 struct ServiceAccountStrategy;
 
 impl Strategy for ServiceAccountStrategy {
+    fn prepare_create(&self, account: &mut Value) {
+        name_secrets(account);
+    }
+
+    fn prepare_update(&self, account: &mut Value, _old: &Value, _part: Part) {
+        name_secrets(account);
+    }
+
     fn warnings(&self, account: &Value) -> Vec<String> {
         deprecated::of_service_account(account)
+    }
+}
+
+/// Secrets are those of the account's own namespace: nothing but their names is kept.
+fn name_secrets(account: &mut Value) {
+    for secret in list_mut(account, "secrets") {
+        let name = text(secret, "/name").to_owned();
+        *secret = if name.is_empty() { json!({}) } else { json!({ "name": name }) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_kept_by_its_name() {
+        let given = json!({"metadata": {"name": "a"}, "secrets": [{"kind": "Secret", "namespace": "other", "name": "s",
+            "uid": "1"}, {"name": "t"}]});
+        let kept = json!([{"name": "s"}, {"name": "t"}]);
+        let (mut created, mut updated) = (given.clone(), given.clone());
+        ServiceAccountStrategy.prepare_create(&mut created);
+        ServiceAccountStrategy.prepare_update(&mut updated, &given, Part::Main);
+        assert_eq!((&created["secrets"], &updated["secrets"]), (&kept, &kept));
     }
 }
