@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::core::addresses::{self, PROTOCOLS};
-use crate::kinds::tree::{fill, int, list, list_mut, some, text};
+use crate::kinds::tree::{fill, int, list, list_mut, remove, some, text};
 use crate::meta::{self, names, push_all};
 use crate::resource::Descriptor;
 use crate::strategy::{Part, Strategy};
@@ -18,6 +18,8 @@ const SHOWN: usize = 3;
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
 const MAX_PORTS: usize = 20000;
+/// Zones, and nodes, that an endpoint is meant for.
+const MAX_HINTS: usize = 8;
 const ADDRESS_TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
 
 pub fn descriptor() -> Descriptor {
@@ -67,6 +69,20 @@ fn endpoints(slice: &Value) -> String {
 struct EndpointSliceStrategy;
 
 impl Strategy for EndpointSliceStrategy {
+    fn prepare_create(&self, slice: &mut Value) {
+        drop_topology(slice);
+    }
+
+    fn prepare_update(&self, slice: &mut Value, _old: &Value, _part: Part) {
+        drop_topology(slice);
+    }
+
+    fn warnings(&self, slice: &Value) -> Vec<String> {
+        let deprecated = text(slice, "/addressType") == "FQDN";
+        // The path is Kubernetes' own.
+        deprecated.then(|| "spec.addressType: FQDN endpoints are deprecated".to_owned()).into_iter().collect()
+    }
+
     fn default(&self, object: &mut Value) {
         for port in list_mut(object, "ports") {
             fill(port, "protocol", "TCP");
@@ -100,6 +116,13 @@ impl Strategy for EndpointSliceStrategy {
     }
 }
 
+/// What only the version before `v1` could write.
+fn drop_topology(slice: &mut Value) {
+    for endpoint in list_mut(slice, "endpoints") {
+        remove(endpoint, "deprecatedTopology");
+    }
+}
+
 fn validate_endpoint(endpoint: &Value, kind: &str, path: &Path, errors: &mut ErrorList) {
     let addresses = list(endpoint, "/addresses");
     let path_of = path.child("addresses");
@@ -118,6 +141,31 @@ fn validate_endpoint(endpoint: &Value, kind: &str, path: &Path, errors: &mut Err
     let node = text(endpoint, "/nodeName");
     if !node.is_empty() {
         push_all(errors, &path.child("nodeName"), node, names::dns1123_subdomain(node));
+    }
+    let path = path.child("hints");
+    validate_hints(endpoint, "forZones", names::label_value, &path, errors);
+    validate_hints(endpoint, "forNodes", names::dns1123_subdomain, &path, errors);
+}
+
+/// Judges the zones or nodes that an endpoint is meant for by a rule for their names.
+fn validate_hints(
+    endpoint: &Value,
+    field: &str,
+    rule: impl Fn(&str) -> Vec<String>,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    let (hints, path) = (list(endpoint, &format!("/hints/{field}")), path.child(field));
+    if hints.len() > MAX_HINTS {
+        return errors.too_many(&path, hints.len(), MAX_HINTS);
+    }
+    let mut seen = HashSet::new();
+    for (index, hint) in hints.iter().enumerate() {
+        let (name, path) = (text(hint, "/name"), path.index(index).child("name"));
+        if !seen.insert(name) {
+            errors.duplicate(&path, &json!(name));
+        }
+        push_all(errors, &path, name, rule(name));
     }
 }
 
@@ -157,12 +205,16 @@ fn validate_ports(ports: &[Value], path: &Path, errors: &mut ErrorList) {
         {
             errors.invalid(&path.child("port"), &json!(number), why);
         }
+        if let Some(protocol) = some(port, "/appProtocol").and_then(Value::as_str) {
+            push_all(errors, &path.child("appProtocol"), protocol, names::qualified_name(protocol));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::check::complaints;
 
     #[test]
     fn unset_is_said_and_long_lists_are_cut() {
@@ -185,5 +237,49 @@ mod tests {
                 "endpoints[1].addresses: Required value: must contain at least 1 address"
             ]
         );
+    }
+
+    #[test]
+    fn hints_and_protocols_are_names() {
+        let slice = |hints: Value, port: Value| {
+            let endpoint = json!({"addresses": ["10.0.0.1"], "hints": hints});
+            let mut slice = json!({"addressType": "IPv4", "endpoints": [endpoint], "ports": [port]});
+            EndpointSliceStrategy.default(&mut slice);
+            complaints(|errors| EndpointSliceStrategy.validate(&slice, errors))
+        };
+        let zones = |names: &[&str]| names.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>();
+        let at = "endpoints[0].hints";
+        assert_eq!(
+            slice(json!({"forZones": zones(&["a", "b"]), "forNodes": zones(&["n.x"])}), json!({"port": 1})),
+            [""; 0]
+        );
+        for (field, names, said) in [
+            ("forZones", &["a", "a"][..], "[1].name: Duplicate value: \"a\""),
+            ("forNodes", &["n", "n"], "[1].name: Duplicate value: \"n\""),
+            ("forZones", &["1", "2", "3", "4", "5", "6", "7", "8", "9"], ": Too many: 9: must have at most 8 items"),
+        ] {
+            assert_eq!(slice(json!({ field: zones(names) }), json!({})), [format!("{at}.{field}{said}")]);
+        }
+        for (field, name) in [("forZones", "a b"), ("forNodes", "A")] {
+            let said = slice(json!({ field: zones(&[name]) }), json!({}));
+            assert!(
+                said.len() == 1 && said[0].starts_with(&format!("{at}.{field}[0].name: Invalid value: {name:?}")),
+                "{said:?}"
+            );
+        }
+        assert_eq!(slice(json!({}), json!({"appProtocol": "kubernetes.io/h2c"})), [""; 0]);
+        let said = slice(json!({}), json!({"appProtocol": "a b"}));
+        assert!(said.len() == 1 && said[0].starts_with("ports[0].appProtocol: Invalid value: \"a b\""), "{said:?}");
+    }
+
+    #[test]
+    fn what_is_of_the_version_before_is_dropped_or_warned_of() {
+        let given = json!({"addressType": "FQDN", "endpoints": [{"deprecatedTopology": {"zone": "a"}}]});
+        let (mut created, mut updated) = (given.clone(), given.clone());
+        EndpointSliceStrategy.prepare_create(&mut created);
+        EndpointSliceStrategy.prepare_update(&mut updated, &given, Part::Main);
+        assert_eq!((&created["endpoints"], &updated["endpoints"]), (&json!([{}]), &json!([{}])));
+        assert_eq!(EndpointSliceStrategy.warnings(&given), ["spec.addressType: FQDN endpoints are deprecated"]);
+        assert!(EndpointSliceStrategy.warnings(&json!({"addressType": "IPv4"})).is_empty());
     }
 }
