@@ -25,10 +25,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmtime_wasi_http::WasiBody;
 
 use super::bell::Bell;
-use super::caller::Caller;
+use super::caller::{Caller, Quiet};
 use super::life::{KILLED, Life, exit};
 use super::patience::Patience;
 use super::state::Guest;
@@ -46,7 +47,8 @@ const WAITING: usize = 256;
 const BACKLOG: u32 = 1024;
 
 /// A client has this long to ask for the first time, and over HTTP/1 for each request's head. Over HTTP/2, a connection without a
-/// request under way is told to end after this time, twice that at most, and closed after as long again.
+/// request under way is told to end after this time, twice that at most, and closed after as long again. Who takes nothing of
+/// an answer is sent away after four times as long.
 const IDLE: Duration = Duration::from_secs(75);
 
 /// Bytes of a connection's read buffer at most; it grows only when a head is that long.
@@ -221,7 +223,7 @@ impl LocalHttp for Local {
         let (shared, visit) = (Arc::clone(&self.0), self.0.life.visit());
         Box::pin(async move {
             let answer = shared.answer(request, &Patience::default()).await;
-            answer.map(|body| Held { body, _until_sent: visit }.boxed_unsync())
+            answer.map(|body| Visited { body, _visit: visit }.boxed_unsync())
         })
     }
 }
@@ -262,11 +264,11 @@ impl Shared {
         let caller = Arc::new(Caller::default());
         let (shared, asks) = (Arc::clone(&self), Arc::clone(&caller));
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let (shared, caller) = (Arc::clone(&shared), asks.asks());
+            let (shared, asked) = (Arc::clone(&shared), asks.asks());
             async move {
                 let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-                let answer = shared.answer(request, &caller.patience).await;
-                Ok::<_, Infallible>(answer.map(|body| Held { body, _until_sent: caller }))
+                let answer = shared.answer(request, asked.patience()).await;
+                Ok::<_, Infallible>(answer.map(|body| asked.answer(body)))
             }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -277,16 +279,16 @@ impl Shared {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            () = caller.gone_quiet(self.idle) => {
-                if !caller.asked.has_rung() {
+            quiet = caller.gone_quiet(self.idle) => {
+                if quiet == Quiet::Gone {
                     return;
                 }
-                // It may be about to ask; who does not, nor says goodbye, has left.
+                // What it asks before it learns of the end is answered; who does not even say goodbye has gone.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     biased;
                     ended = connection => ended,
-                    () = caller.gone_quiet(self.idle) => return,
+                    _ = caller.gone_quiet(self.idle) => return,
                 }
             }
         };
@@ -434,13 +436,13 @@ impl Body for GuestBody {
     }
 }
 
-/// The body of an answer, which is under way until it was sent, or read by a guest of this node.
-struct Held<T> {
+/// The body of an answer to a guest of this node, which is under way until it was read.
+struct Visited {
     body: GuestBody,
-    _until_sent: T,
+    _visit: TaskTrackerToken,
 }
 
-impl<T: Unpin> Body for Held<T> {
+impl Body for Visited {
     type Data = Bytes;
     type Error = wasmtime_wasi_http::Error;
 

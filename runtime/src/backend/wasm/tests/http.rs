@@ -168,17 +168,44 @@ async fn who_asks_nothing_or_nothing_more_is_sent_away() {
 }
 
 #[tokio::test]
+async fn who_takes_nothing_of_an_answer_is_sent_away() {
+    let node = Node::bounded(|backend| backend.clients.idle = Duration::from_millis(300));
+    let pod = node.pod("unread").await;
+    let container = serve(&node, &pod, "hello-http", &Log::new()).await;
+    // It gives no stream any room.
+    let window: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+    let answer = soon(until_closed(pod.at(8080), [PREFACE, window, HEAD].concat())).await;
+    assert_eq!(container.stats().requests, 1);
+    assert!(!String::from_utf8_lossy(&answer).contains("Hello"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn who_waits_for_an_answer_is_not_sent_away() {
     let node = Node::bounded(|backend| backend.clients.idle = Duration::from_millis(300));
     let pod = node.pod("patient").await;
     let container = serve(&node, &pod, "misbehave-http-p3", &Log::new()).await;
-    let mut waiting = TcpStream::connect(pod.at(8080)).await.unwrap();
-    waiting.write_all(b"GET /wait HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
-    soon(asked(&*container, 1)).await;
-    for _ in 0..4 {
+    let mut waiting = Vec::new();
+    let head: &[u8] = b"\0\0\x0f\x01\x05\0\0\0\x01\x82\x86\x04\x05/wait\x41\x04test";
+    for sent in [b"GET /wait HTTP/1.1\r\nHost: test\r\n\r\n".to_vec(), [PREFACE, head].concat()] {
+        let mut stream = TcpStream::connect(pod.at(8080)).await.unwrap();
+        stream.write_all(&sent).await.unwrap();
+        waiting.push(stream);
+    }
+    soon(asked(&*container, 2)).await;
+    for _ in 0..6 {
         soon(until_closed(pod.at(8080), Vec::new())).await;
     }
-    assert!(waiting.read(&mut [0]).now_or_never().is_none());
+    let mut sent = Vec::new();
+    assert!(waiting[0].read_buf(&mut sent).now_or_never().is_none(), "it is open, and told nothing");
+    // Until there is no more for now: the server's first frames, with no GOAWAY among them.
+    while let Some(read) = waiting[1].read_buf(&mut sent).now_or_never() {
+        assert!(read.unwrap() > 0, "it is open");
+    }
+    let mut rest = sent.as_slice();
+    while let [a, b, c, kind, ..] = rest {
+        assert_ne!(*kind, 7, "{sent:?}");
+        rest = &rest[9 + u32::from_be_bytes([0, *a, *b, *c]) as usize..];
+    }
 }
 
 #[tokio::test]
