@@ -1,16 +1,24 @@
 //! The listener over real sockets, with a handler that says who asked.
 
+use std::time::Instant;
+
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::connection::endless;
 use super::*;
 use crate::auth::fixture::Fixture;
 use crate::auth::pki::Identity;
 use crate::auth::tokens::{Reference, TokenSpec, Tokens};
 use crate::auth::{AllowAll, kubeconfig};
+
+/// What a stream may send before its client has read it.
+const STREAM: u32 = 65_535;
 
 /// Echoes the user; `?watch=1` sends one line and never ends; `/unread` reads nothing of what is sent.
 struct Echo;
@@ -85,6 +93,26 @@ impl Running {
         stream
     }
 
+    /// An HTTP/2 connection that ends as a task, with the answers' windows of this size.
+    async fn http2(&self, ended: &mut JoinSet<()>, window: u32) -> SendRequest<Body> {
+        let io = TokioIo::new(self.connect(b"h2").await);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let (sender, connection) = builder.initial_stream_window_size(window).handshake(io).await.unwrap();
+        ended.spawn(async { drop(connection.await) });
+        sender
+    }
+
+    /// A token of the service account `robot` in `web`.
+    async fn token(&self) -> String {
+        self.fixture.put("ServiceAccount", "web", "robot", json!({})).await;
+        let spec = TokenSpec {
+            namespace: "web".to_owned(),
+            service_account: Reference { name: "robot".to_owned(), uid: "robot-uid".to_owned() },
+            ..TokenSpec::default()
+        };
+        self.tokens.issue(spec).unwrap().token
+    }
+
     /// A client as `identity`, which may be of another authority than the server's.
     async fn client(&self, identity: &Identity) -> kube::Client {
         let text = kubeconfig::text(&self.url(), "c", "u", self.pki.ca_pem(), identity).unwrap();
@@ -98,6 +126,12 @@ impl Running {
         config.auth_infos[0].auth_info = Some(serde_json::from_value(json!({"token": token})).unwrap());
         client(config).await
     }
+}
+
+fn get(path: &str, token: &str) -> Request<Body> {
+    let request = Request::get(format!("https://localhost{path}"));
+    let request = if token.is_empty() { request } else { request.header("authorization", format!("Bearer {token}")) };
+    request.body(body::empty()).unwrap()
 }
 
 async fn client(config: Kubeconfig) -> kube::Client {
@@ -122,14 +156,7 @@ async fn certificates_tokens_and_strangers_are_told_apart() {
     let admin = running.client(&running.pki.admin_identity().unwrap()).await;
     assert_eq!(ask(&admin).await.unwrap()["groups"], json!(["system:masters", "system:authenticated"]));
 
-    running.fixture.put("ServiceAccount", "web", "robot", json!({})).await;
-    let spec = TokenSpec {
-        namespace: "web".to_owned(),
-        service_account: Reference { name: "robot".to_owned(), uid: "robot-uid".to_owned() },
-        ..TokenSpec::default()
-    };
-    let token = running.tokens.issue(spec).unwrap().token;
-    let robot = running.token_client(&token).await;
+    let robot = running.token_client(&running.token().await).await;
     assert_eq!(ask(&robot).await.unwrap()["user"], "system:serviceaccount:web:robot");
 
     assert_eq!(ask(&running.token_client("nonsense").await).await, Err(401));
@@ -147,8 +174,7 @@ async fn http2_and_http1_are_both_spoken_and_no_credentials_are_anonymous() {
             Request::get("https://localhost/who").header("host", "localhost").body(body::full("12345")).unwrap();
         let mut tasks = JoinSet::new();
         let response = if protocol == b"h2" {
-            let executor = hyper_util::rt::TokioExecutor::new();
-            let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
             tasks.spawn(async { drop(connection.await) });
             sender.send_request(request).await.unwrap()
         } else {
@@ -165,18 +191,17 @@ async fn http2_and_http1_are_both_spoken_and_no_credentials_are_anonymous() {
 #[tokio::test]
 async fn a_connection_without_requests_is_closed_and_one_with_a_watch_is_not() {
     let running = Running::start_with(Duration::from_millis(200), MAX_CONNECTIONS).await;
+    let token = running.token().await;
     let mut tasks = JoinSet::new();
     let mut open = Vec::new();
     for path in ["/who", "/things?watch=1"] {
         let io = TokioIo::new(running.connect(b"h2").await);
-        let executor = hyper_util::rt::TokioExecutor::new();
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tasks.spawn(async move {
             drop(connection.await);
             path
         });
-        let request = Request::get(format!("https://localhost{path}")).body(body::empty()).unwrap();
-        open.push((sender.send_request(request).await.unwrap(), sender));
+        open.push((sender.send_request(get(path, &token)).await.unwrap(), sender));
     }
     // One that says nothing at all after its handshake goes too.
     let mut silent = running.connect(b"h2").await;
@@ -203,6 +228,53 @@ async fn whoever_says_nothing_keeps_nobody_out_and_a_known_watch_stays() {
     let answer = timeout(Duration::from_secs(60), ask(&other)).await.expect("a place for the second user");
     assert_eq!(answer.unwrap()["user"], "system:node:n1");
     assert!(futures::FutureExt::now_or_never(futures::AsyncReadExt::read(&mut watch, &mut [0; 1])).is_none());
+}
+
+#[tokio::test]
+async fn one_user_does_not_keep_the_others_out() {
+    let running = Running::start_with(IDLE, 3).await;
+    let token = running.token().await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let robot = running.token_client(&token).await;
+        ask(&robot).await.unwrap();
+        open.push(robot);
+    }
+    let admin = running.client(&running.pki.admin_identity().unwrap()).await;
+    let answer = timeout(Duration::from_secs(60), ask(&admin)).await.expect("a place for another user");
+    assert_eq!(answer.unwrap()["user"], "wherry-admin");
+}
+
+#[tokio::test]
+async fn an_http2_connection_of_nobody_ends_after_its_answer_and_a_users_stays() {
+    let running = Running::start().await;
+    let token = running.token().await;
+    let mut known = JoinSet::new();
+    let mut user = running.http2(&mut known, STREAM).await;
+    for wrong in ["", "nonsense"] {
+        let mut ended = JoinSet::new();
+        let mut nobody = running.http2(&mut ended, STREAM).await;
+        let answer = nobody.send_request(get("/who", wrong)).await.unwrap();
+        assert_eq!(answer.status(), if wrong.is_empty() { 200 } else { 401 });
+        answer.into_body().collect().await.unwrap();
+        timeout(Duration::from_secs(20), ended.join_next()).await.expect("it ends, though its client does not end it");
+        assert_eq!(user.send_request(get("/who", &token)).await.unwrap().status(), 200);
+    }
+    assert!(known.try_join_next().is_none());
+}
+
+#[tokio::test]
+async fn answers_to_nobody_that_nobody_reads_are_few_and_go_with_their_connection() {
+    let running = Running::start_with(Duration::from_secs(2), MAX_CONNECTIONS).await;
+    let mut ended = JoinSet::new();
+    let nobody = running.http2(&mut ended, 0).await;
+    let asked = (0..40).map(|_| {
+        let mut nobody = nobody.clone();
+        async move { nobody.send_request(get("/who", "")).await }
+    });
+    let answers = futures::future::join_all(asked).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
+    timeout(Duration::from_secs(20), ended.join_next()).await.expect("nobody waits for their client");
 }
 
 #[tokio::test]
