@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use crate::cel::net::Cidr;
 use crate::field::{ErrorList, Path};
 use crate::kinds::tree::text;
 
@@ -64,6 +65,35 @@ pub(crate) fn validate(address: &str, path: &Path, errors: &mut ErrorList) {
     }
 }
 
+/// The warning about an address of IPv6 that is not in its one canonical form.
+pub(crate) fn warn_of_ip(address: &str, path: &Path) -> Option<String> {
+    let canonical = canonical(address.parse().ok()?)?;
+    (canonical != address)
+        .then(|| format!("{path}: IPv6 address {address:?} should be in RFC 5952 canonical format ({canonical:?})"))
+}
+
+/// The warning about a range of IPv6 that is not in its one canonical form.
+pub(crate) fn warn_of_range(range: &str, path: &Path) -> Option<String> {
+    let cidr = Cidr::parse(range)?;
+    let canonical = format!("{}/{}", canonical(cidr.address)?, cidr.bits);
+    (canonical != range)
+        .then(|| format!("{path}: IPv6 CIDR value {range:?} should be in RFC 5952 canonical format ({canonical:?})"))
+}
+
+/// Of an address that has other forms, and is not one of IPv4 in disguise, which is refused.
+fn canonical(address: IpAddr) -> Option<String> {
+    match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() => Some(v6.to_string()),
+        _ => None,
+    }
+}
+
+/// The warnings about each address of a list of texts.
+pub(crate) fn warn_of_ips(all: &[Value], path: &Path) -> Vec<String> {
+    let texts = all.iter().filter_map(Value::as_str).enumerate();
+    texts.filter_map(|(index, ip)| warn_of_ip(ip, &path.index(index))).collect()
+}
+
 /// `protocol` of a port: required, and one of three.
 pub(crate) fn validate_protocol(port: &Value, path: &Path, errors: &mut ErrorList) {
     let (protocol, path) = (text(port, "/protocol"), path.child("protocol"));
@@ -114,6 +144,74 @@ mod tests {
                 .collect();
             assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), wanted);
             assert_eq!(ip.is_some(), why.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_could_be_written_shorter_is_warned_of() {
+        let path = Path::new("a");
+        let say = |what: &str, given: &str, short: &str| {
+            Some(format!("a: IPv6 {what} {given:?} should be in RFC 5952 canonical format ({short:?})"))
+        };
+        for (given, short) in [("2001:db8:0:0::2", "2001:db8::2"), ("FD00::1", "fd00::1")] {
+            assert_eq!(warn_of_ip(given, &path), say("address", given, short));
+        }
+        assert_eq!(warn_of_range("2001:db8:0::/64", &path), say("CIDR value", "2001:db8:0::/64", "2001:db8::/64"));
+        for fine in ["10.0.0.1", "2001:db8::2", "::ffff:10.0.0.1", "None", ""] {
+            assert_eq!(warn_of_ip(fine, &path), None);
+        }
+        for fine in ["10.0.0.0/8", "2001:db8::/64", "x"] {
+            assert_eq!(warn_of_range(fine, &path), None);
+        }
+    }
+
+    #[test]
+    fn every_kind_that_holds_addresses_warns_of_their_form() {
+        let long = "2001:db8:0::1";
+        let block = json!({"ipBlock": {"cidr": "2001:db8:0::/48", "except": ["2001:db8:0:1::/64"]}});
+        for (kind, object, paths) in [
+            (
+                "Service",
+                json!({"spec": {"clusterIPs": [long], "externalIPs": [long], "loadBalancerIP": long,
+                    "loadBalancerSourceRanges": ["2001:db8:0::/48"]}}),
+                &[
+                    "spec.clusterIPs[0]",
+                    "spec.externalIPs[0]",
+                    "spec.loadBalancerIP",
+                    "spec.loadBalancerSourceRanges[0]",
+                ][..],
+            ),
+            (
+                "Endpoints",
+                json!({"subsets": [{"addresses": [{"ip": long}], "notReadyAddresses": [{"ip": long}]}]}),
+                &["subsets[0].addresses[0].ip", "subsets[0].notReadyAddresses[0].ip"],
+            ),
+            (
+                "Endpoints",
+                json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "endpoint-controller"}},
+                    "subsets": [{"addresses": [{"ip": long}]}]}),
+                &[],
+            ),
+            ("EndpointSlice", json!({"endpoints": [{"addresses": [long]}]}), &["endpoints[0].addresses[0]"]),
+            (
+                "NetworkPolicy",
+                json!({"spec": {"ingress": [{"from": [block]}], "egress": [{"to": [block]}]}}),
+                &["spec.ingress[0].from[0].ipBlock.cidr", "spec.egress[0].to[0].ipBlock.cidr"],
+            ),
+            (
+                "Pod",
+                json!({"spec": {"dnsConfig": {"nameservers": [long]}, "hostAliases": [{"ip": long}]}}),
+                &["spec.dnsConfig.nameservers[0]", "spec.hostAliases[0].ip"],
+            ),
+        ] {
+            let strategy = crate::kinds::all().into_iter().find(|known| known.kind == kind).unwrap().strategy;
+            let mut said: Vec<String> =
+                strategy.warnings(&object).into_iter().filter(|warning| warning.contains("RFC 5952")).collect();
+            let mut wanted = paths.to_vec();
+            said.sort();
+            wanted.sort_unstable();
+            let paths: Vec<&str> = said.iter().filter_map(|warning| warning.split(": ").next()).collect();
+            assert_eq!(paths, wanted, "{kind}");
         }
     }
 }

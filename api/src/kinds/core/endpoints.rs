@@ -6,13 +6,18 @@ use serde_json::{Value, json};
 use super::addresses::{self, join_host_port};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
-use crate::kinds::tree::{fill, int, list, list_mut, text};
+use crate::kinds::tree::{fill, int, list, list_mut, map, text};
 use crate::meta::{names, push_all};
 use crate::resource::Descriptor;
 use crate::strategy::Strategy;
 
 /// How many addresses a table shows.
 const SHOWN: usize = 3;
+
+const ADDRESSES: [&str; 2] = ["addresses", "notReadyAddresses"];
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+/// Who writes addresses in their canonical form anyway.
+const CONTROLLER: &str = "endpoint-controller";
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<Endpoints>()
@@ -62,13 +67,30 @@ impl Strategy for EndpointsStrategy {
         }
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let manager = map(object, "/metadata/labels").find(|(key, _)| *key == MANAGED_BY);
+        if manager.is_some_and(|(_, manager)| manager == CONTROLLER) {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        for (index, subset) in list(object, "/subsets").iter().enumerate() {
+            for field in ADDRESSES {
+                for (at, address) in list(subset, &format!("/{field}")).iter().enumerate() {
+                    let path = Path::new("subsets").index(index).child(field).index(at).child("ip");
+                    all.extend(addresses::warn_of_ip(text(address, "/ip"), &path));
+                }
+            }
+        }
+        all
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         for (index, subset) in list(object, "/subsets").iter().enumerate() {
             let path = Path::new("subsets").index(index);
             if list(subset, "/addresses").is_empty() && list(subset, "/notReadyAddresses").is_empty() {
                 errors.required(&path, "must specify `addresses` or `notReadyAddresses`");
             }
-            for field in ["addresses", "notReadyAddresses"] {
+            for field in ADDRESSES {
                 for (index, address) in list(subset, &format!("/{field}")).iter().enumerate() {
                     validate_address(address, &path.child(field).index(index), errors);
                 }

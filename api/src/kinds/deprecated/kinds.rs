@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{fractional, node_label, node_term, storage_annotation, volume};
 use crate::field::Path;
+use crate::kinds::core::addresses::{warn_of_ip, warn_of_ips, warn_of_range};
 use crate::kinds::tree::{list, map, some, text};
 
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
@@ -43,7 +44,19 @@ pub(crate) fn of_service(service: &Value) -> Vec<String> {
     say(name && !named, "spec.externalName is ignored when spec.type is not \"ExternalName\"");
     let near = text(service, "/spec/trafficDistribution") == "PreferClose";
     say(near, "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"");
+    addresses_of(service, &mut all);
     all
+}
+
+fn addresses_of(service: &Value, all: &mut Vec<String>) {
+    let spec = Path::new("spec");
+    for field in ["clusterIPs", "externalIPs"] {
+        all.extend(warn_of_ips(list(service, &format!("/spec/{field}")), &spec.child(field)));
+    }
+    all.extend(warn_of_ip(text(service, "/spec/loadBalancerIP"), &spec.child("loadBalancerIP")));
+    let (ranges, path) = (list(service, "/spec/loadBalancerSourceRanges"), spec.child("loadBalancerSourceRanges"));
+    let ranges = ranges.iter().filter_map(Value::as_str).enumerate();
+    all.extend(ranges.filter_map(|(index, range)| warn_of_range(range.trim(), &path.index(index))));
 }
 
 pub(crate) fn of_volume(persistent: &Value) -> Vec<String> {

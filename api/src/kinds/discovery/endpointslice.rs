@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::core::addresses::{self, PROTOCOLS};
-use crate::kinds::tree::{fill, int, list, list_mut, remove, some, text};
+use crate::kinds::tree::{fill, int, list, list_mut, map, remove, some, text};
 use crate::meta::{self, names, push_all};
 use crate::resource::Descriptor;
 use crate::strategy::{Part, Strategy};
@@ -20,6 +20,9 @@ const MAX_ADDRESSES: usize = 100;
 const MAX_PORTS: usize = 20000;
 /// Zones, and nodes, that an endpoint is meant for.
 const MAX_HINTS: usize = 8;
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Who writes addresses in their canonical form anyway.
+const CONTROLLERS: [&str; 2] = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
 const ADDRESS_TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
 
 pub fn descriptor() -> Descriptor {
@@ -78,9 +81,19 @@ impl Strategy for EndpointSliceStrategy {
     }
 
     fn warnings(&self, slice: &Value) -> Vec<String> {
-        let deprecated = text(slice, "/addressType") == "FQDN";
-        // The path is Kubernetes' own.
-        deprecated.then(|| "spec.addressType: FQDN endpoints are deprecated".to_owned()).into_iter().collect()
+        let mut all = Vec::new();
+        if text(slice, "/addressType") == "FQDN" {
+            // The path is Kubernetes' own.
+            all.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+        }
+        let manager = map(slice, "/metadata/labels").find(|(key, _)| *key == MANAGED_BY);
+        if !manager.is_some_and(|(_, manager)| CONTROLLERS.iter().any(|own| manager == own)) {
+            for (index, endpoint) in list(slice, "/endpoints").iter().enumerate() {
+                let path = Path::new("endpoints").index(index).child("addresses");
+                all.extend(addresses::warn_of_ips(list(endpoint, "/addresses"), &path));
+            }
+        }
+        all
     }
 
     fn default(&self, object: &mut Value) {

@@ -8,6 +8,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template::validate_selector;
 use crate::kinds::cells::{self, column};
 use crate::kinds::check::one_of;
+use crate::kinds::core::addresses::warn_of_range;
 use crate::kinds::tree::{fill, int, list, list_mut, object, set, some, text};
 use crate::meta::{names, push_all};
 use crate::resource::{Descriptor, Idle};
@@ -73,6 +74,22 @@ impl Strategy for NetworkPolicyStrategy {
                 errors.not_supported(&path.index(index), kind, TYPES);
             }
         }
+    }
+
+    fn warnings(&self, policy: &Value) -> Vec<String> {
+        let mut all = Vec::new();
+        for (direction, peers) in DIRECTIONS {
+            for (index, rule) in list(policy, &format!("/spec/{direction}")).iter().enumerate() {
+                for (at, peer) in list(rule, &format!("/{peers}")).iter().enumerate() {
+                    let path = Path::new("spec").child(direction).index(index).child(peers).index(at).child("ipBlock");
+                    all.extend(warn_of_range(text(peer, "/ipBlock/cidr"), &path.child("cidr")));
+                    let except = list(peer, "/ipBlock/except").iter().filter_map(Value::as_str).enumerate();
+                    let path = path.child("except");
+                    all.extend(except.filter_map(|(index, range)| warn_of_range(range, &path.index(index))));
+                }
+            }
+        }
+        all
     }
 
     fn validate_update(&self, new: &Value, old: &Value, _part: Part, errors: &mut ErrorList) {

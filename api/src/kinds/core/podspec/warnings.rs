@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::unsupported;
 use crate::field::Path;
+use crate::kinds::core::addresses;
 use crate::kinds::deprecated;
 use crate::kinds::tree::{int, list, some, text};
 
@@ -26,7 +27,12 @@ pub fn warnings(pod: &Value, path: &Path) -> Vec<String> {
     for (index, volume) in list(spec, "/volumes").iter().enumerate() {
         deprecated::volume(volume, &at.child("volumes").index(index), &mut all);
     }
+    let servers = at.child("dnsConfig").child("nameservers");
+    all.extend(addresses::warn_of_ips(list(spec, "/dnsConfig/nameservers"), &servers));
     twice(spec, "hostAliases", "ip", &at, &mut all);
+    for (index, alias) in list(spec, "/hostAliases").iter().enumerate() {
+        all.extend(addresses::warn_of_ip(text(alias, "/ip"), &at.child("hostAliases").index(index).child("ip")));
+    }
     twice(spec, "imagePullSecrets", "name", &at, &mut all);
     for (index, secret) in list(spec, "/imagePullSecrets").iter().enumerate() {
         if text(secret, "/name").is_empty() {
