@@ -217,4 +217,19 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_status_of_some_kinds_is_written_without_annotations() {
+        let noted = |note: &str| json!({"metadata": {"annotations": {"a": note}}, "spec": {}, "status": {}});
+        let kept = |kind: &str| {
+            let strategy = all().into_iter().find(|known| known.kind == kind).unwrap().strategy;
+            let (mut new, old) = (noted("new"), noted("old"));
+            strategy.prepare_update(&mut new, &old, Part::Status);
+            new["metadata"] == old["metadata"]
+        };
+        for kind in ["FlowSchema", "PriorityLevelConfiguration", "ResourceClaim", "VolumeAttachment"] {
+            assert!(kept(kind), "{kind}");
+        }
+        assert!(!kept("Ingress") && !kept("PersistentVolume"));
+    }
 }

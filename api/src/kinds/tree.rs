@@ -94,6 +94,14 @@ pub(crate) fn split_status(new: &mut Value, old: &Value, part: crate::strategy::
     }
 }
 
+/// [`split_status`] for a kind whose status update changes nothing of the metadata, annotations included.
+pub(crate) fn split_status_alone(new: &mut Value, old: &Value, part: crate::strategy::Part) {
+    split_status(new, old, part);
+    if let (crate::strategy::Part::Status, Some(meta)) = (part, new.get_mut("metadata")) {
+        carry(meta, old.get("metadata").unwrap_or(&Value::Null), "annotations");
+    }
+}
+
 /// In a status update, labels stay as they are: Kubernetes takes none of a Deployment's or a ReplicaSet's from there.
 pub(crate) fn carry_labels(new: &mut Value, old: &Value) {
     if let (Some(meta), Some(old_meta)) = (new.get_mut("metadata"), old.get("metadata")) {

@@ -7,7 +7,7 @@ use super::{rules, status};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::check::{required_one_of, subdomain};
-use crate::kinds::tree::{int, list, object, set, some, split_status, text};
+use crate::kinds::tree::{int, list, object, set, some, split_status_alone, text};
 use crate::resource::{Column, Descriptor};
 use crate::strategy::{Part, Strategy};
 
@@ -81,7 +81,7 @@ impl Strategy for FlowSchemaStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status(new, old, part);
+        split_status_alone(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, _old: &Value, part: Part, errors: &mut ErrorList) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::status;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
-use crate::kinds::tree::{fill, int, object, set, some, split_status, text};
+use crate::kinds::tree::{fill, int, object, set, some, split_status_alone, text};
 use crate::resource::{Column, Descriptor};
 use crate::strategy::{Part, Strategy};
 
@@ -98,7 +98,7 @@ impl Strategy for PriorityLevelConfigurationStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status(new, old, part);
+        split_status_alone(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, _old: &Value, part: Part, errors: &mut ErrorList) {

@@ -7,7 +7,7 @@ use super::{claim, config};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::storage::names::driver;
-use crate::kinds::tree::{list, object, some, split_status, text};
+use crate::kinds::tree::{list, object, some, split_status_alone, text};
 use crate::meta;
 use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
@@ -66,7 +66,7 @@ impl Strategy for ResourceClaimStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status(new, old, part);
+        split_status_alone(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::names;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
-use crate::kinds::tree::{fill, int, is_true, object, some, split_status, text};
+use crate::kinds::tree::{fill, int, is_true, object, some, split_status_alone, text};
 use crate::meta::{self, names as names_of_objects, push_all};
 use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
@@ -79,7 +79,7 @@ impl Strategy for VolumeAttachmentStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status(new, old, part);
+        split_status_alone(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
