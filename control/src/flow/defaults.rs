@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use serde_json::{Map, Value, json};
+use wherry_api::kinds::flowcontrol::mandatory;
 use wherry_api::object;
 
 use super::config::Objects;
@@ -14,12 +15,10 @@ pub(crate) const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 const API_VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
 pub(crate) const SCHEMA: &str = "FlowSchema";
 pub(crate) const LEVEL: &str = "PriorityLevelConfiguration";
-const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 const ACCOUNTS: &str = "kube-system";
 
-/// Levels: shares, percent that is lent, queues (0: nobody waits), hand. Fifty wait in a queue.
-const LEVELS: [(&str, i32, i32, i32, i32); 7] = [
-    ("catch-all", 5, 0, 0, 0),
+/// Levels that are suggested: shares, percent that is lent, queues, hand. Fifty wait in a queue.
+const LEVELS: [(&str, i32, i32, i32, i32); 6] = [
     ("system", 30, 33, 64, 6),
     ("node-high", 40, 25, 64, 6),
     ("leader-election", 10, 0, 16, 4),
@@ -32,12 +31,11 @@ const EVERYBODY: [&str; 2] = ["system:unauthenticated", "system:authenticated"];
 
 /// All of them: levels first.
 pub(crate) fn all() -> Vec<Value> {
-    let exempt = object(
-        LEVEL,
-        "exempt",
-        json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}}),
-    );
-    std::iter::once(exempt).chain(LEVELS.map(level)).chain(schemas()).collect()
+    let fixed = |kind: &'static str, spec: fn(&str) -> Option<Value>| {
+        mandatory::NAMES.into_iter().filter_map(move |name| Some(object(kind, name, spec(name)?)))
+    };
+    let levels = fixed(LEVEL, mandatory::level).chain(LEVELS.map(level));
+    levels.chain(fixed(SCHEMA, mandatory::schema)).chain(schemas()).collect()
 }
 
 fn object(kind: &str, name: &str, spec: Value) -> Value {
@@ -46,11 +44,8 @@ fn object(kind: &str, name: &str, spec: Value) -> Value {
 }
 
 fn level((name, shares, lendable, queues, hand): (&str, i32, i32, i32, i32)) -> Value {
-    let response = if queues == 0 {
-        json!({"type": "Reject"})
-    } else {
-        json!({"type": "Queue", "queuing": {"queues": queues, "handSize": hand, "queueLengthLimit": 50}})
-    };
+    let queuing = json!({"queues": queues, "handSize": hand, "queueLengthLimit": 50});
+    let response = json!({"type": "Queue", "queuing": queuing});
     let limited = json!({"nominalConcurrencyShares": shares, "lendablePercent": lendable, "limitResponse": response});
     object(LEVEL, name, json!({"type": "Limited", "limited": limited}))
 }
@@ -110,7 +105,6 @@ fn schemas() -> Vec<Value> {
         resources(&["*"], "coordination.k8s.io", &["leases"], false),
     ]}]);
     vec![
-        schema("exempt", "exempt", 1, "", anything(groups(&["system:masters"]))),
         schema("probes", "exempt", 2, "", probes),
         schema("system-leader-election", "leader-election", 100, "ByUser", leases(electors)),
         schema("endpoint-controller", "workload-high", 150, "ByUser", endpoints),
@@ -122,7 +116,6 @@ fn schemas() -> Vec<Value> {
         schema("kube-system-service-accounts", "workload-high", 900, "ByNamespace", anything(accounts(&["*"]))),
         schema("service-accounts", "workload-low", 9000, "ByUser", anything(groups(&["system:serviceaccounts"]))),
         schema("global-default", "global-default", 9900, "ByUser", anything(groups(&EVERYBODY))),
-        schema("catch-all", "catch-all", 10_000, "ByUser", anything(groups(&EVERYBODY))),
     ]
 }
 
@@ -137,7 +130,7 @@ pub(super) fn mandatory() -> &'static Mandatory {
     static OBJECTS: LazyLock<Mandatory> = LazyLock::new(|| {
         let named = |kind: &'static str| {
             let wanted = all().into_iter().filter(move |object| object::kind(object) == kind);
-            wanted.filter(|object| MANDATORY.contains(&object::name(object)))
+            wanted.filter(|object| mandatory::NAMES.contains(&object::name(object)))
         };
         let schema = |object: Value| Some((object::name(&object).to_owned(), serde_json::from_value(object).ok()?));
         let level = |object: Value| Some((object::name(&object).to_owned(), serde_json::from_value(object).ok()?));
@@ -148,7 +141,7 @@ pub(super) fn mandatory() -> &'static Mandatory {
 
 /// What a stored object is to become to follow its default; `None`: it may stay.
 pub(crate) fn settled(stored: &Value, wanted: &Value) -> Option<Value> {
-    let mandatory = MANDATORY.contains(&object::name(wanted));
+    let mandatory = mandatory::NAMES.contains(&object::name(wanted));
     let asked = object::annotation(stored, AUTOUPDATE).unwrap_or_default();
     // Who never changed it since it came, and did not say otherwise, lets it follow.
     let follows = mandatory || asked == "true" || (asked.is_empty() && object::generation(stored) <= 1);

@@ -3,7 +3,7 @@
 use k8s_openapi::api::flowcontrol::v1::FlowSchema;
 use serde_json::{Value, json};
 
-use super::{rules, status};
+use super::{mandatory, rules, status};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::check::{required_one_of, subdomain};
@@ -69,15 +69,16 @@ impl Strategy for FlowSchemaStrategy {
             required_one_of(method, "type", &path.child("distinguisherMethod"), &["ByNamespace", "ByUser"], errors);
         }
         let level = path.child("priorityLevelConfiguration");
-        match some(spec, "/priorityLevelConfiguration/name") {
-            None => errors.required(&level.child("name"), "must reference a priority level"),
-            Some(_) => {
+        match text(spec, "/priorityLevelConfiguration/name") {
+            "" => errors.required(&level.child("name"), "must reference a priority level"),
+            _ => {
                 subdomain(spec.get("priorityLevelConfiguration").unwrap_or(&Value::Null), "name", &level, errors);
             }
         }
         for (index, rule) in list(spec, "/rules").iter().enumerate() {
             rules::validate(rule, &path.child("rules").index(index), errors);
         }
+        mandatory::validate_schema(schema, errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::flowcontrol::v1::PriorityLevelConfiguration;
 use serde_json::{Value, json};
 
-use super::status;
+use super::{mandatory, status};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::tree::{fill, int, object, set, some, split_status_alone, text};
@@ -95,6 +95,7 @@ impl Strategy for PriorityLevelConfigurationStrategy {
             }
             other => errors.not_supported(&path.child("type"), other, &["Exempt", "Limited"]),
         }
+        mandatory::validate_level(level, errors);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {

@@ -48,9 +48,13 @@ async fn the_defaults_are_there_and_are_put_right() {
     // What is mandatory comes back whatever its annotation says; what is suggested only if it follows.
     let off = json!({"metadata": {"annotations": {"apf.kubernetes.io/autoupdate-spec": "false"}},
         "spec": {"matchingPrecedence": 7000}});
-    for name in ["catch-all", "global-default"] {
-        api.patch("merge-patch", &format!("{SCHEMAS}/{name}"), &off).await.expect(200);
-    }
+    api.patch("merge-patch", &format!("{SCHEMAS}/global-default"), &off).await.expect(200);
+    let refused = api.patch("merge-patch", &format!("{SCHEMAS}/catch-all"), &off).await.expect(422);
+    let why = refused["message"].as_str().unwrap_or_default();
+    assert!(why.ends_with("spec of 'catch-all' must equal the fixed value"), "{why}");
+    let deaf = json!({"metadata": off["metadata"]});
+    api.patch("merge-patch", &format!("{SCHEMAS}/catch-all"), &deaf).await.expect(200);
+    api.delete(&format!("{SCHEMAS}/exempt")).await.expect(200);
     let changed = json!({"spec": {"matchingPrecedence": 7001}});
     api.patch("merge-patch", &format!("{SCHEMAS}/service-accounts"), &changed).await.expect(200);
     api.delete(&format!("{LEVELS}/exempt")).await.expect(200);
@@ -59,7 +63,11 @@ async fn the_defaults_are_there_and_are_put_right() {
         let schema = api.get(&format!("{SCHEMAS}/{name}")).await.expect(200);
         assert_eq!(schema["spec"]["matchingPrecedence"], wanted, "{name}");
     }
-    api.get(&format!("{LEVELS}/exempt")).await.expect(200);
+    for object in [format!("{LEVELS}/exempt"), format!("{SCHEMAS}/exempt")] {
+        api.get(&object).await.expect(200);
+    }
+    let note = "apf.kubernetes.io/autoupdate-spec";
+    assert_eq!(api.get(&format!("{SCHEMAS}/catch-all")).await.expect(200)["metadata"]["annotations"][note], "true");
 }
 
 #[tokio::test]
