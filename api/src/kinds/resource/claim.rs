@@ -6,7 +6,7 @@ use super::config;
 use crate::field::{ErrorList, Path};
 use crate::kinds::check::{no_duplicates, strings, subdomain};
 use crate::kinds::tree::{fill, int, list, list_mut, object, some, text};
-use crate::meta::names;
+use crate::meta::{names, push_all};
 
 const MAX_REQUESTS: usize = 32;
 const MAX_ALTERNATIVES: usize = 8;
@@ -37,29 +37,16 @@ fn default_request(request: &mut Value) {
 pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let (devices, path) = (spec.get("devices").unwrap_or(&Value::Null), path.child("devices"));
     let requests = list(devices, "/requests");
-    bounded(requests, MAX_REQUESTS, &path.child("requests"), errors);
-    config::distinct(requests, "name", &path.child("requests"), errors);
-    for (index, request) in requests.iter().enumerate() {
-        validate_request(request, &path.child("requests").index(index), errors);
-    }
+    config::each_own(requests, "name", MAX_REQUESTS, &path.child("requests"), errors, validate_request);
     let constraints = list(devices, "/constraints");
-    bounded(constraints, MAX_CONSTRAINTS, &path.child("constraints"), errors);
-    for (index, constraint) in constraints.iter().enumerate() {
-        validate_constraint(constraint, devices, &path.child("constraints").index(index), errors);
-    }
+    config::each(constraints, MAX_CONSTRAINTS, &path.child("constraints"), errors, |constraint, path, errors| {
+        validate_constraint(constraint, devices, path, errors);
+    });
     let configs = list(devices, "/config");
-    bounded(configs, config::MAX_CONFIGS, &path.child("config"), errors);
-    for (index, entry) in configs.iter().enumerate() {
-        let path = path.child("config").index(index);
+    config::each(configs, config::MAX_CONFIGS, &path.child("config"), errors, |entry, path, errors| {
         references(entry, devices, &path.child("requests"), errors);
-        config::opaque(entry, &path, errors);
-    }
-}
-
-fn bounded(items: &[Value], max: usize, path: &Path, errors: &mut ErrorList) {
-    if items.len() > max {
-        errors.too_many(path, items.len(), max);
-    }
+        config::opaque(entry, path, errors);
+    });
 }
 
 fn validate_request(request: &Value, path: &Path, errors: &mut ErrorList) {
@@ -74,12 +61,10 @@ fn validate_request(request: &Value, path: &Path, errors: &mut ErrorList) {
         (Some(exactly), true) => validate_devices(exactly, &path.child("exactly"), errors),
         (None, false) => {
             let path = path.child("firstAvailable");
-            bounded(alternatives, MAX_ALTERNATIVES, &path, errors);
-            config::distinct(alternatives, "name", &path, errors);
-            for (index, alternative) in alternatives.iter().enumerate() {
-                config::label(alternative, "name", &path.index(index), errors);
-                validate_devices(alternative, &path.index(index), errors);
-            }
+            config::each_own(alternatives, "name", MAX_ALTERNATIVES, &path, errors, |alternative, path, errors| {
+                config::label(alternative, "name", path, errors);
+                validate_devices(alternative, path, errors);
+            });
         }
     }
 }
@@ -102,46 +87,50 @@ fn validate_devices(request: &Value, path: &Path, errors: &mut ErrorList) {
 
 fn validate_constraint(constraint: &Value, devices: &Value, path: &Path, errors: &mut ErrorList) {
     references(constraint, devices, &path.child("requests"), errors);
-    let fields = ["matchAttribute", "distinctAttribute"];
-    match fields.map(|field| some(constraint, &format!("/{field}"))) {
-        [Some(_), Some(_)] | [None, None] => {
-            let why = "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required";
-            errors.required(path, why);
+    let mut fields = ["matchAttribute", "distinctAttribute"].into_iter();
+    match fields.find_map(|field| Some((field, some(constraint, &format!("/{field}"))?.as_str()?))) {
+        Some((field, name)) => {
+            let path = path.child(field);
+            config::qualified(name, &path, errors);
+            if !name.contains('/') {
+                let why = "a fully qualified name must be a domain and a name separated by a slash";
+                errors.invalid(&path, &json!(name), why);
+            }
         }
-        [Some(name), None] => attribute(name, &path.child("matchAttribute"), errors),
-        [None, Some(name)] => attribute(name, &path.child("distinctAttribute"), errors),
-    }
-}
-
-/// `example.com/identifier`.
-fn attribute(name: &Value, path: &Path, errors: &mut ErrorList) {
-    let text = name.as_str().unwrap_or_default();
-    let Some((domain, id)) = text.split_once('/') else {
-        return errors.invalid(path, name, "must include a domain");
-    };
-    crate::meta::push_all(errors, path, domain, names::dns1123_subdomain(domain));
-    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-    if !id.starts_with(letter) || !id.chars().all(|c| letter(c) || c.is_ascii_digit()) {
-        let why = "a valid C identifier must start with alphabetic character or '_', followed by a string of \
-                   alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for \
-                   validation is '[A-Za-z_][A-Za-z0-9_]*')";
-        errors.invalid(path, &json!(id), why);
+        // In Kubernetes' words.
+        None => errors.required(
+            path,
+            "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set",
+        ),
     }
 }
 
 /// Judges `requests` of a constraint or a configuration.
-fn references(parent: &Value, devices: &Value, path: &Path, errors: &mut ErrorList) {
-    let references = strings(parent, "/requests");
-    no_duplicates(&references, path, errors);
-    for (index, reference) in references.iter().enumerate() {
-        if !is_request(reference, devices) {
-            errors.invalid(&path.index(index), &json!(reference), NO_REQUEST);
+pub(super) fn references(parent: &Value, devices: &Value, path: &Path, errors: &mut ErrorList) {
+    let all = strings(parent, "/requests");
+    if all.len() > MAX_REQUESTS {
+        return errors.too_many(path, all.len(), MAX_REQUESTS);
+    }
+    for (index, name) in all.iter().enumerate() {
+        reference(name, devices, &path.index(index), errors);
+    }
+    no_duplicates(&all, path, errors);
+}
+
+/// Judges the name of a request, or of one and its alternative.
+pub(super) fn reference(name: &str, devices: &Value, path: &Path, errors: &mut ErrorList) {
+    if name.matches('/').count() < 2 {
+        for part in name.split('/') {
+            push_all(errors, path, part, names::dns1123_label(part));
         }
+    }
+    if !is_request(name, devices) {
+        errors.invalid(path, &json!(name), NO_REQUEST);
     }
 }
 
 /// Whether a claim has a request, or an alternative of one (`request/alternative`), of this name.
-pub(super) fn is_request(reference: &str, devices: &Value) -> bool {
+fn is_request(reference: &str, devices: &Value) -> bool {
     let (name, alternative) = reference.split_once('/').map_or((reference, None), |(name, alt)| (name, Some(alt)));
     list(devices, "/requests").iter().filter(|request| text(request, "/name") == name).any(|request| {
         alternative.is_none_or(|alt| list(request, "/firstAvailable").iter().any(|a| text(a, "/name") == alt))
@@ -186,7 +175,21 @@ mod tests {
             [format!("spec.devices.constraints[0].requests[0]: Invalid value: \"c\": {NO_REQUEST}")]
         );
         assert_eq!(with(json!({"requests": ["a"]})).len(), 1);
-        assert_eq!(with(json!({"requests": ["a"], "matchAttribute": "numa"})).len(), 1);
+        let at = "spec.devices.constraints[0]";
+        assert_eq!(
+            with(json!({"requests": ["a"], "matchAttribute": "numa"})),
+            [format!(
+                "{at}.matchAttribute: Invalid value: \"numa\": a fully qualified name must be a domain and a name \
+                      separated by a slash"
+            )]
+        );
+        assert_eq!(with(json!({"requests": ["a/b/c"], "matchAttribute": "a.b/c"})).len(), 1);
+        assert_eq!(
+            with(json!({"requests": ["a", "a"], "matchAttribute": "a.b/c"})),
+            [format!("{at}.requests[1]: Duplicate value: \"a\"")]
+        );
+        let twice = json!({"requests": [request, request]});
+        assert_eq!(judge(&twice), ["spec.devices.requests[1]: Duplicate value: \"a\""]);
     }
 
     #[test]

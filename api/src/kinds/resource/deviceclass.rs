@@ -26,12 +26,7 @@ impl Strategy for DeviceClassStrategy {
         let (spec, path) = (class.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
         config::selectors(spec, &path, errors);
         let configs = list(spec, "/config");
-        if configs.len() > config::MAX_CONFIGS {
-            errors.too_many(&path.child("config"), configs.len(), config::MAX_CONFIGS);
-        }
-        for (index, entry) in configs.iter().enumerate() {
-            config::opaque(entry, &path.child("config").index(index), errors);
-        }
+        config::each(configs, config::MAX_CONFIGS, &path.child("config"), errors, config::opaque);
         if let Some(name) = some(spec, "/extendedResourceName") {
             let text = name.as_str().unwrap_or_default();
             let own =

@@ -3,11 +3,12 @@
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use serde_json::{Value, json};
 
-use super::config;
+use super::{config, device};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
+use crate::kinds::core::podspec::scheduling::validate_node_selector;
 use crate::kinds::storage::names::driver;
-use crate::kinds::tree::{int, list, map, some, text};
+use crate::kinds::tree::{int, is_true, list, some, text};
 use crate::meta::{self, names, push_all};
 use crate::resource::{Descriptor, Idle};
 use crate::strategy::{Part, Strategy};
@@ -16,8 +17,6 @@ const MAX_DEVICES: usize = 128;
 /// Devices with taints or counters are larger.
 const MAX_LARGE_DEVICES: usize = 64;
 const MAX_COUNTER_SETS: usize = 8;
-const MAX_ATTRIBUTES: usize = 32;
-const MAX_POOL: usize = 253;
 /// Where the devices can be reached from: exactly one of these.
 const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
 
@@ -43,38 +42,11 @@ struct ResourceSliceStrategy;
 
 impl Strategy for ResourceSliceStrategy {
     fn validate(&self, slice: &Value, errors: &mut ErrorList) {
-        let (spec, path) = (slice.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
-        driver(text(spec, "/driver"), &path.child("driver"), errors);
-        pool(spec, &path.child("pool"), errors);
-        place(spec, &path, errors);
-        let (devices, counters) = (list(spec, "/devices"), list(spec, "/sharedCounters"));
-        if !devices.is_empty() && !counters.is_empty() {
-            errors.invalid(&path, &json!(""), "only one of `sharedCounters` or `devices` is allowed");
-        }
-        let large = |d: &Value| !list(d, "/taints").is_empty() || !list(d, "/consumesCounters").is_empty();
-        let max = if devices.iter().any(large) { MAX_LARGE_DEVICES } else { MAX_DEVICES };
-        if devices.len() > max {
-            errors.too_many(&path.child("devices"), devices.len(), max);
-        }
-        config::distinct(devices, "name", &path.child("devices"), errors);
-        for (index, device) in devices.iter().enumerate() {
-            validate_device(device, &path.child("devices").index(index), errors);
-        }
-        if counters.len() > MAX_COUNTER_SETS {
-            errors.too_many(&path.child("sharedCounters"), counters.len(), MAX_COUNTER_SETS);
-        }
-        config::distinct(counters, "name", &path.child("sharedCounters"), errors);
-        for (index, set) in counters.iter().enumerate() {
-            let path = path.child("sharedCounters").index(index);
-            config::label(set, "name", &path, errors);
-            if map(set, "/counters").next().is_none() {
-                errors.required(&path.child("counters"), "");
-            }
-        }
+        judge(slice, None, errors);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, _part: Part, errors: &mut ErrorList) {
-        self.validate(new, errors);
+        judge(new, Some(old), errors);
         let path = Path::new("spec");
         for (pointer, path) in [
             ("/spec/pool/name", path.child("pool").child("name")),
@@ -86,18 +58,29 @@ impl Strategy for ResourceSliceStrategy {
     }
 }
 
-fn pool(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    let name = text(spec, "/pool/name");
-    if name.is_empty() {
-        errors.required(&path.child("name"), "");
-    } else {
-        if name.len() > MAX_POOL {
-            errors.too_long(&path.child("name"), MAX_POOL);
-        }
-        for part in name.split('/') {
-            push_all(errors, &path.child("name"), part, names::dns1123_subdomain(part));
-        }
+fn judge(slice: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    let (spec, path) = (slice.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
+    driver(text(spec, "/driver"), &path.child("driver"), errors);
+    pool(spec, &path.child("pool"), errors);
+    place(spec, &path, errors);
+    let (devices, counters) = (list(spec, "/devices"), list(spec, "/sharedCounters"));
+    if !devices.is_empty() && !counters.is_empty() {
+        errors.invalid(&path, &json!(""), "only one of `sharedCounters` or `devices` is allowed");
     }
+    let large = |d: &Value| !list(d, "/taints").is_empty() || !list(d, "/consumesCounters").is_empty();
+    let max = if devices.iter().any(large) { MAX_LARGE_DEVICES } else { MAX_DEVICES };
+    let before = old.map(|old| list(old, "/spec/devices")).unwrap_or_default();
+    let chosen = is_true(spec, "/perDeviceNodeSelection");
+    config::each_own(devices, "name", max, &path.child("devices"), errors, |device, path, errors| {
+        let before = before.iter().find(|before| text(before, "/name") == text(device, "/name"));
+        device::validate(device, before, chosen, path, errors);
+    });
+    let path = path.child("sharedCounters");
+    config::each_own(counters, "name", MAX_COUNTER_SETS, &path, errors, device::counter_set);
+}
+
+fn pool(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    config::pool(text(spec, "/pool/name"), &path.child("name"), errors);
     if let Some(count) = int(spec, "/pool/resourceSliceCount").filter(|c| *c <= 0) {
         errors.invalid(&path.child("resourceSliceCount"), &json!(count), "must be greater than zero");
     }
@@ -120,6 +103,9 @@ fn place(spec: &Value, path: &Path, errors: &mut ErrorList) {
     if !node.is_empty() {
         push_all(errors, &path.child("nodeName"), node, names::dns1123_subdomain(node));
     }
+    if let Some(selector) = some(spec, "/nodeSelector") {
+        validate_node_selector(selector, &path.child("nodeSelector"), errors);
+    }
     if some(spec, "/nodeSelector").is_some() && list(spec, "/nodeSelector/nodeSelectorTerms").len() != 1 {
         let terms = spec.pointer("/nodeSelector/nodeSelectorTerms").unwrap_or(&Value::Null);
         let path = path.child("nodeSelector").child("nodeSelectorTerms");
@@ -137,31 +123,6 @@ fn place(spec: &Value, path: &Path, errors: &mut ErrorList) {
             let why = format!("{why}, but multiple fields are set");
             errors.invalid(path, &json!(format!("{{{}}}", set.join(", "))), &why);
         }
-    }
-}
-
-fn validate_device(device: &Value, path: &Path, errors: &mut ErrorList) {
-    config::label(device, "name", path, errors);
-    let described = map(device, "/attributes").count() + map(device, "/capacity").count();
-    if described > MAX_ATTRIBUTES {
-        let why = format!("the total number of attributes and capacities must not exceed {MAX_ATTRIBUTES}");
-        errors.invalid(path, &json!(described), &why);
-    }
-    for (key, attribute) in map(device, "/attributes") {
-        if attribute.as_object().is_none_or(|a| a.len() != 1) {
-            let path = path.child("attributes").key(key);
-            errors.invalid(&path, attribute, "exactly one value must be specified");
-        }
-    }
-    for (index, taint) in list(device, "/taints").iter().enumerate() {
-        let path = path.child("taints").index(index);
-        let key = text(taint, "/key");
-        push_all(errors, &path.child("key"), key, names::qualified_name(key));
-        push_all(errors, &path.child("value"), text(taint, "/value"), names::label_value(text(taint, "/value")));
-        if text(taint, "/effect").is_empty() {
-            errors.required(&path.child("effect"), "");
-        }
-        config::effect(taint, &path, errors);
     }
 }
 
@@ -189,7 +150,7 @@ mod tests {
               `perDeviceNodeSelection` is required, but multiple fields are set"
             ]
         );
-        assert_eq!(judge(&json!({"nodeName": null, "nodeSelector": {"nodeSelectorTerms": []}})).len(), 1);
+        assert_eq!(judge(&json!({"nodeName": null, "nodeSelector": {"nodeSelectorTerms": []}})).len(), 2);
     }
 
     #[test]
