@@ -1,19 +1,27 @@
 //! What plugins have to tell besides yes and no: warnings for the client, annotations for the audit log.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
 
 use super::reinvocation::Reinvocation;
 
 /// Of each sort, for one request; an answer carries fewer bytes of warnings than these may have.
 const MOST: usize = 64;
 
+/// All webhooks of a request have this long together, as in Kubernetes.
+const PATIENCE: Duration = Duration::from_secs(34);
+
 /// Collected while a request is judged.
 #[derive(Debug, Default)]
 pub struct Notes {
     told: Mutex<Told>,
     reinvocation: Mutex<Reinvocation>,
+    /// When its last webhook must have answered; unknown until the first is asked.
+    ends: OnceLock<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +45,12 @@ impl Notes {
         if audit.len() < MOST || audit.contains_key(&key) {
             audit.insert(key, value.into());
         }
+    }
+
+    /// How long webhooks may still be asked.
+    pub(super) fn time_left(&self) -> Duration {
+        let now = Instant::now();
+        self.ends.get_or_init(|| now + PATIENCE).saturating_duration_since(now)
     }
 
     /// Who is to be asked again. Not to be held while anybody is asked.

@@ -68,11 +68,15 @@ async fn judged(
     if request.dry_run && !matches!(text(webhook, "sideEffects"), "None" | "NoneOnDryRun") {
         return Err(ApiError::bad_request(format!("admission webhook {name:?} does not support dry run")));
     }
+    if request.notes.time_left().is_zero() {
+        return Err(late());
+    }
     let answer = match exchange(context, request, objects, webhook, step).await {
         Ok(answer) => answer,
         Err(error) if ignores_failure(webhook) => {
             tracing::warn!(webhook = name, error, "a webhook failed, which its configuration says to ignore");
-            return Ok(None);
+            // Nobody is asked, and nothing is written, for a client that was to have its answer.
+            return if request.notes.time_left().is_zero() { Err(late()) } else { Ok(None) };
         }
         Err(error) => {
             return Err(ApiError::internal(format!("failed calling webhook {name:?}: {error}")));
@@ -92,6 +96,10 @@ async fn judged(
     }
 }
 
+fn late() -> ApiError {
+    ApiError::timeout("request did not complete within requested timeout")
+}
+
 async fn exchange(
     context: &Context,
     request: &Request<'_>,
@@ -104,9 +112,11 @@ async fn exchange(
         .map_err(|error| format!("could not get REST client: {error}"))?;
     let uid = new_uid();
     let asked = review::ask(request, objects, &uid, webhook).to_string();
+    let within = Duration::from_secs(seconds).min(request.notes.time_left());
+    let told = format!("timeout={}s", within.as_secs() + u64::from(within.subsec_nanos() > 0));
     let reply = context
         .outbound
-        .post(&config, &format!("timeout={seconds}s"), asked.into(), Duration::from_secs(seconds))
+        .post(&config, &told, asked.into(), within)
         .await
         .map_err(|error| format!("failed to call webhook: {error}"))?;
     let mutating = matches!(step, Step::Admit);

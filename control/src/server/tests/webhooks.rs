@@ -437,3 +437,15 @@ async fn what_a_webhook_adds_is_seen_by_the_plugins_before_it() {
     assert_eq!(added["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
     assert_eq!(hook.asked.lock().len(), 1, "it is not asked again, since it does not want to be");
 }
+
+#[tokio::test]
+async fn all_webhooks_of_a_request_have_one_time_together() {
+    let hook = Hook::start(|_, _| json!({"allowed": true})).await;
+    let api = Api::new().await;
+    let more = json!({"failurePolicy": "Ignore", "timeoutSeconds": 30});
+    let webhooks = ["a", "b", "c"].map(|name| hook.webhook(name, "slow", more.clone()));
+    api.register("Mutating", "m", webhooks.into()).await;
+    tokio::time::pause();
+    let late = api.post(MAPS, &config_map("late")).await;
+    assert_eq!((late.code, late.reason().as_str()), (504, "Timeout"), "{}", late.message());
+}
