@@ -288,7 +288,7 @@ pub fn set_deletion(object: &mut Value, at: Timestamp, grace_period_seconds: i64
 
 /// `2006-01-02T15:04:05Z`: whole seconds.
 pub fn format_time(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    format!("{time:.0}")
 }
 
 /// `2006-01-02T15:04:05.000000Z`, as `metav1.MicroTime` is.

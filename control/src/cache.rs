@@ -263,6 +263,9 @@ impl Cache {
         let Some(shard) = state.shards.get(&*shard_name(resource)) else { return Vec::new() };
         let objects = shard.objects.clone();
         drop(state);
+        if objects.is_empty() {
+            return Vec::new();
+        }
         let filter = Filter { namespace: Some(namespace.to_owned()), ..Filter::default() };
         page(&objects, resource, &filter, 0, None, 0).entries
     }

@@ -8,6 +8,8 @@ use flate2::write::GzEncoder;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use wherry_api::object;
 use wherry_api::resource::Descriptor;
@@ -64,6 +66,19 @@ pub(crate) fn transform(form: Form, resource: &Descriptor, tree: &Value, now: Ti
             partial
         }
     }
+}
+
+/// A stored object's `PartialObjectMetadata`. Its metadata is copied as it is and not read.
+pub(crate) fn partial(version: &str, bytes: &[u8]) -> Result<Vec<u8>, ServerError> {
+    #[derive(Deserialize)]
+    struct Document<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
+    }
+    let document: Document<'_> = serde_json::from_slice(bytes).map_err(ServerError::Object)?;
+    let metadata = document.metadata.get();
+    let head = format!(r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/{version}","metadata":"#);
+    Ok([head.as_bytes(), metadata.as_bytes(), b"}"].concat())
 }
 
 /// A Table with these rows; `columns`: with their definitions.

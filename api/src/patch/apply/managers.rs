@@ -74,6 +74,9 @@ impl Managed {
 
     /// Joins the oldest updaters until there are few enough.
     pub(super) fn bound(&mut self) {
+        if self.0.len() <= MAX_UPDATERS {
+            return;
+        }
         let mut updaters: Vec<(String, Manager)> = self
             .0
             .iter()
@@ -133,8 +136,10 @@ fn read_entry(entry: &Value) -> Option<(Manager, Owned)> {
 fn write_entry(manager: &Manager, owned: &Owned) -> Value {
     let mut entry = json!({
         "manager": manager.name, "operation": manager.operation.name(), "apiVersion": owned.api_version,
-        "fieldsType": "FieldsV1", "fieldsV1": owned.fields.print(),
+        "fieldsType": "FieldsV1",
     });
+    // Moved: `json!` would copy it.
+    crate::object::set_at(&mut entry, "fieldsV1", owned.fields.print());
     for (field, value) in [("time", &owned.time), ("subresource", &manager.subresource)] {
         if !value.is_empty() {
             crate::object::set_at(&mut entry, field, value.as_str());

@@ -114,9 +114,9 @@ impl<'a> Writing<'a> {
 
     /// An update: the writer has what it changed.
     pub(super) fn update(&self, old: &Value, new: &Value, mut managed: Managed) -> Managed {
-        let changes = self.changes_by_version(old, new, &managed);
+        let mut changes = self.changes_by_version(old, new, &managed);
         Self::take(&changes, &mut managed, None);
-        let taken = changes.get(&self.version).and_then(Option::as_ref).map(Changes::taken).unwrap_or_default();
+        let taken = changes.remove(&self.version).flatten().map(Changes::into_taken).unwrap_or_default();
         if taken.is_empty() {
             return managed;
         }

@@ -66,7 +66,12 @@ impl Changes {
 
     /// What a manager who wrote the new value took.
     pub(super) fn taken(&self) -> FieldSet {
-        self.added.clone().union(&self.modified)
+        self.clone().into_taken()
+    }
+
+    pub(super) fn into_taken(mut self) -> FieldSet {
+        self.added.extend(self.modified);
+        self.added
     }
 
     pub(super) fn each(&mut self, mut change: impl FnMut(&mut FieldSet)) {
@@ -95,9 +100,12 @@ impl Change {
     }
 
     fn put(&mut self, element: &str, child: Self) {
-        self.added.below.put(element.into(), child.added);
-        self.modified.below.put(element.into(), child.modified);
-        self.removed.below.put(element.into(), child.removed);
+        let into = [&mut self.added, &mut self.modified, &mut self.removed];
+        for (set, branch) in into.into_iter().zip([child.added, child.modified, child.removed]) {
+            if !branch.is_empty() {
+                set.below.put(element.into(), branch);
+            }
+        }
     }
 }
 

@@ -4,16 +4,18 @@
 //! validating webhooks. What is registered is read from the watch cache at each request. The registrations themselves are
 //! never judged by what they register, so that a wrong one can always be mended.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use wherry_api::registry::Registry;
 use wherry_api::resource::GroupResource;
 
 use super::{Durations, Operation, Plugin, Request};
 use crate::auth::Authorizer;
-use crate::cache::Cache;
+use crate::cache::{Cache, Entry};
 use crate::outbound::Outbound;
 
 mod environment;
@@ -52,6 +54,26 @@ struct Context {
     kinds: Kinds,
     durations: Durations,
     programs: Arc<environment::Programs>,
+    registrations: Arc<Mutex<HashMap<&'static str, Registrations>>>,
+}
+
+/// The registered objects of a kind as they were last read: there are few, and every write asks for all of them.
+#[derive(Debug)]
+struct Registrations {
+    entries: Vec<Arc<Entry>>,
+    objects: Arc<[Value]>,
+}
+
+impl Registrations {
+    fn of(entries: Vec<Arc<Entry>>) -> Self {
+        let mut objects: Vec<Value> = entries.iter().filter_map(|e| serde_json::from_slice(&e.bytes).ok()).collect();
+        objects.sort_by(|a, b| wherry_api::object::name(a).cmp(wherry_api::object::name(b)));
+        Self { entries, objects: objects.into() }
+    }
+
+    fn is_of(&self, entries: &[Arc<Entry>]) -> bool {
+        self.entries.len() == entries.len() && self.entries.iter().zip(entries).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
 }
 
 /// The plugins, in order.
@@ -69,6 +91,7 @@ pub(super) fn plugins(
         kinds,
         durations: durations.clone(),
         programs: Arc::default(),
+        registrations: Arc::default(),
     };
     vec![
         Box::new(mutating_policy::MutatingPolicies(context.clone())),
@@ -88,12 +111,20 @@ fn exempt(request: &Request<'_>) -> bool {
 
 impl Context {
     /// All registered objects of a kind, in the order of their names.
-    fn registered(&self, plural: &'static str) -> Vec<Value> {
+    fn registered(&self, plural: &'static str) -> Arc<[Value]> {
         let kind = GroupResource { group: GROUP.into(), resource: plural.into() };
-        let mut all: Vec<Value> =
-            self.cache.all(&kind, "").iter().filter_map(|entry| serde_json::from_slice(&entry.bytes).ok()).collect();
-        all.sort_by(|a, b| wherry_api::object::name(a).cmp(wherry_api::object::name(b)));
-        all
+        let entries = self.cache.all(&kind, "");
+        if entries.is_empty() {
+            return Arc::default();
+        }
+        let mut known = self.registrations.lock();
+        if let Some(known) = known.get(plural).filter(|known| known.is_of(&entries)) {
+            return Arc::clone(&known.objects);
+        }
+        let read = Registrations::of(entries);
+        let objects = Arc::clone(&read.objects);
+        known.insert(plural, read);
+        objects
     }
 
     /// An object of the cache.

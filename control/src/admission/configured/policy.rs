@@ -34,7 +34,7 @@ pub(super) async fn due(
         return Ok(Vec::new());
     }
     let (mut due, mut views) = (Vec::new(), Views::default());
-    for policy in context.registered(policies) {
+    for policy in context.registered(policies).iter() {
         let spec = policy.get("spec").unwrap_or(&Value::Null);
         let constraints = spec.get("matchConstraints").unwrap_or(&Value::Null);
         let rules = list(constraints, "resourceRules");
@@ -42,7 +42,7 @@ pub(super) async fn due(
             continue;
         }
         let Some(seen) = matching::matches(context, request, objects, constraints, rules)? else { continue };
-        for binding in bindings.iter().filter(|b| object::text_at(b, "spec.policyName") == object::name(&policy)) {
+        for binding in bindings.iter().filter(|b| object::text_at(b, "spec.policyName") == object::name(policy)) {
             let resources = object::at(binding, "spec.matchResources").unwrap_or(&Value::Null);
             if matching::matches(context, request, objects, resources, list(resources, "resourceRules"))?.is_none() {
                 continue;
@@ -57,7 +57,7 @@ pub(super) async fn due(
                 })),
                 Err(_) if ignores_failure(spec) => {}
                 Err(why) => {
-                    return Err(refusal(request, objects, &policy, binding, &why, "Invalid"));
+                    return Err(refusal(request, objects, policy, binding, &why, "Invalid"));
                 }
             }
         }

@@ -25,8 +25,8 @@ impl Plugin for ValidatingWebhooks {
         }
         let objects = Objects { new, old };
         let (mut asked, mut views) = (Vec::new(), Views::default());
-        for configuration in self.0.registered("validatingwebhookconfigurations") {
-            for webhook in list(&configuration, "webhooks") {
+        for configuration in self.0.registered("validatingwebhookconfigurations").iter() {
+            for webhook in list(configuration, "webhooks") {
                 if let Some(view) = webhook::concerns(&self.0, request, objects, webhook, &mut views).await? {
                     asked.push((webhook.clone(), view));
                 }

@@ -7,7 +7,8 @@
 //! An owner is where its reference says: in the dependent's namespace, or in none. Who names one in another namespace has lost it,
 //! and is told so; who has no namespace and names an owner of a kind that has is left alone.
 
-pub mod graph;
+pub mod dependent;
+mod graph;
 mod monitor;
 
 use std::collections::HashSet;

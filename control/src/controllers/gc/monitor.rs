@@ -12,7 +12,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::api::ApiResource;
 use kube::discovery::{Discovery, verbs};
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::dependent::Dependent;
 use super::{Gc, Kinds, PATIENCE};
 use crate::reconcile::kinds::Kind;
 use crate::reconcile::{Store, uid};
@@ -171,7 +172,7 @@ impl Monitors {
 
 /// Follows one kind.
 async fn monitor(gc: Arc<Gc>, resource: Arc<ApiResource>, listed: watch::Sender<bool>) {
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(gc.client(), &*resource);
+    let api: Api<Dependent> = Api::all_with(gc.client(), &*resource);
     let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut seen: HashSet<String> = HashSet::new();
     while let Some(event) = events.next().await {

@@ -144,14 +144,13 @@ impl Writer {
     }
 
     fn object(&mut self, kind: &str, entry: &Entry, bytes: &Bytes) -> Bytes {
-        if self.form == Form::Object {
-            return line(kind, bytes);
-        }
-        match answer::parse(bytes) {
-            Ok(tree) => {
-                let shown = self.transformed(&tree);
-                line(kind, shown.to_string().as_bytes())
-            }
+        let shown = match self.form {
+            Form::Object => return line(kind, bytes),
+            Form::Metadata { version } => answer::partial(version, bytes),
+            Form::Table { .. } => answer::parse(bytes).map(|tree| self.tabled(&tree).to_string().into_bytes()),
+        };
+        match shown {
+            Ok(shown) => line(kind, &shown),
             Err(error) => {
                 tracing::error!(key = ?entry.key, error = &error as &dyn std::error::Error, "a stored object is not readable");
                 line("ERROR", error.to_status().to_string().as_bytes())
@@ -159,14 +158,11 @@ impl Writer {
         }
     }
 
-    fn transformed(&mut self, tree: &Value) -> Value {
-        let shown = answer::transform(self.form, &self.resource, tree, Timestamp::now());
-        if matches!(self.form, Form::Table { .. }) {
-            let columns = std::mem::take(&mut self.columns);
-            let revision = object::resource_version(tree);
-            return answer::whole_table(self.form, &self.resource, revision, &[shown], columns);
-        }
-        shown
+    /// The object as the one row of a table.
+    fn tabled(&mut self, tree: &Value) -> Value {
+        let row = answer::transform(self.form, &self.resource, tree, Timestamp::now());
+        let columns = std::mem::take(&mut self.columns);
+        answer::whole_table(self.form, &self.resource, object::resource_version(tree), &[row], columns)
     }
 
     fn bookmark(&self, revision: Revision, initial: bool) -> Bytes {
