@@ -109,6 +109,8 @@ fn quietly<T>(work: impl FnOnce() -> T) -> T {
 pub(super) enum OpenFault {
     #[error("another process has opened it")]
     Locked,
+    #[error("this process still reads it")]
+    InUse,
     #[error("it has the newer format {0}")]
     Newer(u32),
     #[error("it cannot be read or written")]
@@ -118,9 +120,12 @@ pub(super) enum OpenFault {
 }
 
 impl OpenFault {
-    /// Whether it may be tried again when there is room.
-    pub(super) fn is_lack_of_room(&self) -> bool {
-        matches!(self, Self::Io(error) if is_lack_of_room(error))
+    /// Whether it may be tried again: when there is room, or nobody reads.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Io(error) => is_lack_of_room(error),
+            other => matches!(other, Self::InUse),
+        }
     }
 }
 
@@ -253,7 +258,7 @@ mod tests {
     #[test]
     fn a_full_or_failing_disk_is_no_damage() {
         let failed = |kind: ErrorKind| OpenFault::from(redb::CommitError::Storage(StorageError::Io(kind.into())));
-        assert!(failed(ErrorKind::StorageFull).is_lack_of_room());
+        assert!(failed(ErrorKind::StorageFull).passes());
         assert!(matches!(failed(ErrorKind::PermissionDenied), OpenFault::Io(_)));
         assert!(matches!(failed(ErrorKind::InvalidData), OpenFault::Damaged(_)));
         let damaged = redb::TransactionError::Storage(StorageError::Corrupted(String::new()));

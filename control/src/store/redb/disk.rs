@@ -8,6 +8,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -37,6 +38,8 @@ const FORMAT: u32 = 1;
 pub(super) const FILE: &str = "state.redb";
 /// redb's own page cache; every record is in memory anyway, so this serves commits only.
 pub(super) const CACHE_BYTES: usize = 8 << 20;
+/// How long those who read the file are waited for before it is opened again; who writes waits as long.
+const READERS: Duration = Duration::from_millis(50);
 /// Files below this are not worth compacting.
 const COMPACT_FROM: u64 = 16 << 20;
 
@@ -102,7 +105,7 @@ pub(super) fn open(dir: &Path) -> Result<(Arc<Disk>, Loaded), StoreError> {
     let path = dir.join(FILE);
     let shown = path.display().to_string();
     caught(|| open_file(&path)).map_err(|fault| match fault {
-        OpenFault::Locked => StoreError::Locked { path: dir.display().to_string() },
+        OpenFault::Locked | OpenFault::InUse => StoreError::Locked { path: dir.display().to_string() },
         OpenFault::Newer(found) => StoreError::Newer { path: shown, found, known: FORMAT },
         OpenFault::Io(source) => StoreError::Engine(source.into()),
         OpenFault::Damaged(source) => StoreError::Damaged { path: shown, source },
@@ -120,12 +123,22 @@ pub(super) fn on_source(source: Source) -> Result<(Arc<Disk>, Loaded), StoreErro
     started(source.open(), Some(source))
 }
 
+/// Why what a store is on cannot be opened.
+#[cfg(test)]
+pub(super) fn try_open(source: &Source) -> Result<(), OpenFault> {
+    caught(|| {
+        let open = source.open()?;
+        check_format(&open.db)?;
+        load(&open.db).map(drop)
+    })
+}
+
 fn started(open: Result<Open, OpenFault>, source: Option<Source>) -> Result<(Arc<Disk>, Loaded), StoreError> {
     let loaded = open.and_then(|open| Ok((load(&open.db)?, open)));
     let (loaded, open) = loaded.map_err(|fault| match fault {
         OpenFault::Damaged(source) => StoreError::Engine(source),
         OpenFault::Io(source) => StoreError::Engine(source.into()),
-        OpenFault::Newer(_) | OpenFault::Locked => StoreError::Closed,
+        OpenFault::Newer(_) | OpenFault::Locked | OpenFault::InUse => StoreError::Closed,
     })?;
     Ok((Arc::new(Disk { open: RwLock::new(Some(open)), source }), loaded))
 }
@@ -234,7 +247,7 @@ impl Disk {
         state: State,
         now: u64,
         options: &Options,
-    ) -> Result<(State, std::time::Duration), redb::Error> {
+    ) -> Result<(State, Duration), redb::Error> {
         let open = self.open.read();
         let mut txn = open.as_ref().ok_or(redb::Error::DatabaseClosed)?.db.begin_write()?;
         txn.set_quick_repair(true);
@@ -249,9 +262,9 @@ impl Disk {
         self.source.is_some() && self.open.read().as_ref().is_none_or(Open::lacks_room)
     }
 
-    /// Opens the file again, and returns what it says of itself. Waits for those who read it.
+    /// Opens the file again, and returns what it says of itself. Somebody who reads it for long, as a backup does, goes first.
     pub(super) fn open_again(&self) -> Result<Option<State>, OpenFault> {
-        let mut open = self.open.write();
+        let mut open = self.open.try_write_for(READERS).ok_or(OpenFault::InUse)?;
         let source = self.source.as_ref().ok_or(OpenFault::Locked)?;
         let (new, state) = caught(|| {
             // Its lock must be free.
@@ -402,6 +415,16 @@ fn trim_history(
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_reads_the_file_holds_up_no_writer() {
+        let (disk, _) = on_source(Source::new(redb::backends::InMemoryBackend::new)).unwrap();
+        let waits = |disk: &Disk| matches!(disk.open_again(), Err(fault @ OpenFault::InUse) if fault.passes());
+        let reader = disk.open.read();
+        assert!(waits(&disk));
+        drop(reader);
+        assert!(!waits(&disk));
+    }
 
     #[test]
     fn the_state_row_reads_back_as_written() {

@@ -398,6 +398,27 @@ async fn wherever_a_batch_runs_out_of_room_it_did_not_happen_and_nothing_else_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_finds_no_room_when_it_starts_says_so_and_nothing_is_taken_for_damage() {
+    let (source, mood) = source();
+    let store = open(&source);
+    store.commit(put("before", "1")).await.unwrap();
+    drop(store);
+    for writes in 0..1000 {
+        mood.writes_left.store(writes, Ordering::SeqCst);
+        match disk::try_open(&source) {
+            Err(fault) => assert!(fault.passes(), "after {writes} writes: {fault:?}"),
+            Ok(()) => {
+                mood.writes_left.store(usize::MAX, Ordering::SeqCst);
+                assert_eq!(names(&open(&source)).await, [key("before")]);
+                assert!(writes > 2, "some starts did run out of room");
+                return;
+            }
+        }
+    }
+    panic!("no start had room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_heartbeat_is_acknowledged_while_a_sync_stalls_and_is_seen_before_it() {
     let (store, mood) = moody();
     let mut watch = store.watch("", 0).await.unwrap();

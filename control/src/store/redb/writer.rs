@@ -244,7 +244,7 @@ impl Writer {
                 return true;
             }
             Ok(_) => "the file is not as it was before the disk was full".to_owned(),
-            Err(fault) if fault.is_lack_of_room() => {
+            Err(fault) if fault.passes() => {
                 self.shared.core.lock().health = self.full();
                 return false;
             }

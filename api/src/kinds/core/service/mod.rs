@@ -17,6 +17,8 @@ use crate::resource::{Descriptor, PROXY};
 use crate::strategy::{NameRule, Part, Strategy};
 
 const CLIENT_IP_SECONDS: i64 = 10800;
+/// Told to who makes a load balancer.
+const PENDING: &str = "spec.type: a Service of type LoadBalancer gets no external address here yet; its cluster address and its node ports work";
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<Service>()
@@ -37,7 +39,11 @@ struct ServiceStrategy;
 
 impl Strategy for ServiceStrategy {
     fn warnings(&self, object: &Value) -> Vec<String> {
-        deprecated::of_service(object)
+        let mut all = deprecated::of_service(object);
+        if text(object, "/spec/type") == "LoadBalancer" {
+            all.push(PENDING.to_owned());
+        }
+        all
     }
 
     fn prepare_create(&self, service: &mut Value) {
@@ -201,6 +207,13 @@ mod tests {
         assert_eq!(service, expected);
         ServiceStrategy.default(&mut service);
         assert_eq!(service, expected);
+    }
+
+    #[test]
+    fn whoever_makes_a_load_balancer_is_told_that_it_stays_pending() {
+        let warned = |kind: &str| ServiceStrategy.warnings(&json!({"spec": {"type": kind}}));
+        assert_eq!(warned("LoadBalancer"), [PENDING]);
+        assert_eq!(warned("NodePort"), [""; 0]);
     }
 
     #[test]
