@@ -25,6 +25,7 @@ pub use self::policy::{Level, Stage};
 use self::policy::{Policy, PolicyError};
 pub use self::rotation::Limits;
 use crate::auth::{Attributes, UserInfo};
+use crate::server::listen::Connection;
 
 mod answer;
 mod event;
@@ -72,12 +73,14 @@ pub struct Origin {
     pub address: IpAddr,
     /// Whose credentials it has, if it acts as somebody else.
     pub authenticated: Option<UserInfo>,
+    /// `None`: this process.
+    pub(crate) connection: Option<Arc<Connection>>,
 }
 
 impl Default for Origin {
     /// This process.
     fn default() -> Self {
-        Self { address: Ipv4Addr::LOCALHOST.into(), authenticated: None }
+        Self { address: Ipv4Addr::LOCALHOST.into(), authenticated: None, connection: None }
     }
 }
 

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::flow::WAIT;
 
@@ -53,7 +54,7 @@ struct User {
     requests: usize,
     held: usize,
     /// In the order in which they came.
-    bodies: BTreeMap<u64, (usize, Arc<Notify>)>,
+    bodies: BTreeMap<u64, (usize, CancellationToken)>,
 }
 
 impl Intake {
@@ -61,7 +62,7 @@ impl Intake {
         Self::bounded(TOTAL, OF_USER)
     }
 
-    fn bounded(total: usize, of_user: usize) -> Self {
+    pub(super) fn bounded(total: usize, of_user: usize) -> Self {
         Self(Arc::new(Inner { total, of_user, state: Mutex::default() }))
     }
 
@@ -77,7 +78,18 @@ impl Intake {
         } else {
             own.try_acquire_many_owned(units).ok()?
         };
-        let lost = Arc::new(Notify::new());
+        self.take(request, own, bytes, CancellationToken::new())
+    }
+
+    /// The same for what is there already: it does not wait, and who is to drop it hears so through `lost`.
+    pub(super) fn hold(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
+        let request = Request::of(self, user, false)?;
+        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
+        let own = Arc::clone(&request.own).try_acquire_many_owned(units).ok()?;
+        self.take(request, own, bytes, lost)
+    }
+
+    fn take(&self, request: Request, own: OwnedSemaphorePermit, bytes: usize, lost: CancellationToken) -> Option<Held> {
         let number = self.0.state.lock().hold(self.0.total, &request.user, bytes, &lost)?;
         Some(Held { number, lost, _own: own, request })
     }
@@ -85,7 +97,7 @@ impl Intake {
 
 impl State {
     /// Takes a body in, in the place of others' if need be. The answer is its number.
-    fn hold(&mut self, total: usize, user: &Arc<str>, bytes: usize, lost: &Arc<Notify>) -> Option<u64> {
+    fn hold(&mut self, total: usize, user: &Arc<str>, bytes: usize, lost: &CancellationToken) -> Option<u64> {
         let mine = self.users.get(user)?.held.saturating_add(bytes);
         while self.held.saturating_add(bytes) > total {
             let (most, greedy) = self.sizes.last().cloned()?;
@@ -94,18 +106,18 @@ impl State {
             }
             let oldest = self.users.get(&greedy).and_then(|user| user.bodies.keys().next().copied())?;
             if let Some(body) = self.release(&greedy, oldest) {
-                body.notify_one();
+                body.cancel();
             }
         }
         let number = self.next;
         self.next += 1;
-        self.users.get_mut(user)?.bodies.insert(number, (bytes, Arc::clone(lost)));
+        self.users.get_mut(user)?.bodies.insert(number, (bytes, lost.clone()));
         self.resize(user, |held| held.saturating_add(bytes));
         Some(number)
     }
 
     /// A body is no longer held here; `None`: it was not.
-    fn release(&mut self, user: &Arc<str>, number: u64) -> Option<Arc<Notify>> {
+    fn release(&mut self, user: &Arc<str>, number: u64) -> Option<CancellationToken> {
         let (bytes, lost) = self.users.get_mut(user)?.bodies.remove(&number)?;
         self.resize(user, |held| held.saturating_sub(bytes));
         Some(lost)
@@ -164,7 +176,7 @@ impl Drop for Request {
 #[derive(Debug)]
 pub(super) struct Held {
     number: u64,
-    lost: Arc<Notify>,
+    lost: CancellationToken,
     // Given back before the user may be forgotten.
     _own: OwnedSemaphorePermit,
     request: Request,
@@ -173,7 +185,7 @@ pub(super) struct Held {
 impl Held {
     /// Until somebody else needs the room: the body is to be dropped at once.
     pub(super) async fn lost(&self) {
-        self.lost.notified().await;
+        self.lost.cancelled().await;
     }
 }
 

@@ -28,6 +28,10 @@ use crate::auth::authn::Authenticator;
 use crate::auth::pki::{Pki, PkiError, ServerNames};
 use crate::auth::{Authorizer, UserInfo};
 
+pub(crate) use self::places::Connection;
+#[cfg(test)]
+pub(crate) use self::places::connection_of;
+
 mod connection;
 mod places;
 mod tls;

@@ -29,6 +29,7 @@ use self::heavy::Heavy;
 use self::intake::Intake;
 use self::metrics::Metrics;
 use self::openapi::Merged;
+use self::unsent::Unsent;
 use crate::admission::{self, ServiceRanges};
 use crate::audit::Audit;
 use crate::auth::pki::FrontProxy;
@@ -73,6 +74,7 @@ mod subresources;
 #[cfg(test)]
 mod tests;
 pub(crate) mod turn;
+mod unsent;
 mod verbs;
 pub(crate) mod versions;
 mod write;
@@ -156,6 +158,7 @@ struct Inner {
     heavy: Heavy,
     flow: Flow,
     intake: Intake,
+    unsent: Unsent,
     config: Config,
     stopping: CancellationToken,
     /// Writes in flight; they end even if their client has gone.
@@ -217,6 +220,7 @@ impl Server {
             heavy: Heavy::new(),
             flow,
             intake: Intake::new(),
+            unsent: Unsent::new(),
             config,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -306,6 +310,11 @@ impl Server {
     /// Bodies that are awaited.
     fn intake(&self) -> &Intake {
         &self.inner.intake
+    }
+
+    /// Answers that wait to be sent.
+    fn unsent(&self) -> &Unsent {
+        &self.inner.unsent
     }
 
     /// For work on megabytes.

@@ -28,7 +28,7 @@ use super::issuer;
 use super::labels;
 use super::listen::Refused;
 use super::metrics::Labels;
-use super::negotiate::{self, Accepted};
+use super::negotiate::{self, Accepted, Media};
 use super::openapi;
 use super::query::Query;
 use super::request::RequestInfo;
@@ -37,7 +37,7 @@ use super::subresources::{self, View};
 use super::turn::{self, Turn};
 use super::verbs::{create, delete, deletecollection, get, list, patch, update, watch};
 use crate::admission::Notes;
-use crate::audit::{self, Level, Record};
+use crate::audit::{self, Level, Origin, Record};
 use crate::auth::{Attributes, Decision, UserInfo};
 use crate::flow::Class;
 
@@ -57,6 +57,7 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
     let (start, in_flight) = (Instant::now(), server.config().metrics.start(&method));
     let mut seen = Seen::of(&method);
     let (parts, body) = request.into_parts();
+    let connection = parts.extensions.get::<Origin>().and_then(|origin| origin.connection.clone());
     let (mut record, endless) = audited(server, &id, &parts, Some(&user));
     let request = Request::from_parts(parts, body);
     let served = async {
@@ -98,7 +99,10 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
     }
     let presented = forms::present(server.heavy(), seen.accepted, seen.watch, response).await;
     let response = presented.unwrap_or_else(|failure| error::respond(&failure));
-    if head { response.map(|_| body::empty()) } else { response }
+    if head {
+        return response.map(|_| body::empty());
+    }
+    server.unsent().hold(connection.as_ref(), response).await
 }
 
 /// What is known of a request when it has been answered, however that ended.
@@ -109,12 +113,14 @@ struct Seen {
     /// Whether a success is a stream of events.
     watch: bool,
     class: Option<Class>,
+    /// Held until the answer has its form.
+    turn: Turn,
 }
 
 impl Seen {
     fn of(method: &Method) -> Self {
         let labels = Labels { verb: labels::of_method(method), ..Labels::default() };
-        Self { labels, accepted: Accepted::default(), watch: false, class: None }
+        Self { labels, accepted: Accepted::default(), watch: false, class: None, turn: Turn::default() }
     }
 }
 
@@ -310,6 +316,9 @@ async fn resource(
     call.accepted.gzip &= record.is_none_or(|record| record.level() < Level::RequestResponse);
     // Boxed: the verbs' futures are large, and few of them are polled at a time.
     let answer = dispatch(&mut call, body).boxed().await;
+    if accepted.media != Media::Json {
+        seen.turn = std::mem::take(&mut call.turn);
+    }
     call.warnings.extend(call.notes.take_warnings());
     if let Some(record) = record {
         record.annotate(call.notes.audit_annotations());

@@ -5,7 +5,7 @@
 
 mod yaml;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::TryStreamExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response};
@@ -41,8 +41,9 @@ pub(super) async fn present(
         let sequence = body.into_data_stream().and_then(|line| async move { Ok(event(&line)?) });
         return Ok(Response::from_parts(parts, body::stream(sequence)));
     }
-    let text = body.collect().await.map_err(ApiError::internal)?.to_bytes();
-    let made = heavy.run(text.len(), || encode(accepted.media, &text)).await?;
+    let mut pieces = body.collect().await.map_err(ApiError::internal)?.aggregate();
+    let size = pieces.remaining();
+    let made = heavy.run(size, || encode(accepted.media, &pieces.copy_to_bytes(size))).await?;
     let media = if accepted.media == Media::Cbor { CBOR } else { YAML };
     parts.headers.insert(CONTENT_TYPE, media);
     Ok(answer::packed(accepted.gzip, Response::from_parts(parts, made)))

@@ -66,6 +66,12 @@ struct Remote {
     place: Arc<Connection>,
 }
 
+impl Remote {
+    fn origin(&self, authenticated: Option<UserInfo>) -> Origin {
+        Origin { address: self.address, authenticated, connection: Some(Arc::clone(&self.place)) }
+    }
+}
+
 async fn requests(stream: TlsStream<TcpStream>, address: IpAddr, place: &Arc<Connection>, shared: &Arc<Shared>) {
     let (_, session) = stream.get_ref();
     let peer = shared.authenticator.peer(session.peer_certificates());
@@ -163,7 +169,7 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
     let (name, response) = match identified {
         Ok((user, authenticated)) => {
             let name = user.name.clone();
-            parts.extensions.insert(Origin { address: remote.address, authenticated });
+            parts.extensions.insert(remote.origin(authenticated));
             if matches!(remote.peer, Peer::Proxy { .. }) {
                 parts.extensions.insert(PassedOn);
             }
@@ -171,8 +177,7 @@ async fn answer(request: Request<Incoming>, remote: &Remote, shared: &Shared) ->
             (name, shared.handler.handle(Request::from_parts(parts, body), user).await)
         }
         Err(Unidentified { user, error }) => {
-            let origin = Origin { address: remote.address, authenticated: None };
-            parts.extensions.insert(origin);
+            parts.extensions.insert(remote.origin(None));
             let certificate = remote.peer != Peer::None;
             let refused = Refused { request: &parts, user: user.as_ref(), certificate, error };
             drop(unread.watch(Impatient::new(body, BODY_PATIENCE)));

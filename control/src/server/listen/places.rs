@@ -20,7 +20,7 @@ const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     number: u64,
     /// Who has authenticated on it first.
     owner: OnceLock<Box<str>>,
@@ -43,6 +43,16 @@ impl Connection {
     /// Whether it is to end with the requests that it has, as Kubernetes' `UnauthenticatedHTTP2DOSMitigation` says.
     pub(super) fn ends(&self) -> bool {
         self.of_nobody.load(Ordering::Relaxed) > 0
+    }
+
+    /// Who has authenticated on it; nobody: "". Service accounts of one namespace are one.
+    pub(crate) fn owner(&self) -> &str {
+        self.owner.get().map_or("", |owner| owner)
+    }
+
+    /// Closes it when it is cancelled.
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.close.clone()
     }
 
     /// Returns when the connection is to give way.
@@ -159,6 +169,16 @@ impl Drop for Open {
 fn owner(user: &str) -> &str {
     let rest = user.strip_prefix(SERVICE_ACCOUNT).and_then(|rest| rest.split_once(':'));
     rest.and_then(|(namespace, _)| user.get(..SERVICE_ACCOUNT.len() + namespace.len())).unwrap_or(user)
+}
+
+/// A connection of a user, and whether it has been told to close.
+#[cfg(test)]
+pub(crate) fn connection_of(user: &str) -> (Arc<Connection>, CancellationToken) {
+    let places = Arc::new(Places::new(1));
+    let connection = Arc::clone(places.meet().connection());
+    connection.owner.get_or_init(|| owner(user).into());
+    let closing = connection.closing();
+    (connection, closing)
 }
 
 #[cfg(test)]

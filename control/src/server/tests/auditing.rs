@@ -173,7 +173,7 @@ async fn a_watch_is_recorded_when_it_begins_and_when_it_ends() {
 #[tokio::test]
 async fn whom_somebody_acts_as_is_recorded_beside_them() {
     let audited = Audited::new("rules: [{level: Metadata, users: [wherry-admin]}]").await;
-    let origin = Origin { address: [192, 0, 2, 7].into(), authenticated: Some(UserInfo::admin()) };
+    let origin = Origin { address: [192, 0, 2, 7].into(), authenticated: Some(UserInfo::admin()), ..Origin::default() };
     let request = Request::get(MAPS).header("x-forwarded-for", "192.0.2.8").extension(origin);
     let jane = UserInfo::authenticated("jane", &[]);
     audited.api.status_as(request, "", &jane).await;

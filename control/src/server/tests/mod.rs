@@ -43,6 +43,7 @@ mod refusals;
 mod reviews;
 mod subresources;
 mod subresources_shown;
+mod unsent;
 mod versions;
 mod watching;
 mod webhook_answers;
