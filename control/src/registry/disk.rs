@@ -10,9 +10,10 @@
 //! ```
 //!
 //! What must stay true: a content appears under its digest only when it is complete, verified and on disk (rename after
-//! fsync); a repository shows a content only through its own files, so that knowing a digest is not enough to read another
+//! fsync); nothing goes that a manifest on its way refers to; a repository shows a content only through its own files, so that knowing a digest is not enough to read another
 //! namespace's image. Everything here blocks; callers are on threads for that.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,25 @@ use super::route::{Reference, Repository};
 use crate::auth::files::{private_dir, write_private};
 
 /// A blob that no manifest refers to is kept this long: its manifest may be on its way.
-const GRACE: Duration = Duration::from_hours(1);
+pub(super) const GRACE: Duration = Duration::from_hours(1);
+
+/// Room that is left to what else the disk holds, the cluster's own store above all: this, or of a small disk a tenth.
+const RESERVE: u64 = 1 << 30;
 
 /// The directories of one registry.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     root: PathBuf,
+    pub(super) reserve: u64,
+}
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Collected {
+    /// Bytes that became free.
+    pub freed: u64,
+    /// Whether there is what nothing refers to and may not go yet.
+    pub later: bool,
 }
 
 /// A stored manifest.
@@ -52,7 +66,15 @@ impl Disk {
             fs::remove_dir_all(&uploads)?;
         }
         private_dir(&uploads)?;
-        Ok(Self { root: root.to_owned() })
+        let disk = rustix::fs::statvfs(root)?;
+        let reserve = RESERVE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 10);
+        Ok(Self { root: root.to_owned(), reserve })
+    }
+
+    /// Whether there is room for more than is left to others.
+    pub(crate) fn has_room(&self) -> io::Result<bool> {
+        let disk = rustix::fs::statvfs(&self.root)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >= self.reserve)
     }
 
     pub(crate) fn upload_path(&self, id: &str) -> PathBuf {
@@ -101,6 +123,7 @@ impl Disk {
 
     /// The repository has this blob, whose content is stored.
     pub(crate) fn link_blob(&self, repository: &Repository, digest: &Digest) -> io::Result<()> {
+        touch(&self.blob_path(digest))?;
         write_linked(&self.blob_link(repository, digest), b"")
     }
 
@@ -127,8 +150,14 @@ impl Disk {
         tag: Option<&str>,
     ) -> io::Result<()> {
         let path = self.blob_path(&manifest.digest);
-        if !path.exists() {
+        if path.exists() {
+            touch(&path)?;
+        } else {
             write_linked(&path, &manifest.bytes)?;
+        }
+        for digest in manifest::references(&manifest.bytes).to {
+            touch(&self.blob_link(repository, &digest))?;
+            touch(&self.blob_path(&digest))?;
         }
         if let Some(subject) = subject {
             write_linked(&self.referrers_of(repository, subject).join(manifest.digest.hex()), b"")?;
@@ -233,12 +262,20 @@ impl Disk {
     }
 
     /// Removes what nothing refers to: blobs of a repository that none of its manifests names, and contents that no
-    /// repository has. Returns how many bytes became free.
-    pub(crate) fn collect(&self, now: SystemTime) -> io::Result<u64> {
-        let mut kept = std::collections::HashSet::new();
+    /// repository has. Repositories that blobs are being sent to are left alone: a push may take longer than [`GRACE`].
+    /// `alone` does work while nobody writes: what became young before that stays.
+    pub(crate) fn collect(
+        &self,
+        now: SystemTime,
+        open: &HashSet<Repository>,
+        alone: &Alone<'_>,
+    ) -> io::Result<Collected> {
+        let open: HashSet<PathBuf> = open.iter().map(|repository| self.repository(repository)).collect();
+        let mut kept = HashSet::new();
+        let mut collected = Collected::default();
         for root in self.all_roots()? {
             let manifests = digests(&root.join("_manifests"))?;
-            let mut named = std::collections::HashSet::new();
+            let mut named = HashSet::new();
             for digest in manifests {
                 if let Some(bytes) = found(fs::read(self.blob_path(&digest)))? {
                     let refers = manifest::references(&bytes);
@@ -246,21 +283,25 @@ impl Disk {
                     // Manifests that were stored before there was such a list.
                     let listed = refers.subject.map(|s| root.join("_referrers").join(s.hex()).join(digest.hex()));
                     if let Some(listed) = listed.filter(|listed| !listed.exists()) {
-                        write_linked(&listed, b"")?;
+                        let link = root.join("_manifests").join(digest.hex());
+                        alone(&mut || link.exists().then(|| write_linked(&listed, b"")).transpose().map(|_| None))?;
                     }
                 }
                 kept.insert(digest);
             }
             for digest in digests(&root.join("_blobs"))? {
-                let link = root.join("_blobs").join(digest.hex());
-                if named.contains(&digest) || young(&link, now)? {
-                    kept.insert(digest);
-                } else {
-                    found(fs::remove_file(link))?;
+                if !named.contains(&digest) {
+                    let link = root.join("_blobs").join(digest.hex());
+                    if !open.contains(&root) && alone(&mut || remove_old(&link, now))?.is_some() {
+                        continue;
+                    }
+                    collected.later = true;
                 }
+                kept.insert(digest);
             }
         }
-        self.sweep(&kept, now)
+        self.sweep(&kept, &mut collected, now, alone)?;
+        Ok(collected)
     }
 
     fn all_roots(&self) -> io::Result<Vec<PathBuf>> {
@@ -273,25 +314,49 @@ impl Disk {
         Ok(roots)
     }
 
-    fn sweep(&self, kept: &std::collections::HashSet<Digest>, now: SystemTime) -> io::Result<u64> {
-        let mut freed = 0;
+    fn sweep(
+        &self,
+        kept: &HashSet<Digest>,
+        collected: &mut Collected,
+        now: SystemTime,
+        alone: &Alone<'_>,
+    ) -> io::Result<()> {
         let blobs = self.root.join("blobs/sha256");
         for prefix in names(&blobs)? {
-            for digest in digests(&blobs.join(prefix))? {
-                let path = self.blob_path(&digest);
-                if !kept.contains(&digest) && !young(&path, now)? {
-                    freed += found(fs::metadata(&path))?.map_or(0, |metadata| metadata.len());
-                    found(fs::remove_file(path))?;
+            for digest in digests(&blobs.join(prefix))?.into_iter().filter(|digest| !kept.contains(digest)) {
+                match alone(&mut || remove_old(&self.blob_path(&digest), now))? {
+                    Some(bytes) => collected.freed += bytes,
+                    None => collected.later = true,
                 }
             }
         }
-        Ok(freed)
+        Ok(())
     }
+}
+
+/// Does a piece of work while nobody writes into a repository.
+pub(crate) type Alone<'a> = dyn Fn(&mut dyn FnMut() -> io::Result<Option<u64>>) -> io::Result<Option<u64>> + 'a;
+
+/// Removes a file that nothing refers to. The answer is how many bytes it had; `None`: it is young, since its manifest may be on
+/// its way.
+fn remove_old(path: &Path, now: SystemTime) -> io::Result<Option<u64>> {
+    if young(path, now)? {
+        return Ok(None);
+    }
+    let size = found(fs::metadata(path))?.map_or(0, |metadata| metadata.len());
+    found(fs::remove_file(path))?;
+    Ok(Some(size))
+}
+
+/// Makes a file young, if it is there: somebody refers to it from now on.
+fn touch(path: &Path) -> io::Result<()> {
+    found(File::open(path).and_then(|file| file.set_modified(SystemTime::now()))).map(drop)
 }
 
 fn young(path: &Path, now: SystemTime) -> io::Result<bool> {
     let modified = found(fs::metadata(path).and_then(|metadata| metadata.modified()))?;
-    Ok(modified.is_some_and(|modified| now.duration_since(modified).is_ok_and(|age| age < GRACE)))
+    // What was touched after `now` is younger still.
+    Ok(modified.is_some_and(|modified| now.duration_since(modified).map_or(true, |age| age < GRACE)))
 }
 
 /// A small file in a directory that may not exist yet.

@@ -50,6 +50,10 @@ pub enum RegistryError {
     NoRoom,
     #[error("too many requests; try again later")]
     Crowded,
+    #[error(
+        "the server's disk is almost full: what is left is for the cluster's own state; delete images, or make room"
+    )]
+    Full,
     #[error("manifest unknown: {0}")]
     ManifestUnknown(String),
     #[error("manifest invalid: {0}")]
@@ -96,6 +100,7 @@ impl RegistryError {
             Self::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
             Self::Parameter(_) => (StatusCode::BAD_REQUEST, "UNSUPPORTED"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
+            Self::Full => (StatusCode::INSUFFICIENT_STORAGE, "DENIED"),
             Self::Io(_) | Self::Answer(_) | Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
         }
     }
@@ -103,7 +108,7 @@ impl RegistryError {
     /// The answer, and a line in the log for what is not the client's fault.
     pub(crate) fn respond(&self) -> Response<Body> {
         let (status, code) = self.code();
-        let message = if status.is_server_error() {
+        let message = if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::warn!(error = self as &dyn std::error::Error, "the image registry failed");
             match self {
                 Self::Io(error) if error.kind() == io::ErrorKind::StorageFull => "the server's disk is full".to_owned(),

@@ -75,6 +75,12 @@ impl Homes {
         Ok(Home { homes: self.clone(), namespace: namespace.to_owned(), uid })
     }
 
+    /// Does something while nobody writes into any namespace. Blocks.
+    pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _nobody_writes = self.0.closing.write();
+        work()
+    }
+
     /// From now on nothing is written into a namespace, until the answer is dropped; `work` is done when nobody writes. Blocks.
     pub(super) fn close<T>(&self, namespace: &str, work: impl FnOnce() -> T) -> (Closed, T) {
         *self.0.closing.write().entry(namespace.to_owned()).or_default() += 1;

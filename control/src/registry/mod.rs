@@ -9,6 +9,7 @@ mod digest;
 mod disk;
 mod error;
 mod homes;
+mod keep;
 mod manifest;
 mod pages;
 mod route;
@@ -17,7 +18,6 @@ mod uploads;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -25,6 +25,7 @@ use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, E
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::io::AsyncSeekExt;
+use tokio::sync::Notify;
 
 pub use self::digest::{Digest, NotADigest};
 pub use self::error::RegistryError;
@@ -58,6 +59,8 @@ pub struct Images {
     uploads: Arc<Uploads>,
     homes: Homes,
     authorizer: Arc<dyn Authorizer>,
+    /// Something was deleted.
+    deleted: Arc<Notify>,
 }
 
 impl fmt::Debug for Images {
@@ -83,11 +86,10 @@ impl Images {
                 tracing::info!(namespace, "removed the images of a namespace that is gone");
             }
         }
-        let freed = disk.collect(SystemTime::now())?;
-        if freed > 0 {
-            tracing::info!(bytes = freed, "removed images' contents that nothing refers to");
-        }
-        Ok(Self { uploads: Arc::new(Uploads::new(disk.clone())), disk, homes, authorizer })
+        let uploads = Arc::new(Uploads::new(disk.clone()));
+        let images = Self { uploads, disk, homes, authorizer, deleted: Arc::default() };
+        images.collect()?;
+        Ok(images)
     }
 
     /// Removes the repositories of a namespace that is about to go. Nothing comes into it until the answer is dropped.
@@ -102,6 +104,7 @@ impl Images {
         });
         let closed = task.await??;
         self.uploads.forget(namespace).await;
+        self.deleted.notify_one();
         Ok(closed)
     }
 
@@ -151,6 +154,9 @@ impl Images {
     }
 
     async fn write(&self, call: &Call, body: Body, route: Route, pushing: Pushing<'_>) -> Answer {
+        if !self.disk.has_room()? {
+            return Err(RegistryError::Full);
+        }
         match route {
             Route::Manifest(repository, reference) if call.method == Method::PUT => {
                 self.put_manifest(repository, reference, call, body, pushing).await
@@ -242,7 +248,11 @@ impl Images {
             Method::DELETE => {
                 let name = reference.to_string();
                 let deleted = self.on_disk(move |disk| disk.delete_manifest(&repository, &reference)).await?;
-                if deleted { empty(StatusCode::ACCEPTED) } else { Err(RegistryError::ManifestUnknown(name)) }
+                if !deleted {
+                    return Err(RegistryError::ManifestUnknown(name));
+                }
+                self.deleted.notify_one();
+                empty(StatusCode::ACCEPTED)
             }
             _ => Err(RegistryError::Method),
         }
@@ -319,7 +329,11 @@ impl Images {
             }
             Method::DELETE => {
                 let deleted = self.on_disk(move |disk| disk.unlink_blob(&repository, &digest)).await?;
-                if deleted { empty(StatusCode::ACCEPTED) } else { Err(unknown) }
+                if !deleted {
+                    return Err(unknown);
+                }
+                self.deleted.notify_one();
+                empty(StatusCode::ACCEPTED)
             }
             _ => Err(RegistryError::Method),
         }

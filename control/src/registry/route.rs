@@ -8,7 +8,7 @@ use super::digest::Digest;
 use super::error::RegistryError;
 
 /// A repository: a namespace, and a name of one or more parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Repository {
     pub namespace: String,
     pub name: String,

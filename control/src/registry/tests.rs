@@ -1,13 +1,13 @@
 //! The registry, asked as a client asks it.
 
-use std::time::{Duration, SystemTime};
-
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::*;
 use crate::auth::AllowAll;
+
+mod collecting;
 
 /// All namespaces but one are there.
 struct AllButOne(&'static str);
@@ -352,17 +352,20 @@ async fn images_of_a_namespace_that_is_gone_do_not_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn what_nothing_refers_to_goes_after_a_while_and_the_rest_stays() {
-    let registry = Registry::new();
-    registry.push_image("web/app", "v1", b"kept").await;
-    let orphan = registry.push_blob("web/app", b"orphan").await;
-    assert_eq!(registry.images.disk.collect(SystemTime::now()).unwrap(), 0);
-    let later = SystemTime::now() + Duration::from_hours(2);
-    assert_eq!(registry.images.disk.collect(later).unwrap(), 6);
-    let path = format!("/v2/web/app/blobs/{orphan}");
-    assert_eq!(registry.call("GET", &path, &[], b"").await.status(), 404);
-    let path = format!("/v2/web/app/blobs/{}", Digest::of(b"kept"));
+async fn nothing_is_pushed_into_the_last_room_of_the_disk() {
+    let mut registry = Registry::new();
+    let image = registry.push_image("web/app", "v1", b"layer").await;
+    registry.images.disk.reserve = u64::MAX;
+    for (method, path) in
+        [("POST", "/v2/web/app/blobs/uploads/".to_owned()), ("PUT", "/v2/web/app/manifests/v2".to_owned())]
+    {
+        let refused = registry.call(method, &path, &[], b"{}").await;
+        let text = String::from_utf8_lossy(refused.body()).into_owned();
+        assert!(refused.status() == 507 && text.contains("almost full"), "{path}: {text}");
+    }
+    let path = format!("/v2/web/app/manifests/{image}");
     assert_eq!(registry.call("GET", &path, &[], b"").await.status(), 200);
+    assert_eq!(registry.call("DELETE", &path, &[], b"").await.status(), 202, "that makes room");
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@
 //! an hour, is dropped. They do not survive a restart. What must stay true: nobody waits for a chunk of another upload; a
 //! file becomes a blob only if it has what the digest has seen, and nobody writes into it afterwards.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ const MAX_OF_USER: usize = 64;
 const MAX_UPLOADS: usize = 1024;
 /// An upload that nobody touched for this long is dropped when another begins.
 const IDLE: Duration = Duration::from_hours(1);
+/// After so many bytes the disk is looked at again.
+const STEP: u64 = 1 << 20;
 /// The largest blob. Components are megabytes; native images have layers of gigabytes.
 pub(crate) const MAX_BLOB: u64 = 8 << 30;
 
@@ -126,6 +128,11 @@ impl Uploads {
         }
     }
 
+    /// Where blobs are being sent to.
+    pub(super) fn repositories(&self) -> HashSet<Repository> {
+        self.slots.lock().values().map(|slot| slot.repository.clone()).collect()
+    }
+
     fn find(&self, repository: &Repository, id: &str) -> Result<Arc<AsyncMutex<Upload>>, RegistryError> {
         let mut slots = self.slots.lock();
         match slots.get_mut(id).filter(|slot| slot.repository == *repository) {
@@ -159,9 +166,9 @@ impl Uploads {
         Ok(upload.written)
     }
 
-    /// Takes a chunk. An upload whose file cannot be written is given up: there is no going on, and it takes room.
+    /// Takes a chunk. An upload whose file cannot be written, or takes the last room, is given up.
     async fn take(&self, id: &str, upload: &mut Upload, body: Body) -> Result<(), RegistryError> {
-        let taken = upload.take(body).await;
+        let taken = upload.take(&self.disk, body).await;
         // The hour begins anew, however long that took.
         let gone = match self.slots.lock().entry(id.to_owned()) {
             Entry::Occupied(slot) if upload.closed => Some(slot.remove()),
@@ -222,7 +229,7 @@ impl Uploads {
 }
 
 impl Upload {
-    async fn take(&mut self, mut body: Body) -> Result<(), RegistryError> {
+    async fn take(&mut self, disk: &Disk, mut body: Body) -> Result<(), RegistryError> {
         if self.closed {
             return Err(RegistryError::UploadUnknown);
         }
@@ -231,6 +238,10 @@ impl Upload {
             let written = self.written + data.len() as u64;
             if written > MAX_BLOB {
                 return Err(RegistryError::BlobTooLarge { limit: MAX_BLOB });
+            }
+            if written / STEP > self.written / STEP && !disk.has_room()? {
+                self.closed = true;
+                return Err(RegistryError::Full);
             }
             // Until file and digest have the same again, also if the client goes in between.
             self.closed = true;
@@ -299,7 +310,7 @@ mod tests {
             Self { dir, uploads, repository, id }
         }
 
-        async fn append(&self, data: &'static [u8]) -> Result<u64, RegistryError> {
+        async fn append(&self, data: impl Into<Bytes>) -> Result<u64, RegistryError> {
             self.uploads.append(&self.repository, &self.id, None, body::full(data)).await
         }
 
@@ -328,11 +339,11 @@ mod tests {
     #[tokio::test]
     async fn an_upload_whose_write_failed_is_given_up_and_never_becomes_a_blob() {
         let begun = Begun::new().await;
-        begun.append(b"abc").await.unwrap();
+        begun.append("abc").await.unwrap();
         let full = File::options().write(true).open("/dev/full").await.unwrap();
         let upload = begun.uploads.find(&begun.repository, &begun.id).unwrap();
         let file = std::mem::replace(&mut upload.lock().await.file, full);
-        let failed = begun.append(b"def").await;
+        let failed = begun.append("def").await;
         assert!(matches!(&failed, Err(RegistryError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull));
         assert_eq!(begun.files(), 0, "what it took is free for others");
         // There is room again.
@@ -343,12 +354,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_upload_that_takes_the_last_room_is_given_up() {
+        let mut begun = Begun::new().await;
+        begun.append(vec![b'x'; 1 << 20]).await.unwrap();
+        begun.uploads.disk.reserve = u64::MAX;
+        begun.append("little").await.unwrap();
+        assert!(matches!(begun.append(vec![b'x'; 1 << 20]).await, Err(RegistryError::Full)));
+        assert_eq!(begun.files(), 0);
+    }
+
+    #[tokio::test]
     async fn who_writes_beside_the_end_of_an_upload_writes_into_no_blob() {
         let begun = Begun::new().await;
         let (mut sender, body) = chunks::channel::<Result<Bytes, body::BoxError>>(0);
         let mut finishing = Box::pin(begun.finish(b"abc", body::stream(body)));
         assert!(futures::poll!(finishing.as_mut()).is_pending());
-        let mut beside = Box::pin(begun.append(b"def"));
+        let mut beside = Box::pin(begun.append("def"));
         assert!(futures::poll!(beside.as_mut()).is_pending(), "it has found the upload, and waits for its turn");
         let send = async move { sender.send(Ok(Bytes::from_static(b"abc"))).await };
         let (sent, finished, appended) = tokio::join!(send, finishing, beside);

@@ -229,6 +229,10 @@ impl Server {
         server.read_definitions().await?;
         definitions::keep(&server);
         aggregation::keep(&server);
+        if let Some(images) = server.config().images.clone() {
+            let stopping = server.stopping().clone();
+            server.tasks().spawn(async move { stopping.run_until_cancelled(images.keep()).await });
+        }
         Ok(server)
     }
 
