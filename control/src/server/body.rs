@@ -3,6 +3,8 @@
 //! What must stay true: a request's body never takes more than [`LIMIT`] bytes of memory, nor its client more than
 //! [`PATIENCE`] to send it; an answer that may be large or endless is a stream.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -38,10 +40,26 @@ pub fn empty() -> Body {
 /// The body of somebody else's answer.
 pub fn boxed<B>(body: B) -> Body
 where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    body.map_err(Into::into).boxed_unsync()
+    Foreign(body).map_err(Into::into).boxed_unsync()
+}
+
+/// A body that says nothing of its size: whatever was announced, nobody may take it for what is in memory already.
+struct Foreign<B>(B);
+
+impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Foreign<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.0).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
 }
 
 /// A body that is made while it is sent.

@@ -89,9 +89,18 @@ impl Intake {
         self.take(request, own, bytes, lost)
     }
 
+    /// The same for what must be told: where there is no room for it, the oldest of the user's own give way.
+    pub(super) fn press(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
+        let request = Request::of(self, user, false)?;
+        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
+        let own = Arc::clone(&request.own).try_acquire_many_owned(units).ok();
+        let number = self.0.state.lock().press(&self.0, &request.user, bytes, &lost);
+        Some(Held { number, lost, _own: own, request })
+    }
+
     fn take(&self, request: Request, own: OwnedSemaphorePermit, bytes: usize, lost: CancellationToken) -> Option<Held> {
         let number = self.0.state.lock().hold(self.0.total, &request.user, bytes, &lost)?;
-        Some(Held { number, lost, _own: own, request })
+        Some(Held { number, lost, _own: Some(own), request })
     }
 }
 
@@ -101,19 +110,41 @@ impl State {
         let mine = self.users.get(user)?.held.saturating_add(bytes);
         while self.held.saturating_add(bytes) > total {
             let (most, greedy) = self.sizes.last().cloned()?;
-            if most < mine {
+            if most < mine || !self.drop_oldest(&greedy) {
                 return None;
             }
-            let oldest = self.users.get(&greedy).and_then(|user| user.bodies.keys().next().copied())?;
-            if let Some(body) = self.release(&greedy, oldest) {
-                body.cancel();
-            }
         }
+        Some(self.add(user, bytes, lost))
+    }
+
+    /// Takes a body in, in the place of the user's own if need be; if all is taken by many who hold less, in nobody's.
+    fn press(&mut self, bounds: &Inner, user: &Arc<str>, bytes: usize, lost: &CancellationToken) -> u64 {
+        let over = |state: &Self| {
+            let own = state.users.get(user).map_or(0, |user| user.held);
+            own.saturating_add(bytes) > bounds.of_user || state.held.saturating_add(bytes) > bounds.total
+        };
+        while over(self) && self.drop_oldest(user) {}
+        self.hold(bounds.total, user, bytes, lost).unwrap_or_else(|| self.add(user, bytes, lost))
+    }
+
+    /// Has a user's oldest body dropped; `false`: there is none.
+    fn drop_oldest(&mut self, user: &Arc<str>) -> bool {
+        let oldest = self.users.get(user).and_then(|user| user.bodies.keys().next().copied());
+        let dropped = oldest.and_then(|oldest| self.release(user, oldest));
+        if let Some(body) = &dropped {
+            body.cancel();
+        }
+        dropped.is_some()
+    }
+
+    fn add(&mut self, user: &Arc<str>, bytes: usize, lost: &CancellationToken) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.users.get_mut(user)?.bodies.insert(number, (bytes, lost.clone()));
+        if let Some(user) = self.users.get_mut(user) {
+            user.bodies.insert(number, (bytes, lost.clone()));
+        }
         self.resize(user, |held| held.saturating_add(bytes));
-        Some(number)
+        number
     }
 
     /// A body is no longer held here; `None`: it was not.
@@ -178,7 +209,7 @@ pub(super) struct Held {
     number: u64,
     lost: CancellationToken,
     // Given back before the user may be forgotten.
-    _own: OwnedSemaphorePermit,
+    _own: Option<OwnedSemaphorePermit>,
     request: Request,
 }
 

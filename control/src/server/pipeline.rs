@@ -92,17 +92,23 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
     };
     turn::label(&mut response, seen.class.as_ref());
     drop(in_flight);
-    server.config().metrics.observe(seen.labels, response.status().as_u16(), start.elapsed());
-    name(&mut response, id);
+    name(&mut response, &id);
     if let Some(record) = record {
         response = record.answered(response, endless).await;
     }
     let presented = forms::present(server.heavy(), seen.accepted, seen.watch, response).await;
-    let response = presented.unwrap_or_else(|failure| error::respond(&failure));
+    let mut response = presented.unwrap_or_else(|failure| error::respond(&failure));
     if head {
-        return response.map(|_| body::empty());
+        response = response.map(|_| body::empty());
     }
-    server.unsent().hold(connection.as_ref(), response).await
+    let response = server.unsent().hold(connection.as_ref(), !method.is_safe(), response).await.unwrap_or_else(|| {
+        let mut refused = error::respond(&body::crowded().into());
+        turn::label(&mut refused, seen.class.as_ref());
+        name(&mut refused, &id);
+        refused
+    });
+    server.config().metrics.observe(seen.labels, response.status().as_u16(), start.elapsed());
+    response
 }
 
 /// What is known of a request when it has been answered, however that ended.
@@ -130,7 +136,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Says in the answer what the request is called in the logs.
-fn name(response: &mut Response<Body>, id: String) {
+fn name(response: &mut Response<Body>, id: &str) {
     if let Ok(value) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID.clone(), value);
     }
@@ -156,7 +162,7 @@ fn audited(server: &Server, id: &str, request: &Parts, user: Option<&UserInfo>) 
 pub(super) async fn refuse(server: &Server, refused: Refused<'_>) -> Response<Body> {
     let id = audit::request_id(&refused.request.headers);
     let mut response = refused.respond();
-    name(&mut response, id.clone());
+    name(&mut response, &id);
     let (record, endless) = audited(server, &id, refused.request, refused.user);
     let Some(record) = record else { return response };
     if refused.user.is_none() {

@@ -44,22 +44,29 @@ impl Unsent {
         Self(Intake::bounded(TOTAL, OF_USER))
     }
 
-    /// The answer with a place for its bytes, or 429 if they have none. This process reads what it asks for.
-    pub(super) async fn hold(&self, to: Option<&Arc<Connection>>, response: Response<Body>) -> Response<Body> {
-        let Some(connection) = to else { return response };
-        let Some(size) = response.body().size_hint().exact().filter(|&size| size >= FROM) else { return response };
+    /// The answer with a place for its bytes. `None`: there is none. This process reads what it asks for. After a write
+    /// (`done`) the client must be told, in the place of older answers to the same user: a refusal would say that nothing was
+    /// done.
+    pub(super) async fn hold(
+        &self,
+        to: Option<&Arc<Connection>>,
+        done: bool,
+        response: Response<Body>,
+    ) -> Option<Response<Body>> {
+        let Some(connection) = to else { return Some(response) };
+        let size = response.body().size_hint().exact().filter(|&size| size >= FROM);
+        let Some(size) = size else { return Some(response) };
         let size = usize::try_from(size).unwrap_or(usize::MAX).min(OF_USER);
-        let Some(place) = self.0.hold(connection.owner(), size, connection.closing()) else {
-            return error::respond(&body::crowded().into());
-        };
+        let take = if done { Intake::press } else { Intake::hold };
+        let place = take(&self.0, connection.owner(), size, connection.closing())?;
         let (parts, body) = response.into_parts();
         // It is there already.
-        match body.collect().await {
+        Some(match body.collect().await {
             Ok(read) => {
                 let whole = Whole { bytes: read.to_bytes(), _place: place };
                 Response::from_parts(parts, body::full(Bytes::from_owner(whole)))
             }
             Err(failure) => error::respond(&wherry_api::status::ApiError::internal(failure).into()),
-        }
+        })
     }
 }

@@ -96,3 +96,33 @@ async fn who_has_most_unread_answers_loses_the_connection_when_all_room_is_taken
     }
     assert!(closed(&greedy) > 0 && !closing.is_cancelled());
 }
+
+#[tokio::test]
+async fn who_reads_nothing_is_told_what_became_of_a_write_and_loses_the_oldest_answers() {
+    let api = Api::with_a_large_map().await;
+    let (eve, closing) = connection_of("eve");
+    let mut unread = Vec::new();
+    while unread.len() < 100 {
+        let answer = api.over_a(&eve, MAP, "application/json").await;
+        if answer.status() != 200 {
+            break;
+        }
+        unread.push(answer);
+    }
+    let mut map = config_map("another");
+    map["data"]["a"] = "x".repeat(1_000_000).into();
+    let (writer, still_open) = connection_of("eve");
+    let request = Request::post("/api/v1/namespaces/default/configmaps").header(CONTENT_TYPE, "application/json");
+    let mut request = request.body(body::full(map.to_string())).unwrap();
+    request.extensions_mut().insert(Origin { connection: Some(Arc::clone(&writer)), ..Origin::default() });
+    let answer = api.server.handle(request, UserInfo::admin()).await;
+    assert_eq!(answer.status(), 201);
+    assert!(closing.is_cancelled() && !still_open.is_cancelled());
+}
+
+#[test]
+fn what_another_server_announces_is_not_taken_for_what_is_there() {
+    let theirs = body::boxed(http_body_util::Full::new(bytes::Bytes::from_static(b"announced")));
+    assert_eq!(http_body::Body::size_hint(&theirs).exact(), None);
+    assert_eq!(http_body::Body::size_hint(&body::full("made")).exact(), Some(4));
+}
