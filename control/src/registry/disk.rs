@@ -106,7 +106,7 @@ impl Disk {
         self.repository(repository).join("_referrers").join(subject.hex())
     }
 
-    /// A complete and verified upload becomes a blob of the repository.
+    /// A complete and verified upload, whose bytes are on the disk, becomes a blob of the repository.
     pub(crate) fn keep(&self, upload: &Path, repository: &Repository, digest: &Digest) -> io::Result<()> {
         let path = self.blob_path(digest);
         if path.exists() {
@@ -114,7 +114,6 @@ impl Disk {
         } else {
             let parent = path.parent().unwrap_or(&self.root);
             private_dir(parent)?;
-            File::open(upload)?.sync_all()?;
             fs::rename(upload, &path)?;
             File::open(parent)?.sync_all()?;
         }
@@ -125,6 +124,12 @@ impl Disk {
     pub(crate) fn link_blob(&self, repository: &Repository, digest: &Digest) -> io::Result<()> {
         touch(&self.blob_path(digest))?;
         write_linked(&self.blob_link(repository, digest), b"")
+    }
+
+    /// Somebody relies on a blob's being there, and will not send it: it is as if it had just come.
+    pub(crate) fn touch_blob(&self, repository: &Repository, digest: &Digest) -> io::Result<()> {
+        touch(&self.blob_link(repository, digest))?;
+        touch(&self.blob_path(digest))
     }
 
     /// The size of a blob, if the repository has it.
@@ -292,7 +297,7 @@ impl Disk {
             for digest in digests(&root.join("_blobs"))? {
                 if !named.contains(&digest) {
                     let link = root.join("_blobs").join(digest.hex());
-                    if !open.contains(&root) && alone(&mut || remove_old(&link, now))?.is_some() {
+                    if !open.contains(&root) && take_old(&link, now, alone)?.is_some() {
                         continue;
                     }
                     collected.later = true;
@@ -324,7 +329,7 @@ impl Disk {
         let blobs = self.root.join("blobs/sha256");
         for prefix in names(&blobs)? {
             for digest in digests(&blobs.join(prefix))?.into_iter().filter(|digest| !kept.contains(digest)) {
-                match alone(&mut || remove_old(&self.blob_path(&digest), now))? {
+                match take_old(&self.blob_path(&digest), now, alone)? {
                     Some(bytes) => collected.freed += bytes,
                     None => collected.later = true,
                 }
@@ -346,6 +351,11 @@ fn remove_old(path: &Path, now: SystemTime) -> io::Result<Option<u64>> {
     let size = found(fs::metadata(path))?.map_or(0, |metadata| metadata.len());
     found(fs::remove_file(path))?;
     Ok(Some(size))
+}
+
+/// The same alone. Nobody has to wait for what is young anyway.
+fn take_old(path: &Path, now: SystemTime, alone: &Alone<'_>) -> io::Result<Option<u64>> {
+    if young(path, now)? { Ok(None) } else { alone(&mut || remove_old(path, now)) }
 }
 
 /// Makes a file young, if it is there: somebody refers to it from now on.

@@ -323,8 +323,16 @@ impl Images {
         let unknown = RegistryError::BlobUnknown(digest.clone());
         match call.method {
             Method::GET | Method::HEAD => {
-                let wanted = digest.clone();
-                let size = self.on_disk(move |disk| disk.blob_size(&repository, &wanted)).await?.ok_or(unknown)?;
+                let (wanted, asks) = (digest.clone(), call.method == Method::HEAD);
+                let size = move |disk: &Disk| {
+                    let size = disk.blob_size(&repository, &wanted)?;
+                    // Who pushes asks what need not be sent.
+                    if asks && size.is_some() {
+                        disk.touch_blob(&repository, &wanted)?;
+                    }
+                    Ok(size)
+                };
+                let size = self.on_disk(size).await?.ok_or(unknown)?;
                 self.send_blob(&digest, size, call).await
             }
             Method::DELETE => {

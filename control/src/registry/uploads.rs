@@ -179,10 +179,10 @@ impl Uploads {
             // Somebody has given it up meanwhile.
             Entry::Vacant(_) => return taken.and(Err(RegistryError::UploadUnknown)),
         };
-        if let Some(slot) = gone {
-            tokio::fs::remove_file(slot.path).await?;
+        match gone {
+            Some(slot) => taken.and(Ok(tokio::fs::remove_file(slot.path).await?)),
+            None => taken,
         }
-        taken
     }
 
     /// Ends an upload: what arrived becomes a blob if it has the digest and its namespace is still there, and is dropped if
@@ -202,7 +202,10 @@ impl Uploads {
         // Those who wait for their turn write into no blob.
         upload.closed = true;
         let actual = Digest::finish(upload.hasher.clone());
-        let kept = if actual == *digest {
+        let synced = upload.file.sync_all().await;
+        let kept = if let Err(error) = synced {
+            Err(error.into())
+        } else if actual == *digest {
             let (disk, path) = (self.disk.clone(), slot.path.clone());
             let (repository, digest) = (repository.clone(), digest.clone());
             let keep = move || home.within(|| disk.keep(&path, &repository, &digest));

@@ -89,7 +89,7 @@ impl Intake {
         self.take(request, own, bytes, lost)
     }
 
-    /// The same for what must be told: where there is no room for it, the oldest of the user's own give way.
+    /// The same for what must be told, for which a user has as much room again; beyond that the oldest of the user's own give way.
     pub(super) fn press(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
         let request = Request::of(self, user, false)?;
         let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
@@ -117,13 +117,10 @@ impl State {
         Some(self.add(user, bytes, lost))
     }
 
-    /// Takes a body in, in the place of the user's own if need be; if all is taken by many who hold less, in nobody's.
+    /// Takes a body in whoever holds what; if all is taken by many who hold less, in nobody's place.
     fn press(&mut self, bounds: &Inner, user: &Arc<str>, bytes: usize, lost: &CancellationToken) -> u64 {
-        let over = |state: &Self| {
-            let own = state.users.get(user).map_or(0, |user| user.held);
-            own.saturating_add(bytes) > bounds.of_user || state.held.saturating_add(bytes) > bounds.total
-        };
-        while over(self) && self.drop_oldest(user) {}
+        let own = |state: &Self| state.users.get(user).map_or(0, |user| user.held);
+        while own(self).saturating_add(bytes) > 2 * bounds.of_user && self.drop_oldest(user) {}
         self.hold(bounds.total, user, bytes, lost).unwrap_or_else(|| self.add(user, bytes, lost))
     }
 

@@ -45,8 +45,8 @@ impl Unsent {
     }
 
     /// The answer with a place for its bytes. `None`: there is none. This process reads what it asks for. After a write
-    /// (`done`) the client must be told, in the place of older answers to the same user: a refusal would say that nothing was
-    /// done.
+    /// (`done`) the client must be told, if need be in the place of older answers to the same user: a refusal would say that
+    /// nothing was done.
     pub(super) async fn hold(
         &self,
         to: Option<&Arc<Connection>>,

@@ -73,10 +73,14 @@ async fn judged(
     }
     let answer = match exchange(context, request, objects, webhook, step).await {
         Ok(answer) => answer,
+        // Whatever its policy: nothing is written for a client that was to have its answer.
+        Err(error) if request.notes.time_left().is_zero() => {
+            tracing::warn!(webhook = name, error, "a request's webhooks took too long");
+            return Err(late());
+        }
         Err(error) if ignores_failure(webhook) => {
             tracing::warn!(webhook = name, error, "a webhook failed, which its configuration says to ignore");
-            // Nobody is asked, and nothing is written, for a client that was to have its answer.
-            return if request.notes.time_left().is_zero() { Err(late()) } else { Ok(None) };
+            return Ok(None);
         }
         Err(error) => {
             return Err(ApiError::internal(format!("failed calling webhook {name:?}: {error}")));
@@ -97,7 +101,7 @@ async fn judged(
 }
 
 fn late() -> ApiError {
-    ApiError::timeout("request did not complete within requested timeout")
+    ApiError::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")
 }
 
 async fn exchange(

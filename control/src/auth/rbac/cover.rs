@@ -40,7 +40,7 @@ fn permissions(rules: &[PolicyRule]) -> usize {
     parts.fold(0, usize::saturating_add)
 }
 
-/// The parts of `wanted` that `held` does not include, as Kubernetes lists them: one resource and its verbs each, sorted.
+/// The parts of `wanted` that `held` does not include, as Kubernetes lists them: one resource and its verbs each.
 pub fn missing(held: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
     let parts = wanted.iter().flat_map(broken_down);
     compact(parts.filter(|part| !held.iter().any(|rule| includes(rule, part))).collect())

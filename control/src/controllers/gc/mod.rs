@@ -7,8 +7,8 @@
 //! An owner is where its reference says: in the dependent's namespace, or in none. Who names one in another namespace has lost it,
 //! and is told so; who has no namespace and names an owner of a kind that has is left alone.
 
-pub mod dependent;
-mod graph;
+mod dependent;
+pub mod graph;
 mod monitor;
 
 use std::collections::HashSet;

@@ -117,8 +117,15 @@ impl Places {
         oldest.inspect(|(_, connection)| connection.close.cancel()).is_some()
     }
 
-    /// Closes a connection for one more; `false` if none gives way.
+    /// Closes a connection for one more; `false` if none gives way. Strangers go first, but for whoever has many connections while
+    /// there are few strangers: these may be about to say who they are.
     pub(super) fn close_one(&self) -> bool {
+        let mut all = self.all.lock();
+        let crowded = all.strangers.len() < self.many && all.known.values().any(|open| open.len() > self.many);
+        if crowded && all.close_known(self.many) {
+            return true;
+        }
+        drop(all);
         self.close_stranger() || self.all.lock().close_known(self.many)
     }
 }
@@ -230,6 +237,21 @@ mod tests {
         drop((busy, busy_too, used, last, more));
         let all = places.all.lock();
         assert!(all.known.is_empty() && all.strangers.is_empty(), "{all:?}");
+    }
+
+    #[test]
+    fn whoever_has_many_gives_way_before_a_few_who_have_not_said_who_they_are() {
+        let places = Arc::new(Places::new(2));
+        let hog: Vec<Open> = (0..3).map(|_| places.meet()).collect();
+        for open in &hog {
+            places.known(&open.connection, "hog");
+        }
+        let newcomer = places.meet();
+        assert!(places.close_one());
+        assert!(gave_way(&hog[0]) && !gave_way(&newcomer));
+        let another = places.meet();
+        assert!(places.close_one());
+        assert!(gave_way(&newcomer) && !gave_way(&another), "so many strangers are a flood");
     }
 
     #[test]

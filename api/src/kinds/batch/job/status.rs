@@ -161,7 +161,9 @@ fn validate_end(change: &Change<'_>, judge: &mut Judge<'_>) {
     let active = count("active");
     let why = "active>0 is invalid for finished job";
     judge.field(active > 0 && ended_with("active"), "active", status("active"), why);
-    let missing = start.is_none() && ended_with("startTime");
+    // A suspended Job that has nothing to do ends without having begun.
+    let idle = is_true(change.new, "/spec/suspend") && int(change.new, "/spec/completions") == Some(0);
+    let missing = start.is_none() && !idle && ended_with("startTime");
     judge.required(missing, "startTime", "startTime is required for finished job");
     let uncounted = status("uncountedTerminatedPods");
     let some_left = uncounted.is_some_and(|u| !list(u, "/succeeded").is_empty() || !list(u, "/failed").is_empty());

@@ -240,6 +240,8 @@ fn what_is_wrong_with_a_status_already_hinders_no_other_change() {
     let indexed = json!({"completionMode": "Indexed", "completions": 2, "parallelism": 2});
     let suspended = |status: &str| json!([{"type": "Suspended", "status": status}]);
     let (noon, later) = ("2026-01-01T12:00:00Z", "2026-01-01T13:00:00Z");
+    let condition = |kind: &str| json!({"type": kind, "status": "True"});
+    let ended = json!({"completionTime": noon, "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]});
     for (spec, old, new, said) in [
         // It was scaled down: its controller has not seen it yet.
         (
@@ -290,6 +292,13 @@ fn what_is_wrong_with_a_status_already_hinders_no_other_change() {
             Some("status.startTime: Invalid value: null: field is immutable for unsuspended job once set"),
         ),
         (&json!({"suspend": true}), json!({"startTime": noon}), json!({}), None),
+        (&json!({"suspend": true, "completions": 0}), json!({}), ended.clone(), None),
+        (
+            &json!({"completions": 0}),
+            json!({}),
+            ended,
+            Some("status.startTime: Required value: startTime is required for finished job"),
+        ),
     ] {
         let mut was = job(spec);
         was["status"] = old.clone();

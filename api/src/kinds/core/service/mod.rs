@@ -40,7 +40,10 @@ struct ServiceStrategy;
 impl Strategy for ServiceStrategy {
     fn warnings(&self, object: &Value) -> Vec<String> {
         let mut all = deprecated::of_service(object);
-        if text(object, "/spec/type") == "LoadBalancer" {
+        // Another program may give addresses.
+        let served = some(object, "/spec/loadBalancerClass").is_some()
+            || !list(object, "/status/loadBalancer/ingress").is_empty();
+        if text(object, "/spec/type") == "LoadBalancer" && !served {
             all.push(PENDING.to_owned());
         }
         all
@@ -211,9 +214,12 @@ mod tests {
 
     #[test]
     fn whoever_makes_a_load_balancer_is_told_that_it_stays_pending() {
-        let warned = |kind: &str| ServiceStrategy.warnings(&json!({"spec": {"type": kind}}));
-        assert_eq!(warned("LoadBalancer"), [PENDING]);
-        assert_eq!(warned("NodePort"), [""; 0]);
+        let warned = |spec: Value, status: Value| ServiceStrategy.warnings(&json!({"spec": spec, "status": status}));
+        assert_eq!(warned(json!({"type": "LoadBalancer"}), json!({})), [PENDING]);
+        assert_eq!(warned(json!({"type": "NodePort"}), json!({})), [""; 0]);
+        assert_eq!(warned(json!({"type": "LoadBalancer", "loadBalancerClass": "example.com/lb"}), json!({})), [""; 0]);
+        let given = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
+        assert_eq!(warned(json!({"type": "LoadBalancer"}), given), [""; 0]);
     }
 
     #[test]
