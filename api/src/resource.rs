@@ -178,6 +178,15 @@ impl fmt::Debug for SchemaSource {
     }
 }
 
+/// Whether a PUT says which revision of the object it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revision {
+    /// Without one, whatever is there is changed.
+    Optional,
+    /// As Kubernetes wants it of custom resources, Leases, PodDisruptionBudgets and some more.
+    Required,
+}
+
 /// One served kind.
 #[derive(Clone, Debug)]
 pub struct Descriptor {
@@ -209,6 +218,7 @@ pub struct Descriptor {
     pub verbs: &'static [&'static str],
     /// PUT to a name that does not exist creates it (Kubernetes: Lease, Node, Event, Endpoints, Service, … do).
     pub create_on_update: bool,
+    pub revision: Revision,
     /// A DELETE that removes the object at once answers with it, not with a Status (Kubernetes: Pod, Service, ServiceAccount).
     pub returns_deleted: bool,
     /// `.metadata.generation` counts changes of everything but metadata and status.
@@ -257,6 +267,7 @@ impl Descriptor {
             schema: SchemaSource::BuiltIn(SchemaGenerator::subschema_for::<T>),
             verbs: ALL_VERBS,
             create_on_update: false,
+            revision: Revision::Optional,
             returns_deleted: false,
             generation: true,
             strategy: Arc::new(Plain),
@@ -404,6 +415,13 @@ impl Descriptor {
     #[must_use]
     pub fn create_on_update(mut self) -> Self {
         self.create_on_update = true;
+        self
+    }
+
+    /// A PUT says which revision it changes.
+    #[must_use]
+    pub fn conditional(mut self) -> Self {
+        self.revision = Revision::Required;
         self
     }
 

@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::kinds::tree::{is_true, list, some, text};
 use crate::object;
 use crate::resource::{
-    ALL_VERBS, Descriptor, Durability, GroupResource, ScalePaths, SchemaSource, Scope, Selectable, Subresource,
+    ALL_VERBS, Descriptor, Durability, GroupResource, Revision, ScalePaths, SchemaSource, Scope, Selectable,
+    Subresource,
 };
 use crate::version::{Conversion, Convert, StoredAs};
 
@@ -167,6 +168,7 @@ impl Definition {
             schema: SchemaSource::Custom(Arc::clone(&version.schema)),
             verbs: if self.ending { ENDING_VERBS } else { ALL_VERBS },
             create_on_update: false,
+            revision: Revision::Required,
             returns_deleted: false,
             generation: true,
             strategy: Arc::new(strategy::Custom::new(Arc::clone(&version.schema), version.scale())),

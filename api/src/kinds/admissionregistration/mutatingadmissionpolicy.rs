@@ -18,6 +18,7 @@ pub fn descriptor() -> Descriptor {
     Descriptor::of::<MutatingAdmissionPolicy>()
         .categories(&["api-extensions"])
         .columns(policy::columns("Mutations", |o, _| json!(list(o, "/spec/mutations").len())))
+        .conditional()
         .strategy(MutatingAdmissionPolicyStrategy)
 }
 

@@ -12,6 +12,7 @@ pub fn descriptor() -> Descriptor {
     Descriptor::of::<MutatingAdmissionPolicyBinding>()
         .categories(&["api-extensions"])
         .columns(policy::binding_columns())
+        .conditional()
         .strategy(MutatingAdmissionPolicyBindingStrategy)
 }
 

@@ -12,6 +12,7 @@ pub fn descriptor() -> Descriptor {
     Descriptor::of::<MutatingWebhookConfiguration>()
         .categories(&["api-extensions"])
         .columns(webhook::columns())
+        .conditional()
         .strategy(MutatingWebhookConfigurationStrategy)
 }
 

@@ -23,6 +23,7 @@ pub fn descriptor() -> Descriptor {
         .categories(&["api-extensions"])
         .status()
         .columns(policy::columns("Validations", |o, _| json!(list(o, "/spec/validations").len())))
+        .conditional()
         .strategy(ValidatingAdmissionPolicyStrategy)
 }
 

@@ -15,6 +15,7 @@ pub fn descriptor() -> Descriptor {
     Descriptor::of::<ValidatingAdmissionPolicyBinding>()
         .categories(&["api-extensions"])
         .columns(policy::binding_columns())
+        .conditional()
         .strategy(ValidatingAdmissionPolicyBindingStrategy)
 }
 

@@ -12,6 +12,7 @@ pub fn descriptor() -> Descriptor {
     Descriptor::of::<ValidatingWebhookConfiguration>()
         .categories(&["api-extensions"])
         .columns(webhook::columns())
+        .conditional()
         .strategy(ValidatingWebhookConfigurationStrategy)
 }
 

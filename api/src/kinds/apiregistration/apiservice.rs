@@ -24,6 +24,7 @@ pub fn descriptor() -> Descriptor {
             cells::age(),
         ])
         .no_generation()
+        .conditional()
         .strategy(ApiServiceStrategy)
 }
 

@@ -21,6 +21,7 @@ pub fn descriptor() -> Descriptor {
         .relaxed()
         .create_on_update()
         .no_generation()
+        .conditional()
         .strategy(LeaseStrategy)
 }
 

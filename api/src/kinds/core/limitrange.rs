@@ -20,6 +20,7 @@ pub fn descriptor() -> Descriptor {
     Descriptor::of::<LimitRange>()
         .short(&["limits"])
         .columns(vec![cells::name(), cells::created_at()])
+        .create_on_update()
         .no_generation()
         .strategy(LimitRangeStrategy)
 }

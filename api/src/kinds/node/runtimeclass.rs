@@ -24,6 +24,8 @@ pub fn descriptor() -> Descriptor {
             cells::age(),
         ])
         .no_generation()
+        .create_on_update()
+        .conditional()
         .strategy(RuntimeClassStrategy)
 }
 

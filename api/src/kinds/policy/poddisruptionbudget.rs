@@ -34,6 +34,7 @@ pub fn descriptor() -> Descriptor {
             ),
             cells::age(),
         ])
+        .conditional()
         .strategy(PodDisruptionBudgetStrategy)
 }
 

@@ -23,7 +23,12 @@ const MIN_PERIOD: i64 = 10;
 const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=1 << 32;
 
 pub fn descriptor() -> Descriptor {
-    Descriptor::of::<CSIDriver>().idle(Idle::Yet).columns(columns()).no_generation().strategy(CsiDriverStrategy)
+    Descriptor::of::<CSIDriver>()
+        .idle(Idle::Yet)
+        .columns(columns())
+        .no_generation()
+        .conditional()
+        .strategy(CsiDriverStrategy)
 }
 
 fn columns() -> Vec<Column> {

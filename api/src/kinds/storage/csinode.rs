@@ -30,6 +30,7 @@ pub fn descriptor() -> Descriptor {
             cells::age(),
         ])
         .no_generation()
+        .conditional()
         .strategy(CsiNodeStrategy)
 }
 

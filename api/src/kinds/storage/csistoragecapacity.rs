@@ -28,6 +28,7 @@ pub fn descriptor() -> Descriptor {
             }),
         ])
         .no_generation()
+        .conditional()
         .strategy(CsiStorageCapacityStrategy)
 }
 

@@ -31,6 +31,7 @@ pub fn descriptor() -> Descriptor {
             cells::age(),
         ])
         .no_generation()
+        .conditional()
         .strategy(VolumeAttachmentStrategy)
 }
 

@@ -100,9 +100,10 @@ async fn what_is_defined_is_described() {
     let described = &v3["components"]["schemas"]["com.example.sea.v1.Boat"];
     assert_eq!(described["properties"]["spec"]["properties"]["size"]["minimum"], 0.0, "{described}");
     assert_eq!(described["x-kubernetes-group-version-kind"][0]["kind"], "Boat");
-    let mut gone = definition();
+    let path = format!("{DEFINITIONS}/boats.sea.example.com");
+    let mut gone = api.get(&path).await.expect(200);
     gone["spec"]["versions"][1]["served"] = json!(false);
-    api.put(&format!("{DEFINITIONS}/boats.sea.example.com"), &gone).await.expect(200);
+    api.put(&path, &gone).await.expect(200);
     api.get(V2).await.expect(404);
     api.get("/openapi/v3/apis/sea.example.com/v2").await.expect(404);
     assert_eq!(api.get("/apis/sea.example.com").await.expect(200)["preferredVersion"]["version"], "v1");
@@ -113,7 +114,7 @@ async fn objects_follow_a_change_of_schema_and_of_the_stored_version() {
     let api = Api::new().await;
     api.define(&definition()).await;
     api.post(V1, &boat("old", &json!({"name": "x"}))).await.expect(201);
-    let mut changed = definition();
+    let mut changed = api.get(&format!("{DEFINITIONS}/boats.sea.example.com")).await.expect(200);
     changed["spec"]["versions"][0]["storage"] = json!(false);
     changed["spec"]["versions"][1]["storage"] = json!(true);
     for version in [0, 1] {

@@ -155,16 +155,17 @@ async fn nobody_waits_for_a_quota_while_another_object_is_converted() {
     assert_eq!(used, json!({"configmaps": "1", "count/boats.sea.example.com": "1"}));
 }
 
-const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+const RANGES: &str = "/api/v1/namespaces/default/limitranges";
 
-fn lease(labels: Value) -> Value {
-    json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "one", "labels": labels}})
+fn range(labels: Value) -> Value {
+    let metadata = json!({"name": "one", "labels": labels});
+    json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": {"limits": []}})
 }
 
 impl Api {
-    /// Registers the webhook for one operation on Leases that are labelled `held`.
-    async fn hold_leases(&self, held: &Held, operation: &str) {
-        let rules = json!([{"apiGroups": ["coordination.k8s.io"], "apiVersions": ["v1"], "resources": ["leases"],
+    /// Registers the webhook for one operation on LimitRanges that are labelled `held`.
+    async fn hold_ranges(&self, held: &Held, operation: &str) {
+        let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["limitranges"],
             "operations": [operation]}]);
         let selector = json!({"matchLabels": {"held": "yes"}});
         let more = json!({"rules": rules, "objectSelector": selector, "timeoutSeconds": 30});
@@ -172,15 +173,15 @@ impl Api {
     }
 
     /// Starts a write that makes what is missing: a replacement, or an apply.
-    fn writing_lease(&self, apply: bool) -> tokio::task::JoinHandle<Answer> {
+    fn writing_range(&self, apply: bool) -> tokio::task::JoinHandle<Answer> {
         let (method, query, media) = if apply {
             (Method::PATCH, "?fieldManager=me", "application/apply-patch+yaml")
         } else {
             (Method::PUT, "", "application/json")
         };
-        let request = Request::builder().method(method).uri(format!("{LEASES}/one{query}")).header(CONTENT_TYPE, media);
+        let request = Request::builder().method(method).uri(format!("{RANGES}/one{query}")).header(CONTENT_TYPE, media);
         let server = self.server.clone();
-        let object = lease(json!({"held": "yes"})).to_string();
+        let object = range(json!({"held": "yes"})).to_string();
         tokio::spawn(async move { Api { server }.send(request, object).await })
     }
 }
@@ -189,16 +190,16 @@ impl Api {
 async fn what_goes_while_it_is_replaced_or_applied_is_created() {
     let held = Held::start(|_| json!({"allowed": true})).await;
     let api = Api::new().await;
-    api.hold_leases(&held, "UPDATE").await;
+    api.hold_ranges(&held, "UPDATE").await;
     for apply in [false, true] {
-        api.post(LEASES, &lease(json!({}))).await.expect(201);
-        let writing = api.writing_lease(apply);
+        api.post(RANGES, &range(json!({}))).await.expect(201);
+        let writing = api.writing_range(apply);
         held.wait();
-        api.delete(&format!("{LEASES}/one")).await.expect(200);
+        api.delete(&format!("{RANGES}/one")).await.expect(200);
         held.go_on();
         let made = writing.await.unwrap().expect(201);
-        assert_eq!(api.get(&format!("{LEASES}/one")).await.expect(200), made);
-        api.delete(&format!("{LEASES}/one")).await.expect(200);
+        assert_eq!(api.get(&format!("{RANGES}/one")).await.expect(200), made);
+        api.delete(&format!("{RANGES}/one")).await.expect(200);
     }
 }
 
@@ -206,15 +207,15 @@ async fn what_goes_while_it_is_replaced_or_applied_is_created() {
 async fn what_comes_while_it_is_created_by_a_replacement_or_an_apply_is_changed() {
     let held = Held::start(|_| json!({"allowed": true})).await;
     let api = Api::new().await;
-    api.hold_leases(&held, "CREATE").await;
+    api.hold_ranges(&held, "CREATE").await;
     for apply in [false, true] {
-        let writing = api.writing_lease(apply);
+        let writing = api.writing_range(apply);
         held.wait();
-        let made = api.post(LEASES, &lease(json!({}))).await.expect(201);
+        let made = api.post(RANGES, &range(json!({}))).await.expect(201);
         held.go_on();
         let changed = writing.await.unwrap().expect(200);
         assert_eq!(changed["metadata"]["uid"], made["metadata"]["uid"]);
         assert_eq!(changed["metadata"]["labels"]["held"], "yes");
-        api.delete(&format!("{LEASES}/one")).await.expect(200);
+        api.delete(&format!("{RANGES}/one")).await.expect(200);
     }
 }

@@ -104,6 +104,28 @@ async fn a_put_creates_only_the_kinds_that_allow_it() {
     assert_eq!(api.put(&format!("{CONFIG_MAPS}/none"), &config_map("none")).await.code, 404);
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": {}});
     api.put("/apis/coordination.k8s.io/v1/namespaces/default/leases/l", &lease).await.expect(201);
+    let range = json!({"metadata": {"name": "r"}, "spec": {"limits": []}});
+    api.put("/api/v1/namespaces/default/limitranges/r", &range).await.expect(201);
+    let class = json!({"metadata": {"name": "wasm"}, "handler": "wasm"});
+    api.put("/apis/node.k8s.io/v1/runtimeclasses/wasm", &class).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_put_says_which_revision_it_changes_where_the_kind_wants_it() {
+    let api = Api::new().await;
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1}});
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    assert_eq!(api.put(&format!("{budgets}/b"), &budget).await.code, 404, "that it is missing comes first");
+    let made = api.post(budgets, &budget).await.expect(201);
+    let said = "poddisruptionbudgets.policy \"b\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for \
+                an update";
+    for path in [format!("{budgets}/b"), format!("{budgets}/b/status")] {
+        let refused = api.put(&path, &budget).await;
+        assert_eq!((refused.code, refused.message()), (422, said.to_owned()), "{path}");
+        api.put(&path, &made).await.expect(200);
+    }
+    api.post(CONFIG_MAPS, &config_map("free")).await.expect(201);
+    api.put(&format!("{CONFIG_MAPS}/free"), &config_map("free")).await.expect(200);
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! Update: a read-modify-write, the same for PUT, for patches and for subresources that show a part of an object.
 //!
 //! What must stay true: a resourceVersion that the client gives is a precondition; without one the change is applied to
-//! whatever is there, also while others write; an update that changes nothing writes nothing.
+//! whatever is there, also while others write, unless the kind wants a PUT to give one; an update that changes nothing writes nothing.
 
 use http::{Response, StatusCode};
 use serde_json::Value;
-use wherry_api::field::ErrorList;
-use wherry_api::resource::Descriptor;
+use wherry_api::field::{ErrorList, Path};
+use wherry_api::resource::{Descriptor, Revision};
 use wherry_api::status::ApiError;
 use wherry_api::strategy::Part;
 use wherry_api::{decode, meta, object};
@@ -63,8 +63,28 @@ async fn replace(
     options: &WriteOptions,
 ) -> Result<Response<Body>, ServerError> {
     let resource = call.resource.clone();
-    let stored = modify(call, view, options, |old| view.write_back(&resource, old, wanted.clone())).await?;
+    let name = call.info.name.clone();
+    let change = |old: &Value| {
+        if view.is_object() {
+            says_revision(&resource, &name, wanted)?;
+        }
+        view.write_back(&resource, old, wanted.clone())
+    };
+    let stored = modify(call, view, options, change).await?;
     show(call, view, StatusCode::OK, stored).await
+}
+
+/// Error: 422, if the kind wants to be told which revision is changed, and is not.
+fn says_revision(resource: &Descriptor, name: &str, wanted: &Value) -> Result<(), ApiError> {
+    if resource.revision == Revision::Optional || !object::resource_version(wanted).is_empty() {
+        return Ok(());
+    }
+    let mut errors = ErrorList::default();
+    let path = Path::new("metadata").child("resourceVersion");
+    errors.invalid(&path, &Value::from(0), "must be specified for an update");
+    // Kubernetes calls it by its name in paths here.
+    let called = Descriptor { kind: resource.plural.clone(), ..resource.clone() };
+    Err(ApiError::invalid(&called, name, &errors))
 }
 
 /// Whether there is no object that the path names.

@@ -33,6 +33,7 @@ pub fn descriptor() -> Descriptor {
                 |o, _| json!(text(o, "/metadata/creationTimestamp")),
             ),
         ])
+        .conditional()
         .strategy(DefinitionStrategy)
 }
 
