@@ -10,7 +10,7 @@ use super::storage;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column, wide};
 use crate::kinds::deprecated;
-use crate::kinds::tree::{fill, map, object, remove, set, some, split_status, text};
+use crate::kinds::tree::{fill, list, list_mut, map, object, remove, set, some, split_status, text};
 use crate::meta::{immutable, same};
 use crate::object::{format_time, name};
 use crate::quantity::Quantity;
@@ -41,6 +41,14 @@ const SOURCES: [&str; 22] = [
     "local",
     "storageos",
     "csi",
+];
+/// Labels of nodes as they were called, and are.
+const RENAMED: [(&str, &str); 5] = [
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
 ];
 const RECLAIM_POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
 
@@ -160,8 +168,9 @@ impl Strategy for PersistentVolumeStrategy {
             errors.forbidden(&Path::new("spec").child("persistentvolumesource"), why);
         }
         immutable(spec.get("volumeMode"), old_spec.get("volumeMode"), &Path::new("volumeMode"), errors);
-        if some(old_spec, "/nodeAffinity").is_some() {
-            immutable(spec.get("nodeAffinity"), old_spec.get("nodeAffinity"), &Path::new("nodeAffinity"), errors);
+        if let Some(before) = some(old_spec, "/nodeAffinity") {
+            let now = spec.get("nodeAffinity").unwrap_or(&null);
+            immutable(Some(now), Some(&renamed(before, now)), &Path::new("nodeAffinity"), errors);
         }
         if some(old_spec, "/volumeAttributesClassName").is_some() && some(spec, "/volumeAttributesClassName").is_none()
         {
@@ -169,6 +178,21 @@ impl Strategy for PersistentVolumeStrategy {
             errors.forbidden(&path, "update from non-nil value to nil is forbidden");
         }
     }
+}
+
+/// The affinity before, with the names that `now` gives to labels that were renamed.
+fn renamed(before: &Value, now: &Value) -> Value {
+    let mut before = before.clone();
+    let terms = before.pointer_mut("/required/nodeSelectorTerms").and_then(Value::as_array_mut);
+    for (term, given) in terms.into_iter().flatten().zip(list(now, "/required/nodeSelectorTerms")) {
+        for (expression, given) in list_mut(term, "matchExpressions").zip(list(given, "/matchExpressions")) {
+            let name = text(given, "/key");
+            if RENAMED.iter().any(|(old, new)| text(expression, "/key") == *old && name == *new) {
+                set(expression, "key", name);
+            }
+        }
+    }
+    before
 }
 
 /// The source of a volume; a secret for expansion that `old` has not named yet may be added.
@@ -331,5 +355,31 @@ mod tests {
         let rbd = with(json!({"rbd": {"image": "a", "monitors": ["m"]}}));
         assert_eq!(rbd["spec"]["rbd"]["keyring"], "/etc/ceph/keyring");
         assert_eq!(complaints(&rbd), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_affinity_changes_only_the_names_of_renamed_labels() {
+        let on = |key: &str, value: &str| {
+            let mut volume = disk();
+            let term = json!({"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]});
+            volume["spec"]["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [term]}});
+            volume
+        };
+        let old = on("failure-domain.beta.kubernetes.io/zone", "a");
+        for (new, count) in [
+            (old.clone(), 0),
+            (on("topology.kubernetes.io/zone", "a"), 0),
+            (on("topology.kubernetes.io/zone", "b"), 1),
+            (on("topology.kubernetes.io/region", "a"), 1),
+            (disk(), 1),
+        ] {
+            let mut errors = ErrorList::default();
+            PersistentVolumeStrategy.validate_update(&new, &old, Part::Main, &mut errors);
+            assert_eq!(errors.iter().count(), count, "{new}");
+            assert!(errors.iter().all(|error| error.path.to_string() == "nodeAffinity"), "{errors:?}");
+        }
+        let mut errors = ErrorList::default();
+        PersistentVolumeStrategy.validate_update(&old, &disk(), Part::Main, &mut errors);
+        assert!(errors.is_empty(), "one that was missing may be added: {errors:?}");
     }
 }

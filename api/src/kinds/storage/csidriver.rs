@@ -9,7 +9,7 @@ use super::names;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::check::{one_of, strings};
-use crate::kinds::tree::{fill, int, is_true, list, object, set, some, text};
+use crate::kinds::tree::{fill, int, is_true, list, object, remove, set, some, text};
 use crate::meta::{self, same};
 use crate::object::name;
 use crate::resource::{Column, Descriptor, Idle};
@@ -17,6 +17,7 @@ use crate::strategy::{Part, Strategy};
 
 const FS_GROUP_POLICIES: &[&str] = &["File", "None", "ReadWriteOnceWithFSType"];
 const MODES: &[&str] = &["Persistent", "Ephemeral"];
+const ALPHA: &str = "preventPodSchedulingIfMissing";
 /// Seconds between two updates of what a node can hold.
 const MIN_PERIOD: i64 = 10;
 /// Seconds that a token may be good for.
@@ -62,6 +63,10 @@ fn columns() -> Vec<Column> {
 struct CsiDriverStrategy;
 
 impl Strategy for CsiDriverStrategy {
+    fn prepare_create(&self, driver: &mut Value) {
+        drop_alpha(driver, &Value::Null);
+    }
+
     fn default(&self, driver: &mut Value) {
         let Some(spec) = object(driver, "spec") else { return };
         fill(spec, "attachRequired", true);
@@ -98,6 +103,7 @@ impl Strategy for CsiDriverStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, _part: Part) {
+        drop_alpha(new, old);
         let counted = ["tokenRequests", "requiresRepublish", "seLinuxMount"];
         let changed =
             counted.iter().any(|f| !same(new.pointer(&format!("/spec/{f}")), old.pointer(&format!("/spec/{f}"))));
@@ -114,6 +120,13 @@ impl Strategy for CsiDriverStrategy {
             let pointer = format!("/spec/{field}");
             meta::immutable(new.pointer(&pointer), old.pointer(&pointer), &Path::new("spec").child(told), errors);
         }
+    }
+}
+
+/// A field that Kubernetes does not keep without asking for it.
+fn drop_alpha(driver: &mut Value, old: &Value) {
+    if let Some(spec) = object(driver, "spec").filter(|_| some(old, &format!("/spec/{ALPHA}")).is_none()) {
+        remove(spec, ALPHA);
     }
 }
 
@@ -191,5 +204,19 @@ mod tests {
                 [format!("spec.serviceAccountTokenInSecrets: Invalid value: {asked}: {why}")]
             );
         }
+    }
+
+    #[test]
+    fn what_is_alpha_is_kept_only_where_it_was() {
+        let given = driver(&json!({ ALPHA: true }));
+        let kept = |old: Option<&Value>| {
+            let mut new = given.clone();
+            match old {
+                Some(old) => CsiDriverStrategy.prepare_update(&mut new, old, Part::Main),
+                None => CsiDriverStrategy.prepare_create(&mut new),
+            }
+            new["spec"].get(ALPHA).is_some()
+        };
+        assert_eq!([kept(None), kept(Some(&driver(&json!({})))), kept(Some(&given))], [false, false, true]);
     }
 }
