@@ -1,7 +1,8 @@
 //! Who is at the other end of a connection, as far as its server cares: whether it has asked anything, whether it still does,
 //! and whether it takes its answers. One that does not is sent away after a time, so that it takes nobody's place.
 //!
-//! A request pays for this with a few words of its connection: no clock is set for it, and nothing is locked.
+//! A request pays for this with a few words of its connection: its connection has one clock, none is set for a request, and
+//! nothing is locked.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -11,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 use super::bell::Bell;
@@ -62,8 +64,8 @@ impl Caller {
         asked
     }
 
-    /// Waits until for `limit`, twice that at most, nothing has been under way, or [`SLOW`] times as long what was sent has
-    /// not been taken.
+    /// Waits until for `limit`, twice that at most, nothing has been under way, or [`SLOW`] times as long nothing was taken of
+    /// answers that are. Of these the end, as much of it as the connection buffers, counts as taken.
     pub(super) async fn gone_quiet(self: &Arc<Self>, limit: Duration) -> Quiet {
         let mut look = pin!(tokio::time::sleep(limit));
         let mut looks = 0;
@@ -147,7 +149,8 @@ async fn rings(mut timer: Pin<&mut Sleep>) {
             return Poll::Pending;
         }
         registered = Some(cx.waker().clone());
-        timer.as_mut().poll(cx)
+        // Also when the connection has used up its task's turn: the timer would not be set, and never ring.
+        Pin::new(&mut coop::unconstrained(timer.as_mut())).poll(cx)
     })
     .await;
 }
@@ -174,6 +177,20 @@ mod tests {
         assert_eq!((caller.gone_quiet(LIMIT).await, began.elapsed()), (Quiet::Gone, LIMIT));
         drop(service.asks());
         assert_eq!((caller.gone_quiet(LIMIT).await, began.elapsed()), (Quiet::Idle, 3 * LIMIT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_keeps_its_connection_busy_and_then_says_nothing_has_gone_too() {
+        let ([caller, _service], began) = (caller(), Instant::now());
+        let mut quiet = pin!(caller.gone_quiet(LIMIT));
+        let looked = poll_fn(|cx| {
+            while coop::has_budget_remaining() {
+                assert!(pin!(coop::consume_budget()).poll(cx).is_ready());
+            }
+            quiet.as_mut().poll(cx)
+        });
+        assert_eq!(tokio::time::timeout(LIMIT * 2, looked).await.ok(), Some(Quiet::Gone));
+        assert_eq!(began.elapsed(), LIMIT);
     }
 
     #[tokio::test(start_paused = true)]
