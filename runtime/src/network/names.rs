@@ -1,6 +1,6 @@
 //! Name resolution for guests, in the host: the cluster's zone (`svc`, `svc.ns`, `svc.ns.svc`, `svc.ns.svc.cluster.local`,
-//! headless pods) without a packet; for others there is
-//! the host's [resolver](super::resolver). Follows Kubernetes' DNS-based service discovery.
+//! headless pods) without a packet; for others there is the host's [resolver](super::resolver). Follows Kubernetes' DNS-based
+//! service discovery.
 
 use std::net::{IpAddr, Ipv4Addr};
 

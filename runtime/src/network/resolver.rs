@@ -3,11 +3,11 @@
 //! A lookup takes as long as name servers take, and nobody can end it. So each has a thread of its own, apart from those that
 //! read guests' files; a pod has few at once, and a lookup counts until it ends, whatever became of the guest that asked.
 
-use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dns_lookup::LookupErrorKind as Failure;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -20,7 +20,8 @@ const TOGETHER: usize = 256;
 /// How long a guest waits for an answer: longer than resolvers commonly do, who try twice for 5 s.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+type Found = Result<Vec<IpAddr>, Failure>;
+type LookUp = dyn Fn(&str) -> Found + Send + Sync;
 
 /// Looks names up.
 pub(super) struct Resolver {
@@ -36,18 +37,17 @@ impl std::fmt::Debug for Resolver {
 
 impl Default for Resolver {
     fn default() -> Self {
-        Self::with(|name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
+        Self::with(|name| dns_lookup::lookup_host(name).map(Iterator::collect).map_err(|error| error.kind()))
     }
 }
 
 impl Resolver {
-    pub(super) fn with(look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+    pub(super) fn with(look_up: impl Fn(&str) -> Found + Send + Sync + 'static) -> Self {
         Self { look_up: Arc::new(look_up), together: Arc::new(Semaphore::new(TOGETHER)) }
     }
 
     /// The addresses of a name, in one of the pod's places.
     pub(super) async fn addresses(&self, pod: &Arc<Semaphore>, name: &str) -> Result<Vec<IpAddr>, Denied> {
-        let no_answer = || Denied::NoAnswer(format!("no name server answered for {name}"));
         let (look_up, pod, together) = (Arc::clone(&self.look_up), Arc::clone(pod), Arc::clone(&self.together));
         let asked = name.to_owned();
         // A task: a guest that does not poll keeps nobody from a place that it was given.
@@ -62,10 +62,17 @@ impl Resolver {
             thread.ok()?;
             answer.await.ok()
         })));
-        match answer.await {
-            Ok(Ok(Some(found))) => found.map_err(|_| Denied::NoSuchName(format!("{name} cannot be resolved"))),
-            _ => Err(no_answer()),
-        }
+        let found = match answer.await {
+            Ok(Ok(Some(found))) => found,
+            _ => Err(Failure::Again),
+        };
+        found.map_err(|failure| match failure {
+            // Nobody could be asked, or nobody could say: the name may exist.
+            Failure::Again | Failure::Fail | Failure::Memory | Failure::System => {
+                Denied::NoAnswer(format!("no name server answered for {name}"))
+            }
+            _ => Denied::NoSuchName(format!("{name} cannot be resolved")),
+        })
     }
 }
 
@@ -88,13 +95,17 @@ mod tests {
     }
 
     impl Server {
-        fn answer(&self, name: &str) -> Vec<IpAddr> {
+        fn answer(&self, name: &str) -> Found {
             assert_eq!(std::thread::current().name(), Some("names"));
             self.asked.fetch_add(1, Ordering::SeqCst);
             if name.starts_with("slow") {
                 self.told.wait_while(&mut self.answers.lock(), |answers| !*answers);
             }
-            vec!["192.0.2.1".parse().unwrap()]
+            match name {
+                "busy.example" => Err(Failure::Again),
+                "none.example" => Err(Failure::NoName),
+                _ => Ok(vec!["192.0.2.1".parse().unwrap()]),
+            }
         }
 
         fn begin(&self) {
@@ -106,7 +117,7 @@ mod tests {
     fn network() -> (Arc<Server>, Lone) {
         let server = Arc::new(Server::default());
         let asked = Arc::clone(&server);
-        (server, Lone::with_resolver(Resolver::with(move |name| Ok(asked.answer(name)))))
+        (server, Lone::with_resolver(Resolver::with(move |name| asked.answer(name))))
     }
 
     #[tokio::test]
@@ -142,5 +153,20 @@ mod tests {
         let pod = network.pod("waits");
         assert!(matches!(pod.resolve("slow.example").await, Err(Denied::NoAnswer(_))));
         server.begin();
+    }
+
+    #[tokio::test]
+    async fn a_guest_is_told_whether_a_name_does_not_exist_or_nobody_could_say() {
+        let (_server, network) = network();
+        let pod = network.pod("asks");
+        assert!(matches!(pod.resolve("busy.example").await, Err(Denied::NoAnswer(_))));
+        assert!(matches!(pod.resolve("none.example").await, Err(Denied::NoSuchName(_))));
+    }
+
+    #[tokio::test]
+    async fn the_host_is_asked() {
+        let (resolver, pod) = (Resolver::default(), Arc::new(Semaphore::new(1)));
+        assert_eq!(resolver.addresses(&pod, "192.0.2.7").await.unwrap(), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        assert!(matches!(resolver.addresses(&pod, "no\0name").await, Err(Denied::NoSuchName(_))));
     }
 }
