@@ -14,7 +14,7 @@ use super::source::{BlobStream, SourceError};
 /// Why a blob is not here.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    #[error("{path} cannot be written")]
+    #[error("{path} cannot be read or written")]
     Io {
         path: PathBuf,
         #[source]
@@ -57,6 +57,12 @@ pub fn hex_part(digest: &str) -> Result<&str, BlobError> {
         .ok_or_else(|| BlobError::Unsupported(digest.to_owned()))
 }
 
+/// A file's digest, and the file. Blocks.
+pub(super) fn read(path: &Path) -> io::Result<(String, Vec<u8>)> {
+    let bytes = std::fs::read(path)?;
+    Ok((digest_of(&bytes), bytes))
+}
+
 /// The digests by which entries of a folder are named, or begin.
 pub(super) fn digests(folder: &Path) -> HashSet<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -94,15 +100,10 @@ impl Blobs {
     /// A small blob's bytes, verified again: what the disk did to them is found before it runs.
     pub async fn read(&self, digest: &str) -> Result<Option<Vec<u8>>, BlobError> {
         let path = self.path(digest)?;
-        match tokio::fs::read(&path).await {
-            Ok(bytes) => {
-                let actual = digest_of(&bytes);
-                if actual == digest {
-                    Ok(Some(bytes))
-                } else {
-                    Err(BlobError::Digest { expected: digest.to_owned(), actual })
-                }
-            }
+        let from = path.clone();
+        match tokio::task::spawn_blocking(move || read(&from)).await.unwrap_or_else(|lost| Err(lost.into())) {
+            Ok((actual, bytes)) if actual == digest => Ok(Some(bytes)),
+            Ok((actual, _)) => Err(BlobError::Digest { expected: digest.to_owned(), actual }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(BlobError::Io { path, source }),
         }

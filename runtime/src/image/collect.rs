@@ -2,20 +2,24 @@
 //! for longest go first.
 //!
 //! What is removed was whole before: a reference is forgotten first, then what nothing else refers to is deleted. Pulls and
-//! loads under way keep what they [pinned](super::pins); with what they need next they wait until this is done.
+//! loads under way keep what they [pinned](super::pins); with what they need next they wait while something is removed. Nothing
+//! is, as long as it cannot be read what an image has.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oci_distribution::manifest::OciManifest;
 use tokio::time::Instant;
 
+use super::blobs::BlobError;
 use super::known::Known;
 use super::manifest::{self, Form};
 use super::pins::Still;
 use super::reference;
-use super::store::{ImageStore, Inner};
+use super::store::{ImageStore, Inner, StoreError};
+use crate::fault;
 
 /// Which images are to go.
 #[derive(Clone, Debug, Default)]
@@ -37,10 +41,12 @@ struct Content {
     code: HashSet<String>,
     /// Its files, by its manifest.
     roots: HashSet<String>,
+    /// All of an image was there and could be told.
+    whole: bool,
 }
 
 /// One image, under all its names.
-struct Candidate {
+struct OnDisk {
     names: Vec<Known>,
     last_used: Instant,
     content: Content,
@@ -49,39 +55,83 @@ struct Candidate {
 impl ImageStore {
     /// Removes what no image has, and then unused images until enough is free; returns how many bytes that made.
     pub(super) async fn collect(&self, unused: &Unused) -> u64 {
-        let pinned = self.inner.pins.still().await;
+        let (images, pinned) = match self.look().await {
+            Ok(found) => found,
+            Err(error) => {
+                let error = fault::with_causes(&error);
+                tracing::warn!(error, "no image is removed, since it cannot be read what all of them have");
+                return 0;
+            }
+        };
         let wanted = unused.wanted.iter().filter_map(|text| reference::parse(text).ok());
         let wanted: HashSet<String> = wanted.map(|reference| reference.whole()).collect();
-        let mut images: BTreeMap<String, Vec<Known>> = BTreeMap::new();
-        for known in self.known.all() {
-            images.entry(known.manifest.clone()).or_default().push(known);
-        }
-        let (mut kept, mut candidates) = (Vec::new(), Vec::new());
-        for (manifest, names) in images {
-            let content = self.inner.content(&manifest).await;
-            let Some(last_used) = names.iter().map(|known| known.last_used).max() else { continue };
-            let stays = names.iter().any(|known| wanted.contains(&known.reference))
-                || last_used.elapsed() < unused.idle
-                || content.blobs.iter().any(|digest| self.inner.is_needed(digest, &pinned));
-            if stays {
-                kept.push(content);
-            } else {
-                candidates.push(Candidate { names, last_used, content });
-            }
-        }
+        let (kept, mut candidates): (Vec<OnDisk>, Vec<OnDisk>) = images.into_iter().partition(|image| {
+            image.names.iter().any(|known| wanted.contains(&known.reference))
+                || image.last_used.elapsed() < unused.idle
+                || image.content.blobs.iter().any(|digest| self.inner.is_needed(digest, &pinned))
+        });
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.last_used));
-        let all = || kept.iter().chain(candidates.iter().map(|candidate| &candidate.content));
+        let all = || kept.iter().chain(&candidates).map(|image| &image.content);
         let mut freed = self.inner.delete(&self.inner.everything(), all, &pinned).await;
         while freed < unused.bytes
-            && let Some(Candidate { names, content, .. }) = candidates.pop()
+            && let Some(OnDisk { names, content, .. }) = candidates.pop()
         {
             for known in &names {
                 self.known.forget(&known.reference).await;
             }
-            let others = || kept.iter().chain(candidates.iter().map(|candidate| &candidate.content));
+            let others = || kept.iter().chain(&candidates).map(|image| &image.content);
             freed += self.inner.delete(&content, others, &pinned).await;
         }
         freed
+    }
+
+    /// All images, and what is pinned then. Nobody waits while it is read what they have, but for what changed meanwhile.
+    async fn look(&self) -> Result<(Vec<OnDisk>, Still<'_>), StoreError> {
+        let mut contents: HashMap<String, Content> = HashMap::new();
+        loop {
+            let pinned = self.inner.pins.still().await;
+            let mut images: BTreeMap<String, Vec<Known>> = BTreeMap::new();
+            for known in self.known.all() {
+                images.entry(known.manifest.clone()).or_default().push(known);
+            }
+            let new: Vec<String> =
+                images.keys().filter(|manifest| !contents.contains_key(*manifest)).cloned().collect();
+            if new.is_empty() {
+                let mut found = Vec::with_capacity(images.len());
+                for (manifest, names) in images {
+                    let content = match contents.remove(&manifest) {
+                        Some(content) if content.whole => content,
+                        // What was missing may have come.
+                        _ => self.inner.content(&manifest).await?,
+                    };
+                    let Some(last_used) = names.iter().map(|known| known.last_used).max() else { continue };
+                    found.push(OnDisk { names, last_used, content });
+                }
+                return Ok((found, pinned));
+            }
+            drop(pinned);
+            for manifest in new {
+                let content = self.inner.content(&manifest).await?;
+                contents.insert(manifest, content);
+            }
+        }
+    }
+}
+
+/// What was read, unless it is missing or damaged. That it is one of these is known for sure: else it is an error.
+fn there<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        // Files in an image's root are as it wants to have them.
+        Err(StoreError::Io { source, .. })
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
+        {
+            Ok(None)
+        }
+        Err(error @ (StoreError::Io { .. } | StoreError::Blob(BlobError::Io { .. }) | StoreError::Interrupted)) => {
+            Err(error)
+        }
+        Err(_) => Ok(None),
     }
 }
 
@@ -91,33 +141,31 @@ impl Inner {
         pinned.has(digest) || self.in_use(digest).is_some()
     }
 
-    /// What an image has on disk, as far as that can be read.
-    async fn content(&self, manifest: &str) -> Content {
+    /// What an image has on disk, as far as that is there.
+    async fn content(&self, manifest: &str) -> Result<Content, StoreError> {
         let mut content = Content { blobs: [manifest.to_owned()].into(), ..Content::default() };
-        let Ok(Some(bytes)) = self.blobs.read(manifest).await else { return content };
-        let Ok(OciManifest::Image(image)) = manifest::parse(&bytes) else { return content };
+        let Some(bytes) = there(self.read(manifest).await)? else { return Ok(content) };
+        let Ok(OciManifest::Image(image)) = manifest::parse(&bytes) else { return Ok(content) };
         content.blobs.extend(manifest::blobs(&image).map(|blob| blob.digest.clone()));
-        let Ok(config) = self.config(&image).await else { return content };
+        let Some(config) = there(self.config(&image).await)? else { return Ok(content) };
         match manifest::form(&image, &config) {
             Ok(Form::Artifact { layer }) => drop(content.code.insert(layer.digest)),
             Ok(Form::Files { config, .. }) => {
                 content.roots.insert(manifest.to_owned());
-                let root = self.root_of(manifest).ok();
-                if let Some(wasm) = root.and_then(|root| Self::entry(&root, &config).ok())
-                    && let Ok(wasm) = tokio::fs::read(wasm).await
-                {
-                    content.code.insert(super::blobs::digest_of(&wasm));
-                }
+                let wasm = there(Self::wasm(self.root_of(manifest)?, &config).await)?;
+                let Some((digest, _)) = wasm else { return Ok(content) };
+                content.code.insert(digest);
             }
             Ok(Form::Native { .. }) | Err(_) => {}
         }
-        content
+        content.whole = true;
+        Ok(content)
     }
 
     /// All that is on disk, whoever has it.
     fn everything(&self) -> Content {
         let roots = super::blobs::digests(&self.roots());
-        Content { blobs: self.blobs.all(), code: self.precompiler.all(), roots }
+        Content { blobs: self.blobs.all(), code: self.precompiler.all(), roots, whole: true }
     }
 
     /// Deletes what neither others have as well nor anybody needs now.
@@ -163,12 +211,14 @@ fn remove(path: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::sync::Arc;
 
+    use super::super::blobs::digest_of;
     use super::super::testing::{TestRegistry, component, files, name, pull};
     use super::*;
     use crate::image::package::Package;
-    use crate::image::{Image, Images, PullPolicy};
+    use crate::image::{Image, ImageError, Images, PullPolicy};
 
     async fn ensure(store: &ImageStore, image: &str) -> Arc<Image> {
         pull(store, image, PullPolicy::IfNotPresent).await.unwrap()
@@ -292,5 +342,110 @@ mod tests {
         assert!(remove_all(&store, &["app"]).await > 0);
         assert_eq!((roots(), files(folder.path())), (1, 6));
         assert_eq!(remove_all(&store, &["app"]).await, 0);
+    }
+    /// Puts something else where a blob is; returns the blob.
+    fn swap(folder: &Path, blob: &[u8], make: impl FnOnce(&Path)) -> (PathBuf, Vec<u8>) {
+        let path = folder.join("blobs").join(digest_of(blob).replace("sha256:", ""));
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        make(&path);
+        (path, bytes)
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_while_it_cannot_be_read_what_an_image_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let (registry, wanted) = (TestRegistry::default(), package("wanted"));
+        registry.add_package("wanted", &wanted);
+        registry.add_package("other", &package("other"));
+        let store = registry.store(folder.path());
+        drop(ensure(&store, "wanted").await);
+        drop(ensure(&store, "other").await);
+        for blob in [&wanted.manifest, &wanted.config] {
+            let (path, bytes) = swap(folder.path(), blob, |path| std::fs::create_dir(path).unwrap());
+            assert_eq!((remove_all(&store, &["wanted"]).await, files(folder.path())), (0, 2 * 5 - 1));
+            std::fs::remove_dir(&path).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+        }
+        assert!(remove_all(&store, &["wanted"]).await > 0);
+        assert_eq!(files(folder.path()), 5);
+        pull(&store, "wanted", PullPolicy::Never).await.unwrap();
+        assert_eq!(store.compiled(), 2, "its code stayed, too");
+    }
+
+    #[tokio::test]
+    async fn an_image_starts_while_it_is_read_what_others_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let (registry, old) = (TestRegistry::default(), package("old"));
+        registry.add_package("old", &old);
+        registry.add_package("starts", &package("starts"));
+        let store = registry.store(folder.path());
+        drop(ensure(&store, "old").await);
+        let (path, bytes) = swap(folder.path(), &old.config, fifo);
+        let collecting = tokio::spawn({
+            let store = store.clone();
+            async move { remove_all(&store, &["starts"]).await }
+        });
+        let mut written = opened(path).await;
+        let started = tokio::time::timeout(Duration::from_secs(60), ensure(&store, "starts")).await;
+        assert!(started.is_ok() && !collecting.is_finished());
+        written.write_all(&bytes).unwrap();
+        drop(written);
+        assert!(collecting.await.unwrap() > 0);
+        assert_eq!((files(folder.path()), here(&store).await), (5, vec![name("starts")]));
+    }
+
+    #[tokio::test]
+    async fn what_is_unpacked_for_nobody_any_more_is_kept_meanwhile_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = TestRegistry::default();
+        registry.add_files("app", &component("app"));
+        let store = registry.store(folder.path());
+        drop(ensure(&store, "app").await);
+        let roots = folder.path().join("roots");
+        std::fs::remove_dir_all(std::fs::read_dir(&roots).unwrap().next().unwrap().unwrap().path()).unwrap();
+        let blobs = std::fs::read_dir(folder.path().join("blobs")).unwrap().map(|blob| blob.unwrap().path());
+        let layer = blobs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+        let digest = format!("sha256:{}", layer.file_name().unwrap().to_str().unwrap());
+        std::fs::remove_file(&layer).unwrap();
+        fifo(&layer);
+        let starting = tokio::spawn({
+            let store = store.clone();
+            async move { ensure(&store, "app").await }
+        });
+        let mut written = opened(layer).await;
+        starting.abort();
+        assert!(starting.await.unwrap_err().is_cancelled());
+        assert!(store.inner.pins.still().await.has(&digest));
+        written.write_all(&[0xff; 1024]).unwrap();
+        drop(written);
+        while store.inner.pins.still().await.has(&digest) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(std::fs::read_dir(&roots).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_has_gone_is_not_present_for_who_never_pulls() {
+        let folder = tempfile::tempdir().unwrap();
+        let (registry, package) = (TestRegistry::default(), package("gone"));
+        registry.add_package("gone", &package);
+        let store = registry.store(folder.path());
+        drop(ensure(&store, "gone").await);
+        swap(folder.path(), &package.manifest, |_| {});
+        let error = pull(&store, "gone", PullPolicy::Never).await.unwrap_err();
+        assert!(matches!(error, ImageError::NeverPull { .. }), "{error}");
+    }
+
+    /// A file that can be read as far as it is written meanwhile.
+    fn fifo(path: &Path) {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    }
+
+    /// Its end to write into, as soon as somebody reads.
+    async fn opened(path: PathBuf) -> std::fs::File {
+        let open = move || std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        tokio::time::timeout(Duration::from_secs(60), tokio::task::spawn_blocking(open)).await.unwrap().unwrap()
     }
 }

@@ -49,6 +49,17 @@ impl Pinned {
     }
 }
 
+/// For what goes on when the first is dropped. It waits for nobody: all of it is pinned.
+impl Clone for Pinned {
+    fn clone(&self) -> Self {
+        let mut counts = self.pins.counts.lock();
+        for digest in &self.digests {
+            *counts.entry(digest.clone()).or_default() += 1;
+        }
+        Self { pins: Arc::clone(&self.pins), digests: self.digests.clone() }
+    }
+}
+
 impl Drop for Pinned {
     fn drop(&mut self) {
         let mut counts = self.pins.counts.lock();

@@ -59,7 +59,7 @@ pub(super) enum StoreError {
     Entrypoint(Vec<String>),
     #[error(transparent)]
     Credentials(#[from] super::credentials::CredentialsError),
-    #[error("{path} cannot be written")]
+    #[error("{path} cannot be read or written")]
     Io {
         path: PathBuf,
         #[source]
@@ -69,6 +69,8 @@ pub(super) enum StoreError {
     Config,
     #[error("the image's layers are larger than the {} bytes that it may unpack to", unpack::LARGEST_ROOT)]
     Layers,
+    #[error("a part of the image is not on the node's disk")]
+    Missing,
     #[error("the pull was interrupted")]
     Interrupted,
 }
@@ -82,7 +84,7 @@ impl StoreError {
 }
 
 /// Refuses a component that is too large to be read and compiled.
-fn fits(bytes: u64) -> Result<(), PrecompileError> {
+pub(super) fn fits(bytes: u64) -> Result<(), PrecompileError> {
     if bytes > LARGEST_COMPONENT {
         let message =
             format!("the component is larger than the {} MiB that this node compiles", LARGEST_COMPONENT >> 20);
@@ -159,8 +161,8 @@ impl ImageStore {
     async fn local(&self, asked: &PullRequest, name: &Reference, known: &Known) -> Result<Arc<Image>, StoreError> {
         let mut pins = self.inner.pins.begin();
         pins.add([known.manifest.as_str()]).await;
-        let bytes = self.inner.blobs.read(&known.manifest).await?.ok_or(StoreError::Interrupted)?;
-        let OciManifest::Image(manifest) = manifest::parse(&bytes)? else { return Err(StoreError::Interrupted) };
+        let bytes = self.inner.blobs.read(&known.manifest).await?.ok_or(StoreError::Missing)?;
+        let OciManifest::Image(manifest) = manifest::parse(&bytes)? else { return Err(StoreError::Missing) };
         pins.add(manifest::blobs(&manifest).map(|blob| blob.digest.as_str())).await;
         self.inner.prepare(asked, name, &known.manifest, &manifest, &mut pins).await
     }
@@ -300,15 +302,12 @@ impl Inner {
     }
 
     /// A blob that must be here. A damaged one is discarded, so that the next attempt fetches it again.
-    async fn read(&self, digest: &str) -> Result<Vec<u8>, StoreError> {
-        match self.blobs.read(digest).await {
-            Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err(StoreError::Interrupted),
-            Err(error) => {
-                self.blobs.discard(digest).await;
-                Err(error.into())
-            }
+    pub(super) async fn read(&self, digest: &str) -> Result<Vec<u8>, StoreError> {
+        let read = self.blobs.read(digest).await;
+        if matches!(read, Err(BlobError::Digest { .. })) {
+            self.blobs.discard(digest).await;
         }
+        read?.ok_or(StoreError::Missing)
     }
 
     /// Makes an image in hand of what is on disk.
@@ -395,13 +394,8 @@ impl Inner {
         if let Some(image) = self.in_use(digest) {
             return Ok(image);
         }
-        let root = self.root(digest, layers).await?;
-        let path = Self::entry(&root, config)?;
-        let unreadable = |source| StoreError::Io { path: path.clone(), source };
-        let size = tokio::fs::metadata(&path).await.map_err(unreadable)?.len();
-        fits(size)?;
-        let wasm = tokio::fs::read(&path).await.map_err(unreadable)?;
-        let digest_of_wasm = super::blobs::digest_of(&wasm);
+        let root = self.root(digest, layers, pins).await?;
+        let (digest_of_wasm, wasm) = Self::wasm(root.clone(), config).await?;
         pins.add([digest_of_wasm.as_str()]).await;
         let wasm = async move { Ok(wasm) };
         let component = self.precompiler.component(namespace, &digest_of_wasm, wasm).await?;
@@ -422,6 +416,8 @@ impl Images for ImageStore {
                     self.known.touch(&reference);
                     return Ok(image);
                 }
+                // It went while the node's disk was full.
+                Err(StoreError::Missing) if request.policy == PullPolicy::Never => {}
                 Err(error) if request.policy == PullPolicy::Never => return Err(report(&request, Arc::new(error))),
                 Err(error) => {
                     tracing::warn!(%error, image = request.reference, "the image on disk cannot be used; pulling it again");
