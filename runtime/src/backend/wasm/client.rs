@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -68,6 +69,26 @@ struct Idle {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("idle", &self.idle.lock().count).finish_non_exhaustive()
+    }
+}
+
+/// Why a request has no response.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// The request's body, if nothing of the request was sent.
+    pub(super) unsent: Option<WasiBody>,
+}
+
+impl Failed {
+    pub(super) fn before(error: Error, request: Request<WasiBody>) -> Self {
+        Self { error, unsent: Some(request.into_body()) }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, unsent: None }
     }
 }
 
@@ -149,16 +170,22 @@ impl Client {
         mut request: Request<WasiBody>,
         connect_timeout: Duration,
         head_timeout: Duration,
-    ) -> Result<(Response<Incoming>, Lent), Error> {
-        let place = Arc::clone(sockets).try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?;
+    ) -> Result<(Response<Incoming>, Lent), Failed> {
+        let Ok(place) = Arc::clone(sockets).try_acquire_owned() else {
+            return Err(Failed::before(Error::ConnectionLimitReached, request));
+        };
         loop {
             let pooled = self.idle.lock().take(&key);
             let fresh = pooled.is_none();
             let mut connection = match pooled {
                 Some(connection) => connection,
-                None => tokio::time::timeout(connect_timeout, self.connect(&key))
-                    .await
-                    .map_err(|_| Error::ConnectionTimeout)??,
+                None => {
+                    let connected = tokio::time::timeout(connect_timeout, self.connect(&key)).await;
+                    match connected.unwrap_or(Err(Error::ConnectionTimeout)) {
+                        Ok(connection) => connection,
+                        Err(error) => return Err(Failed::before(error, request)),
+                    }
+                }
             };
             let sent = tokio::time::timeout(head_timeout, connection.sender.try_send_request(request)).await;
             match sent.map_err(|_| Error::ConnectionReadTimeout)? {
@@ -169,10 +196,19 @@ impl Client {
                 // The server had closed an idle connection: the request was not sent, so it may be sent again.
                 Err(mut error) => match error.take_message() {
                     Some(again) if !fresh => request = again,
-                    _ => return Err(broken(&error.into_error())),
+                    Some(unsent) => return Err(Failed::before(broken(&error.into_error()), unsent)),
+                    None => return Err(broken(&error.into_error()).into()),
                 },
             }
         }
+    }
+
+    /// Reads what is sent to nobody, until the guest is done with it or gone: one that still sends would learn that its body is
+    /// not read, and not why. Bodies are counted in the guest's table, and end with its instance.
+    pub(super) fn read_unsent(&self, mut body: WasiBody) {
+        let closed = self.closed.clone();
+        self.handle
+            .spawn(closed.run_until_cancelled_owned(async move { while let Some(Ok(_)) = body.frame().await {} }));
     }
 
     async fn connect(&self, key: &Key) -> Result<Connection, Error> {
@@ -278,7 +314,7 @@ pub(super) fn broken(error: &hyper::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http_body_util::{BodyExt, Empty};
+    use http_body_util::Empty;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -315,7 +351,8 @@ mod tests {
             async move { client.send(sockets, key, request, limit, limit).await }
         };
         let (first, second) = (ask(&mine).await.unwrap(), ask(&mine).await.unwrap());
-        assert!(matches!(ask(&mine).await, Err(Error::ConnectionLimitReached)));
+        let full = ask(&mine).await;
+        assert!(matches!(full, Err(Failed { error: Error::ConnectionLimitReached, unsent: Some(_) })));
         drop(ask(&other).await.unwrap());
         drop(second);
         assert!(ask(&mine).await.is_ok());

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::client::{Client, Key, Lent, broken};
+use super::client::{Client, Failed, Key, Lent, broken};
 use crate::network::{Denied, PodNetwork, Protocol, Route};
 
 /// Where a guest gives no limit: for a connection, and for each wait afterwards.
@@ -70,19 +70,30 @@ impl WasiHttpHooks for Outgoing {
 
 impl Outgoing {
     async fn send(&self, request: Request<WasiBody>, options: RequestOptions) -> Result<Response<WasiBody>, Error> {
+        self.try_send(request, options).await.map_err(|Failed { error, unsent }| {
+            if let Some(body) = unsent {
+                self.client.read_unsent(body);
+            }
+            error
+        })
+    }
+
+    async fn try_send(
+        &self,
+        request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<Response<WasiBody>, Failed> {
         let connect = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let head = options.first_byte_timeout.unwrap_or(TIMEOUT);
         let between = options.between_bytes_timeout.unwrap_or(TIMEOUT);
-        let target = Target::of(request.uri())?;
+        let target = match Target::of(request.uri()) {
+            Ok(target) => target,
+            Err(error) => return Err(Failed::before(error, request)),
+        };
         let route = tokio::time::timeout(connect, target.route(&self.network)).await;
         let route = match route.unwrap_or(Err(Error::DnsTimeout)) {
             Ok(route) => route,
-            Err(error) => {
-                // A guest that still sends would learn that its body is not read, and not why. Bodies are counted in the
-                // guest's table, and end with its instance.
-                tokio::spawn(unsent(request.into_body()));
-                return Err(error);
-            }
+            Err(error) => return Err(Failed::before(error, request)),
         };
         if let (Some(local), None) = (route.local, &target.server) {
             let response =
@@ -94,11 +105,6 @@ impl Outgoing {
         let (response, lent) = self.client.send(&self.sockets, key, request, connect, head).await?;
         Ok(response.map(|body| Received::new(body, lent, between).boxed_unsync()))
     }
-}
-
-/// Reads what nobody is sent, until the guest is done with it or gone.
-async fn unsent(mut body: WasiBody) {
-    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// What a URI names.
@@ -221,7 +227,31 @@ impl Body for Received {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::StreamBody;
+
     use super::*;
+    use crate::network::local::testing::Lone;
+
+    #[tokio::test]
+    async fn who_still_sends_is_told_why_it_goes_nowhere() {
+        let (network, none) = (Lone::new(), Arc::new(Semaphore::new(0)));
+        let client = Arc::new(Client::new(tokio::runtime::Handle::current()));
+        let way = Outgoing::new(client, network.pod("sends"), none);
+        for (uri, told) in [
+            ("http://192.0.2.1/", Error::ConnectionLimitReached),
+            ("http://[2001:db8::1]/", Error::DestinationIpUnroutable),
+            ("/path", Error::HttpRequestUriInvalid),
+        ] {
+            let (guest, mut sent) = tokio::sync::mpsc::channel(1);
+            let body = StreamBody::new(futures::stream::poll_fn(move |cx| sent.poll_recv(cx))).boxed_unsync();
+            let request = Request::post(uri).body(body).unwrap();
+            let error = way.send(request, RequestOptions::default()).await.unwrap_err();
+            assert_eq!(format!("{error:?}"), format!("{told:?}"), "{uri}");
+            for _ in 0..3 {
+                guest.send(Ok(Frame::data(Bytes::from_static(b"more")))).await.unwrap();
+            }
+        }
+    }
 
     #[test]
     fn a_uri_names_host_port_and_server() {
