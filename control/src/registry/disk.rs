@@ -10,8 +10,8 @@
 //! ```
 //!
 //! What must stay true: a content appears under its digest only when it is complete, verified and on disk (rename after
-//! fsync); nothing goes that a manifest on its way refers to; a repository shows a content only through its own files, so that knowing a digest is not enough to read another
-//! namespace's image. Everything here blocks; callers are on threads for that.
+//! fsync); nothing goes that a manifest on its way refers to; a repository shows a content only through its own files, so that
+//! knowing a digest is not enough to read another namespace's image. Everything here blocks; callers are on threads for that.
 
 use std::collections::HashSet;
 use std::fs::{self, File};

@@ -318,14 +318,14 @@ async fn next_connection(
         Ok((stream, address)) => {
             if slots.available_permits() == 0 {
                 // The last place is taken: one for the next.
-                places.close_stranger();
+                places.close_early();
             }
             Some((stream, address, slot))
         }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             // There may be no descriptors left.
-            places.close_stranger();
+            places.close_early();
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }

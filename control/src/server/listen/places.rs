@@ -111,26 +111,26 @@ impl Places {
         }
     }
 
-    /// Closes the oldest connection that nobody has authenticated on; `false` if there is none.
-    pub(super) fn close_stranger(&self) -> bool {
-        let oldest = self.all.lock().strangers.pop_first();
-        oldest.inspect(|(_, connection)| connection.close.cancel()).is_some()
-    }
-
-    /// Closes a connection for one more; `false` if none gives way. Strangers go first, but for whoever has many connections while
-    /// there are few strangers: these may be about to say who they are.
-    pub(super) fn close_one(&self) -> bool {
+    /// Closes a connection so that the next one finds a place; `false` if none gives way. The oldest stranger does, but for whoever
+    /// has many connections while there are few strangers: these may be about to say who they are.
+    pub(super) fn close_early(&self) -> bool {
         let mut all = self.all.lock();
         let crowded = all.strangers.len() < self.many && all.known.values().any(|open| open.len() > self.many);
-        if crowded && all.close_known(self.many) {
-            return true;
-        }
-        drop(all);
-        self.close_stranger() || self.all.lock().close_known(self.many)
+        (crowded && all.close_known(self.many)) || all.close_stranger()
+    }
+
+    /// Closes a connection for one that waits, also that of somebody who has few; `false` if none gives way.
+    pub(super) fn close_one(&self) -> bool {
+        self.close_early() || self.all.lock().close_known(self.many)
     }
 }
 
 impl All {
+    /// Closes the oldest connection that nobody has authenticated on; `false` if there is none.
+    fn close_stranger(&mut self) -> bool {
+        self.strangers.pop_first().inspect(|(_, connection)| connection.close.cancel()).is_some()
+    }
+
     /// The oldest idle connection of whoever has most; if all of these are used, the oldest if they are many, and else the
     /// oldest idle one of the next.
     fn close_known(&mut self, many: usize) -> bool {
@@ -202,9 +202,9 @@ mod tests {
         let [first, second, third] = std::array::from_fn(|_| places.meet());
         places.known(&first.connection, "somebody");
         drop(second);
-        assert!(places.close_stranger());
+        assert!(places.close_early());
         assert!(gave_way(&third) && !gave_way(&first));
-        assert!(!places.close_stranger());
+        assert!(!places.close_early());
         places.known(&third.connection, "somebody");
         assert!(first.connection.is_known() && !third.connection.is_known());
     }
@@ -247,7 +247,7 @@ mod tests {
             places.known(&open.connection, "hog");
         }
         let newcomer = places.meet();
-        assert!(places.close_one());
+        assert!(places.close_early());
         assert!(gave_way(&hog[0]) && !gave_way(&newcomer));
         let another = places.meet();
         assert!(places.close_one());
@@ -279,7 +279,7 @@ mod tests {
                     places.known(&open.connection, "somebody");
                 });
                 barrier.wait();
-                places.close_stranger();
+                places.close_early();
             });
             assert_ne!(open.connection.is_known(), gave_way(&open));
         }
