@@ -197,7 +197,13 @@ pub struct Descriptor {
     pub deprecated: Option<Cow<'static, str>>,
     /// Set while nothing here acts on the kind: who creates an object is warned of it.
     pub idle: Option<Idle>,
+    /// What of [`WRITABLE_METADATA`] a write of the status leaves as it is (Kubernetes: nothing for most kinds, everything for
+    /// some that came later).
+    pub status_keeps: &'static [&'static str],
 }
+
+/// The metadata that writers of an object have a say in.
+pub const WRITABLE_METADATA: &[&str] = &["annotations", "finalizers", "labels", "ownerReferences"];
 
 /// The verbs of an ordinary resource.
 pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -242,6 +248,7 @@ impl Descriptor {
             strategy: Arc::new(Plain),
             deprecated: None,
             idle: None,
+            status_keeps: &[],
         }
     }
 
@@ -398,6 +405,13 @@ impl Descriptor {
     #[must_use]
     pub fn no_generation(mut self) -> Self {
         self.generation = false;
+        self
+    }
+
+    /// Leaves some of the metadata as it is when the status is written.
+    #[must_use]
+    pub fn status_keeps(mut self, metadata: &'static [&'static str]) -> Self {
+        self.status_keeps = metadata;
         self
     }
 

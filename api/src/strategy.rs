@@ -1,7 +1,7 @@
 //! What a kind does beyond being stored: hooks that the generic verbs call, each a no-op by default.
 //!
-//! Order on create: `prepare_create` → `default` → `validate`. On update (of the object, its status, or by a patch):
-//! `default` → `prepare_update` → `validate_update`. A hook changes or judges one JSON tree; it does no I/O. Typed work
+//! Order on create: `prepare_create` → `default` → `settle` → `validate`. On update (of the object, its status, or by a patch):
+//! `default` → `prepare_update` → `settle` → `validate_update`. A hook changes or judges one JSON tree; it does no I/O. Typed work
 //! goes through [`view`].
 
 use std::fmt;
@@ -36,6 +36,10 @@ pub trait Strategy: Send + Sync + fmt::Debug {
         self.default(object);
         Ok(())
     }
+
+    /// Brings an object that is to be written, and is good, to the one form in which it is stored; leaves one that
+    /// [`Strategy::validate`] refuses as it is. Must be idempotent.
+    fn settle(&self, _object: &mut Value) {}
 
     /// Judges a new object, `metadata` excepted except for what the kind adds to it (the generic verb validates names,
     /// labels, annotations, owner references and finalizers; [`Strategy::name_rule`] says which names are good).
@@ -81,9 +85,9 @@ pub trait Strategy: Send + Sync + fmt::Debug {
         Vec::new()
     }
 
-    /// The warning about a new object's name, which its writer reads once.
-    fn name_warning(&self, _object: &Value) -> Option<String> {
-        None
+    /// Warnings about a new object that its writer reads once, and not again at each update (its name above all).
+    fn new_warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::kinds::tree::{is_true, list, some, text};
 use crate::object;
 use crate::resource::{
     ALL_VERBS, Descriptor, Durability, GroupResource, Revision, ScalePaths, SchemaSource, Scope, Selectable,
-    Subresource,
+    Subresource, WRITABLE_METADATA,
 };
 use crate::version::{Conversion, Convert, StoredAs};
 
@@ -174,6 +174,7 @@ impl Definition {
             strategy: Arc::new(strategy::Custom::new(Arc::clone(&version.schema), version.scale())),
             deprecated: version.deprecated(&self.group, &self.kind).map(Into::into),
             idle: None,
+            status_keeps: WRITABLE_METADATA,
         }
     }
 }

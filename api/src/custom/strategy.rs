@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Schema;
 use crate::field::{ErrorList, Path};
-use crate::kinds::tree::{carry, split_status};
+use crate::kinds::tree::split_status;
 use crate::object;
 use crate::resource::ScalePaths;
 use crate::status::ApiError;
@@ -65,9 +65,6 @@ impl Strategy for Custom {
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
         if part == Part::Status {
             split_status(new, old, part);
-            if let (Some(meta), Some(before)) = (new.get_mut("metadata"), old.get("metadata")) {
-                carry(meta, before, "annotations");
-            }
         }
     }
 

@@ -84,27 +84,12 @@ pub(crate) fn carry(new: &mut Value, old: &Value, key: &str) {
     }
 }
 
-/// What is usual for a kind with a status subresource: the main path keeps the old status, and a status update keeps
-/// everything but status and the metadata that may ride along.
+/// What is usual for a kind with a status subresource: the main path keeps the old status, and a status update the old spec. (What
+/// it keeps of the metadata, the kind's descriptor says.)
 pub(crate) fn split_status(new: &mut Value, old: &Value, part: crate::strategy::Part) {
     match part {
         crate::strategy::Part::Main => carry(new, old, "status"),
         crate::strategy::Part::Status => carry(new, old, "spec"),
         crate::strategy::Part::Named(_) => {}
-    }
-}
-
-/// [`split_status`] for a kind whose status update changes nothing of the metadata, annotations included.
-pub(crate) fn split_status_alone(new: &mut Value, old: &Value, part: crate::strategy::Part) {
-    split_status(new, old, part);
-    if let (crate::strategy::Part::Status, Some(meta)) = (part, new.get_mut("metadata")) {
-        carry(meta, old.get("metadata").unwrap_or(&Value::Null), "annotations");
-    }
-}
-
-/// In a status update, labels stay as they are: Kubernetes takes none of a Deployment's or a ReplicaSet's from there.
-pub(crate) fn carry_labels(new: &mut Value, old: &Value) {
-    if let (Some(meta), Some(old_meta)) = (new.get_mut("metadata"), old.get("metadata")) {
-        carry(meta, old_meta, "labels");
     }
 }

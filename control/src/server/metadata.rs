@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use wherry_api::resource::Descriptor;
+use wherry_api::resource::{Descriptor, WRITABLE_METADATA};
 use wherry_api::status::ApiError;
 use wherry_api::strategy::Part;
 use wherry_api::{meta, object};
@@ -58,10 +58,8 @@ pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), ApiError> {
 }
 
 /// Metadata that is empty is as good as absent: Kubernetes writes neither.
-const EMPTY_IS_ABSENT: [&str; 4] = ["annotations", "finalizers", "labels", "ownerReferences"];
-
 fn drop_empty(object: &mut Value) {
-    for field in EMPTY_IS_ABSENT {
+    for field in WRITABLE_METADATA {
         let empty = match object::meta(object, field) {
             Some(Value::Object(map)) => map.is_empty(),
             Some(Value::Array(list)) => list.is_empty(),
@@ -107,13 +105,13 @@ pub(crate) fn prepare_update(resource: &Descriptor, new: &mut Value, old: &Value
         Part::Main if resource.has_status() => copy_field(new, old, "status"),
         // What else such a path may not change is the strategy's to know.
         Part::Main | Part::Named(_) => {}
-        Part::Status => keep_all_but_status(new, old),
+        Part::Status => keep_all_but_status(resource, new, old),
     }
 }
 
-/// An update of the status changes the status and, as in Kubernetes, annotations.
-fn keep_all_but_status(new: &mut Value, old: &Value) {
-    for field in ["labels", "finalizers", "ownerReferences"] {
+/// An update of the status changes the status and, as in Kubernetes, what of the metadata the kind does not keep from it.
+pub(crate) fn keep_all_but_status(resource: &Descriptor, new: &mut Value, old: &Value) {
+    for field in resource.status_keeps {
         object::set_meta(new, field, object::meta(old, field).cloned().unwrap_or(Value::Null));
     }
     let fields: Vec<String> =

@@ -11,7 +11,7 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::check::{self, one_of};
 use crate::kinds::tree::{list, split_status, text};
 use crate::meta::{names, push_all};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, WRITABLE_METADATA};
 use crate::strategy::{Part, Strategy};
 
 const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
@@ -22,6 +22,7 @@ pub fn descriptor() -> Descriptor {
     Descriptor::of::<ValidatingAdmissionPolicy>()
         .categories(&["api-extensions"])
         .status()
+        .status_keeps(WRITABLE_METADATA)
         .columns(policy::columns("Validations", |o, _| json!(list(o, "/spec/validations").len())))
         .conditional()
         .strategy(ValidatingAdmissionPolicyStrategy)

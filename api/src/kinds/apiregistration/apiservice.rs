@@ -8,13 +8,14 @@ use crate::kinds::cells::{self, column};
 use crate::kinds::check;
 use crate::kinds::tree::{fill, int, is_true, list, some, split_status, text};
 use crate::meta::{names, push_all};
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, WRITABLE_METADATA};
 use crate::strategy::{NameRule, Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<APIService>()
         .categories(&["api-extensions"])
         .status()
+        .status_keeps(WRITABLE_METADATA)
         .columns(vec![
             cells::name(),
             column("Service", "string", "The reference to the service that hosts this API endpoint.", |o, _| {

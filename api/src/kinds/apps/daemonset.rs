@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::template;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column, count};
-use crate::kinds::tree::{fill, object, set, some, text};
+use crate::kinds::tree::{fill, object, set, some, split_status, text};
 use crate::meta;
 use crate::object::{annotation, set_annotation};
 use crate::resource::{Descriptor, Idle};
@@ -117,7 +117,7 @@ impl Strategy for DaemonSetStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        template::prepare_update(new, old, part);
+        split_status(new, old, part);
         let before: i64 = annotation(old, TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default();
         let changed = !meta::same(new.pointer("/spec/template"), old.pointer("/spec/template"));
         if before > 0 {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::template;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
-use crate::kinds::tree::{fill, int, object, set, some, text};
+use crate::kinds::tree::{fill, int, object, set, some, split_status, text};
 use crate::resource::Descriptor;
 use crate::strategy::{Part, Strategy};
 
@@ -30,6 +30,7 @@ pub fn descriptor() -> Descriptor {
         .short(&["deploy"])
         .categories(&["all"])
         .status()
+        .status_keeps(&["labels"])
         .scale(".spec.replicas", ".status.replicas", Some(".spec.selector"))
         .columns(columns)
         .strategy(DeploymentStrategy)
@@ -71,7 +72,7 @@ impl Strategy for DeploymentStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        template::prepare_update(new, old, part);
+        split_status(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
@@ -82,8 +83,8 @@ impl Strategy for DeploymentStrategy {
         validate_rollout(new, errors);
     }
 
-    fn name_warning(&self, object: &Value) -> Option<String> {
-        template::name_warning(object)
+    fn new_warnings(&self, object: &Value) -> Vec<String> {
+        template::name_warning(object).into_iter().collect()
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {

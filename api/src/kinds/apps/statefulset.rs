@@ -9,7 +9,7 @@ use super::template;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::core::persistentvolumeclaim as claim;
-use crate::kinds::tree::{carry, fill, int, list, list_mut, object, set, some, text};
+use crate::kinds::tree::{carry, fill, int, list, list_mut, object, set, some, split_status, text};
 use crate::meta::{self, names, push_all};
 use crate::resource::{Descriptor, Idle};
 use crate::strategy::{NameRule, Part, Strategy};
@@ -108,7 +108,7 @@ impl Strategy for StatefulSetStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        template::prepare_update(new, old, part);
+        split_status(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {

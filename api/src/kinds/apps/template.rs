@@ -6,23 +6,14 @@ use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
 use crate::kinds::core::pod::annotations;
 use crate::kinds::core::podspec;
-use crate::kinds::tree::{carry_labels, int, list, map, object, some, split_status, text};
+use crate::kinds::tree::{int, list, map, object, some, text};
 use crate::meta;
 use crate::resource::Column;
-use crate::strategy::Part;
 
 /// Defaults of `spec.template`.
 pub(crate) fn default(workload_spec: &mut Value) {
     if let Some(spec) = object(workload_spec, "template").and_then(|template| object(template, "spec")) {
         podspec::default(spec);
-    }
-}
-
-/// What an update through the main path or `/status` may not change: the other's part, and, for `/status`, labels.
-pub(crate) fn prepare_update(new: &mut Value, old: &Value, part: Part) {
-    split_status(new, old, part);
-    if part == Part::Status {
-        carry_labels(new, old);
     }
 }
 
@@ -296,7 +287,7 @@ mod tests {
     fn writers_are_warned_of_names_with_dots() {
         let named = |kind: &str| {
             let kind = crate::kinds::all().into_iter().find(|known| known.kind == kind).unwrap();
-            kind.strategy.name_warning(&json!({"metadata": {"name": "a.b"}}))
+            kind.strategy.new_warnings(&json!({"metadata": {"name": "a.b"}})).into_iter().next()
         };
         let said = |used: &str| {
             let why = "which can result in surprising behavior; a DNS label is recommended: [must not contain dots]";

@@ -98,8 +98,8 @@ impl Strategy for CronJobStrategy {
         }
     }
 
-    fn name_warning(&self, object: &Value) -> Option<String> {
-        template::name_warning(object)
+    fn new_warnings(&self, object: &Value) -> Vec<String> {
+        template::name_warning(object).into_iter().collect()
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {

@@ -198,6 +198,7 @@ mod tests {
                 json!({"spec": {"ingress": [{"from": [block]}], "egress": [{"to": [block]}]}}),
                 &["spec.ingress[0].from[0].ipBlock.cidr", "spec.egress[0].to[0].ipBlock.cidr"],
             ),
+            ("Node", json!({"spec": {"podCIDRs": ["10.0.0.0/24", "2001:db8:0::/64"]}}), &["spec.podCIDRs[1]"]),
             (
                 "Pod",
                 json!({"spec": {"dnsConfig": {"nameservers": [long]}, "hostAliases": [{"ip": long}]}}),

@@ -1,12 +1,14 @@
 //! Endpoints: the addresses behind a Service, in the old form.
 
+use std::collections::{BTreeMap, HashMap};
+
 use k8s_openapi::api::core::v1::Endpoints;
 use serde_json::{Value, json};
 
 use super::addresses::{self, join_host_port};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
-use crate::kinds::tree::{fill, int, list, list_mut, map, text};
+use crate::kinds::tree::{fill, int, list, list_mut, map, set, text};
 use crate::meta::{names, push_all};
 use crate::resource::Descriptor;
 use crate::strategy::Strategy;
@@ -16,6 +18,9 @@ const SHOWN: usize = 3;
 
 const ADDRESSES: [&str; 2] = ["addresses", "notReadyAddresses"];
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+/// Addresses, counted once for each of their ports, beyond which an object is stored as it is written: its one form could be
+/// many times as large.
+const MOST: usize = 100_000;
 /// Who writes addresses in their canonical form anyway.
 const CONTROLLER: &str = "endpoint-controller";
 
@@ -67,6 +72,16 @@ impl Strategy for EndpointsStrategy {
         }
     }
 
+    fn settle(&self, object: &mut Value) {
+        let mut errors = ErrorList::default();
+        self.validate(object, &mut errors);
+        let subsets = list(object, "/subsets");
+        if errors.is_empty() && !subsets.is_empty() {
+            let repacked = repack(subsets);
+            set(object, "subsets", repacked);
+        }
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         let manager = map(object, "/metadata/labels").find(|(key, _)| *key == MANAGED_BY);
         if manager.is_some_and(|(_, manager)| manager == CONTROLLER) {
@@ -101,6 +116,70 @@ impl Strategy for EndpointsStrategy {
             }
         }
     }
+}
+
+/// An address and the pod that has it: what Kubernetes takes for one endpoint.
+type Who<'a> = (&'a str, &'a str);
+/// Addresses, and whether they are ready.
+type Addresses<'a> = BTreeMap<Who<'a>, bool>;
+
+/// The one form of subsets: one for each set of addresses, with all ports that they have in common; addresses are sorted, and
+/// ready only where nobody says that they are not. Ports and subsets keep their order (Kubernetes' is of hashes), so that what
+/// has this form stays as it is.
+pub fn repack(subsets: &[Value]) -> Vec<Value> {
+    let count = |subset: &Value, field: &str| list(subset, field).len();
+    let size = |s: &Value| (count(s, "/addresses") + count(s, "/notReadyAddresses")) * count(s, "/ports").max(1);
+    if subsets.iter().map(size).sum::<usize>() > MOST {
+        return subsets.to_vec();
+    }
+    let mut known: HashMap<Who<'_>, &Value> = HashMap::new();
+    let mut offers: Vec<(Option<&Value>, Addresses<'_>)> = Vec::new();
+    let mut places: HashMap<Option<&Value>, usize> = HashMap::new();
+    for subset in subsets {
+        let ports = list(subset, "/ports");
+        // Addresses without a port are endpoints as well.
+        let none = ports.is_empty().then_some(None);
+        for port in ports.iter().map(Some).chain(none) {
+            let place = *places.entry(port).or_insert(offers.len());
+            if place == offers.len() {
+                offers.push((port, BTreeMap::new()));
+            }
+            let Some((_, who)) = offers.get_mut(place) else { continue };
+            for (field, ready) in ADDRESSES.into_iter().zip([true, false]) {
+                for address in list(subset, &format!("/{field}")) {
+                    let key = (text(address, "/ip"), text(address, "/targetRef/uid"));
+                    known.entry(key).or_insert(address);
+                    *who.entry(key).or_insert(ready) &= ready;
+                }
+            }
+        }
+    }
+    let mut groups: Vec<(Addresses<'_>, Vec<&Value>)> = Vec::new();
+    let mut places: HashMap<Addresses<'_>, usize> = HashMap::new();
+    for (port, who) in offers {
+        let place = *places.entry(who.clone()).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some((_, ports)) => ports.extend(port),
+            None => groups.push((who, port.into_iter().collect())),
+        }
+    }
+    groups.into_iter().map(|(who, ports)| subset_of(&who, &ports, &known)).collect()
+}
+
+fn subset_of(who: &Addresses<'_>, ports: &[&Value], known: &HashMap<Who<'_>, &Value>) -> Value {
+    let mut subset = json!({});
+    for (field, wanted) in ADDRESSES.into_iter().zip([true, false]) {
+        let of =
+            who.iter().filter(|(_, ready)| **ready == wanted).filter_map(|(key, _)| known.get(key).copied().cloned());
+        let of: Vec<Value> = of.collect();
+        if !of.is_empty() {
+            set(&mut subset, field, of);
+        }
+    }
+    if !ports.is_empty() {
+        set(&mut subset, "ports", ports.iter().copied().cloned().collect::<Vec<_>>());
+    }
+    subset
 }
 
 fn validate_address(address: &Value, path: &Path, errors: &mut ErrorList) {
@@ -139,6 +218,57 @@ mod tests {
         assert_eq!(shown(&many), "1.1.1.1:80,1.1.1.2:80,1.1.1.1:81 + 1 more...");
         assert_eq!(shown(&json!({})), NONE);
         assert_eq!(shown(&json!({"subsets": [{"notReadyAddresses": [{"ip": "1.1.1.1"}]}]})), "");
+    }
+
+    #[test]
+    fn subsets_are_repacked_as_kubernetes_does() {
+        let at = |ip: &str| json!({"ip": ip});
+        let port = |number: i64| json!({"name": format!("p{number}"), "port": number, "protocol": "TCP"});
+        let repacked = |subsets: Value| {
+            let mut object = json!({"subsets": subsets});
+            EndpointsStrategy.settle(&mut object);
+            let once = object.clone();
+            EndpointsStrategy.settle(&mut object);
+            assert_eq!(once, object, "a second time changes nothing");
+            object["subsets"].take()
+        };
+        let pod = |uid: &str| json!({"ip": "10.0.0.1", "targetRef": {"kind": "Pod", "uid": uid}});
+        for (given, wanted) in [
+            // The same address twice, and out of order.
+            (
+                json!([{"addresses": [at("10.0.0.2"), at("10.0.0.1"), at("10.0.0.2")], "ports": [port(2), port(1)]}]),
+                json!([{"addresses": [at("10.0.0.1"), at("10.0.0.2")], "ports": [port(2), port(1)]}]),
+            ),
+            // The same addresses with other ports, and the same port with other addresses.
+            (
+                json!([{"addresses": [at("10.0.0.1")], "ports": [port(1)]}, {"addresses": [at("10.0.0.1")], "ports": [port(2)]}]),
+                json!([{"addresses": [at("10.0.0.1")], "ports": [port(1), port(2)]}]),
+            ),
+            (
+                json!([{"addresses": [at("10.0.0.1")], "ports": [port(1)]}, {"addresses": [at("10.0.0.2")], "ports": [port(1)]}]),
+                json!([{"addresses": [at("10.0.0.1"), at("10.0.0.2")], "ports": [port(1)]}]),
+            ),
+            // Who is not ready anywhere, is not; without ports as well.
+            (
+                json!([{"addresses": [at("10.0.0.1")]}, {"notReadyAddresses": [at("10.0.0.1")]}]),
+                json!([{"notReadyAddresses": [at("10.0.0.1")]}]),
+            ),
+            // Several pods may have one address.
+            (json!([{"addresses": [pod("b"), pod("a")]}]), json!([{"addresses": [pod("a"), pod("b")]}])),
+            // What is refused stays for the refusal.
+            (json!([{"addresses": [at("x"), at("x")]}]), json!([{"addresses": [at("x"), at("x")]}])),
+        ] {
+            assert_eq!(repacked(given), wanted);
+        }
+    }
+
+    #[test]
+    fn what_would_grow_without_bound_is_stored_as_it_is() {
+        let many: Vec<Value> = (0..400).map(|n| json!({"ip": format!("10.0.{}.{}", 255 - n / 256, n % 256)})).collect();
+        let ports: Vec<Value> =
+            (1..=400).map(|n| json!({"name": format!("p{n}"), "port": n, "protocol": "TCP"})).collect();
+        let subsets = json!([{"addresses": many, "ports": ports}]);
+        assert_eq!(json!(repack(subsets.as_array().unwrap())), subsets);
     }
 
     #[test]

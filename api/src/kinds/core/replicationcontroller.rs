@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::field::{ErrorList, Path};
 use crate::kinds::apps::template;
 use crate::kinds::cells::{self, wide};
-use crate::kinds::tree::{fill, map, object, set, some};
+use crate::kinds::tree::{fill, map, object, set, some, split_status};
 use crate::resource::Descriptor;
 use crate::strategy::{Part, Strategy};
 
@@ -71,7 +71,7 @@ impl Strategy for ReplicationControllerStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        template::prepare_update(new, old, part);
+        split_status(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {
@@ -86,8 +86,8 @@ impl Strategy for ReplicationControllerStrategy {
         true
     }
 
-    fn name_warning(&self, object: &Value) -> Option<String> {
-        template::name_warning(object)
+    fn new_warnings(&self, object: &Value) -> Vec<String> {
+        template::name_warning(object).into_iter().collect()
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {

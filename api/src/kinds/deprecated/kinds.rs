@@ -123,6 +123,10 @@ pub(crate) fn of_node(node: &Value) -> Vec<String> {
     if !text(node, "/spec/externalID").is_empty() {
         all.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
     }
+    let ranges = list(node, "/spec/podCIDRs").iter().enumerate();
+    all.extend(ranges.filter_map(|(index, range)| {
+        warn_of_range(range.as_str()?, &Path::new("spec").child("podCIDRs").index(index))
+    }));
     all
 }
 

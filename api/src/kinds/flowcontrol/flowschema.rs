@@ -7,15 +7,19 @@ use super::{mandatory, rules, status};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
 use crate::kinds::check::{required_one_of, subdomain};
-use crate::kinds::tree::{int, list, object, set, some, split_status_alone, text};
-use crate::resource::{Column, Descriptor};
+use crate::kinds::tree::{int, list, object, set, some, split_status, text};
+use crate::resource::{Column, Descriptor, WRITABLE_METADATA};
 use crate::strategy::{Part, Strategy};
 
 const MAX_PRECEDENCE: i64 = 10_000;
 const DEFAULT_PRECEDENCE: i64 = 1000;
 
 pub fn descriptor() -> Descriptor {
-    Descriptor::of::<FlowSchema>().status().columns(columns()).strategy(FlowSchemaStrategy)
+    Descriptor::of::<FlowSchema>()
+        .status()
+        .status_keeps(WRITABLE_METADATA)
+        .columns(columns())
+        .strategy(FlowSchemaStrategy)
 }
 
 fn columns() -> Vec<Column> {
@@ -82,7 +86,7 @@ impl Strategy for FlowSchemaStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status_alone(new, old, part);
+        split_status(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, _old: &Value, part: Part, errors: &mut ErrorList) {

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::{mandatory, status};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, NONE, column};
-use crate::kinds::tree::{fill, int, object, set, some, split_status_alone, text};
-use crate::resource::{Column, Descriptor};
+use crate::kinds::tree::{fill, int, object, set, some, split_status, text};
+use crate::resource::{Column, Descriptor, WRITABLE_METADATA};
 use crate::strategy::{Part, Strategy};
 
 const MAX_QUEUES: i64 = 10_000_000;
@@ -19,6 +19,7 @@ const QUEUING: &str = "/spec/limited/limitResponse/queuing";
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<PriorityLevelConfiguration>()
         .status()
+        .status_keeps(WRITABLE_METADATA)
         .columns(columns())
         .strategy(PriorityLevelConfigurationStrategy)
 }
@@ -99,7 +100,7 @@ impl Strategy for PriorityLevelConfigurationStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status_alone(new, old, part);
+        split_status(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, _old: &Value, part: Part, errors: &mut ErrorList) {

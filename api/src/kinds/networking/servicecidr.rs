@@ -10,12 +10,13 @@ use crate::kinds::cells::{self, column};
 use crate::kinds::check::strings;
 use crate::kinds::tree::split_status;
 use crate::meta::IMMUTABLE;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, WRITABLE_METADATA};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<ServiceCIDR>()
         .status()
+        .status_keeps(WRITABLE_METADATA)
         .columns(vec![
             cells::name(),
             column("CIDRs", "string", "The ranges of addresses.", |o, _| json!(strings(o, "/spec/cidrs").join(","))),

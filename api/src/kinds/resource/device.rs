@@ -6,7 +6,7 @@ use super::config;
 use crate::field::{ErrorList, Path};
 use crate::kinds::core::podspec::resources::parse;
 use crate::kinds::core::podspec::scheduling::validate_node_selector;
-use crate::kinds::tree::{is_true, list, map, some, text};
+use crate::kinds::tree::{is_true, list, list_mut, map, remove, some, text};
 use crate::meta::{names, push_all, same};
 use crate::quantity::Quantity;
 
@@ -18,6 +18,30 @@ const MAX_CONSUMED: usize = 2;
 const MAX_AMOUNTS: usize = 10;
 /// Longest key of a map that a path shows whole.
 const SHOWN: usize = 96;
+
+/// Attributes of several values, and resources of nodes that devices stand for.
+const ALPHA_ATTRIBUTES: [&str; 4] = ["bools", "ints", "strings", "versions"];
+const ALPHA_FIELD: &str = "nodeAllocatableResourceMappings";
+
+/// Drops what Kubernetes does not keep without being asked for it, unless the slice had it already.
+pub(super) fn drop_alpha(slice: &mut Value, old: &Value) {
+    let before = list(old, "/spec/devices");
+    let attributes =
+        |device: &Value| map(device, "/attributes").any(|(_, of)| ALPHA_ATTRIBUTES.iter().any(|f| of.get(f).is_some()));
+    let (keep_attributes, keep_field) =
+        (before.iter().any(attributes), before.iter().any(|device| device.get(ALPHA_FIELD).is_some()));
+    for device in slice.get_mut("spec").into_iter().flat_map(|spec| list_mut(spec, "devices")) {
+        if !keep_field {
+            remove(device, ALPHA_FIELD);
+        }
+        let attributes = device.get_mut("attributes").and_then(Value::as_object_mut).into_iter().flatten();
+        for (_, attribute) in attributes.filter(|_| !keep_attributes) {
+            for field in ALPHA_ATTRIBUTES {
+                remove(attribute, field);
+            }
+        }
+    }
+}
 
 /// Judges a device; `old` is what it was, `chosen` whether each device says on which nodes it is.
 pub(super) fn validate(device: &Value, old: Option<&Value>, chosen: bool, path: &Path, errors: &mut ErrorList) {
@@ -302,6 +326,21 @@ mod tests {
         }
         let path = format!("{}...{}", "k".repeat(47), "k".repeat(46));
         assert_eq!(shortened(&"k".repeat(97)), path);
+    }
+
+    #[test]
+    fn what_is_alpha_is_dropped_unless_it_was_there() {
+        let slice = |attribute: Value| json!({"spec": {"devices": [{"name": "gpu", "attributes": {"x": attribute}, ALPHA_FIELD: {"cpu": {}}}]}});
+        let dropped = |mut new: Value, old: &Value| {
+            drop_alpha(&mut new, old);
+            new["spec"]["devices"][0].clone()
+        };
+        let listed = slice(json!({"ints": [1, 2]}));
+        let device = dropped(listed.clone(), &Value::Null);
+        assert_eq!(device, json!({"name": "gpu", "attributes": {"x": {}}}));
+        assert!(judge(&device, false)[0].contains("exactly one value must be specified"));
+        assert_eq!(dropped(listed.clone(), &listed), listed["spec"]["devices"][0]);
+        assert_eq!(dropped(slice(json!({"int": 1})), &json!({}))["attributes"], json!({"x": {"int": 1}}));
     }
 
     #[test]

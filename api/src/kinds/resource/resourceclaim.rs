@@ -6,15 +6,16 @@ use serde_json::{Value, json};
 use super::{allocation, claim};
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
-use crate::kinds::tree::{list, object, some, split_status_alone};
+use crate::kinds::tree::{list, object, some, split_status};
 use crate::meta;
-use crate::resource::{Descriptor, Idle};
+use crate::resource::{Descriptor, Idle, WRITABLE_METADATA};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<ResourceClaim>()
         .idle(Idle::Yet)
         .status()
+        .status_keeps(WRITABLE_METADATA)
         .columns(vec![
             cells::name(),
             column(
@@ -62,7 +63,7 @@ impl Strategy for ResourceClaimStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status_alone(new, old, part);
+        split_status(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {

@@ -41,6 +41,14 @@ pub fn descriptor() -> Descriptor {
 struct ResourceSliceStrategy;
 
 impl Strategy for ResourceSliceStrategy {
+    fn prepare_create(&self, slice: &mut Value) {
+        device::drop_alpha(slice, &Value::Null);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, _part: Part) {
+        device::drop_alpha(new, old);
+    }
+
     fn validate(&self, slice: &Value, errors: &mut ErrorList) {
         judge(slice, None, errors);
     }

@@ -6,15 +6,16 @@ use serde_json::{Map, Value, json};
 use super::names;
 use crate::field::{ErrorList, Path};
 use crate::kinds::cells::{self, column};
-use crate::kinds::tree::{fill, int, is_true, object, some, split_status_alone, text};
+use crate::kinds::tree::{fill, int, is_true, object, some, split_status, text};
 use crate::meta::{self, names as names_of_objects, push_all};
-use crate::resource::{Descriptor, Idle};
+use crate::resource::{Descriptor, Idle, WRITABLE_METADATA};
 use crate::strategy::{Part, Strategy};
 
 pub fn descriptor() -> Descriptor {
     Descriptor::of::<VolumeAttachment>()
         .idle(Idle::Yet)
         .status()
+        .status_keeps(WRITABLE_METADATA)
         .columns(vec![
             cells::name(),
             column("Attacher", "string", "The volume driver that must handle this request.", |o, _| {
@@ -80,7 +81,7 @@ impl Strategy for VolumeAttachmentStrategy {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        split_status_alone(new, old, part);
+        split_status(new, old, part);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part, errors: &mut ErrorList) {

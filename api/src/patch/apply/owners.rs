@@ -13,6 +13,7 @@ use super::schema::{Form, Node, Schema};
 use super::walk::{Changes, fields_of, index};
 use super::{InVersion, Writer, applier, updater};
 use crate::object::{self, format_time};
+use crate::resource::WRITABLE_METADATA;
 use crate::status::ApiError;
 use crate::strategy::Part;
 
@@ -70,7 +71,7 @@ impl<'a> Writing<'a> {
         match self.writer.part {
             Part::Main if self.writer.resource.has_status() => fields.remove("f:status"),
             Part::Main | Part::Named(_) => {}
-            Part::Status => fields.retain_status(),
+            Part::Status => fields.retain_status(self.writer.resource.status_keeps),
         }
     }
 
@@ -264,12 +265,15 @@ fn check(value: &Value, node: Node<'_>, path: &mut String, complaints: &mut Vec<
 }
 
 impl FieldSet {
-    /// Keeps what a write of the status may change: the status, and annotations.
-    fn retain_status(&mut self) {
+    /// Keeps what a write of the status may change: the status, and the metadata that the kind does not keep from it.
+    fn retain_status(&mut self, kept: &[&str]) {
         self.0.retain(|element, _| matches!(&**element, "f:status" | "f:metadata"));
         self.below("f:metadata", |metadata| {
             metadata.member = false;
-            metadata.below.0.retain(|element, _| &**element == "f:annotations");
+            metadata.below.0.retain(|element, _| {
+                let field = element.strip_prefix("f:").unwrap_or_default();
+                WRITABLE_METADATA.contains(&field) && !kept.contains(&field)
+            });
         });
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
+use wherry_api::kinds::core::endpoints;
 
 use super::addresses::{Backend, Port, is_headless, publishes_unready};
 
@@ -67,7 +68,17 @@ fn subsets(listed: &[(&Backend, bool)]) -> Vec<EndpointSubset> {
             });
         }
     }
-    by_ports.into_values().collect()
+    repacked(by_ports.into_values().collect())
+}
+
+/// What the server makes of subsets whose ports overlap: otherwise they would never be what is there.
+fn repacked(subsets: Vec<EndpointSubset>) -> Vec<EndpointSubset> {
+    if subsets.len() < 2 {
+        return subsets;
+    }
+    let trees: Option<Vec<_>> = subsets.iter().map(|subset| serde_json::to_value(subset).ok()).collect();
+    let repacked = trees.map(|trees| endpoints::repack(&trees).into_iter().map(serde_json::from_value).collect());
+    repacked.and_then(Result::ok).unwrap_or(subsets)
 }
 
 fn address(backend: &Backend, ip: &str) -> EndpointAddress {
@@ -133,6 +144,18 @@ mod tests {
         let made = desired(&service, &backends(&service, &[pod(1, 80, false, true)]));
         assert_eq!(made.subsets.clone().and_then(|s| s[0].addresses.as_ref().map(Vec::len)), Some(1));
         assert_eq!(made.labels().get(HEADLESS).map(String::as_str), Some(""));
+    }
+
+    #[test]
+    fn subsets_that_have_ports_in_common_are_as_the_server_stores_them() {
+        let subset = |ip: &str, ports: &[i32]| -> EndpointSubset {
+            let ports: Vec<_> = ports.iter().map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
+            serde_json::from_value(json!({"addresses": [{"ip": ip}], "ports": ports})).unwrap()
+        };
+        let made = repacked(vec![subset("10.0.0.1", &[80, 90]), subset("10.0.0.2", &[80, 91])]);
+        let ports = |subset: &EndpointSubset| subset.ports.iter().flatten().map(|port| port.port).collect::<Vec<_>>();
+        assert_eq!(made.iter().map(ports).collect::<Vec<_>>(), [[80], [90], [91]]);
+        assert_eq!(repacked(made.clone()), made);
     }
 
     #[test]

@@ -395,7 +395,8 @@ async fn deletions_are_asked_about_one_by_one() {
 async fn a_mutating_webhook_is_shown_a_status_and_changes_nothing_else() {
     let hook = Hook::start(|_, _| {
         patched(json!([{"op": "add", "path": "/status/replicas", "value": 7},
-            {"op": "add", "path": "/spec/paused", "value": true}]))
+            {"op": "add", "path": "/spec/paused", "value": true},
+            {"op": "add", "path": "/metadata/labels", "value": {"own": "label"}}]))
     })
     .await;
     let api = Api::new().await;
@@ -409,6 +410,7 @@ async fn a_mutating_webhook_is_shown_a_status_and_changes_nothing_else() {
     new["status"] = json!({"replicas": 1});
     let put = api.put(&format!("{all}/d/status"), &new).await.expect(200);
     assert_eq!((&put["status"]["replicas"], &put["spec"]), (&json!(7), &made["spec"]));
+    assert_eq!(put["metadata"].get("labels"), made["metadata"].get("labels"));
     let asked = hook.asked.lock();
     assert_eq!(asked.len(), 1);
     let request = &asked[0]["request"];

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
+use wherry_api::resource::WRITABLE_METADATA;
 
 use super::{Api, config_map, pod};
 
@@ -56,13 +57,70 @@ async fn main_part_and_status_are_written_apart() {
     let created = api.post(PODS, &object).await.expect(201);
     assert_eq!(created["status"]["phase"], "Pending");
     let path = format!("{PODS}/p");
-    let status = json!({"metadata": {"labels": {"a": "b"}}, "status": {"phase": "Running"}, "spec": {"priority": 7}});
+    let status = json!({"status": {"phase": "Running"}, "spec": {"priority": 7}});
     let after = api.patch("merge-patch", &format!("{path}/status"), &status).await.expect(200);
     assert_eq!((after["status"]["phase"].as_str(), &after["spec"]), (Some("Running"), &created["spec"]));
-    assert_eq!(after["metadata"].get("labels"), None);
     let main = api.patch("merge-patch", &path, &json!({"status": {"phase": "Failed"}})).await.expect(200);
     assert_eq!(main["status"]["phase"], "Running");
     assert_eq!(main["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn a_status_brings_the_metadata_that_kubernetes_takes_with_it() {
+    let api = Api::new().await;
+    let owner =
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "00000000-0000-4000-8000-000000000000"}]);
+    let given = json!({"labels": {"new": "b"}, "annotations": {"new": "b"}, "finalizers": ["example.com/f"], "ownerReferences": owner});
+    for (group, version, plural, kept) in [
+        ("networking.k8s.io", "v1", "ingresses", &[][..]),
+        ("apps", "v1", "replicasets", &[]),
+        ("apps", "v1", "deployments", &["labels"]),
+        ("", "v1", "pods", &["ownerReferences"]),
+        ("flowcontrol.apiserver.k8s.io", "v1", "flowschemas", WRITABLE_METADATA),
+    ] {
+        let resource = api.server.registry().by_plural(group, version, plural).cloned().unwrap();
+        let path = format!("{}/d", super::collection(&resource));
+        let made = api.post(&super::collection(&resource), &super::sample(&resource, "d")).await.expect(201);
+        let patch = json!({"metadata": given});
+        let after = api.patch("merge-patch", &format!("{path}/status?fieldManager=me"), &patch).await.expect(200);
+        let managed = after["metadata"]["managedFields"].as_array().unwrap();
+        let mine =
+            managed.iter().find(|entry| entry["manager"] == "me").map_or(&Value::Null, |entry| &entry["fieldsV1"]);
+        for field in WRITABLE_METADATA {
+            let taken = after["metadata"].get(field) != made["metadata"].get(field);
+            assert_eq!(taken, !kept.contains(field), "{plural} {field}");
+            assert_eq!(mine["f:metadata"].get(format!("f:{field}")).is_some(), taken, "{plural} {field}: {mine}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn endpoints_are_stored_in_one_form_and_writing_them_again_is_no_change() {
+    let api = Api::new().await;
+    let (at, port) = (|ip: &str| json!({"ip": ip}), json!({"port": 80, "protocol": "TCP"}));
+    let given = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "e"}, "subsets": [
+        {"addresses": [at("192.0.2.2"), at("192.0.2.1")], "ports": [port]}, {"addresses": [at("192.0.2.2")], "ports": [port]}]});
+    let all = "/api/v1/namespaces/default/endpoints";
+    let made = api.post(all, &given).await.expect(201);
+    assert_eq!(made["subsets"], json!([{"addresses": [at("192.0.2.1"), at("192.0.2.2")], "ports": [port]}]));
+    let again = api.put(&format!("{all}/e"), &given).await.expect(200);
+    assert_eq!(again["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    assert_eq!(api.get(&format!("{all}/e")).await.expect(200)["subsets"], made["subsets"]);
+}
+
+#[tokio::test]
+async fn a_warning_about_an_ingress_class_is_for_who_creates() {
+    let api = Api::new().await;
+    let resource = api.server.registry().by_plural("networking.k8s.io", "v1", "ingresses").cloned().unwrap();
+    let mut ingress = super::sample(&resource, "i");
+    ingress["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "x"});
+    ingress["spec"].as_object_mut().unwrap().remove("ingressClassName");
+    let told =
+        |answer: &super::Answer| answer.warnings().iter().any(|text| text.contains("kubernetes.io/ingress.class"));
+    let all = super::collection(&resource);
+    assert!(told(&api.post(&all, &ingress).await));
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    assert!(!told(&api.patch("merge-patch", &format!("{all}/i"), &labels).await));
 }
 
 #[tokio::test]

@@ -144,13 +144,14 @@ fn finish(
     let resource = &call.resource;
     resource.strategy.prepare_create(object);
     resource.strategy.try_default(object)?;
+    resource.strategy.settle(object);
     object::set_type(object, resource);
     managed::record(call, Part::Main, options, None, object, asked);
     let mut errors = ErrorList::default();
     meta::validate_create(resource, object, &mut errors);
     resource.strategy.validate(object, &mut errors);
     if errors.is_empty() {
-        let mut warnings: Vec<String> = resource.strategy.name_warning(object).into_iter().collect();
+        let mut warnings = resource.strategy.new_warnings(object);
         warnings.extend(resource.strategy.warnings(object));
         // Controllers, also this process's own, know what they do.
         if !call.user.is_system() {

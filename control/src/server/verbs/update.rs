@@ -283,7 +283,10 @@ async fn prepare(
     let finish = || {
         resource.strategy.try_default(new)?;
         resource.strategy.prepare_update(new, old, part);
-        if part != Part::Status {
+        resource.strategy.settle(new);
+        if part == Part::Status {
+            metadata::keep_all_but_status(resource, new, old);
+        } else {
             metadata::count_generation(resource, new, old);
         }
         Ok(())

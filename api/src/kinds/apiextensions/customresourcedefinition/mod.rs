@@ -12,7 +12,7 @@ use crate::kinds::cells::{self, column};
 use crate::kinds::tree::{self, fill, is_true, list, set, split_status, text};
 use crate::meta;
 use crate::object;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, WRITABLE_METADATA};
 use crate::strategy::{Part, Strategy};
 
 mod conversion;
@@ -24,6 +24,7 @@ pub fn descriptor() -> Descriptor {
         .short(&["crd", "crds"])
         .categories(&["api-extensions"])
         .status()
+        .status_keeps(WRITABLE_METADATA)
         .columns(vec![
             cells::name(),
             column(

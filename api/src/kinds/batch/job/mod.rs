@@ -93,8 +93,8 @@ impl Strategy for JobStrategy {
         true
     }
 
-    fn name_warning(&self, object: &Value) -> Option<String> {
-        template::name_warning(object)
+    fn new_warnings(&self, object: &Value) -> Vec<String> {
+        template::name_warning(object).into_iter().collect()
     }
 
     fn warnings(&self, job: &Value) -> Vec<String> {

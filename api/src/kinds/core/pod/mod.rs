@@ -23,6 +23,7 @@ pub fn descriptor() -> Descriptor {
         .short(&["po"])
         .categories(&["all"])
         .status()
+        .status_keeps(&["ownerReferences"])
         .named("log", "Pod", &["get"])
         .named("binding", "Binding", &["create"])
         .named_of("eviction", ("policy", "v1"), "Eviction", &["create"])
@@ -96,9 +97,6 @@ impl Strategy for PodStrategy {
             Part::Main => carry(new, old, "status"),
             Part::Status => {
                 carry(new, old, "spec");
-                if let (Some(meta), Some(old_meta)) = (new.get_mut("metadata"), old.get("metadata")) {
-                    carry(meta, old_meta, "ownerReferences");
-                }
                 status::keep_generations(new, old);
                 if let (Some(status), Some(class)) = (object(new, "status"), some(old, "/status/qosClass")) {
                     fill(status, "qosClass", class.clone());
@@ -134,8 +132,8 @@ impl Strategy for PodStrategy {
         podspec::warnings(pod, &Path::default())
     }
 
-    fn name_warning(&self, pod: &Value) -> Option<String> {
-        template::warn_of_name(pod, "the Pod's hostname")
+    fn new_warnings(&self, pod: &Value) -> Vec<String> {
+        template::warn_of_name(pod, "the Pod's hostname").into_iter().collect()
     }
 }
 
@@ -170,14 +168,10 @@ mod tests {
 
     #[test]
     fn a_status_update_touches_status_alone() {
-        let old = json!({"metadata": {"ownerReferences": [{"name": "o"}]}, "spec": {"a": 1}, "status": {"qosClass": "BestEffort"}});
-        let mut new = json!({"metadata": {}, "spec": {"a": 2}, "status": {"phase": "Running"}});
+        let old = json!({"spec": {"a": 1}, "status": {"qosClass": "BestEffort"}});
+        let mut new = json!({"spec": {"a": 2}, "status": {"phase": "Running"}});
         PodStrategy.prepare_update(&mut new, &old, Part::Status);
-        assert_eq!(
-            new,
-            json!({"metadata": {"ownerReferences": [{"name": "o"}]}, "spec": {"a": 1},
-                "status": {"phase": "Running", "qosClass": "BestEffort"}})
-        );
+        assert_eq!(new, json!({"spec": {"a": 1}, "status": {"phase": "Running", "qosClass": "BestEffort"}}));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Strategy for IngressStrategy {
         }
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
+    fn new_warnings(&self, object: &Value) -> Vec<String> {
         let annotated = object.pointer("/metadata/annotations").and_then(|a| a.get(CLASS_ANNOTATION)).is_some()
             && some(object, "/spec/ingressClassName").is_none();
         let text = format!("annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead");
@@ -108,12 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn the_old_annotation_is_warned_of() {
+    fn who_creates_with_the_old_annotation_is_warned() {
         let ingress = json!({"metadata": {"annotations": {CLASS_ANNOTATION: "x"}}});
-        assert_eq!(IngressStrategy.warnings(&ingress).len(), 1);
-        assert!(IngressStrategy.warnings(&json!({})).is_empty());
+        assert_eq!(IngressStrategy.new_warnings(&ingress).len(), 1);
+        assert!(IngressStrategy.warnings(&ingress).is_empty(), "an update says nothing");
+        assert!(IngressStrategy.new_warnings(&json!({})).is_empty());
         let mut settled = ingress.clone();
         settled["spec"] = json!({"ingressClassName": "x"});
-        assert!(IngressStrategy.warnings(&settled).is_empty(), "the field is there, too");
+        assert!(IngressStrategy.new_warnings(&settled).is_empty(), "the field is there, too");
     }
 }
