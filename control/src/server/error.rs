@@ -71,7 +71,8 @@ impl ServerError {
     }
 
     fn is_full(&self) -> bool {
-        matches!(self, Self::Store(StoreError::Full) | Self::Cache(CacheError::Store(StoreError::Full)))
+        let (Self::Store(error) | Self::Cache(CacheError::Store(error))) = self else { return false };
+        matches!(error, StoreError::Full | StoreError::InUse)
     }
 
     /// Whether the client asked for what this server does not do, or does not have yet: anybody may ask so, again and again.
@@ -92,6 +93,9 @@ fn store(error: &StoreError) -> ApiError {
         }
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
         StoreError::Full => ApiError::internal("the server's disk is full; writes succeed again when it has room"),
+        StoreError::InUse => ApiError::internal(
+            "the server's disk was full, and its store is still read for a backup; writes succeed again when that has ended",
+        ),
         StoreError::Locked { .. }
         | StoreError::Newer { .. }
         | StoreError::Damaged { .. }

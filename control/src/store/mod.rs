@@ -183,6 +183,11 @@ pub enum StoreError {
     /// Nothing was written.
     #[error("the disk has no room; the store writes again when it has")]
     Full,
+    /// Nothing was written.
+    #[error(
+        "the disk had no room, and the store's file is still read, as a backup does; the store writes again when that ends"
+    )]
+    InUse,
     #[error("the store failed")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the store is closed")]

@@ -8,6 +8,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -97,6 +98,14 @@ pub(super) struct Disk {
     open: RwLock<Option<Open>>,
     /// `None`: what is no file cannot be opened again.
     source: Option<Source>,
+    /// It was not opened again, since somebody reads it.
+    in_use: AtomicBool,
+}
+
+impl Disk {
+    fn new(open: Open, source: Option<Source>) -> Arc<Self> {
+        Arc::new(Self { open: RwLock::new(Some(open)), source, in_use: AtomicBool::new(false) })
+    }
 }
 
 /// Opens or creates the file in `dir` and reads all of it.
@@ -140,7 +149,7 @@ fn started(open: Result<Open, OpenFault>, source: Option<Source>) -> Result<(Arc
         OpenFault::Io(source) => StoreError::Engine(source.into()),
         OpenFault::Newer(_) | OpenFault::Locked | OpenFault::InUse => StoreError::Closed,
     })?;
-    Ok((Arc::new(Disk { open: RwLock::new(Some(open)), source }), loaded))
+    Ok((Disk::new(open, source), loaded))
 }
 
 fn open_file(path: &Path) -> Result<(Arc<Disk>, Loaded), OpenFault> {
@@ -155,7 +164,7 @@ fn open_file(path: &Path) -> Result<(Arc<Disk>, Loaded), OpenFault> {
         open.db.compact()?;
     }
     let loaded = load(&open.db)?;
-    Ok((Arc::new(Disk { open: RwLock::new(Some(open)), source: Some(source) }), loaded))
+    Ok((Disk::new(open, Some(source)), loaded))
 }
 
 fn half_free(db: &Database, length: u64) -> Result<bool, OpenFault> {
@@ -264,7 +273,9 @@ impl Disk {
 
     /// Opens the file again, and returns what it says of itself. Somebody who reads it for long, as a backup does, goes first.
     pub(super) fn open_again(&self) -> Result<Option<State>, OpenFault> {
-        let mut open = self.open.try_write_for(READERS).ok_or(OpenFault::InUse)?;
+        let open = self.open.try_write_for(READERS);
+        self.in_use.store(open.is_none(), Ordering::Relaxed);
+        let mut open = open.ok_or(OpenFault::InUse)?;
         let source = self.source.as_ref().ok_or(OpenFault::Locked)?;
         let (new, state) = caught(|| {
             // Its lock must be free.
@@ -275,6 +286,17 @@ impl Disk {
         })?;
         *open = Some(new);
         Ok(state)
+    }
+
+    /// Whether writes wait for nothing but somebody who reads the file.
+    pub(super) fn in_use(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Reads the file, until the answer is dropped.
+    #[cfg(test)]
+    pub(super) fn read(&self) -> impl Drop + '_ {
+        self.open.read()
     }
 
     /// History entries after `after` up to `up_to`, of keys that begin with `prefix`, with the revision after which the

@@ -95,6 +95,12 @@ impl Shared {
         self.disk.read().clone().ok_or(StoreError::Closed)
     }
 
+    /// Why a write was refused: after the disk was full it may have room, and the file not be free.
+    fn why(&self, error: StoreError) -> StoreError {
+        let in_use = || self.disk().is_ok_and(|disk| disk.in_use());
+        if matches!(error, StoreError::Full) && in_use() { StoreError::InUse } else { error }
+    }
+
     /// Changes after `after` up to `up_to` from memory and, for what is older, disk.
     fn history(&self, prefix: &str, after: Revision, up_to: Revision) -> Result<Vec<Change>, StoreError> {
         let core = self.core.lock();
@@ -187,6 +193,32 @@ impl RedbStore {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
+    async fn write(&self, txn: Txn) -> Result<Committed, StoreError> {
+        if !writer::relaxed(&txn) {
+            return self.enqueue(txn).await;
+        }
+        let (applied, first_unwritten) = {
+            let mut core = self.shared.core.lock();
+            let first = core.unwritten.is_empty();
+            (core.apply_relaxed(txn, now()), first)
+        };
+        match applied {
+            Ok((revision, values)) => {
+                self.shared.counters.relaxed.fetch_add(1, Ordering::Relaxed);
+                self.shared.announce();
+                if first_unwritten {
+                    self.shared.queue.nudge();
+                }
+                Ok(Committed { revision, values })
+            }
+            Err(Refused::Busy(txn)) => self.enqueue(txn).await,
+            Err(Refused::Failed(error)) => {
+                self.shared.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
     fn head(&self) -> Result<(Head, Revision), StoreError> {
         let core = self.shared.core.lock();
         if core.health == core::Health::Closed {
@@ -228,29 +260,7 @@ impl Store for RedbStore {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
-        if !writer::relaxed(&txn) {
-            return self.enqueue(txn).await;
-        }
-        let (applied, first_unwritten) = {
-            let mut core = self.shared.core.lock();
-            let first = core.unwritten.is_empty();
-            (core.apply_relaxed(txn, now()), first)
-        };
-        match applied {
-            Ok((revision, values)) => {
-                self.shared.counters.relaxed.fetch_add(1, Ordering::Relaxed);
-                self.shared.announce();
-                if first_unwritten {
-                    self.shared.queue.nudge();
-                }
-                Ok(Committed { revision, values })
-            }
-            Err(Refused::Busy(txn)) => self.enqueue(txn).await,
-            Err(Refused::Failed(error)) => {
-                self.shared.counters.conflicts.fetch_add(1, Ordering::Relaxed);
-                Err(error)
-            }
-        }
+        self.write(txn).await.map_err(|error| self.shared.why(error))
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Changes, StoreError> {

@@ -351,6 +351,29 @@ async fn meets_a_full_disk(source: &Source, mood: &Mood) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_writes_while_a_backup_reads_hears_what_it_waits_for_and_not_that_the_disk_is_full() {
+    let (source, mood) = source();
+    let store = open(&source);
+    mood.writes_left.store(0, Ordering::SeqCst);
+    assert!(matches!(store.commit(put("refused", "1")).await, Err(StoreError::Full)));
+    mood.writes_left.store(usize::MAX, Ordering::SeqCst);
+    let disk = store.shared.disk().unwrap();
+    let reader = disk.read();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    for durability in [wherry_api::resource::Durability::Synced, wherry_api::resource::Durability::Relaxed] {
+        loop {
+            match store.commit(Txn { durability, ..put("refused", "2") }).await {
+                Err(StoreError::InUse) => break,
+                Err(StoreError::Full) if std::time::Instant::now() < deadline => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    drop(reader);
+    accepted(&store, put("after", "1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_open_again_is_not_opened_anew_for_what_writes_nothing() {
     let memory = Arc::new(InMemoryBackend::new());
     let opened = Arc::new(std::sync::atomic::AtomicUsize::new(0));
