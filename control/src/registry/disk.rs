@@ -267,8 +267,8 @@ impl Disk {
     }
 
     /// Removes what nothing refers to: blobs of a repository that none of its manifests names, and contents that no
-    /// repository has. Repositories that blobs are being sent to are left alone: a push may take longer than [`GRACE`].
-    /// `alone` does work while nobody writes: what became young before that stays.
+    /// repository has. A repository that blobs are being sent to, or were lately that no manifest names yet, is left alone: a push
+    /// may take longer than [`GRACE`], and its client sends nothing twice. `alone` does work while nobody writes: what became young before that stays.
     pub(crate) fn collect(
         &self,
         now: SystemTime,
@@ -294,15 +294,15 @@ impl Disk {
                 }
                 kept.insert(digest);
             }
-            for digest in digests(&root.join("_blobs"))? {
-                if !named.contains(&digest) {
-                    let link = root.join("_blobs").join(digest.hex());
-                    if !open.contains(&root) && take_old(&link, now, alone)?.is_some() {
-                        continue;
-                    }
+            let (named, unnamed): (Vec<_>, Vec<_>) =
+                digests(&root.join("_blobs"))?.into_iter().partition(|digest| named.contains(digest));
+            kept.extend(named);
+            let pushed = open.contains(&root) || any_young(&root, &unnamed, now)?;
+            for digest in unnamed {
+                if pushed || take_old(&root.join("_blobs").join(digest.hex()), now, alone)?.is_none() {
                     collected.later = true;
+                    kept.insert(digest);
                 }
-                kept.insert(digest);
             }
         }
         self.sweep(&kept, &mut collected, now, alone)?;
@@ -337,6 +337,16 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+/// Whether a push into a repository may be under way, of which these are what its manifest will name.
+fn any_young(root: &Path, unnamed: &[Digest], now: SystemTime) -> io::Result<bool> {
+    for digest in unnamed {
+        if young(&root.join("_blobs").join(digest.hex()), now)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Does a piece of work while nobody writes into a repository.

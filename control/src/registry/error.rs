@@ -5,9 +5,10 @@ use std::io;
 
 use http::header::{CONTENT_TYPE, RANGE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::digest::{Digest, NotADigest};
+use crate::auth::Attributes;
 use crate::server::body::{self, Body, BoxError, GatherError, Unread};
 
 /// Why a request of the registry failed.
@@ -15,8 +16,8 @@ use crate::server::body::{self, Body, BoxError, GatherError, Unread};
 pub enum RegistryError {
     #[error("authentication required")]
     Unauthenticated,
-    #[error("requested access to {repository:?} is denied")]
-    Denied { repository: String },
+    #[error("requested access to {repository:?} is denied: {why}")]
+    Denied { repository: String, missing: Box<Attributes>, why: String },
     #[error("no such path")]
     NoSuchPath,
     #[error("the method is not supported here")]
@@ -105,6 +106,13 @@ impl RegistryError {
         }
     }
 
+    /// What a program may want to know: the right that is missing.
+    fn detail(&self) -> Value {
+        let Self::Denied { missing, .. } = self else { return json!({}) };
+        let Attributes { verb, group, resource, namespace, name, .. } = &**missing;
+        json!({"verb": verb, "group": group, "resource": resource, "namespace": namespace, "name": name})
+    }
+
     /// The answer, and a line in the log for what is not the client's fault.
     pub(crate) fn respond(&self) -> Response<Body> {
         let (status, code) = self.code();
@@ -117,7 +125,7 @@ impl RegistryError {
         } else {
             self.to_string()
         };
-        let text = json!({"errors": [{"code": code, "message": message, "detail": {}}]}).to_string();
+        let text = json!({"errors": [{"code": code, "message": message, "detail": self.detail()}]}).to_string();
         let mut response = Response::new(body::full(text));
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -178,9 +178,10 @@ impl Images {
         let attributes = images(verb, namespace, name);
         match self.authorizer.authorize(user, &attributes).await {
             Decision::Allow => Ok(()),
-            Decision::Deny(_) => {
+            Decision::Deny(reason) => {
                 let repository = route.repository().map_or_else(|| "_catalog".to_owned(), ToString::to_string);
-                Err(RegistryError::Denied { repository })
+                let why = attributes.forbidden_by(user, &reason);
+                Err(RegistryError::Denied { repository, missing: Box::new(attributes), why })
             }
         }
     }

@@ -86,6 +86,28 @@ async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
 }
 
 #[tokio::test]
+async fn who_may_not_push_is_told_which_right_is_missing() {
+    #[derive(Debug)]
+    struct Nobody;
+    #[async_trait::async_trait]
+    impl Authorizer for Nobody {
+        async fn authorize(&self, _: &UserInfo, _: &Attributes) -> Decision {
+            Decision::Deny("no role says so".to_owned())
+        }
+    }
+    let mut registry = Registry::new();
+    registry.images.authorizer = Arc::new(Nobody);
+    let refused = registry.call("POST", "/v2/web/app/blobs/uploads/", &[], b"").await;
+    let error: Value = serde_json::from_slice(refused.body()).unwrap();
+    let missing = json!({"verb": "create", "group": "images.wherry.dev", "resource": "images", "namespace": "web",
+        "name": "app"});
+    let message = "requested access to \"web/app\" is denied: User \"wherry-admin\" cannot create resource \"images\" in API \
+        group \"images.wherry.dev\" in the namespace \"web\": no role says so";
+    let wanted = json!({"errors": [{"code": "DENIED", "message": message, "detail": missing}]});
+    assert_eq!((refused.status().as_u16(), error), (403, wanted));
+}
+
+#[tokio::test]
 async fn nothing_is_pushed_into_a_namespace_that_is_not_there() {
     let registry = Registry::new();
     for (method, path) in [

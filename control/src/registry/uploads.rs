@@ -7,8 +7,9 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
@@ -17,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex as AsyncMutex;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::digest::Digest;
 use super::disk::Disk;
@@ -31,7 +33,7 @@ const MAX_OF_USER: usize = 64;
 const MAX_UPLOADS: usize = 1024;
 /// An upload that nobody touched for this long is dropped when another begins.
 const IDLE: Duration = Duration::from_hours(1);
-/// After so many bytes the disk is looked at again.
+/// After so many bytes, of all uploads together, the disk is looked at again.
 const STEP: u64 = 1 << 20;
 /// The largest blob. Components are megabytes; native images have layers of gigabytes.
 pub(crate) const MAX_BLOB: u64 = 8 << 30;
@@ -43,6 +45,8 @@ struct Upload {
     written: u64,
     /// Nothing more is taken: the file is a blob, or what it has is not known.
     closed: bool,
+    /// Nor is anything after its slot has gone: nobody counts it any more.
+    gone: CancellationToken,
 }
 
 struct Slot {
@@ -52,6 +56,7 @@ struct Slot {
     path: PathBuf,
     /// A request that is about it has another one of these.
     upload: Arc<AsyncMutex<Upload>>,
+    _gone: DropGuard,
 }
 
 impl Slot {
@@ -64,11 +69,13 @@ impl Slot {
 pub(crate) struct Uploads {
     disk: Disk,
     slots: Mutex<HashMap<String, Slot>>,
+    /// Bytes that all of them have written since one looked at the disk.
+    unseen: AtomicU64,
 }
 
 impl Uploads {
     pub(crate) fn new(disk: Disk) -> Self {
-        Self { disk, slots: Mutex::new(HashMap::new()) }
+        Self { disk, slots: Mutex::new(HashMap::new()), unseen: AtomicU64::new(0) }
     }
 
     /// Begins an upload; the answer is its name.
@@ -79,20 +86,22 @@ impl Uploads {
         let id = format!("{:032x}", rand::random::<u128>());
         let path = self.disk.upload_path(&id);
         let file = File::create_new(&path).await?;
-        let upload = Upload { file, hasher: Sha256::new(), written: 0, closed: false };
+        let gone = CancellationToken::new();
+        let upload = Upload { file, hasher: Sha256::new(), written: 0, closed: false, gone: gone.clone() };
         let slot = Slot {
             repository,
             user: user.to_owned(),
             touched: Instant::now(),
             path: path.clone(),
             upload: Arc::new(AsyncMutex::new(upload)),
+            _gone: gone.drop_guard(),
         };
         let begun = {
             let mut slots = self.slots.lock();
             Self::room(&slots, user).map(|()| slots.insert(id.clone(), slot))
         };
         if let Err(error) = begun {
-            tokio::fs::remove_file(path).await?;
+            discard(&path).await;
             return Err(error);
         }
         Ok(id)
@@ -122,9 +131,7 @@ impl Uploads {
             slots.extract_if(|_, slot| gone(slot)).map(|(_, slot)| slot).collect()
         };
         for slot in gone {
-            if let Err(error) = tokio::fs::remove_file(slot.path).await {
-                tracing::debug!(%error, "an abandoned upload could not be removed");
-            }
+            discard(&slot.path).await;
         }
     }
 
@@ -168,7 +175,7 @@ impl Uploads {
 
     /// Takes a chunk. An upload whose file cannot be written, or takes the last room, is given up.
     async fn take(&self, id: &str, upload: &mut Upload, body: Body) -> Result<(), RegistryError> {
-        let taken = upload.take(&self.disk, body).await;
+        let taken = upload.take(&self.disk, &self.unseen, body).await;
         // The hour begins anew, however long that took.
         let gone = match self.slots.lock().entry(id.to_owned()) {
             Entry::Occupied(slot) if upload.closed => Some(slot.remove()),
@@ -179,10 +186,10 @@ impl Uploads {
             // Somebody has given it up meanwhile.
             Entry::Vacant(_) => return taken.and(Err(RegistryError::UploadUnknown)),
         };
-        match gone {
-            Some(slot) => taken.and(Ok(tokio::fs::remove_file(slot.path).await?)),
-            None => taken,
+        if let Some(slot) = gone {
+            discard(&slot.path).await;
         }
+        taken
     }
 
     /// Ends an upload: what arrived becomes a blob if it has the digest and its namespace is still there, and is dropped if
@@ -214,7 +221,7 @@ impl Uploads {
             Err(RegistryError::Mismatch { expected: digest.clone(), actual })
         };
         if kept.is_err() {
-            tokio::fs::remove_file(&slot.path).await?;
+            discard(&slot.path).await;
         }
         kept
     }
@@ -232,17 +239,18 @@ impl Uploads {
 }
 
 impl Upload {
-    async fn take(&mut self, disk: &Disk, mut body: Body) -> Result<(), RegistryError> {
+    async fn take(&mut self, disk: &Disk, unseen: &AtomicU64, mut body: Body) -> Result<(), RegistryError> {
         if self.closed {
             return Err(RegistryError::UploadUnknown);
         }
-        while let Some(frame) = body.frame().await {
+        let gone = self.gone.clone();
+        while let Some(frame) = gone.run_until_cancelled(body.frame()).await.ok_or(RegistryError::UploadUnknown)? {
             let Ok(data) = frame.map_err(RegistryError::Body)?.into_data() else { continue };
             let written = self.written + data.len() as u64;
             if written > MAX_BLOB {
                 return Err(RegistryError::BlobTooLarge { limit: MAX_BLOB });
             }
-            if written / STEP > self.written / STEP && !disk.has_room()? {
+            if !looked(unseen, data.len() as u64, disk)? {
                 self.closed = true;
                 return Err(RegistryError::Full);
             }
@@ -257,6 +265,22 @@ impl Upload {
         let flushed = self.file.flush().await;
         self.closed = flushed.is_err();
         Ok(flushed?)
+    }
+}
+
+/// Looks at the disk when it is time to. `false`: what is left of it is not for uploads.
+fn looked(unseen: &AtomicU64, bytes: u64, disk: &Disk) -> Result<bool, RegistryError> {
+    if unseen.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) < STEP {
+        return Ok(true);
+    }
+    unseen.store(0, Ordering::Relaxed);
+    Ok(disk.has_room()?)
+}
+
+/// Removes the file of an upload that has failed or is given up: why is what its client is told.
+async fn discard(path: &Path) {
+    if let Err(error) = tokio::fs::remove_file(path).await {
+        tracing::debug!(%error, "an abandoned upload could not be removed");
     }
 }
 
@@ -364,6 +388,46 @@ mod tests {
         begun.append("little").await.unwrap();
         assert!(matches!(begun.append(vec![b'x'; 1 << 20]).await, Err(RegistryError::Full)));
         assert_eq!(begun.files(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_all_uploads_write_together_leaves_the_room_that_is_reserved() {
+        let mut begun = Begun::new().await;
+        let mut others = Vec::new();
+        for _ in 0..8 {
+            others.push(begun.uploads.begin(begun.repository.clone(), "somebody").await.unwrap());
+        }
+        begun.uploads.disk.reserve = u64::MAX;
+        let mut refused = 0;
+        for id in &others {
+            let chunk = body::full(vec![b'x'; 256 << 10]);
+            let answer = begun.uploads.append(&begun.repository, id, None, chunk).await;
+            refused += usize::from(matches!(answer, Err(RegistryError::Full)));
+        }
+        assert_eq!(refused, 2, "one of each four, which together have written as much as is looked at");
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_failed_and_whose_file_is_gone_says_why_it_failed() {
+        let begun = Begun::new().await;
+        let full = File::options().write(true).open("/dev/full").await.unwrap();
+        let upload = begun.uploads.find(&begun.repository, &begun.id).unwrap();
+        upload.lock().await.file = full;
+        std::fs::remove_dir_all(begun.dir.path().join("uploads")).unwrap();
+        let failed = begun.append("abc").await;
+        assert!(matches!(&failed, Err(RegistryError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull));
+    }
+
+    #[tokio::test]
+    async fn a_chunk_of_an_upload_that_is_given_up_ends_with_it() {
+        let begun = Begun::new().await;
+        let (mut sender, body) = chunks::channel::<Result<Bytes, body::BoxError>>(0);
+        let mut appending = Box::pin(begun.uploads.append(&begun.repository, &begun.id, None, body::stream(body)));
+        assert!(futures::poll!(appending.as_mut()).is_pending());
+        begun.uploads.cancel(&begun.repository, &begun.id).await.unwrap();
+        let appended = tokio::time::timeout(Duration::from_secs(10), appending).await.expect("its client still sends");
+        assert!(matches!(appended, Err(RegistryError::UploadUnknown)), "{appended:?}");
+        assert!(sender.send(Ok(Bytes::from_static(b"more"))).await.is_err());
     }
 
     #[tokio::test]

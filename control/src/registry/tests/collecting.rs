@@ -70,6 +70,20 @@ async fn a_push_that_takes_long_keeps_what_it_has_sent() {
 }
 
 #[tokio::test]
+async fn a_push_that_takes_long_keeps_what_it_has_sent_also_between_two_blobs() {
+    let registry = Registry::new();
+    let first = registry.push_blob("web/app", b"first").await;
+    let elsewhere = registry.push_blob("web/other", b"given up").await;
+    registry.age();
+    registry.push_blob("web/app", b"second").await;
+    let [first, elsewhere] = [first, elsewhere].map(|digest| registry.images.disk.blob_path(&digest));
+    assert!(registry.images.collect().unwrap());
+    assert_eq!([first.exists(), elsewhere.exists()], [true, false]);
+    registry.age();
+    assert!(!registry.images.collect().unwrap() && !first.exists());
+}
+
+#[tokio::test]
 async fn what_a_manifest_refers_to_that_comes_meanwhile_is_not_collected() {
     let registry = Registry::new();
     let image = registry.push_image("web/app", "v1", b"layer").await;
