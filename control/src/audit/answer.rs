@@ -18,26 +18,41 @@ use super::policy::{Level, Stage};
 use crate::server::body::{self, Body, BoxError};
 
 impl Record {
-    /// Writes what was answered; the answer is to be sent afterwards. `endless`: it is a stream that the client ends.
-    pub(crate) async fn answered(self, response: Response<Body>, endless: bool) -> Response<Body> {
+    /// Reads of an answer what is to be recorded of it, which is JSON. `endless`: it is a stream that the client ends.
+    pub(crate) async fn look(&self, response: Response<Body>, endless: bool) -> (Looked, Response<Body>) {
         let code = response.status().as_u16();
-        if endless && code < 400 {
-            self.facts.answered(code, None);
-            let _ = self.audit.write(&self.facts, Stage::ResponseStarted).await;
-            return response.map(|inner| Watched { inner, record: Some(self) }.boxed_unsync());
-        }
+        let endless = endless && code < 400;
         // A Status is a part of every event; any other answer of one that asks for it.
         let shown = self.level() >= Level::RequestResponse || code >= 400 || self.facts.deletes();
         let is_json = response.headers().get(http::header::CONTENT_TYPE).is_some_and(json);
+        if endless || !shown || !is_json {
+            return (Looked { code, read: None }, response);
+        }
         let (parts, inner) = response.into_parts();
-        let (read, inner) = if shown && is_json { peek(inner, LARGEST).await } else { (None, inner) };
+        let (read, inner) = peek(inner, LARGEST).await;
+        (Looked { code, read }, Response::from_parts(parts, inner))
+    }
+
+    /// Writes what was answered; the answer, in whatever form, is to be sent afterwards.
+    pub(crate) async fn answered(self, looked: Looked, response: Response<Body>, endless: bool) -> Response<Body> {
+        let Looked { code, read } = looked;
         self.facts.answered(code, read.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
         if endless {
             let _ = self.audit.write(&self.facts, Stage::ResponseStarted).await;
         }
+        if endless && code < 400 {
+            return response.map(|inner| Watched { inner, record: Some(self) }.boxed_unsync());
+        }
         let _ = self.audit.write(&self.facts, Stage::ResponseComplete).await;
-        Response::from_parts(parts, inner)
+        response
     }
+}
+
+/// What of an answer is to be recorded.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    code: u16,
+    read: Option<Bytes>,
 }
 
 fn json(media: &HeaderValue) -> bool {

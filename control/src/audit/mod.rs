@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::answer::Looked;
 use self::event::{Arrival, Facts};
 use self::log::{Log, LogError};
 pub use self::policy::{Level, Stage};

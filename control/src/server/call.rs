@@ -17,6 +17,7 @@ use super::negotiate::{self, Accepted};
 use super::query::Query;
 use super::request::RequestInfo;
 use super::turn::Turn;
+use super::unsent::Room;
 use crate::admission::{Notes, Operation, Options, Request};
 use crate::audit::Record;
 use crate::auth::{Attributes, Refusal, UserInfo};
@@ -42,6 +43,8 @@ pub(crate) struct Call {
     /// Bytes of the body that was read: how much work the call is.
     pub(crate) size: usize,
     pub(crate) turn: Turn,
+    /// For the answer.
+    pub(crate) room: Room,
 }
 
 impl Call {
@@ -78,12 +81,14 @@ impl Call {
         let read = self.turn.read(&self.user, body, body::LIMIT).await;
         let bytes = read.map_err(ApiError::from)?;
         self.size = bytes.len();
+        // What is answered shows what was sent.
+        self.room.foresee(self.size)?;
         Ok(bytes)
     }
 
     /// Does work on the body and on `more` bytes, apart from the threads that serve everybody if that is much.
     pub(crate) async fn apart<T>(&self, more: usize, work: impl FnOnce() -> T + Send) -> T {
-        self.server.heavy().run(self.size.saturating_add(more), work).await
+        self.server.heavy().run(&self.user.name, self.size.saturating_add(more), work).await
     }
 
     /// Asks admission and the authorizer whether an object may be written (or, without a new one, removed).

@@ -1,9 +1,9 @@
-//! What a connection knows of its bodies: a request that stops sending ends, a watch ends when the server stops, and as
-//! long as an answer is being sent the connection is not idle.
+//! What a connection knows of its bodies: a request that stops sending ends, a watch ends when the server stops, as long as an
+//! answer is being sent the connection is not idle, and whether its client takes what is sent.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ impl HttpBody for UntilStop {
     }
 }
 
-/// How many requests a connection has had and has answered to the end.
+/// How many requests a connection has had and has answered to the end, and whose turn it is to do something.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Activity(Arc<Counts>);
 
@@ -98,13 +98,18 @@ pub(crate) struct Activity(Arc<Counts>);
 struct Counts {
     begun: AtomicU64,
     ended: AtomicU64,
+    /// Requests for which the server is to do something next.
+    awaiting: AtomicU64,
+    /// Some of an answer was taken since somebody looked.
+    taken: AtomicBool,
 }
 
 impl Activity {
     /// A request begins; it ends when what is returned is dropped.
     pub(crate) fn begin(&self) -> Busy {
         self.0.begun.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(&self.0))
+        self.0.awaiting.fetch_add(1, Ordering::Relaxed);
+        Busy { counts: Arc::clone(&self.0), awaiting: true }
     }
 
     /// Requests so far.
@@ -116,22 +121,43 @@ impl Activity {
     pub(crate) fn is_idle(&self) -> bool {
         self.0.ended.load(Ordering::Relaxed) == self.requests()
     }
+
+    /// Whether the client keeps the server waiting: since the last look nothing was taken of any answer, and none awaits the
+    /// server. Of an answer's end, as much of it as the connection buffers counts as taken.
+    pub(crate) fn is_stuck(&self) -> bool {
+        !self.0.taken.swap(false, Ordering::Relaxed) && self.0.awaiting.load(Ordering::Relaxed) == 0
+    }
 }
 
 /// A request that is being served.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Counts>);
+pub(crate) struct Busy {
+    counts: Arc<Counts>,
+    awaiting: bool,
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
+        self.goes_on(false);
+        self.counts.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Busy {
+    /// Something of it was done; whether the server is to do what comes next.
+    fn goes_on(&mut self, awaiting: bool) {
+        self.counts.taken.store(true, Ordering::Relaxed);
+        match (std::mem::replace(&mut self.awaiting, awaiting), awaiting) {
+            (true, false) => self.counts.awaiting.fetch_sub(1, Ordering::Relaxed),
+            (false, true) => self.counts.awaiting.fetch_add(1, Ordering::Relaxed),
+            (true, true) | (false, false) => 0,
+        };
+    }
+
     /// The request ends with its answer's body.
-    pub(crate) fn until_end_of<B>(self, body: B) -> Held<B> {
-        Held { inner: body, _busy: self }
+    pub(crate) fn until_end_of<B>(mut self, body: B) -> Held<B> {
+        self.goes_on(false);
+        Held { inner: body, busy: self }
     }
 }
 
@@ -139,7 +165,7 @@ impl Busy {
 #[derive(Debug)]
 pub(crate) struct Held<B> {
     inner: B,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl<B: HttpBody + Unpin> HttpBody for Held<B> {
@@ -150,7 +176,9 @@ impl<B: HttpBody + Unpin> HttpBody for Held<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        self.busy.goes_on(frame.is_pending());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -172,6 +200,24 @@ mod tests {
         let never = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, BoxError>>());
         let error = Impatient::new(never, Duration::from_millis(1)).collect().await.err().unwrap();
         assert!(error.is::<Stalled>());
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_stuck_and_who_waits_for_more_is_not() {
+        let (activity, (events, sent)) = (Activity::default(), futures::channel::mpsc::unbounded());
+        let request = activity.begin();
+        assert!(!activity.is_stuck(), "it awaits its answer");
+        let mut answer = request.until_end_of(StreamBody::new(sent));
+        let frame = |text: &'static str| Ok::<_, BoxError>(Frame::data(Bytes::from_static(text.as_bytes())));
+        assert!(!activity.is_stuck(), "it has just come");
+        assert!(activity.is_stuck());
+        events.unbounded_send(frame("an event")).unwrap();
+        answer.frame().await.unwrap().unwrap();
+        assert_eq!([activity.is_stuck(), activity.is_stuck()], [false, true], "it has taken one, and not the next");
+        assert!(futures::poll!(answer.frame()).is_pending());
+        assert_eq!([activity.is_stuck(), activity.is_stuck()], [false, false], "it waits for an event");
+        drop(answer);
+        assert_eq!([activity.is_stuck(), activity.is_stuck()], [false, true]);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
-//! Bodies that had not arrived when it was their requests' turn: they are awaited apart from the seats, so that a client that
-//! sends slowly keeps no place that others wait for.
+//! Bodies that are held for clients that are slow: those of requests that had not arrived when it was their turn, which are
+//! awaited apart from the seats, so that who sends slowly keeps no place that others wait for; and answers that have not been
+//! read ([`unsent`](super::unsent)).
 //!
 //! What must stay true: what is held here is bounded, for each user ([`OF_USER`]) and altogether ([`TOTAL`]); when all of it
 //! is taken, the oldest body of the user who holds most gives way, so that many slow bodies, of however many users, keep
@@ -66,42 +67,45 @@ impl Intake {
         Self(Arc::new(Inner { total, of_user, state: Mutex::default() }))
     }
 
-    /// Makes room for a body of this many bytes. `patient`: waits for the user's other bodies, since nothing of this one has
-    /// been read. `None`: there is no room.
+    /// Makes room for a request's body of this many bytes. `patient`: waits for the user's other bodies, since nothing of this
+    /// one has been read. `None`: there is no room.
     pub(super) async fn admit(&self, user: &str, bytes: usize, patient: bool) -> Option<Held> {
-        let bytes = bytes.max(LEAST);
-        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
-        let request = Request::of(self, user, patient)?;
-        let own = Arc::clone(&request.own);
-        let own = if patient {
-            timeout(WAIT, own.acquire_many_owned(units)).await.ok()?.ok()?
-        } else {
-            own.try_acquire_many_owned(units).ok()?
-        };
-        self.take(request, own, bytes, CancellationToken::new())
+        let (bytes, lost) = (bytes.max(LEAST), CancellationToken::new());
+        if patient { self.wait(user, bytes, lost).await } else { self.hold(user, bytes, lost) }
     }
 
-    /// The same for what is there already: it does not wait, and who is to drop it hears so through `lost`.
+    /// Makes room, if need be when the user's other bodies have gone. Who is to drop the body hears so through `lost`.
+    pub(super) async fn wait(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
+        let request = Request::of(self, user, true)?;
+        let own = Arc::clone(&request.own).acquire_many_owned(units(bytes)?);
+        let own = timeout(WAIT, own).await.ok()?.ok()?;
+        request.hold(own, bytes, lost)
+    }
+
+    /// Makes room now, or not at all.
     pub(super) fn hold(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
         let request = Request::of(self, user, false)?;
-        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
-        let own = Arc::clone(&request.own).try_acquire_many_owned(units).ok()?;
-        self.take(request, own, bytes, lost)
+        let own = Arc::clone(&request.own).try_acquire_many_owned(units(bytes)?).ok()?;
+        request.hold(own, bytes, lost)
     }
 
-    /// The same for what must be told, for which a user has as much room again; beyond that the oldest of the user's own give way.
-    pub(super) fn press(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
+    /// Counts what is there whether or not there is room. Nobody gives way for it; they do for who comes next.
+    pub(super) fn count(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
         let request = Request::of(self, user, false)?;
-        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
-        let own = Arc::clone(&request.own).try_acquire_many_owned(units).ok();
-        let number = self.0.state.lock().press(&self.0, &request.user, bytes, &lost);
-        Some(Held { number, lost, _own: own, request })
+        let own = units(bytes).and_then(|units| Arc::clone(&request.own).try_acquire_many_owned(units).ok());
+        let number = self.0.state.lock().add(&request.user, bytes, &lost);
+        Some(Held { number, lost, own, request })
     }
 
-    fn take(&self, request: Request, own: OwnedSemaphorePermit, bytes: usize, lost: CancellationToken) -> Option<Held> {
-        let number = self.0.state.lock().hold(self.0.total, &request.user, bytes, &lost)?;
-        Some(Held { number, lost, _own: Some(own), request })
+    /// Bytes that are held.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.0.state.lock().held
     }
+}
+
+fn units(bytes: usize) -> Option<u32> {
+    u32::try_from(bytes.div_ceil(UNIT)).ok()
 }
 
 impl State {
@@ -115,13 +119,6 @@ impl State {
             }
         }
         Some(self.add(user, bytes, lost))
-    }
-
-    /// Takes a body in whoever holds what; if all is taken by many who hold less, in nobody's place.
-    fn press(&mut self, bounds: &Inner, user: &Arc<str>, bytes: usize, lost: &CancellationToken) -> u64 {
-        let own = |state: &Self| state.users.get(user).map_or(0, |user| user.held);
-        while own(self).saturating_add(bytes) > 2 * bounds.of_user && self.drop_oldest(user) {}
-        self.hold(bounds.total, user, bytes, lost).unwrap_or_else(|| self.add(user, bytes, lost))
     }
 
     /// Has a user's oldest body dropped; `false`: there is none.
@@ -149,6 +146,15 @@ impl State {
         let (bytes, lost) = self.users.get_mut(user)?.bodies.remove(&number)?;
         self.resize(user, |held| held.saturating_sub(bytes));
         Some(lost)
+    }
+
+    /// A body that is held has become smaller.
+    fn shrink(&mut self, user: &Arc<str>, number: u64, bytes: usize) {
+        let known = self.users.get_mut(user).and_then(|user| user.bodies.get_mut(&number));
+        let Some((held, _)) = known else { return };
+        let less = held.saturating_sub(bytes);
+        *held -= less;
+        self.resize(user, |held| held.saturating_sub(less));
     }
 
     fn resize(&mut self, name: &Arc<str>, change: impl Fn(usize) -> usize) {
@@ -187,6 +193,13 @@ impl Request {
         known.requests += 1;
         Some(Self { intake: intake.clone(), user: name, own: Arc::clone(&known.own) })
     }
+
+    /// Has its body held, in the place of others' if need be.
+    fn hold(self, own: OwnedSemaphorePermit, bytes: usize, lost: CancellationToken) -> Option<Held> {
+        let Inner { total, state, .. } = &*self.intake.0;
+        let number = state.lock().hold(*total, &self.user, bytes, &lost)?;
+        Some(Held { number, lost, own: Some(own), request: self })
+    }
 }
 
 impl Drop for Request {
@@ -206,7 +219,7 @@ pub(super) struct Held {
     number: u64,
     lost: CancellationToken,
     // Given back before the user may be forgotten.
-    _own: Option<OwnedSemaphorePermit>,
+    own: Option<OwnedSemaphorePermit>,
     request: Request,
 }
 
@@ -214,6 +227,13 @@ impl Held {
     /// Until somebody else needs the room: the body is to be dropped at once.
     pub(super) async fn lost(&self) {
         self.lost.cancelled().await;
+    }
+
+    /// What is held is no more than this.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        self.request.intake.0.state.lock().shrink(&self.request.user, self.number, bytes);
+        let more = |own: &OwnedSemaphorePermit| own.num_permits().saturating_sub(bytes.div_ceil(UNIT));
+        drop(self.own.as_mut().and_then(|own| own.split(more(own))));
     }
 }
 
@@ -269,6 +289,25 @@ mod tests {
         assert!(modest.lost().now_or_never().is_none());
         assert!(intake.admit("one", BODY, false).await.is_none(), "nobody gives way to who holds more");
         assert_eq!(intake.0.state.lock().held, 8 * BODY);
+    }
+
+    #[tokio::test]
+    async fn what_becomes_smaller_makes_room_and_what_is_only_counted_takes_it_from_nobody() {
+        let intake = Intake::bounded(4 * BODY, 2 * BODY);
+        let lost = CancellationToken::new;
+        let mut first = intake.hold("one", 2 * BODY, lost()).unwrap();
+        assert!(intake.hold("one", BODY, lost()).is_none());
+        first.shrink(BODY);
+        let second = intake.hold("one", BODY, lost()).unwrap();
+        let told = intake.count("one", 9 * BODY, lost()).unwrap();
+        assert_eq!(intake.held(), 11 * BODY);
+        assert!([&first, &second, &told].iter().all(|held| held.lost().now_or_never().is_none()));
+        let other = intake.hold("other", BODY, lost()).unwrap();
+        assert!(told.lost().now_or_never().is_some(), "who holds most gives way to who comes next");
+        assert!(other.lost().now_or_never().is_none());
+        drop((first, second, told, other));
+        let state = intake.0.state.lock();
+        assert!(state.users.is_empty() && state.sizes.is_empty() && state.held == 0, "{state:?}");
     }
 
     #[tokio::test]

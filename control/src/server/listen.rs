@@ -28,9 +28,9 @@ use crate::auth::authn::Authenticator;
 use crate::auth::pki::{Pki, PkiError, ServerNames};
 use crate::auth::{Authorizer, UserInfo};
 
-pub(crate) use self::places::Connection;
 #[cfg(test)]
-pub(crate) use self::places::connection_of;
+pub(crate) use self::places::a_connection;
+pub(crate) use self::places::{Connection, owner};
 
 mod connection;
 mod places;

@@ -77,6 +77,7 @@ pub(crate) mod turn;
 mod unsent;
 mod verbs;
 pub(crate) mod versions;
+mod warnings;
 mod write;
 
 pub(crate) use self::metadata::new_uid;

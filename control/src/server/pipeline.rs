@@ -5,8 +5,8 @@
 //! body arrives, a request is in nobody's way; whatever happens, also a panic, becomes a Status and is counted.
 
 use std::any::Any;
-use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -26,7 +26,7 @@ use super::error::{self, ServerError};
 use super::forms;
 use super::issuer;
 use super::labels;
-use super::listen::Refused;
+use super::listen::{Connection, Refused};
 use super::metrics::Labels;
 use super::negotiate::{self, Accepted, Media};
 use super::openapi;
@@ -35,16 +35,16 @@ use super::request::RequestInfo;
 use super::route::Route;
 use super::subresources::{self, View};
 use super::turn::{self, Turn};
+use super::unsent::Room;
 use super::verbs::{create, delete, deletecollection, get, list, patch, update, watch};
+use super::warnings;
 use crate::admission::Notes;
-use crate::audit::{self, Level, Origin, Record};
-use crate::auth::{Attributes, Decision, UserInfo};
+use crate::audit::{self, Level, Looked, Origin, Record};
+use crate::auth::{ANONYMOUS, Attributes, Decision, UserInfo};
 use crate::flow::Class;
 
 /// Names a request in the log and in its answer, as Kubernetes does.
 static REQUEST_ID: HeaderName = HeaderName::from_static("audit-id");
-/// Bytes of warnings that an answer carries at most, as in Kubernetes.
-const WARNINGS: usize = 4096;
 /// Parts of objects whose answers are streams, whether or not they end.
 const ENDLESS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
@@ -53,11 +53,11 @@ type Answer = Result<Response<Body>, ServerError>;
 pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserInfo) -> Response<Body> {
     let id = audit::request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let head = method == Method::HEAD;
     let (start, in_flight) = (Instant::now(), server.config().metrics.start(&method));
     let mut seen = Seen::of(&method);
     let (parts, body) = request.into_parts();
-    let connection = parts.extensions.get::<Origin>().and_then(|origin| origin.connection.clone());
+    let asked = user.name.clone();
+    seen.room = server.unsent().room(connection(&parts), &asked);
     let (mut record, endless) = audited(server, &id, &parts, Some(&user));
     let request = Request::from_parts(parts, body);
     let served = async {
@@ -69,7 +69,7 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
         serve(server, request, user, record.as_ref(), &mut seen).await
     };
     let served = AssertUnwindSafe(served).catch_unwind().await;
-    let mut response = match served {
+    let response = match served {
         Ok(Ok(response)) => response,
         Ok(Err(failure)) => {
             if failure.is_internal() {
@@ -90,25 +90,51 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
             error::respond(&what.into())
         }
     };
-    turn::label(&mut response, seen.class.as_ref());
     drop(in_flight);
+    let (mut looked, response) = look(record.as_ref(), response, endless).await;
+    let mut response = match present(server, &asked, &seen, &method, response).await {
+        Ok(response) => response,
+        Err(failure) => {
+            let (status, response) = look(record.as_ref(), error::respond(&failure), endless).await;
+            looked = status;
+            seen.room.put(sent(&method, response))
+        }
+    };
+    if let (Some(record), Some(looked)) = (record, looked) {
+        response = record.answered(looked, response, endless).await;
+    }
+    turn::label(&mut response, seen.class.as_ref());
     name(&mut response, &id);
-    if let Some(record) = record {
-        response = record.answered(response, endless).await;
-    }
-    let presented = forms::present(server.heavy(), seen.accepted, seen.watch, response).await;
-    let mut response = presented.unwrap_or_else(|failure| error::respond(&failure));
-    if head {
-        response = response.map(|_| body::empty());
-    }
-    let response = server.unsent().hold(connection.as_ref(), !method.is_safe(), response).await.unwrap_or_else(|| {
-        let mut refused = error::respond(&body::crowded().into());
-        turn::label(&mut refused, seen.class.as_ref());
-        name(&mut refused, &id);
-        refused
-    });
     server.config().metrics.observe(seen.labels, response.status().as_u16(), start.elapsed());
     response
+}
+
+/// Over what a request came.
+fn connection(request: &Parts) -> Option<Arc<Connection>> {
+    request.extensions.get::<Origin>().and_then(|origin| origin.connection.clone())
+}
+
+/// What of an answer is to be recorded.
+async fn look(record: Option<&Record>, answer: Response<Body>, endless: bool) -> (Option<Looked>, Response<Body>) {
+    let Some(record) = record else { return (None, answer) };
+    let (looked, answer) = record.look(answer, endless).await;
+    (Some(looked), answer)
+}
+
+/// The answer as it is sent, in its place. A read for which there is no room is refused; who wrote is told what became of it: a
+/// refusal would say that nothing was done.
+async fn present(server: &Server, user: &str, seen: &Seen, method: &Method, answer: Response<Body>) -> Answer {
+    let room = method.is_safe().then_some(&seen.room);
+    let answer = forms::present((server.heavy(), user), seen.accepted, seen.watch, room, answer).await?;
+    match room {
+        Some(room) => Ok(room.fill(sent(method, answer))?),
+        None => Ok(seen.room.put(answer)),
+    }
+}
+
+/// What of an answer is sent.
+fn sent(method: &Method, answer: Response<Body>) -> Response<Body> {
+    if *method == Method::HEAD { answer.map(|_| body::empty()) } else { answer }
 }
 
 /// What is known of a request when it has been answered, however that ended.
@@ -121,12 +147,20 @@ struct Seen {
     class: Option<Class>,
     /// Held until the answer has its form.
     turn: Turn,
+    room: Room,
 }
 
 impl Seen {
     fn of(method: &Method) -> Self {
         let labels = Labels { verb: labels::of_method(method), ..Labels::default() };
-        Self { labels, accepted: Accepted::default(), watch: false, class: None, turn: Turn::default() }
+        Self {
+            labels,
+            accepted: Accepted::default(),
+            watch: false,
+            class: None,
+            turn: Turn::default(),
+            room: Room::default(),
+        }
     }
 }
 
@@ -161,7 +195,8 @@ fn audited(server: &Server, id: &str, request: &Parts, user: Option<&UserInfo>) 
 /// Answers a request that is not let in.
 pub(super) async fn refuse(server: &Server, refused: Refused<'_>) -> Response<Body> {
     let id = audit::request_id(&refused.request.headers);
-    let mut response = refused.respond();
+    let user = refused.user.map_or(ANONYMOUS, |user| &user.name);
+    let mut response = server.unsent().room(connection(refused.request), user).put(refused.respond());
     name(&mut response, &id);
     let (record, endless) = audited(server, &id, refused.request, refused.user);
     let Some(record) = record else { return response };
@@ -173,7 +208,8 @@ pub(super) async fn refuse(server: &Server, refused: Refused<'_>) -> Response<Bo
         tracing::debug!(id, "a refused request is not in the audit log");
     }
     record.forbidden(refused.error.message.clone());
-    record.answered(response, endless).await
+    let (looked, response) = record.look(response, endless).await;
+    record.answered(looked, response, endless).await
 }
 
 async fn serve(
@@ -317,6 +353,7 @@ async fn resource(
         record: record.cloned(),
         size: 0,
         turn,
+        room: seen.room.clone(),
     };
     // What is recorded is what is read here, so it is not packed.
     call.accepted.gzip &= record.is_none_or(|record| record.level() < Level::RequestResponse);
@@ -334,7 +371,7 @@ async fn resource(
         ServerError::Api(error) if !call.warnings.is_empty() => Ok(error::respond(&error.into())),
         failure => Err(failure),
     })?;
-    warn(&mut response, &call.warnings);
+    warnings::add(&mut response, &call.warnings);
     Ok(response)
 }
 
@@ -437,26 +474,6 @@ async fn dispatch(call: &mut Call, body: Body) -> Answer {
     }
 }
 
-/// Adds `Warning: 299 - "…"` headers.
-fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    let (mut room, mut told) = (WARNINGS, HashSet::new());
-    for text in warnings {
-        let clean: String = text.chars().filter(|c| !c.is_control()).collect();
-        let escaped = clean.replace('\\', "\\\\").replace('"', "\\\"");
-        if escaped.is_empty() || told.contains(&escaped) {
-            continue;
-        }
-        room = match room.checked_sub(escaped.len()) {
-            Some(room) => room,
-            None => break,
-        };
-        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
-            response.headers_mut().append(http::header::WARNING, value);
-        }
-        told.insert(escaped);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use wherry_api::registry::Registry;
@@ -478,21 +495,5 @@ mod tests {
         for other in ["type!=x\\,metadata.name=mine", "metadata.name!=x\\,metadata.name=mine", "metadata.name!=mine"] {
             assert_eq!(name(other), "", "{other}");
         }
-    }
-
-    #[test]
-    fn warnings_are_told_once_and_none_that_says_nothing() {
-        let told = |warnings: &[&str]| {
-            let mut response = Response::new(body::empty());
-            warn(&mut response, &warnings.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
-            let headers = response.headers().get_all(http::header::WARNING);
-            headers.iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(
-            told(&["a \"b\"", "\u{1}", "\u{2}\n", "", "a \"b\"", "c\n"]),
-            [r#"299 - "a \"b\"""#, r#"299 - "c""#]
-        );
-        let (fits, over) = ("x".repeat(WARNINGS - 1), "yy".to_owned());
-        assert_eq!(told(&[&fits, &over, "z"]).len(), 1);
     }
 }

@@ -1,24 +1,32 @@
-//! Answers that are in memory as a whole until their clients have read them.
+//! Answers until their clients have read them.
 //!
-//! What must stay true: what is held so is bounded, as bodies that come in are ([`Intake`]): for each user and altogether, and
-//! who holds most gives way; it counts until the last of its bytes has left for the client, or the client has gone. An answer
-//! of less than [`FROM`] bytes costs nothing here: every stream may hold as much of a list.
+//! What must stay true: what is in memory for clients that do not read is bounded, whatever they ask and on however many
+//! streams: [`FREE`] for each connection, and beyond it as bodies that come in are ([`Intake`]), for each user and altogether, and
+//! who holds most gives way. An answer that is in memory as a whole has its place before it is made, where its size can be told
+//! by what it is made of, so that a refusal costs little; a longer one has a place for each piece when that is made. A place is
+//! given back when the last of its bytes has left for the client, or the client has gone.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::Response;
-use http_body::Body as _;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use wherry_api::status::ApiError;
 
-use super::body::{self, Body};
-use super::error;
+use super::body::{self, Body, BoxError};
 use super::intake::{Held, Intake};
-use super::listen::Connection;
+use super::listen::{Connection, owner};
 
-/// Bytes of an answer that is counted.
-const FROM: u64 = 64 << 10;
-/// Bytes of all of them. A larger one than a user may have counts as so much.
+/// Bytes of a connection's answers that are not counted as its user's.
+const FREE: usize = 64 << 10;
+/// Bytes of all that are. A larger answer than a user may have counts as so much.
 const TOTAL: usize = 256 << 20;
 /// Of one user's.
 const OF_USER: usize = 64 << 20;
@@ -27,46 +35,318 @@ const OF_USER: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Unsent(Intake);
 
-/// What was made, and its place until the last byte of it is dropped.
-struct Whole {
-    bytes: Bytes,
-    _place: Held,
-}
-
-impl AsRef<[u8]> for Whole {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 impl Unsent {
     pub(super) fn new() -> Self {
         Self(Intake::bounded(TOTAL, OF_USER))
     }
 
-    /// The answer with a place for its bytes. `None`: there is none. This process reads what it asks for. After a write
-    /// (`done`) the client must be told, if need be in the place of older answers to the same user: a refusal would say that
-    /// nothing was done.
-    pub(super) async fn hold(
-        &self,
-        to: Option<&Arc<Connection>>,
-        done: bool,
-        response: Response<Body>,
-    ) -> Option<Response<Body>> {
-        let Some(connection) = to else { return Some(response) };
-        let size = response.body().size_hint().exact().filter(|&size| size >= FROM);
-        let Some(size) = size else { return Some(response) };
-        let size = usize::try_from(size).unwrap_or(usize::MAX).min(OF_USER);
-        let take = if done { Intake::press } else { Intake::hold };
-        let place = take(&self.0, connection.owner(), size, connection.closing())?;
-        let (parts, body) = response.into_parts();
-        // It is there already.
-        Some(match body.collect().await {
-            Ok(read) => {
-                let whole = Whole { bytes: read.to_bytes(), _place: place };
-                Response::from_parts(parts, body::full(Bytes::from_owner(whole)))
+    /// Room for the answer to a user's request. Whoever asks through a proxy is counted apart from its others; service accounts
+    /// of a namespace are one. Without a connection it is this process, which reads what it asks for.
+    pub(super) fn room(&self, connection: Option<Arc<Connection>>, user: &str) -> Room {
+        let of = |connection| Arc::new(Asked { unsent: self.clone(), connection, user: owner(user).into() });
+        Room(connection.map(of), Arc::default())
+    }
+
+    /// Bytes that are counted.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.0.held()
+    }
+}
+
+/// Who asked.
+#[derive(Debug)]
+struct Asked {
+    unsent: Unsent,
+    connection: Arc<Connection>,
+    user: Box<str>,
+}
+
+/// Room for an answer. Clones are of the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Room(Option<Arc<Asked>>, Arc<Mutex<Option<Place>>>);
+
+impl Room {
+    /// Takes a place for an answer of about this many bytes, before it is made. Error: 429, and nothing was done.
+    pub(crate) fn foresee(&self, bytes: usize) -> Result<(), ApiError> {
+        let Some(asked) = &self.0 else { return Ok(()) };
+        let mut place = self.1.lock();
+        if place.as_ref().is_none_or(|place| place.bytes < bytes) {
+            // Not both at once.
+            *place = None;
+            *place = Some(asked.take(bytes).ok_or_else(body::crowded)?);
+        }
+        Ok(())
+    }
+
+    /// The answer in its place. Error: 429.
+    pub(super) fn fill(&self, answer: Response<Body>) -> Result<Response<Body>, ApiError> {
+        if let Some(size) = whole(&answer) {
+            self.foresee(size)?;
+        }
+        Ok(self.put(answer))
+    }
+
+    /// The same of an answer that the client must be told, since something was done, or refused.
+    pub(super) fn put(&self, answer: Response<Body>) -> Response<Body> {
+        let Some(asked) = &self.0 else { return answer };
+        if answer.body().is_end_stream() {
+            return answer;
+        }
+        let place = self.1.lock().take();
+        let place = match whole(&answer) {
+            Some(size) => {
+                let mut place = place.filter(|place| place.bytes >= size).or_else(|| asked.count(size));
+                if let Some(place) = &mut place {
+                    place.shrink(size);
+                }
+                Kept::Whole(place.map(Arc::new))
             }
-            Err(failure) => error::respond(&wherry_api::status::ApiError::internal(failure).into()),
-        })
+            None => Kept::Pieces { _made_of: place, expected: 2 * FREE, waits: None },
+        };
+        answer.map(|body| Sent { body, place, asked: Arc::clone(asked) }.boxed_unsync())
+    }
+}
+
+/// The size of an answer that is in memory. One that says its size and is not, is only counted as if it were.
+fn whole(answer: &Response<Body>) -> Option<usize> {
+    answer.body().size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX))
+}
+
+impl Asked {
+    /// A place, if there is one now.
+    fn take(&self, bytes: usize) -> Option<Place> {
+        self.place(bytes, |bytes| self.unsent.0.hold(&self.user, bytes, self.connection.closing()))
+    }
+
+    /// A place for what is there already.
+    fn count(&self, bytes: usize) -> Option<Place> {
+        self.place(bytes, |bytes| self.unsent.0.count(&self.user, bytes, self.connection.closing()))
+    }
+
+    fn place(&self, bytes: usize, held: impl FnOnce(usize) -> Option<Held>) -> Option<Place> {
+        let kind = match Free::of(&self.connection, bytes) {
+            Some(free) => Kind::Free(free),
+            None => Kind::Held(held(bytes.min(OF_USER))?),
+        };
+        Some(Place { bytes, kind })
+    }
+
+    /// Waits for a place until those have gone that the user's other answers have.
+    fn wait(self: &Arc<Self>, bytes: usize) -> Waits {
+        let asked = Arc::clone(self);
+        let waits = async move {
+            let held = asked.unsent.0.wait(&asked.user, bytes.min(OF_USER), asked.connection.closing()).await?;
+            Some(Place { bytes, kind: Kind::Held(held) })
+        };
+        waits.boxed()
+    }
+}
+
+type Waits = BoxFuture<'static, Option<Place>>;
+
+/// Where bytes are until they are sent.
+#[derive(Debug)]
+struct Place {
+    bytes: usize,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Free(Free),
+    Held(Held),
+}
+
+impl Place {
+    fn shrink(&mut self, bytes: usize) {
+        match &mut self.kind {
+            Kind::Free(free) => free.shrink(bytes),
+            Kind::Held(held) => held.shrink(bytes),
+        }
+        self.bytes = self.bytes.min(bytes);
+    }
+}
+
+/// Bytes of a connection that are not counted as its user's.
+#[derive(Debug)]
+struct Free {
+    connection: Arc<Connection>,
+    bytes: usize,
+}
+
+impl Free {
+    fn of(connection: &Arc<Connection>, bytes: usize) -> Option<Self> {
+        let unread: &AtomicUsize = connection.unread();
+        let fits = |unread: usize| unread.checked_add(bytes).filter(|&unread| unread <= FREE);
+        unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(Self { connection: Arc::clone(connection), bytes })
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.connection.unread().fetch_sub(less, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Free {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+/// An answer's body, whose bytes have a place until each of them is sent.
+struct Sent {
+    body: Body,
+    place: Kept,
+    asked: Arc<Asked>,
+}
+
+enum Kept {
+    Whole(Option<Arc<Place>>),
+    Pieces {
+        /// For what the pieces are made of.
+        _made_of: Option<Place>,
+        /// Bytes of the next piece at most, as far as the last one tells. It is not made before there is a place for so many.
+        expected: usize,
+        waits: Option<Waits>,
+    },
+}
+
+/// Bytes and their place, which goes with the last of them.
+struct Piece {
+    bytes: Bytes,
+    _place: Option<Arc<Place>>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A user has so many answers unread that the next piece of one found no place in time.
+#[derive(Debug, thiserror::Error)]
+#[error("too many answers are not read")]
+struct NoPlace;
+
+impl Sent {
+    /// A place for the next piece. Nobody has it while there is no next piece yet.
+    fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Place>, NoPlace>> {
+        let Kept::Pieces { expected, waits, .. } = &mut self.place else { return Poll::Ready(Ok(None)) };
+        if waits.is_none() {
+            match self.asked.take(*expected) {
+                Some(place) => return Poll::Ready(Ok(Some(place))),
+                None => *waits = Some(self.asked.wait(*expected)),
+            }
+        }
+        let place = match waits {
+            Some(wait) => ready!(wait.as_mut().poll(cx)),
+            None => None,
+        };
+        *waits = None;
+        Poll::Ready(place.ok_or(NoPlace).map(Some))
+    }
+
+    /// Puts a piece where it is until it is sent.
+    fn put(&mut self, bytes: Bytes, reserved: Option<Place>) -> Result<Bytes, NoPlace> {
+        let place = match &mut self.place {
+            Kept::Whole(place) => place.clone(),
+            Kept::Pieces { expected, .. } => {
+                *expected = bytes.len().saturating_mul(2);
+                let mut place = match reserved.filter(|place| place.bytes >= bytes.len()) {
+                    Some(place) => place,
+                    None => self.asked.take(bytes.len()).ok_or(NoPlace)?,
+                };
+                place.shrink(bytes.len());
+                Some(Arc::new(place))
+            }
+        };
+        Ok(Bytes::from_owner(Piece { bytes, _place: place }))
+    }
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let reserved = match ready!(self.poll_place(cx)) {
+            Ok(reserved) => reserved,
+            Err(failure) => return Poll::Ready(Some(Err(failure.into()))),
+        };
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            end => return Poll::Ready(end),
+        };
+        let sent = match frame.into_data() {
+            Ok(bytes) => self.put(bytes, reserved).map(Frame::data).map_err(BoxError::from),
+            Err(trailers) => Ok(trailers),
+        };
+        Poll::Ready(Some(sent))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.place {
+            Kept::Whole(_) => self.body.size_hint(),
+            Kept::Pieces { .. } => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt, poll, stream};
+
+    use super::*;
+    use crate::server::listen::a_connection;
+
+    const PIECE: usize = FREE;
+
+    /// An answer in pieces, in room for so many of them beside what every connection has.
+    fn pieces(unsent: &Unsent) -> Body {
+        let (connection, _) = a_connection();
+        let body = body::stream(stream::iter(0..3).map(|_| Ok(vec![0; PIECE].into())));
+        unsent.room(Some(connection), "eve").put(Response::new(body)).into_body()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_is_made_when_there_is_a_place_for_it_and_given_up_if_that_takes_too_long() {
+        let unsent = Unsent(Intake::bounded(100 * PIECE, 4 * PIECE));
+        let (mut first, mut second) = (pieces(&unsent), pieces(&unsent));
+        let taken = [first.frame().await, first.frame().await, first.frame().await];
+        assert_eq!(unsent.held(), 3 * PIECE, "the least of what was expected");
+        assert!(poll!(second.frame()).is_pending());
+        drop(taken);
+        let next = second.frame().await.unwrap().unwrap();
+        assert_eq!(next.data_ref().unwrap().len(), PIECE);
+        let _held = unsent.0.hold("eve", 3 * PIECE, tokio_util::sync::CancellationToken::new()).unwrap();
+        assert!(second.frame().await.unwrap().is_err(), "nobody waits longer than for a seat");
+        assert_eq!(unsent.held(), 4 * PIECE);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_events_has_no_place_for_them_and_a_connection_has_some_for_nothing() {
+        let unsent = Unsent(Intake::bounded(100 * PIECE, 4 * PIECE));
+        let (connection, _) = a_connection();
+        let (events, sent) = futures::channel::mpsc::unbounded();
+        let watch = Response::new(body::stream(sent));
+        let mut watch = unsent.room(Some(Arc::clone(&connection)), "eve").put(watch).into_body();
+        assert!(poll!(watch.frame()).is_pending());
+        assert_eq!((unsent.held(), connection.unread().load(Ordering::Relaxed)), (0, 0));
+        events.unbounded_send(Ok(Bytes::from_static(b"event"))).unwrap();
+        let _event = watch.frame().await.unwrap().unwrap();
+        assert!(poll!(watch.frame()).is_pending());
+        let small = Response::new(body::full(vec![0; 1_000]));
+        let answer = unsent.room(Some(Arc::clone(&connection)), "eve").fill(small).unwrap();
+        assert_eq!(connection.unread().load(Ordering::Relaxed), 1_000);
+        assert!(unsent.held() > 0, "the first event, which might have been a large one");
+        drop((answer, watch));
+        assert_eq!(connection.unread().load(Ordering::Relaxed), 0);
     }
 }

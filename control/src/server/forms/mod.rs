@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use futures::TryStreamExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use wherry_api::cbor;
@@ -19,31 +20,38 @@ use super::body::{self, Body};
 use super::error::ServerError;
 use super::heavy::Heavy;
 use super::negotiate::{Accepted, Media};
+use super::unsent::Room;
 
 const CBOR: HeaderValue = HeaderValue::from_static("application/cbor");
 const CBOR_SEQUENCE: HeaderValue = HeaderValue::from_static("application/cbor-seq");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 
-/// An answer in the accepted form. `events`: a success is a watch, whose body has a line in each frame.
+/// An answer in the accepted form. `events`: a success is a watch, whose body has a line in each frame. `room`: of an answer that
+/// may be refused.
 pub(super) async fn present(
-    heavy: &Heavy,
+    (heavy, user): (&Heavy, &str),
     accepted: Accepted,
     events: bool,
+    room: Option<&Room>,
     response: Response<Body>,
 ) -> Result<Response<Body>, ServerError> {
     if accepted.media == Media::Json || response.headers().get(CONTENT_TYPE) != Some(&answer::JSON) {
         return Ok(response);
     }
     let (mut parts, body) = response.into_parts();
-    parts.headers.remove(CONTENT_LENGTH);
+    let length = parts.headers.remove(CONTENT_LENGTH);
     if events && parts.status.is_success() {
         parts.headers.insert(CONTENT_TYPE, CBOR_SEQUENCE);
         let sequence = body.into_data_stream().and_then(|line| async move { Ok(event(&line)?) });
         return Ok(Response::from_parts(parts, body::stream(sequence)));
     }
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    if let (Some(room), Some(length)) = (room, length.or_else(|| body.size_hint().exact())) {
+        room.foresee(usize::try_from(length).unwrap_or(usize::MAX))?;
+    }
     let mut pieces = body.collect().await.map_err(ApiError::internal)?.aggregate();
     let size = pieces.remaining();
-    let made = heavy.run(size, || encode(accepted.media, &pieces.copy_to_bytes(size))).await?;
+    let made = heavy.run(user, size, || encode(accepted.media, &pieces.copy_to_bytes(size))).await?;
     let media = if accepted.media == Media::Cbor { CBOR } else { YAML };
     parts.headers.insert(CONTENT_TYPE, media);
     Ok(answer::packed(accepted.gzip, Response::from_parts(parts, made)))

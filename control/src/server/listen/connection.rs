@@ -102,7 +102,7 @@ async fn requests(stream: TlsStream<TcpStream>, address: IpAddr, place: &Arc<Con
                 ticks.reset();
             }
             _ = ticks.tick() => {
-                if ending && place.ends() && !place.is_known() {
+                if ending && place.ends() && !place.is_known() && place.activity.is_stuck() {
                     tracing::debug!(%address, "answers to nobody were not taken in time");
                     return;
                 }

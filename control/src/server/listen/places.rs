@@ -5,7 +5,7 @@
 //! connections share is locked when one comes, is known or goes, and not for each request.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     owner: OnceLock<Box<str>>,
     /// Requests over HTTP/2 of those who had not.
     of_nobody: AtomicU32,
+    /// Bytes of its answers that have no other place ([`unsent`](crate::server::unsent)).
+    unread: AtomicUsize,
     close: CancellationToken,
     pub(super) activity: Activity,
 }
@@ -45,9 +47,9 @@ impl Connection {
         self.of_nobody.load(Ordering::Relaxed) > 0
     }
 
-    /// Who has authenticated on it; nobody: "". Service accounts of one namespace are one.
-    pub(crate) fn owner(&self) -> &str {
-        self.owner.get().map_or("", |owner| owner)
+    /// Bytes of answers that its client has not read, as far as they are counted here.
+    pub(crate) fn unread(&self) -> &AtomicUsize {
+        &self.unread
     }
 
     /// Closes it when it is cancelled.
@@ -90,6 +92,7 @@ impl Places {
             number: all.next,
             owner: OnceLock::new(),
             of_nobody: AtomicU32::default(),
+            unread: AtomicUsize::default(),
             close: CancellationToken::new(),
             activity: Activity::default(),
         });
@@ -172,18 +175,17 @@ impl Drop for Open {
     }
 }
 
-/// Whose connections are counted together: who may make one service account in a namespace may make hundreds.
-fn owner(user: &str) -> &str {
+/// Who is counted as one user: who may make one service account in a namespace may make hundreds.
+pub(crate) fn owner(user: &str) -> &str {
     let rest = user.strip_prefix(SERVICE_ACCOUNT).and_then(|rest| rest.split_once(':'));
     rest.and_then(|(namespace, _)| user.get(..SERVICE_ACCOUNT.len() + namespace.len())).unwrap_or(user)
 }
 
-/// A connection of a user, and whether it has been told to close.
+/// A connection, and whether it has been told to close.
 #[cfg(test)]
-pub(crate) fn connection_of(user: &str) -> (Arc<Connection>, CancellationToken) {
+pub(crate) fn a_connection() -> (Arc<Connection>, CancellationToken) {
     let places = Arc::new(Places::new(1));
     let connection = Arc::clone(places.meet().connection());
-    connection.owner.get_or_init(|| owner(user).into());
     let closing = connection.closing();
     (connection, closing)
 }

@@ -17,16 +17,19 @@ use crate::auth::pki::Identity;
 use crate::auth::tokens::{Reference, TokenSpec, Tokens};
 use crate::auth::{AllowAll, kubeconfig};
 
+mod unsent;
+
 /// What a stream may send before its client has read it.
 const STREAM: u32 = 65_535;
 
-/// Echoes the user; `?watch=1` sends one line and never ends; `/unread` reads nothing of what is sent.
+/// Echoes the user; `?watch=1` sends one line and never ends, with `ticks` one again and again; `/unread` reads nothing of what is sent.
 struct Echo;
 
 #[async_trait]
 impl Handler for Echo {
     async fn handle(&self, request: Request<Body>, user: UserInfo) -> Response<Body> {
         let watch = request.uri().query().is_some_and(endless);
+        let ticks = request.uri().query().is_some_and(|query| query.contains("ticks"));
         if request.uri().path() == "/unread" {
             return Response::builder().status(404).body(body::full("not here")).unwrap();
         }
@@ -34,6 +37,10 @@ impl Handler for Echo {
         let line = json!({"user": user.name, "groups": user.groups, "read": read}).to_string() + "\n";
         if !watch {
             return Response::new(body::full(line));
+        }
+        if ticks {
+            let tick = tokio_stream::wrappers::IntervalStream::new(interval(Duration::from_millis(50)));
+            return Response::new(body::stream(tick.map(move |_| Ok(line.clone().into()))));
         }
         let frame = Ok::<_, body::BoxError>(http_body::Frame::data(line.into()));
         let stream = StreamExt::chain(futures::stream::iter([frame]), futures::stream::pending());
@@ -55,6 +62,10 @@ impl Running {
     }
 
     async fn start_with(idle: Duration, places: usize) -> Self {
+        Self::serve(Arc::new(Echo), idle, places).await
+    }
+
+    async fn serve(handler: Arc<dyn Handler>, idle: Duration, places: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::open(dir.path()).unwrap();
         let fixture = Fixture::new().await;
@@ -65,7 +76,7 @@ impl Running {
             names: ServerNames::api_server([10, 96, 0, 1].into(), [127, 0, 0, 1].into(), &[]),
             authenticator: Authenticator::new(pki.ca_der(), Arc::clone(&tokens)).unwrap(),
             authorizer: Arc::new(AllowAll),
-            handler: Arc::new(Echo),
+            handler,
         };
         let listener = Listener::start_with(bound, listen, idle, places).unwrap();
         Self { listener, pki, tokens, fixture, _dir: dir }
@@ -275,6 +286,23 @@ async fn answers_to_nobody_that_nobody_reads_are_few_and_go_with_their_connectio
     let answers = futures::future::join_all(asked).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
     timeout(Duration::from_secs(20), ended.join_next()).await.expect("nobody waits for their client");
+}
+
+#[tokio::test]
+async fn a_watch_of_nobody_that_is_read_goes_on_and_ends_when_it_is_not() {
+    let running = Running::start_with(Duration::from_millis(500), MAX_CONNECTIONS).await;
+    let mut ended = JoinSet::new();
+    let mut nobody = running.http2(&mut ended, STREAM).await;
+    let mut watch = nobody.send_request(get("/things?ticks=1&watch=1", "")).await.unwrap().into_body();
+    // As long as six looks take.
+    for _ in 0..60 {
+        watch.frame().await.expect("it goes on").expect("it goes on");
+    }
+    let mut gone = JoinSet::new();
+    let mut other = running.http2(&mut gone, 0).await;
+    let _unread = other.send_request(get("/things?ticks=1&watch=1", "")).await.unwrap();
+    timeout(Duration::from_secs(20), gone.join_next()).await.expect("nobody waits for their client");
+    watch.frame().await.expect("it still goes on").expect("it still goes on");
 }
 
 #[tokio::test]

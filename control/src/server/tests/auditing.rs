@@ -8,6 +8,7 @@ use super::*;
 use crate::audit::{Mode, Origin, fixture};
 use crate::auth::rbac::Rbac;
 use crate::auth::{Attributes, Decision};
+use crate::server::listen::a_connection;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -92,6 +93,23 @@ async fn a_create_is_recorded_with_what_was_sent_and_what_was_answered() {
     let scraped = String::from_utf8(scraped.text).unwrap();
     assert!(scraped.contains("apiserver_audit_event_total 2"), "{scraped}");
     assert!(scraped.contains("apiserver_audit_level_total{level=\"None\"}"), "{scraped}");
+}
+
+#[tokio::test]
+async fn a_read_for_whose_answer_there_is_no_room_is_recorded_as_refused() {
+    let audited = Audited::new("omitStages: [RequestReceived]\nrules: [{level: Metadata, verbs: [get, list]}]").await;
+    audited.api.put_large_map().await;
+    let (connection, _) = a_connection();
+    let eve = (&connection, "eve");
+    let unread = audited.api.leave_unread(eve).await;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    for (path, accept) in [(MAPS, "application/yaml"), (MAPS, table), (MAPS, "application/cbor")] {
+        assert_eq!(audited.api.get_over(eve, path, accept).await.status(), 429, "{accept}");
+    }
+    let codes: Vec<_> =
+        audited.events().iter().map(|event| event["responseStatus"]["code"].as_u64().unwrap()).collect();
+    let (told, refused) = codes.split_at(unread.len());
+    assert_eq!((refused, told.iter().all(|code| *code == 200)), (&[429; 4][..], true), "{codes:?}");
 }
 
 #[tokio::test]

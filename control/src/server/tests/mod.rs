@@ -51,13 +51,13 @@ mod webhooks;
 mod writing;
 
 /// A server with its namespaces, and a client of it.
-struct Api {
-    server: Server,
+pub(super) struct Api {
+    pub(super) server: Server,
 }
 
 /// An answer that has been read.
 #[derive(Debug)]
-struct Answer {
+pub(super) struct Answer {
     code: u16,
     headers: HeaderMap,
     text: Vec<u8>,
@@ -81,14 +81,14 @@ impl Answer {
     }
 
     #[track_caller]
-    fn expect(self, code: u16) -> Value {
+    pub(super) fn expect(self, code: u16) -> Value {
         assert_eq!(self.code, code, "{}", String::from_utf8_lossy(&self.text));
         self.json()
     }
 }
 
 impl Api {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(|_, _| Arc::new(AllowAll)).await
     }
 
@@ -178,7 +178,7 @@ impl Api {
         self.send(Request::get(path).header(ACCEPT, accept), "").await
     }
 
-    async fn post(&self, path: &str, object: &Value) -> Answer {
+    pub(super) async fn post(&self, path: &str, object: &Value) -> Answer {
         self.call(Method::POST, path, object).await
     }
 

@@ -1,70 +1,90 @@
-//! Answers that their clients do not read.
+//! Answers that their clients do not read, asked of the pipeline; over real connections: `listen/tests/unread.rs`.
 
 use std::sync::Arc;
 
 use http::Response;
+use tokio::time::timeout;
 
 use super::*;
 use crate::audit::Origin;
 use crate::server::body::Body;
-use crate::server::listen::{Connection, connection_of};
+use crate::server::listen::{Connection, a_connection};
 
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const MAP: &str = "/api/v1/namespaces/default/configmaps/large";
+const JSON: &str = "application/json";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+fn large_map() -> Value {
+    let mut map = config_map("large");
+    map["data"]["a"] = "x".repeat(1_000_000).into();
+    map["metadata"]["finalizers"] = json!(["example.com/stays"]);
+    map
+}
 
 impl Api {
     async fn with_a_large_map() -> Self {
         let api = Self::new().await;
-        let mut map = config_map("large");
-        map["data"]["a"] = "x".repeat(1_000_000).into();
-        api.post("/api/v1/namespaces/default/configmaps", &map).await.expect(201);
+        api.put_large_map().await;
         api
     }
 
-    async fn over_a(&self, connection: &Arc<Connection>, path: &str, accept: &str) -> Response<Body> {
-        let mut request = Request::get(path).header(ACCEPT, accept).body(body::empty()).unwrap();
+    pub(super) async fn put_large_map(&self) {
+        self.post(MAPS, &large_map()).await.expect(201);
+    }
+
+    async fn send_over(&self, (connection, user): (&Arc<Connection>, &str), request: Request<Body>) -> Response<Body> {
+        let mut request = request;
         request.extensions_mut().insert(Origin { connection: Some(Arc::clone(connection)), ..Origin::default() });
-        self.server.handle(request, UserInfo::admin()).await
+        self.server.handle(request, UserInfo::authenticated(user, &[])).await
+    }
+
+    pub(super) async fn get_over(&self, from: (&Arc<Connection>, &str), path: &str, accept: &str) -> Response<Body> {
+        self.send_over(from, Request::get(path).header(ACCEPT, accept).body(body::empty()).unwrap()).await
+    }
+
+    /// Asks until one is refused.
+    pub(super) async fn leave_unread(&self, from: (&Arc<Connection>, &str)) -> Vec<Response<Body>> {
+        let mut unread = Vec::new();
+        loop {
+            assert!(unread.len() < 100, "nothing bounds what is held");
+            let answer = self.get_over(from, MAP, JSON).await;
+            match answer.status().as_u16() {
+                200 => unread.push(answer),
+                code => break assert_eq!(code, 429),
+            }
+        }
+        unread
     }
 }
 
 #[tokio::test]
 async fn answers_that_a_user_does_not_read_are_bounded_until_their_last_byte_is_sent() {
     let api = Api::with_a_large_map().await;
-    let ((eve, closing), (adam, _)) = (connection_of("eve"), connection_of("adam"));
-    let mut unread = Vec::new();
-    let refused = loop {
-        assert!(unread.len() < 100, "nothing bounds what is held");
-        let answer = api.over_a(&eve, MAP, "application/json").await;
-        match answer.status().as_u16() {
-            200 => unread.push(answer),
-            code => break code,
-        }
-    };
-    assert_eq!((refused, unread.len() > 30), (429, true));
-    let pretty = format!("{MAP}?pretty=true");
-    let whole = format!("{MAP}?includeObject=Object");
-    let forms = [
-        (MAP, "application/json"),
-        (&*pretty, "application/json"),
-        (MAP, "application/yaml"),
-        (MAP, "application/cbor"),
-        (&*whole, "application/json;as=Table;v=v1;g=meta.k8s.io"),
-    ];
+    let (connection, closing) = a_connection();
+    // As through a proxy, which has one connection for all its users.
+    let [eve, adam] = ["eve", "adam"].map(|user| (&connection, user));
+    let mut unread = api.leave_unread(eve).await;
+    assert!(unread.len() > 30);
+    let (pretty, whole) = (format!("{MAP}?pretty=true"), format!("{MAP}?includeObject=Object"));
+    let forms = [(MAP, JSON), (&*pretty, JSON), (MAP, "application/yaml"), (MAP, "application/cbor"), (&*whole, TABLE)];
     for (path, accept) in forms {
-        assert_eq!(api.over_a(&eve, path, accept).await.status(), 429, "{accept}");
-        assert_eq!(api.over_a(&adam, path, accept).await.status(), 200, "{accept}");
+        assert_eq!(api.get_over(eve, path, accept).await.status(), 429, "{accept}");
+        assert_eq!(api.get_over(adam, path, accept).await.status(), 200, "{accept}");
     }
     // A connection that has taken an answer has not sent it yet.
     let mut taken = Vec::new();
     for answer in unread.drain(..2) {
         taken.push(answer.into_body().collect().await.unwrap().to_bytes());
     }
-    assert_eq!(api.over_a(&eve, MAP, "application/json").await.status(), 429);
+    assert_eq!(api.get_over(eve, MAP, JSON).await.status(), 429);
     drop(taken);
     for (path, accept) in forms {
-        assert_eq!(api.over_a(&eve, path, accept).await.status(), 200, "{accept}");
+        assert_eq!(api.get_over(eve, path, accept).await.status(), 200, "{accept}");
     }
+    drop(unread);
     assert!(!closing.is_cancelled());
+    assert_eq!(api.server.unsent().held(), 0);
 }
 
 #[tokio::test]
@@ -72,25 +92,17 @@ async fn who_has_most_unread_answers_loses_the_connection_when_all_room_is_taken
     let api = Api::with_a_large_map().await;
     let mut greedy = Vec::new();
     for user in ["a", "b", "c", "d"] {
-        let (connection, closing) = connection_of(user);
-        let mut unread = Vec::new();
-        loop {
-            let answer = api.over_a(&connection, MAP, "application/json").await;
-            if answer.status() != 200 {
-                break;
-            }
-            unread.push(answer);
-        }
-        greedy.push((closing, unread));
+        let (connection, closing) = a_connection();
+        greedy.push((closing, api.leave_unread((&connection, user)).await));
     }
     let closed = |greedy: &[(tokio_util::sync::CancellationToken, Vec<_>)]| {
         greedy.iter().filter(|(closing, _)| closing.is_cancelled()).count()
     };
     assert_eq!(closed(&greedy), 0);
-    let (modest, closing) = connection_of("modest");
+    let (modest, closing) = a_connection();
     let mut read = Vec::new();
     for _ in 0..10 {
-        let answer = api.over_a(&modest, MAP, "application/json").await;
+        let answer = api.get_over((&modest, "modest"), MAP, JSON).await;
         assert_eq!(answer.status(), 200);
         read.push(answer);
     }
@@ -98,33 +110,50 @@ async fn who_has_most_unread_answers_loses_the_connection_when_all_room_is_taken
 }
 
 #[tokio::test]
-async fn who_reads_nothing_is_told_what_became_of_a_write_and_loses_the_oldest_answers() {
+async fn an_answer_for_which_there_is_no_room_is_refused_before_anything_is_done_for_it() {
     let api = Api::with_a_large_map().await;
-    let (eve, closing) = connection_of("eve");
-    let mut unread = Vec::new();
-    while unread.len() < 100 {
-        let answer = api.over_a(&eve, MAP, "application/json").await;
-        if answer.status() != 200 {
-            break;
-        }
-        unread.push(answer);
+    let (connection, closing) = a_connection();
+    let eve = (&connection, "eve");
+    let _unread = api.leave_unread(eve).await;
+    // Nobody gets to work on much.
+    let busy = api.server.heavy().busy().await;
+    let pretty = format!("{MAPS}?pretty=true");
+    for (path, accept) in [(MAPS, TABLE), (&*pretty, JSON), (MAPS, "application/yaml"), (MAP, "application/cbor")] {
+        let answer = timeout(Duration::from_secs(20), api.get_over(eve, path, accept)).await.expect("no work is done");
+        assert_eq!(answer.status(), 429, "{path} {accept}");
     }
-    let (writer, _) = connection_of("eve");
-    let mut told = Vec::new();
-    while !closing.is_cancelled() {
-        assert!(told.len() < 100, "nothing bounds what is held");
-        let request = Request::patch(MAP).header(CONTENT_TYPE, "application/merge-patch+json");
-        let mut request = request.body(body::full(r#"{"metadata": {"labels": {"a": "b"}}}"#)).unwrap();
-        request.extensions_mut().insert(Origin { connection: Some(Arc::clone(&writer)), ..Origin::default() });
-        told.push(api.server.handle(request, UserInfo::admin()).await);
+    let mut other = large_map();
+    other["metadata"]["name"] = "other".into();
+    let writes = [
+        (Request::post(MAPS).header(CONTENT_TYPE, JSON), other.to_string()),
+        (Request::put(MAP).header(CONTENT_TYPE, JSON), large_map().to_string()),
+        (Request::patch(MAP).header(CONTENT_TYPE, "application/merge-patch+json"), r#"{"data":{"b":"c"}}"#.to_owned()),
+    ];
+    for (request, body) in writes {
+        let request = request.body(body::full(body)).unwrap();
+        let answer = timeout(Duration::from_secs(20), api.send_over(eve, request)).await.expect("no work is done");
+        assert_eq!(answer.status(), 429);
     }
-    assert!(told.iter().all(|answer| answer.status() == 200));
-    assert!(told.len() > 30, "as much room again");
+    assert!(!closing.is_cancelled());
+    drop(busy);
+    let maps = api.get(MAPS).await.expect(200);
+    assert_eq!((maps["items"].as_array().unwrap().len(), &maps["items"][0]["data"]["b"]), (1, &Value::Null));
 }
 
-#[test]
-fn what_another_server_announces_is_not_taken_for_what_is_there() {
-    let theirs = body::boxed(http_body_util::Full::new(bytes::Bytes::from_static(b"announced")));
-    assert_eq!(http_body::Body::size_hint(&theirs).exact(), None);
-    assert_eq!(http_body::Body::size_hint(&body::full("made")).exact(), Some(4));
+#[tokio::test]
+async fn whose_write_is_done_is_told_though_there_is_no_room_and_loses_no_connection() {
+    let api = Api::with_a_large_map().await;
+    let (connection, closing) = a_connection();
+    let eve = (&connection, "eve");
+    let _unread = api.leave_unread(eve).await;
+    let before = api.server.unsent().held();
+    let mut told = Vec::new();
+    for _ in 0..10 {
+        // What waits for its finalizers is shown.
+        let answer = api.send_over(eve, Request::delete(MAP).body(body::empty()).unwrap()).await;
+        assert_eq!(answer.status(), 200);
+        told.push(answer);
+    }
+    assert!(!closing.is_cancelled());
+    assert!(api.server.unsent().held() > before + 9_000_000, "it counts all the same");
 }

@@ -57,7 +57,8 @@ pub(crate) async fn insert_and_show(
 ) -> Result<Response<Body>, ServerError> {
     let stored = insert(call, object, options).await?;
     let bytes = versions::bytes(&call.resource, stored).await?;
-    answer::object(call.accepted, &call.resource, StatusCode::CREATED, bytes)
+    let (call, size) = (&*call, bytes.len());
+    call.apart(size, || answer::object(call.accepted, &call.resource, StatusCode::CREATED, bytes)).await
 }
 
 /// Creates an object that has been decoded.

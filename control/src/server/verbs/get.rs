@@ -21,7 +21,9 @@ pub(crate) async fn get(call: &Call) -> Result<Response<Body>, ServerError> {
     }
     let stored = find(call)?;
     let bytes = versions::bytes(&call.resource, stored).await?;
-    answer::object(call.accepted, &call.resource, StatusCode::OK, bytes)
+    let size = bytes.len();
+    call.room.foresee(size)?;
+    call.apart(size, || answer::object(call.accepted, &call.resource, StatusCode::OK, bytes)).await
 }
 
 /// The object that the path names. Error: 404.

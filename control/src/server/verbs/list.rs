@@ -90,14 +90,17 @@ pub(crate) async fn list(call: &Call) -> Result<Response<Body>, ServerError> {
     let metadata = metadata(&page);
     let items = versions::all(&call.resource, &page.entries).await?;
     if call.accepted.form == Form::Object && !call.accepted.pretty {
+        call.room.foresee(items.len() * size_of::<Bytes>())?;
         return joined(call, &metadata, items);
     }
+    let size = items.iter().map(Bytes::len).sum();
+    call.room.foresee(size)?;
     let made = || match call.accepted.form {
         Form::Object => pretty(call, &metadata, &items),
         Form::Table { .. } => table(call, metadata, &items),
         Form::Metadata { version } => partial(call, version, &metadata, &items),
     };
-    call.apart(items.iter().map(Bytes::len).sum(), made).await
+    call.apart(size, made).await
 }
 
 /// One page, as the options ask.

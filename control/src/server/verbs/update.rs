@@ -137,7 +137,8 @@ pub(crate) async fn show(
 ) -> Result<Response<Body>, ServerError> {
     if view.is_object() {
         let bytes = versions::bytes(&call.resource, stored).await?;
-        return answer::object(call.accepted, &call.resource, code, bytes);
+        let size = bytes.len();
+        return call.apart(size, || answer::object(call.accepted, &call.resource, code, bytes)).await;
     }
     let shown = view.show(versions::tree(&call.resource, &stored).await?)?;
     answer::tree(call.accepted, call.kind(), code, &shown)
@@ -191,6 +192,7 @@ async fn retry(
             strategy.default(&mut old);
             change(&old)
         };
+        call.room.foresee(call.size.max(current.bytes.len()))?;
         let new = call.apart(current.bytes.len(), changed).await?;
         match attempt(call, rules, options, &current, &old, new).await {
             // A quota, a range or an address changed between admission and the write: admission is asked again.
