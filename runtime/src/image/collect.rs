@@ -2,12 +2,14 @@
 //! for longest go first.
 //!
 //! What is removed was whole before: a reference is forgotten first, then what nothing else refers to is deleted. Pulls and
-//! loads under way keep what they [pinned](super::pins); with what they need next they wait while something is removed. Nothing
-//! is, as long as it cannot be read what an image has.
+//! loads under way keep what they [pinned](super::pins); with what they need next they wait while it is decided what goes and that
+//! loses its name, but neither while it is read what images have nor while gigabytes are deleted. Nothing goes as long as
+//! it cannot be read what an image has.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use oci_distribution::manifest::OciManifest;
@@ -17,8 +19,8 @@ use super::blobs::BlobError;
 use super::known::Known;
 use super::manifest::{self, Form};
 use super::pins::Still;
-use super::reference;
 use super::store::{ImageStore, Inner, StoreError};
+use super::{reference, roots};
 use crate::fault;
 
 /// Which images are to go.
@@ -49,45 +51,76 @@ struct Content {
 struct OnDisk {
     names: Vec<Known>,
     last_used: Instant,
-    content: Content,
+    content: Arc<Content>,
+}
+
+/// What was read of images, by their manifests.
+type Contents = HashMap<String, Arc<Content>>;
+
+/// What is in the store no more.
+#[derive(Debug, Default)]
+struct Removed {
+    /// Bytes that are free already.
+    freed: u64,
+    /// What has lost its name, and is to be deleted.
+    aside: Vec<PathBuf>,
 }
 
 impl ImageStore {
     /// Removes what no image has, and then unused images until enough is free; returns how many bytes that made.
     pub(super) async fn collect(&self, unused: &Unused) -> u64 {
-        let (images, pinned) = match self.look().await {
-            Ok(found) => found,
-            Err(error) => {
-                let error = fault::with_causes(&error);
-                tracing::warn!(error, "no image is removed, since it cannot be read what all of them have");
-                return 0;
-            }
-        };
         let wanted = unused.wanted.iter().filter_map(|text| reference::parse(text).ok());
         let wanted: HashSet<String> = wanted.map(|reference| reference.whole()).collect();
-        let (kept, mut candidates): (Vec<OnDisk>, Vec<OnDisk>) = images.into_iter().partition(|image| {
-            image.names.iter().any(|known| wanted.contains(&known.reference))
-                || image.last_used.elapsed() < unused.idle
-                || image.content.blobs.iter().any(|digest| self.inner.is_needed(digest, &pinned))
-        });
-        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.last_used));
-        let all = || kept.iter().chain(&candidates).map(|image| &image.content);
-        let mut freed = self.inner.delete(&self.inner.everything(), all, &pinned).await;
-        while freed < unused.bytes
-            && let Some(OnDisk { names, content, .. }) = candidates.pop()
-        {
-            for known in &names {
-                self.known.forget(&known.reference).await;
+        let (mut contents, mut freed) = (Contents::new(), 0);
+        let mut removed = self.remove_nobodys(&mut contents).await.map(Some);
+        loop {
+            match removed {
+                Ok(Some(Removed { freed: bytes, aside })) => freed += bytes + delete(aside).await,
+                Ok(None) => return freed,
+                Err(error) => {
+                    let error = fault::with_causes(&error);
+                    tracing::warn!(error, "no image is removed, since it cannot be read what all of them have");
+                    return freed;
+                }
             }
-            let others = || kept.iter().chain(&candidates).map(|image| &image.content);
-            freed += self.inner.delete(&content, others, &pinned).await;
+            if freed >= unused.bytes {
+                return freed;
+            }
+            removed = self.remove_image(unused, &wanted, &mut contents).await;
         }
-        freed
+    }
+
+    /// Takes out of the store what no image has.
+    async fn remove_nobodys(&self, contents: &mut Contents) -> Result<Removed, StoreError> {
+        let (images, pinned) = self.look(contents).await?;
+        let all = images.iter().map(|image| image.content.as_ref());
+        Ok(self.inner.remove(&self.inner.everything(), all, &pinned).await)
+    }
+
+    /// Takes the longest unused image out of the store; `None`: all others are needed.
+    async fn remove_image(
+        &self,
+        unused: &Unused,
+        wanted: &HashSet<String>,
+        contents: &mut Contents,
+    ) -> Result<Option<Removed>, StoreError> {
+        let (mut images, pinned) = self.look(contents).await?;
+        let candidates = images.iter().enumerate().filter(|(_, image)| {
+            !image.names.iter().any(|known| wanted.contains(&known.reference))
+                && image.last_used.elapsed() >= unused.idle
+                && !image.content.blobs.iter().any(|digest| self.inner.is_needed(digest, &pinned))
+        });
+        let Some((first, _)) = candidates.min_by_key(|(_, image)| image.last_used) else { return Ok(None) };
+        let OnDisk { names, content, .. } = images.swap_remove(first);
+        for known in &names {
+            self.known.forget(&known.reference).await;
+        }
+        let others = images.iter().map(|image| image.content.as_ref());
+        Ok(Some(self.inner.remove(&content, others, &pinned).await))
     }
 
     /// All images, and what is pinned then. Nobody waits while it is read what they have, but for what changed meanwhile.
-    async fn look(&self) -> Result<(Vec<OnDisk>, Still<'_>), StoreError> {
-        let mut contents: HashMap<String, Content> = HashMap::new();
+    async fn look(&self, contents: &mut Contents) -> Result<(Vec<OnDisk>, Still<'_>), StoreError> {
         loop {
             let pinned = self.inner.pins.still().await;
             let mut images: BTreeMap<String, Vec<Known>> = BTreeMap::new();
@@ -99,10 +132,10 @@ impl ImageStore {
             if new.is_empty() {
                 let mut found = Vec::with_capacity(images.len());
                 for (manifest, names) in images {
-                    let content = match contents.remove(&manifest) {
-                        Some(content) if content.whole => content,
+                    let content = match contents.get(&manifest) {
+                        Some(content) if content.whole => Arc::clone(content),
                         // What was missing may have come.
-                        _ => self.inner.content(&manifest).await?,
+                        _ => Arc::new(self.inner.content(&manifest).await?),
                     };
                     let Some(last_used) = names.iter().map(|known| known.last_used).max() else { continue };
                     found.push(OnDisk { names, last_used, content });
@@ -112,7 +145,7 @@ impl ImageStore {
             drop(pinned);
             for manifest in new {
                 let content = self.inner.content(&manifest).await?;
-                contents.insert(manifest, content);
+                contents.insert(manifest, Arc::new(content));
             }
         }
     }
@@ -152,8 +185,7 @@ impl Inner {
             Ok(Form::Artifact { layer }) => drop(content.code.insert(layer.digest)),
             Ok(Form::Files { config, .. }) => {
                 content.roots.insert(manifest.to_owned());
-                let wasm = there(Self::wasm(self.root_of(manifest)?, &config).await)?;
-                let Some((digest, _)) = wasm else { return Ok(content) };
+                let Some(digest) = there(self.component(manifest, &config).await)? else { return Ok(content) };
                 content.code.insert(digest);
             }
             Ok(Form::Native { .. }) | Err(_) => {}
@@ -168,51 +200,63 @@ impl Inner {
         Content { blobs: self.blobs.all(), code: self.precompiler.all(), roots, whole: true }
     }
 
-    /// Deletes what neither others have as well nor anybody needs now.
-    async fn delete<'a, I: Iterator<Item = &'a Content>>(
+    /// Takes what neither others have as well nor anybody needs now out of the store.
+    async fn remove<'a>(
         &self,
         content: &Content,
-        others: impl Fn() -> I,
+        others: impl Iterator<Item = &'a Content>,
         pinned: &Still<'_>,
-    ) -> u64 {
+    ) -> Removed {
+        let (mut blobs, mut code) = (HashSet::new(), HashSet::new());
+        for other in others {
+            blobs.extend(other.blobs.iter().map(String::as_str));
+            code.extend(other.code.iter().map(String::as_str));
+        }
         let mut paths: Vec<PathBuf> = Vec::new();
-        for digest in &content.blobs {
-            if !others().any(|other| other.blobs.contains(digest)) && !self.is_needed(digest, pinned) {
-                paths.extend(self.blobs.path(digest).ok());
-            }
+        let goes = |digest: &&String| !blobs.contains(digest.as_str()) && !self.is_needed(digest, pinned);
+        for digest in content.blobs.iter().filter(goes) {
+            paths.extend(self.blobs.path(digest).ok());
+        }
+        // Also those of an image whose config cannot be read, and which is not known to have files.
+        for digest in content.roots.iter().filter(goes) {
+            paths.extend(self.root_of(digest).ok());
+            paths.extend(self.note_of(digest).ok());
         }
         for digest in &content.code {
-            if !others().any(|other| other.code.contains(digest)) && !self.is_needed(digest, pinned) {
+            if !code.contains(digest.as_str()) && !self.is_needed(digest, pinned) {
                 paths.extend(self.precompiler.files(digest));
             }
         }
-        for digest in &content.roots {
-            // Also of an image whose config cannot be read, and which is not known to have files.
-            if !others().any(|other| other.blobs.contains(digest)) && !self.is_needed(digest, pinned) {
-                paths.extend(self.root_of(digest).ok());
-            }
-        }
-        let deleted = tokio::task::spawn_blocking(move || paths.iter().map(|path| remove(path)).sum());
-        deleted.await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || set_aside(&paths)).await.unwrap_or_default()
     }
 }
 
-/// Removes a file or a folder; the bytes that it had.
-fn remove(path: &Path) -> u64 {
-    let Ok(metadata) = path.symlink_metadata() else { return 0 };
-    if !metadata.is_dir() {
-        return if std::fs::remove_file(path).is_ok() { metadata.len() } else { 0 };
+/// Takes files and folders their names, which takes as long for a large one as for a small one. What is called so goes also when
+/// the store is opened.
+fn set_aside(paths: &[PathBuf]) -> Removed {
+    let mut removed = Removed::default();
+    for path in paths {
+        let aside = path.with_file_name(format!(".{:x}", rand::random::<u64>()));
+        match std::fs::rename(path, &aside) {
+            Ok(()) => removed.aside.push(aside),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // A full disk may have no room for another name.
+            Err(_) => removed.freed += roots::remove(path),
+        }
     }
-    let inside = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let freed = inside.map(|entry| remove(&entry.path())).sum();
-    let _ = std::fs::remove_dir(path);
-    freed
+    removed
+}
+
+/// Deletes what was set aside; the bytes that it had.
+async fn delete(aside: Vec<PathBuf>) -> u64 {
+    let deleted = tokio::task::spawn_blocking(move || aside.iter().map(|path| roots::remove(path)).sum());
+    deleted.await.unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::Arc;
+    use std::path::Path;
 
     use super::super::blobs::digest_of;
     use super::super::testing::{TestRegistry, component, files, name, pull};
@@ -296,7 +340,7 @@ mod tests {
         let store = registry.store(folder.path());
         drop(ensure(&store, "good").await);
         pull(&store, "broken", PullPolicy::IfNotPresent).await.unwrap_err();
-        assert_eq!(files(folder.path()), 5 + 3 + 1, "manifest, config, layer and its file");
+        assert_eq!(files(folder.path()), 5 + 3 + 2, "manifest, config, layer, its file and the digest of that");
         let unused = Unused { bytes: 1, ..Unused::default() };
         assert!(store.remove_unused(unused).await > 0);
         assert_eq!((files(folder.path()), here(&store).await), (5, vec![name("good")]));
@@ -335,14 +379,69 @@ mod tests {
         let runs = ensure(&store, "app").await;
         registry.add_files("app", &component("second"));
         drop(pull(&store, "app", PullPolicy::Always).await.unwrap());
-        let roots = || std::fs::read_dir(folder.path().join("roots")).unwrap().count();
+        let roots = || super::super::blobs::digests(&folder.path().join("roots")).len();
         remove_all(&store, &["app"]).await;
         assert_eq!(roots(), 2);
         drop(runs);
         assert!(remove_all(&store, &["app"]).await > 0);
-        assert_eq!((roots(), files(folder.path())), (1, 6));
+        assert_eq!((roots(), files(folder.path())), (1, 7));
         assert_eq!(remove_all(&store, &["app"]).await, 0);
     }
+
+    #[tokio::test]
+    async fn no_component_is_read_to_tell_what_an_image_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let (registry, wasm) = (TestRegistry::default(), component("app"));
+        registry.add_files("app", &wasm);
+        let store = registry.store(folder.path());
+        drop(ensure(&store, "app").await);
+        let in_roots = || std::fs::read_dir(folder.path().join("roots")).unwrap().map(|entry| entry.unwrap().path());
+        let (root, note) = (in_roots().find(|path| path.is_dir()), in_roots().find(|path| path.is_file()));
+        let (root, note) = (root.unwrap(), note.unwrap());
+        // As an earlier version left it.
+        std::fs::remove_file(&note).unwrap();
+        assert_eq!(remove_all(&store, &["app"]).await, 0);
+        assert_eq!(std::fs::read_to_string(note).unwrap(), digest_of(&wasm));
+        // Who reads this waits for ever.
+        std::fs::remove_file(root.join("app.wasm")).unwrap();
+        fifo(&root.join("app.wasm"));
+        let removed = tokio::time::timeout(Duration::from_secs(60), remove_all(&store, &["app"])).await;
+        assert_eq!((removed, files(folder.path())), (Ok(0), 7), "its code stayed, too");
+    }
+
+    #[tokio::test]
+    async fn an_image_starts_before_what_goes_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = TestRegistry::default();
+        registry.add_files("goes", &component("goes"));
+        let store = registry.store(folder.path());
+        drop(ensure(&store, "goes").await);
+        let (all, mut contents) = (files(folder.path()), Contents::new());
+        let unused = Unused { bytes: u64::MAX, ..Unused::default() };
+        let removed = store.remove_image(&unused, &HashSet::new(), &mut contents).await.unwrap().unwrap();
+        assert_eq!((files(folder.path()), here(&store).await), (all - 1, vec![]), "its reference went alone");
+        assert_eq!(removed.aside.len(), 3 + 2 + 1, "blobs, files with their digest, and code");
+        drop(ensure(&store, "goes").await);
+        assert_eq!(store.compiled(), 2, "nothing of it was there any more");
+        assert!(delete(removed.aside).await > 0);
+        assert_eq!(files(folder.path()), all);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_deleted_to_its_end_goes_when_the_store_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = TestRegistry::default();
+        registry.add_files("goes", &component("goes"));
+        let store = registry.store(folder.path());
+        drop(ensure(&store, "goes").await);
+        let unused = Unused { bytes: u64::MAX, ..Unused::default() };
+        store.remove_image(&unused, &HashSet::new(), &mut Contents::new()).await.unwrap().unwrap();
+        drop(store);
+        assert!(files(folder.path()) > 0);
+        drop(registry.store(folder.path()));
+        assert_eq!(files(folder.path()), 0);
+    }
+
     /// Puts something else where a blob is; returns the blob.
     fn swap(folder: &Path, blob: &[u8], make: impl FnOnce(&Path)) -> (PathBuf, Vec<u8>) {
         let path = folder.join("blobs").join(digest_of(blob).replace("sha256:", ""));
@@ -403,7 +502,8 @@ mod tests {
         let store = registry.store(folder.path());
         drop(ensure(&store, "app").await);
         let roots = folder.path().join("roots");
-        std::fs::remove_dir_all(std::fs::read_dir(&roots).unwrap().next().unwrap().unwrap().path()).unwrap();
+        std::fs::remove_dir_all(&roots).unwrap();
+        std::fs::create_dir(&roots).unwrap();
         let blobs = std::fs::read_dir(folder.path().join("blobs")).unwrap().map(|blob| blob.unwrap().path());
         let layer = blobs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
         let digest = format!("sha256:{}", layer.file_name().unwrap().to_str().unwrap());
@@ -432,9 +532,13 @@ mod tests {
         registry.add_package("gone", &package);
         let store = registry.store(folder.path());
         drop(ensure(&store, "gone").await);
-        swap(folder.path(), &package.manifest, |_| {});
-        let error = pull(&store, "gone", PullPolicy::Never).await.unwrap_err();
-        assert!(matches!(error, ImageError::NeverPull { .. }), "{error}");
+        for blob in [&package.wasm, &package.manifest] {
+            let code = std::fs::read_dir(folder.path().join("compiled")).unwrap();
+            code.for_each(|file| std::fs::remove_file(file.unwrap().path()).unwrap());
+            swap(folder.path(), blob, |_| {});
+            let error = pull(&store, "gone", PullPolicy::Never).await.unwrap_err();
+            assert!(matches!(error, ImageError::NeverPull { .. }), "{error}");
+        }
     }
 
     /// A file that can be read as far as it is written meanwhile.

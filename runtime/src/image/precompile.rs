@@ -66,12 +66,12 @@ impl Precompiler {
 
     /// The component of this digest, from disk if it was compiled before by an engine like this one; otherwise `wasm`
     /// gives its bytes, and it is compiled in the turn of the namespace that wants it.
-    pub async fn component(
+    pub async fn component<E: From<PrecompileError>>(
         &self,
         namespace: &str,
         digest: &str,
-        wasm: impl Future<Output = Result<Vec<u8>, PrecompileError>>,
-    ) -> Result<Component, PrecompileError> {
+        wasm: impl Future<Output = Result<Vec<u8>, E>>,
+    ) -> Result<Component, E> {
         let name = hex_part(digest).map_err(|error| PrecompileError::Rejected(error.to_string()))?;
         let path = self.folder.join(format!("{name}-{}.cwasm", self.engine.compatibility_hash()));
         if path.exists() {
@@ -88,7 +88,7 @@ impl Precompiler {
         self.compiled.fetch_add(1, Ordering::Relaxed);
         let to = path.clone();
         blocking(move || write(&code, &to)).await?;
-        self.load(&path).await
+        Ok(self.load(&path).await?)
     }
 
     async fn load(&self, path: &Path) -> Result<Component, PrecompileError> {

@@ -375,7 +375,10 @@ impl Inner {
         }
         let bytes = async {
             fits(size(layer))?;
-            self.read(&layer.digest).await.map_err(|error| PrecompileError::Rejected(error.to_string()))
+            match self.read(&layer.digest).await {
+                Err(error @ StoreError::Blob(_)) => Err(PrecompileError::Rejected(error.to_string()).into()),
+                read => read,
+            }
         };
         let component = self.precompiler.component(namespace, &layer.digest, bytes).await?;
         Ok(self.share(WasmImage { digest: layer.digest.clone(), component, root: None, prepared: OnceLock::new() }))
@@ -395,9 +398,9 @@ impl Inner {
             return Ok(image);
         }
         let root = self.root(digest, layers, pins).await?;
-        let (digest_of_wasm, wasm) = Self::wasm(root.clone(), config).await?;
+        let (digest_of_wasm, wasm) = self.wasm(digest, config).await?;
         pins.add([digest_of_wasm.as_str()]).await;
-        let wasm = async move { Ok(wasm) };
+        let wasm = async move { Ok::<_, StoreError>(wasm) };
         let component = self.precompiler.component(namespace, &digest_of_wasm, wasm).await?;
         Ok(self.share(WasmImage { digest: digest.to_owned(), component, root: Some(root), prepared: OnceLock::new() }))
     }

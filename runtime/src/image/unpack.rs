@@ -1,8 +1,9 @@
 //! Unpacks the layers of a Docker-style image into the folder that a guest sees as `/`. Nothing in an archive may name or
 //! link to a place outside that folder.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
@@ -12,6 +13,9 @@ pub(super) const LARGEST_ROOT: u64 = 4 * 1024 * 1024 * 1024;
 
 /// What a file, folder or link takes on disk at least.
 const LEAST: u64 = 4096;
+
+/// What a folder's owner may: what is in it is written, and removed.
+pub(super) const OWNER: u32 = 0o700;
 
 /// Most bytes of a path or of an entry's attributes.
 const LARGEST_NAME: u64 = 64 * 1024;
@@ -56,6 +60,19 @@ pub(super) fn layer(blob: &Path, media_type: &str, root: &Path, left: &mut u64) 
         if !entry.unpack_in(root)? {
             return Err(UnpackError::Outside(path));
         }
+        if kind.is_dir() {
+            open_folder(&root.join(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets a folder's owner write into it, whatever its layer says: more may follow.
+fn open_folder(path: &Path) -> io::Result<()> {
+    let metadata = path.symlink_metadata()?;
+    let mode = metadata.permissions().mode();
+    if metadata.is_dir() && mode & OWNER != OWNER {
+        std::fs::set_permissions(path, Permissions::from_mode(mode | OWNER))?;
     }
     Ok(())
 }
@@ -171,6 +188,25 @@ mod tests {
         builder.append(&header, contents).unwrap();
         builder.finish().unwrap();
         file
+    }
+
+    #[test]
+    fn a_folder_that_nobody_may_write_into_is_open_to_its_owner() {
+        let (root, file) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let mut builder = tar::Builder::new(file.reopen().unwrap());
+        for (kind, path, mode) in
+            [(tar::EntryType::Directory, "etc/", 0o555), (tar::EntryType::Regular, "etc/a", 0o444)]
+        {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(mode);
+            builder.append_data(&mut header, path, io::empty()).unwrap();
+        }
+        builder.finish().unwrap();
+        apply(&file, root.path()).unwrap();
+        let mode = |path| root.path().join(path).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("etc"), mode("etc/a")), (0o755, 0o444));
     }
 
     #[test]
