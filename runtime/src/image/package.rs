@@ -46,7 +46,6 @@ impl Package {
     /// Packages a component or a core module.
     pub fn of(wasm: Vec<u8>) -> Result<Self, PushError> {
         let unreadable = |error: &dyn std::fmt::Display| PushError::Component(format!("{error:#}"));
-        let wasm_bytes = Bytes::from(wasm.clone());
         let (mut config, layer) = if wasmparser::Parser::is_component(&wasm) {
             WasmConfig::from_raw_component(wasm, None).map_err(|error| unreadable(&error))?
         } else if wasmparser::Parser::is_core_wasm(&wasm) {
@@ -60,15 +59,15 @@ impl Package {
             config.created = Default::default();
         }
         let config = config.to_config().map_err(|error| unreadable(&error))?;
-        Self::assemble(&config, &layer, wasm_bytes)
+        Self::assemble(config, layer)
     }
 
-    fn assemble(config: &Config, layer: &ImageLayer, wasm: Bytes) -> Result<Self, PushError> {
-        let config_bytes = Bytes::from(config.data.to_vec());
+    fn assemble(config: Config, layer: ImageLayer) -> Result<Self, PushError> {
+        let (config_bytes, wasm) = (config.data, layer.data);
         let manifest = OciImageManifest {
             media_type: Some("application/vnd.oci.image.manifest.v1+json".into()),
             config: descriptor(WASM_CONFIG, &config_bytes),
-            layers: vec![OciDescriptor { annotations: layer.annotations.clone(), ..descriptor(WASM_LAYER, &wasm) }],
+            layers: vec![OciDescriptor { annotations: layer.annotations, ..descriptor(WASM_LAYER, &wasm) }],
             ..OciImageManifest::default()
         };
         let manifest = serde_json::to_vec(&manifest).map_err(|error| PushError::Component(error.to_string()))?;
@@ -165,8 +164,7 @@ async fn send(
     if let Some(content_type) = content_type {
         request = request.header(http::header::CONTENT_TYPE, content_type);
     }
-    let request =
-        request.body(kube::client::Body::from(body.to_vec())).map_err(|error| unreachable(error.to_string()))?;
+    let request = request.body(kube::client::Body::from(body)).map_err(|error| unreachable(error.to_string()))?;
     let response = client.send(request).await.map_err(|error| unreachable(fault::told(&error)))?;
     let code = response.status().as_u16();
     if response.status().is_success() {
