@@ -1,13 +1,17 @@
 //! The host's resolver, for names outside the cluster.
 //!
-//! A lookup takes as long as name servers take, and nobody can end it. So each has a thread of its own, apart from those that
-//! read guests' files; a pod has few at once, and a lookup counts until it ends, whatever became of the guest that asked.
+//! A lookup takes as long as name servers take, and nobody can end it. So each has a thread to itself, apart from those that
+//! read guests' files; a pod has few at once, and a lookup counts until it ends, whatever became of the guest that asked. A
+//! few threads that are done wait for the next name.
 
+use std::collections::VecDeque;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dns_lookup::LookupErrorKind as Failure;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -20,13 +24,77 @@ const TOGETHER: usize = 256;
 /// How long a guest waits for an answer: longer than resolvers commonly do, who try twice for 5 s.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Threads that wait for the next name, and for how long.
+const WAITING: usize = 8;
+const LINGER: Duration = Duration::from_secs(10);
+
 type Found = Result<Vec<IpAddr>, Failure>;
 type LookUp = dyn Fn(&str) -> Found + Send + Sync;
 
-/// Looks names up.
+/// Looks names up. Dropping it ends the threads that look nothing up.
 pub(super) struct Resolver {
     look_up: Arc<LookUp>,
     together: Arc<Semaphore>,
+    threads: Arc<Threads>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// As many as there are lookups, and [`WAITING`] more.
+#[derive(Default)]
+struct Threads {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// For the threads that wait, which are no fewer.
+    jobs: VecDeque<Job>,
+    waiting: usize,
+    closed: bool,
+}
+
+impl Threads {
+    /// Does it at once, on a thread that waits or on a new one.
+    fn run(self: &Arc<Self>, job: Job) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.waiting > state.jobs.len() {
+            state.jobs.push_back(job);
+            self.changed.notify_one();
+            return Ok(());
+        }
+        drop(state);
+        let threads = Arc::clone(self);
+        std::thread::Builder::new().name("names".into()).spawn(move || threads.work(job)).map(drop)
+    }
+
+    fn work(&self, mut job: Job) {
+        loop {
+            job();
+            let Some(next) = self.next() else { return };
+            job = next;
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let (mut state, end) = (self.state.lock(), Instant::now() + LINGER);
+        if state.waiting >= WAITING {
+            return None;
+        }
+        state.waiting += 1;
+        let nothing = |state: &mut State| state.jobs.is_empty() && !state.closed;
+        self.changed.wait_while_until(&mut state, nothing, end);
+        state.waiting -= 1;
+        state.jobs.pop_front()
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        self.threads.state.lock().closed = true;
+        self.threads.changed.notify_all();
+    }
 }
 
 impl std::fmt::Debug for Resolver {
@@ -43,23 +111,23 @@ impl Default for Resolver {
 
 impl Resolver {
     pub(super) fn with(look_up: impl Fn(&str) -> Found + Send + Sync + 'static) -> Self {
-        Self { look_up: Arc::new(look_up), together: Arc::new(Semaphore::new(TOGETHER)) }
+        Self { look_up: Arc::new(look_up), together: Arc::new(Semaphore::new(TOGETHER)), threads: Arc::default() }
     }
 
     /// The addresses of a name, in one of the pod's places.
     pub(super) async fn addresses(&self, pod: &Arc<Semaphore>, name: &str) -> Result<Vec<IpAddr>, Denied> {
         let (look_up, pod, together) = (Arc::clone(&self.look_up), Arc::clone(pod), Arc::clone(&self.together));
-        let asked = name.to_owned();
+        let (threads, asked) = (Arc::clone(&self.threads), name.to_owned());
         // A task: a guest that does not poll keeps nobody from a place that it was given.
         let answer = AbortOnDropHandle::new(tokio::spawn(tokio::time::timeout(PATIENCE, async move {
             let places = (pod.acquire_owned().await.ok()?, together.acquire_owned().await.ok()?);
             let (tell, answer) = oneshot::channel();
-            let thread = std::thread::Builder::new().name("names".into()).spawn(move || {
+            let begun = threads.run(Box::new(move || {
                 let found = look_up(&asked);
                 drop(places);
                 let _ = tell.send(found);
-            });
-            thread.ok()?;
+            }));
+            begun.ok()?;
             answer.await.ok()
         })));
         let found = match answer.await {
@@ -80,8 +148,6 @@ impl Resolver {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
-
-    use parking_lot::{Condvar, Mutex};
 
     use super::*;
     use crate::network::local::testing::Lone;
@@ -161,6 +227,32 @@ mod tests {
         let pod = network.pod("asks");
         assert!(matches!(pod.resolve("busy.example").await, Err(Denied::NoAnswer(_))));
         assert!(matches!(pod.resolve("none.example").await, Err(Denied::NoSuchName(_))));
+    }
+
+    #[tokio::test]
+    async fn the_next_name_is_looked_up_by_a_thread_that_is_there_and_which_ends_with_the_resolver() {
+        let (told, asked) = std::sync::mpsc::channel();
+        let told = Mutex::new(told);
+        let resolver = Resolver::with(move |_| {
+            told.lock().send(std::thread::current().id()).unwrap();
+            Ok(Vec::new())
+        });
+        let (pod, threads) = (Arc::new(Semaphore::new(1)), Arc::downgrade(&resolver.threads));
+        let all = async {
+            for _ in 0..3 {
+                resolver.addresses(&pod, "name.example").await.unwrap();
+                while resolver.threads.state.lock().waiting == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let by: Vec<_> = asked.try_iter().collect();
+            assert_eq!(by, [by[0]; 3]);
+            drop(resolver);
+            while threads.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
     }
 
     #[tokio::test]
