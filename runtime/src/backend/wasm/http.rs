@@ -29,7 +29,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmtime_wasi_http::WasiBody;
 
 use super::bell::Bell;
-use super::caller::{Caller, Quiet};
+use super::caller::{Caller, Quiet, Wire};
 use super::life::{KILLED, Life, exit};
 use super::patience::Patience;
 use super::state::Guest;
@@ -46,9 +46,9 @@ const WAITING: usize = 256;
 /// Connections that the kernel keeps for a listener.
 const BACKLOG: u32 = 1024;
 
-/// A client has this long to ask for the first time, and over HTTP/1 for each request's head. Over HTTP/2, a connection without a
-/// request under way is told to end after this time, twice that at most, and closed after as long again. Who takes nothing of
-/// an answer is sent away after four times as long.
+/// A client has this long to ask for the first time. A connection without a request under way is told to end after this time,
+/// twice that at most (over HTTP/1 it is closed), and closed after as long again. Who takes nothing of an answer is sent
+/// away after four times as long.
 const IDLE: Duration = Duration::from_secs(75);
 
 /// Bytes of a connection's read buffer at most; it grows only when a head is that long.
@@ -259,7 +259,8 @@ impl Shared {
         // Answers are small and written whole.
         let _ = stream.set_nodelay(true);
         let mut builder = auto::Builder::new(Executor(Arc::clone(&self.life)));
-        builder.http1().timer(Patience::default()).header_read_timeout(self.idle).max_buf_size(HEAD_BYTES);
+        // The caller has a clock for all of this.
+        builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
         let caller = Arc::new(Caller::default());
         let (shared, asks) = (Arc::clone(&self), Arc::clone(&caller));
@@ -271,7 +272,8 @@ impl Shared {
                 Ok::<_, Infallible>(answer.map(|body| asked.answer(body)))
             }
         });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let wire = Wire::new(TokioIo::new(stream), &caller);
+        let mut connection = pin!(builder.serve_connection(wire, service));
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,

@@ -1,5 +1,4 @@
-//! How long something is awaited: one timer serves what a connection awaits one after the other, its requests' heads or their
-//! answers.
+//! How long something is awaited: one timer serves the answers that a connection awaits one after the other.
 //!
 //! To set a timer anew for later costs nothing that others share; to make and to drop one takes the lock of the runtime's
 //! timers twice.
@@ -42,21 +41,6 @@ impl Patience {
     }
 }
 
-/// What hyper awaits a request's head with: it drops its timer with each head that came.
-impl hyper::rt::Timer for Patience {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(self.until(Instant::now() + duration))
-    }
-
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(self.until(deadline.into()))
-    }
-
-    fn now(&self) -> std::time::Instant {
-        Instant::now().into()
-    }
-}
-
 /// Ready at a time. Dropping it leaves its timer to the next.
 struct Until {
     timer: Option<Pin<Box<Sleep>>>,
@@ -70,8 +54,6 @@ impl Future for Until {
         self.timer.as_mut().map_or(Poll::Ready(()), |timer| timer.as_mut().poll(cx))
     }
 }
-
-impl hyper::rt::Sleep for Until {}
 
 impl Drop for Until {
     fn drop(&mut self) {
@@ -105,19 +87,5 @@ mod tests {
         let late = patience.within(limit, pending::<()>());
         let good = patience.within(limit * 2, tokio::time::sleep(limit + limit / 2));
         assert_eq!(tokio::join!(late, good), (None, Some(())));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_has_its_time_for_each_head_anew() {
-        let (patience, limit) = (Patience::default(), Duration::from_secs(10));
-        let head = || hyper::rt::Timer::sleep(&patience, limit);
-        let asked = Instant::now();
-        let mut first = head();
-        assert!(tokio::time::timeout(limit / 2, &mut first).await.is_err());
-        drop(first);
-        head().await;
-        assert_eq!(asked.elapsed().as_secs(), 15);
-        head().await;
-        assert_eq!(asked.elapsed().as_secs(), 25);
     }
 }
