@@ -35,6 +35,7 @@ pub struct GuestRuntime {
 pub(super) struct Threads {
     pub(super) front: Handle,
     lane: Handle,
+    clock: Working,
 }
 
 impl GuestRuntime {
@@ -43,7 +44,7 @@ impl GuestRuntime {
         let (clock, threads) = (engine.ticker().threads(), threads.max(1));
         let front = builder("wasm-guest", threads, &clock, || ()).build()?;
         let lane = builder("wasm-lane", threads, &clock, give_way).build()?;
-        let handles = Threads { front: front.handle().clone(), lane: lane.handle().clone() };
+        let handles = Threads { front: front.handle().clone(), lane: lane.handle().clone(), clock };
         Ok(Self { runtimes: vec![front, lane], threads: handles })
     }
 
@@ -74,19 +75,13 @@ fn waits(clock: &Working) {
 /// `start` is run by each thread first.
 fn builder(name: &'static str, threads: usize, clock: &Working, start: fn()) -> Builder {
     let mut builder = Builder::new_multi_thread();
-    let [starting, unparked, parked, stopping] = [(); 4].map(|()| clock.clone());
+    let [unparked, parked, stopping] = [(); 3].map(|()| clock.clone());
     let named = AtomicUsize::new(0);
     builder
         .worker_threads(threads)
-        // The first are the workers, before anything else is asked of the runtime.
+        // For people to tell them apart: the first are the workers.
         .thread_name_fn(move || if named.fetch_add(1, Ordering::Relaxed) < threads { name } else { FILES }.to_owned())
-        .on_thread_start(move || {
-            start();
-            // What reads files is no guest.
-            if std::thread::current().name() == Some(name) {
-                works(&starting);
-            }
-        })
+        .on_thread_start(start)
         .on_thread_unpark(move || works(&unparked))
         .on_thread_park(move || waits(&parked))
         .on_thread_stop(move || waits(&stopping))
@@ -177,6 +172,8 @@ impl Future for Placed {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(mut task) = self.task.take() else { return Poll::Ready(()) };
+        // A thread may find its first guest before it has ever waited.
+        works(&self.threads.clock);
         if task.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -205,13 +202,16 @@ mod tests {
         let engine = Engine::new().unwrap();
         let (clock, guests) = (engine.ticker().threads(), GuestRuntime::new(&engine, 1).unwrap());
         let (begun, begins) = mpsc::channel();
-        let leave: Vec<_> = [&guests.threads.front, &guests.threads.lane]
-            .map(|group| {
+        let leave: Vec<_> = [false, true]
+            .map(|heavy| {
                 let ((leave, left), begun) = (mpsc::channel::<()>(), begun.clone());
-                group.spawn(async move {
+                let place = Arc::new(Place::default());
+                place.set_heavy(heavy);
+                let task = async move {
                     begun.send(()).unwrap();
                     let _ = left.recv();
-                });
+                };
+                Placed::start(Box::pin(task), place, guests.threads.clone());
                 leave
             })
             .into();
@@ -219,9 +219,11 @@ mod tests {
             begins.recv().unwrap();
         }
         // A thread that accesses files is none of a guest's.
-        let files = guests.threads.front.spawn_blocking(|| std::thread::current().name().map(str::to_owned));
-        assert_eq!(futures::executor::block_on(files).unwrap().as_deref(), Some(FILES));
-        assert_eq!(clock.count(), 2);
+        let files = guests.threads.front.spawn_blocking({
+            let clock = clock.clone();
+            move || clock.count()
+        });
+        assert_eq!(futures::executor::block_on(files).unwrap(), 2);
         drop(guests);
         assert_eq!(clock.count(), 2);
         drop(leave);

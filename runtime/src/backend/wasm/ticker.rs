@@ -36,10 +36,15 @@ pub(super) struct Ticker {
 
 impl Ticker {
     pub(super) fn start(engine: &wasmtime::Engine) -> io::Result<Self> {
+        let engine = engine.clone();
+        Self::start_with(move || engine.increment_epoch())
+    }
+
+    fn start_with(tick: impl Fn() + Send + 'static) -> io::Result<Self> {
         let state = Arc::new(State::default());
         let thread = std::thread::Builder::new().name("wasm-epoch".into()).spawn({
-            let (state, engine) = (Arc::clone(&state), engine.clone());
-            move || run(&state, &engine)
+            let state = Arc::clone(&state);
+            move || run(&state, tick)
         })?;
         let handle = thread.thread().clone();
         Ok(Self { state, thread: Some(thread), handle })
@@ -91,7 +96,7 @@ impl Working {
     }
 }
 
-fn run(state: &State, engine: &wasmtime::Engine) {
+fn run(state: &State, tick: impl Fn()) {
     let mut idle = 0;
     while !state.stop.load(Ordering::SeqCst) {
         if state.working.load(Ordering::SeqCst) > 0 || state.seen.swap(false, Ordering::Relaxed) {
@@ -105,7 +110,7 @@ fn run(state: &State, engine: &wasmtime::Engine) {
         } else {
             std::thread::sleep(TICK);
         }
-        engine.increment_epoch();
+        tick();
     }
 }
 
@@ -122,27 +127,41 @@ fn sleep_until_needed(state: &State) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
     fn the_clock_runs_while_a_thread_works_and_sleeps_while_none_does() {
-        let ticker = Ticker::start(&wasmtime::Engine::default()).unwrap();
-        let asleep = || ticker.state.asleep.load(Ordering::SeqCst);
-        let until = |wanted| {
-            while asleep() != wanted {
+        let ticks = Arc::new(AtomicUsize::new(0));
+        let ticker = Ticker::start_with({
+            let ticks = Arc::clone(&ticks);
+            move || {
+                ticks.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let (ticker, ticks) = (ticker.unwrap(), || ticks.load(Ordering::SeqCst));
+        let until = |reached: &dyn Fn() -> bool| {
+            let end = Instant::now() + Duration::from_secs(60);
+            while !reached() {
+                assert!(Instant::now() < end);
                 std::thread::yield_now();
             }
         };
-        until(true);
+        let asleep = || ticker.state.asleep.load(Ordering::SeqCst);
+        until(&asleep);
         let threads = ticker.threads();
         threads.add();
         threads.add();
-        until(false);
+        until(&|| !asleep());
         threads.remove();
-        std::thread::sleep(TICK * (IDLE_TICKS + 20));
+        // While it sleeps it does not tick.
+        let seen = ticks();
+        until(&|| ticks() > seen + 2 * IDLE_TICKS as usize);
         assert!(!asleep());
         threads.remove();
-        until(true);
+        until(&asleep);
     }
 
     #[test]
