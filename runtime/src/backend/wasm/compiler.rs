@@ -1,8 +1,9 @@
 //! The compiler: a thread at low priority, so that a pull never slows guests, heartbeats or the API.
 //!
 //! Namespaces take turns, so that one which starts many images delays another by one of them. A component can be made so that
-//! it compiles for minutes, and nothing can interrupt that: what must stay true is that its namespace alone waits for it. Once
-//! a compilation takes longer than [`SLOW`], another thread goes on with what others have waiting.
+//! it compiles for minutes, and nothing can interrupt that: what must stay true is that its namespace alone waits for it. What
+//! compiles longer than [`SLOW`] gives its turn away: its thread goes on at the lowest priority, and another one goes on
+//! with what others have waiting. How many do so is bounded, since each needs memory by the size of its component.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use rustix::process::setpriority_process;
+use rustix::thread::{Pid, gettid};
 use tokio::sync::oneshot;
 
 use super::engine::{EngineError, compile};
@@ -20,12 +23,19 @@ use super::engine::{EngineError, compile};
 /// What compiles longer than this holds up its own namespace only: components of ten megabytes take a few seconds.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// Threads at once, and so namespaces whose components may take as long as they like before others wait for them.
-const THREADS: usize = 4;
+/// Components that go on compiling beside the one whose turn it is, and so namespaces whose components may take as long as they
+/// like before others wait for them.
+const ASIDE: usize = 16;
+
+/// Bytes of a component that brings no more than an interpreter. Of larger ones only so many compile at once, and the next of
+/// them waits while smaller ones pass it.
+const LARGE: usize = 32 << 20;
+const LARGE_AT_ONCE: usize = 4;
 
 /// Who answers requests comes first, and a machine whose cores others keep busy still compiles: a tenth of a core is left to
 /// this thread there, where the lowest priority (19) would leave it a hundredth.
 const NICE: i32 = 10;
+const LOWEST: i32 = 19;
 
 type Compiled = Result<Vec<u8>, EngineError>;
 type Work = dyn Fn(&[u8]) -> Compiled + Send + Sync;
@@ -33,6 +43,12 @@ type Work = dyn Fn(&[u8]) -> Compiled + Send + Sync;
 struct Job {
     wasm: Bytes,
     reply: oneshot::Sender<Compiled>,
+}
+
+impl Job {
+    fn is_large(&self) -> bool {
+        self.wasm.len() > LARGE
+    }
 }
 
 /// Who comes next.
@@ -57,9 +73,9 @@ impl<J> Turns<J> {
         }
     }
 
-    /// Takes the next job; its namespace is busy until [`Turns::done`], and comes last then.
-    fn next(&mut self) -> Option<(String, J)> {
-        let at = self.waiting.iter().position(|(name, _)| !self.busy.contains(name))?;
+    /// Takes the next job that may begin; its namespace is busy until [`Turns::done`], and comes last then.
+    fn next(&mut self, may: impl Fn(&J) -> bool) -> Option<(String, J)> {
+        let at = self.waiting.iter().position(|(name, jobs)| self.has_turn(name, jobs, &may))?;
         let (namespace, mut jobs) = self.waiting.remove(at)?;
         let job = jobs.pop_front()?;
         if !jobs.is_empty() {
@@ -73,20 +89,47 @@ impl<J> Turns<J> {
         self.busy.remove(namespace);
     }
 
-    fn has_next(&self) -> bool {
-        self.waiting.iter().any(|(name, _)| !self.busy.contains(name))
+    fn has_next(&self, may: impl Fn(&J) -> bool) -> bool {
+        self.waiting.iter().any(|(name, jobs)| self.has_turn(name, jobs, &may))
     }
+
+    fn has_turn(&self, namespace: &str, jobs: &VecDeque<J>, may: impl Fn(&J) -> bool) -> bool {
+        !self.busy.contains(namespace) && jobs.front().is_some_and(may)
+    }
+}
+
+/// The compilation whose turn it is.
+struct Begun {
+    at: Instant,
+    by: Pid,
 }
 
 #[derive(Default)]
 struct State {
     turns: Turns<Job>,
     threads: Vec<JoinHandle<()>>,
-    /// When a compilation was begun last.
-    begun: Option<Instant>,
-    /// Threads that have nothing to do.
-    idle: usize,
+    /// Which thread has the turns: the last that was started.
+    turn: u64,
+    begun: Option<Begun>,
+    /// Threads that gave their turn away, and compile still.
+    aside: usize,
+    /// Large components that compile.
+    large: usize,
     stopped: bool,
+}
+
+impl State {
+    fn next(&mut self) -> Option<(String, Job)> {
+        let room = self.large < LARGE_AT_ONCE;
+        let (namespace, job) = self.turns.next(|job| room || !job.is_large())?;
+        self.large += usize::from(job.is_large());
+        Some((namespace, job))
+    }
+
+    fn has_next(&self) -> bool {
+        let room = self.large < LARGE_AT_ONCE;
+        self.turns.has_next(|job| room || !job.is_large())
+    }
 }
 
 struct Shared {
@@ -96,20 +139,13 @@ struct Shared {
     changed: Condvar,
 }
 
-/// How long a thread is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stays {
-    Always,
-    WhileOthersCompile,
-}
-
-/// The threads and the way to them. Dropping it ends those that compile nothing; who compiles ends with that, or with the
+/// The threads and the way to them. Dropping it ends the one that compiles nothing; who compiles ends with that, or with the
 /// process.
 pub(super) struct Compiler(Arc<Shared>);
 
 impl std::fmt::Debug for Compiler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compiler").field("threads", &self.0.state.lock().threads.len()).finish()
+        f.debug_struct("Compiler").field("aside", &self.0.state.lock().aside).finish_non_exhaustive()
     }
 }
 
@@ -120,7 +156,7 @@ impl Compiler {
 
     fn start_with(work: Box<Work>, slow: Duration) -> io::Result<Self> {
         let shared = Arc::new(Shared { work, slow, state: Mutex::default(), changed: Condvar::new() });
-        let thread = shared.thread(Stays::Always)?;
+        let thread = shared.thread(0)?;
         shared.state.lock().threads.push(thread);
         Ok(Self(shared))
     }
@@ -133,7 +169,7 @@ impl Compiler {
         loop {
             tokio::select! {
                 compiled = &mut answer => return compiled.map_err(|_| EngineError::Stopped)?,
-                () = tokio::time::sleep(self.0.slow) => self.0.help(),
+                () = tokio::time::sleep(self.0.slow) => self.0.pass(),
             }
         }
     }
@@ -158,51 +194,53 @@ impl Drop for Compiler {
 }
 
 impl Shared {
-    fn thread(self: &Arc<Self>, stays: Stays) -> io::Result<JoinHandle<()>> {
+    fn thread(self: &Arc<Self>, turn: u64) -> io::Result<JoinHandle<()>> {
         let shared = Arc::clone(self);
-        std::thread::Builder::new().name("wasm-compiler".into()).spawn(move || shared.run(stays))
+        std::thread::Builder::new().name("wasm-compiler".into()).spawn(move || shared.run(turn))
     }
 
-    /// Begins another thread if somebody could have a turn and everybody is busy with what takes long.
-    fn help(self: &Arc<Self>) {
+    /// Gives the turns to another thread if somebody could have one and what is compiled takes long.
+    fn pass(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.threads.retain(|thread| !thread.is_finished());
-        let late = state.begun.is_some_and(|begun| begun.elapsed() >= self.slow);
-        if state.stopped || !late || state.idle > 0 || state.threads.len() >= THREADS || !state.turns.has_next() {
-            return;
-        }
-        match self.thread(Stays::WhileOthersCompile) {
+        let late = state.begun.as_ref().filter(|begun| begun.at.elapsed() >= self.slow).map(|begun| begun.by);
+        let Some(slow) = late.filter(|_| !state.stopped && state.aside < ASIDE && state.has_next()) else { return };
+        match self.thread(state.turn + 1) {
             Ok(thread) => {
                 tracing::warn!(?self.slow, "a component compiles for longer; others are compiled beside it");
+                lower(Some(slow), LOWEST);
                 state.threads.push(thread);
+                state.turn += 1;
+                state.begun = None;
+                state.aside += 1;
             }
             Err(error) => tracing::warn!(%error, "no more compiler threads"),
         }
     }
 
-    fn run(&self, stays: Stays) {
-        // On Linux a priority belongs to the thread, not the process.
-        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-            tracing::debug!(%error, "the compiler keeps the priority of the process");
-        }
+    /// Compiles what comes next until the turns are another thread's.
+    fn run(&self, turn: u64) {
+        lower(None, NICE);
         let mut state = self.state.lock();
         while !state.stopped {
-            let Some((namespace, job)) = state.turns.next() else {
-                if stays == Stays::WhileOthersCompile && state.turns.busy.is_empty() {
-                    return;
-                }
-                state.idle += 1;
+            let Some((namespace, job)) = state.next() else {
                 self.changed.wait(&mut state);
-                state.idle -= 1;
                 continue;
             };
-            state.begun = Some(Instant::now());
+            state.begun = Some(Begun { at: Instant::now(), by: gettid() });
             drop(state);
+            let large = usize::from(job.is_large());
             self.answer(job);
             state = self.state.lock();
             state.turns.done(&namespace);
-            // Its next may be another thread's, and who stayed for it goes.
-            self.changed.notify_all();
+            state.large -= large;
+            if state.turn != turn {
+                // Its priority is no more to be had back.
+                state.aside -= 1;
+                self.changed.notify_all();
+                return;
+            }
+            state.begun = None;
         }
     }
 
@@ -217,11 +255,19 @@ impl Shared {
     }
 }
 
+/// On Linux a priority belongs to a thread, not the process; `None` is this one.
+fn lower(thread: Option<Pid>, priority: i32) {
+    if let Err(error) = setpriority_process(thread, priority) {
+        tracing::debug!(%error, "a compiler thread keeps its priority");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
 
     use futures::FutureExt;
+    use tokio::task::JoinHandle;
 
     use super::*;
 
@@ -232,7 +278,7 @@ mod tests {
             turns.add(namespace, job);
         }
         let mut one = || {
-            let (namespace, job) = turns.next()?;
+            let (namespace, job) = turns.next(|_| true)?;
             turns.done(&namespace);
             Some(job)
         };
@@ -240,44 +286,88 @@ mod tests {
         turns.add("a", 7);
         turns.add("a", 8);
         turns.add("b", 9);
-        assert_eq!(turns.next().unwrap().1, 7);
-        assert_eq!(turns.next().unwrap().1, 9);
-        assert!(turns.next().is_none() && !turns.has_next());
+        assert_eq!(turns.next(|_| true).unwrap().1, 7);
+        assert!(turns.next(|job| *job > 9).is_none());
+        assert_eq!(turns.next(|_| true).unwrap().1, 9);
+        assert!(turns.next(|_| true).is_none() && !turns.has_next(|_| true));
         turns.done("a");
-        assert_eq!(turns.next().unwrap().1, 8);
+        assert_eq!(turns.next(|_| true).unwrap().1, 8);
     }
 
     /// A compiler that takes `slow` as long as nobody lets it go on, and is at once done with the rest.
-    fn compiler() -> (Compiler, mpsc::Sender<()>) {
+    fn compiler() -> (Arc<Compiler>, mpsc::Sender<()>) {
         let (go, gone) = mpsc::channel();
         let gone = Mutex::new(gone);
         let work = move |wasm: &[u8]| {
             match wasm {
-                b"slow" => gone.lock().recv().unwrap(),
                 b"bad" => panic!("as a compiler may"),
+                slow if slow.starts_with(b"slow") => gone.lock().recv().unwrap(),
                 _ => {}
             }
-            Ok(wasm.to_vec())
+            Ok(wasm.get(..4).unwrap_or(wasm).to_vec())
         };
-        (Compiler::start_with(Box::new(work), Duration::from_millis(1)).unwrap(), go)
+        (Arc::new(Compiler::start_with(Box::new(work), Duration::from_millis(1)).unwrap()), go)
     }
 
     async fn soon<T>(future: impl Future<Output = T>) -> T {
         tokio::time::timeout(Duration::from_secs(60), future).await.expect("it is compiled")
     }
 
+    /// Namespaces that each compile something slow.
+    async fn occupy(compiler: &Arc<Compiler>, namespaces: usize, wasm: &Bytes) -> Vec<JoinHandle<Compiled>> {
+        let mut all = Vec::new();
+        for namespace in 0..namespaces {
+            let (of_it, wasm) = (Arc::clone(compiler), wasm.clone());
+            let namespace = format!("slow-{namespace}");
+            let compiles = namespace.clone();
+            all.push(tokio::spawn(async move { of_it.compile(&namespace, wasm).await }));
+            while !compiler.0.state.lock().turns.busy.contains(&compiles) {
+                tokio::task::yield_now().await;
+            }
+        }
+        all
+    }
+
     #[tokio::test]
     async fn what_compiles_for_long_holds_up_its_own_namespace_alone() {
         let (compiler, go) = compiler();
-        let mut slow = Box::pin(compiler.compile("theirs", Bytes::from_static(b"slow")));
-        let mut next = Box::pin(compiler.compile("theirs", Bytes::from_static(b"next")));
-        assert!((&mut slow).now_or_never().is_none() && (&mut next).now_or_never().is_none());
+        let slow = soon(occupy(&compiler, ASIDE, &Bytes::from_static(b"slow"))).await;
+        let mut next = Box::pin(compiler.compile("slow-0", Bytes::from_static(b"next")));
+        assert!((&mut next).now_or_never().is_none());
         for _ in 0..3 {
-            assert_eq!(soon(compiler.compile("ours", Bytes::from_static(b"quick"))).await.unwrap(), b"quick");
+            assert_eq!(soon(compiler.compile("ours", Bytes::from_static(b"quick"))).await.unwrap(), b"quic");
         }
         assert!((&mut next).now_or_never().is_none());
-        go.send(()).unwrap();
-        assert_eq!((soon(slow).await.unwrap(), soon(next).await.unwrap()), (b"slow".to_vec(), b"next".to_vec()));
+        for _ in &slow {
+            go.send(()).unwrap();
+        }
+        for one in slow {
+            assert_eq!(soon(one).await.unwrap().unwrap(), b"slow");
+        }
+        assert_eq!(soon(next).await.unwrap(), b"next");
+        soon(async {
+            while compiler.0.state.lock().aside > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_large_component_waits_for_large_ones_and_a_small_one_does_not() {
+        let (compiler, go) = compiler();
+        let mut large = b"slow".to_vec();
+        large.resize(LARGE + 1, 0);
+        let large = Bytes::from(large);
+        let slow = soon(occupy(&compiler, LARGE_AT_ONCE, &large)).await;
+        let mut waits = Box::pin(compiler.compile("ours", large));
+        assert!((&mut waits).now_or_never().is_none());
+        assert_eq!(soon(compiler.compile("small", Bytes::from_static(b"quick"))).await.unwrap(), b"quic");
+        assert!((&mut waits).now_or_never().is_none());
+        for _ in 0..=slow.len() {
+            go.send(()).unwrap();
+        }
+        assert_eq!(soon(waits).await.unwrap(), b"slow");
     }
 
     #[tokio::test]
