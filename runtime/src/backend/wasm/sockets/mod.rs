@@ -3,7 +3,8 @@
 //! The host's own socket implementation does the work; this view stands before it and hands it host addresses where the
 //! guest gave the pod's, and the guest the pod's where the host has its own. What must stay true: no address that a guest
 //! gives reaches the operating system but through [`PodNetwork`]; a guest's socket is bound to its pod's address before it
-//! connects or sends to anybody on this machine; each socket has a place among its container's, from its making to its end.
+//! connects or sends to anybody on this machine; each socket has a place among its container's, from its making to its end and
+//! that of its streams.
 
 mod lookup;
 mod tcp;
@@ -18,10 +19,11 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
-use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p2::bindings::sockets as p2;
 use wasmtime_wasi::p3::bindings::sockets as p3;
+use wasmtime_wasi::p3::bindings::sockets::types::TcpSocket;
 use wasmtime_wasi::sockets::{ErrorCode, WasiSocketsCtxView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 use super::state::GuestState;
 use crate::network::{Denied, ListenGuard, PodNetwork, Protocol, Route};
@@ -34,10 +36,18 @@ pub(super) struct Sockets {
     /// By resource; as many as the instance's resource table holds.
     open: HashMap<u32, Open>,
     /// The places of connections that a 0.3 guest accepted: which resources they are is not told.
-    accepted: Vec<OwnedSemaphorePermit>,
-    /// Takes nothing: for a connection that there is no place for.
-    full: ResourceTable,
+    accepted: Vec<Place>,
+    /// A 0.3 listener is about to begin.
+    begins: bool,
+    /// The resource of a connection that was accepted though there was no place for it, and which is open still.
+    surplus: Option<u32>,
 }
+
+/// One of the sockets that the container may have, for as long as anybody has it.
+type Place = Arc<OwnedSemaphorePermit>;
+
+/// What is in a table instead of a connection that was closed for lack of a place: no other socket gets its number.
+struct Closed;
 
 /// A socket in use.
 #[derive(Default)]
@@ -47,19 +57,19 @@ struct Open {
     /// What the guest connected to.
     remote: Option<SocketAddr>,
     listening: Option<ListenGuard>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
+    /// It was a connection that there was no place for.
+    refused: bool,
 }
 
 impl Sockets {
     pub(super) fn new(network: Arc<PodNetwork>, room: Arc<Semaphore>) -> Self {
-        let mut full = ResourceTable::new();
-        full.set_max_capacity(0);
-        Self { network, room, open: HashMap::new(), accepted: Vec::new(), full }
+        Self { network, room, open: HashMap::new(), accepted: Vec::new(), begins: false, surplus: None }
     }
 
     /// A place for one more socket, if the container has one left.
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.room).try_acquire_owned().ok()
+    fn place(&self) -> Option<Place> {
+        Arc::clone(&self.room).try_acquire_owned().ok().map(Arc::new)
     }
 
     fn socket(&mut self, rep: u32) -> &mut Open {
@@ -70,21 +80,60 @@ impl Sockets {
         self.open.get(&rep).is_some_and(|open| open.bound.is_some())
     }
 
-    /// Where a connection goes that was accepted: into `table`, if there is a place for it.
-    fn table_of_accepted<'a>(&'a mut self, table: &'a mut ResourceTable) -> &'a mut ResourceTable {
+    /// A connection was accepted, and is put into `table` next.
+    fn accepts(&mut self, table: &mut ResourceTable) {
+        self.close_surplus(table);
+        if std::mem::take(&mut self.begins) {
+            return;
+        }
         match self.place() {
-            Some(place) => {
-                self.accepted.push(place);
-                table
+            Some(place) => self.accepted.push(place),
+            None => {
+                self.surplus = next_entry(table);
+                if let Some(rep) = self.surplus {
+                    self.socket(rep).refused = true;
+                }
             }
-            None => &mut self.full,
         }
     }
 
-    fn closed(&mut self, rep: u32) {
-        if self.open.remove(&rep).is_none_or(|open| open.place.is_none()) {
-            self.accepted.pop();
+    /// Closes the connection that was accepted without a place. Its guest finds it reset.
+    fn close_surplus(&mut self, table: &mut ResourceTable) {
+        let Some(rep) = self.surplus.take() else { return };
+        if table.delete(Resource::<TcpSocket>::new_own(rep)).is_err() {
+            self.open.remove(&rep);
+            return;
         }
+        // The entry is the one that is free. In debug builds none is used again, and there this one is superfluous.
+        if let Ok(stand_in) = table.push(Closed)
+            && stand_in.rep() != rep
+        {
+            let _ = table.delete(stand_in);
+        }
+    }
+
+    /// Fails for a connection that there was no place for.
+    fn usable(&self, rep: u32) -> Result<(), ErrorCode> {
+        let refused = self.open.get(&rep).is_some_and(|open| open.refused);
+        if refused { Err(ErrorCode::ConnectionReset) } else { Ok(()) }
+    }
+
+    /// The place of a socket, also for its streams.
+    fn shared_place(&mut self, rep: u32) -> Option<Place> {
+        let known = self.open.get(&rep).and_then(|open| open.place.clone());
+        let place = known.or_else(|| self.accepted.pop());
+        self.socket(rep).place.clone_from(&place);
+        place
+    }
+
+    /// A guest is done with a socket; whether there was one.
+    fn closed(&mut self, rep: u32) -> bool {
+        match self.open.remove(&rep) {
+            Some(Open { refused: true, .. }) => return false,
+            Some(Open { place: Some(_), .. }) => {}
+            _ => drop(self.accepted.pop()),
+        }
+        true
     }
 
     fn bind(&self, protocol: Protocol, address: SocketAddr) -> Result<SocketAddr, ErrorCode> {
@@ -121,6 +170,19 @@ impl Sockets {
         let remote = self.open.get(&rep).and_then(|open| open.remote);
         remote.unwrap_or_else(|| self.network.shown(protocol, actual))
     }
+}
+
+/// The entry that a table gives next. It gives the one again that it got back last or, where it uses none again (in debug
+/// builds), the one behind.
+fn next_entry(table: &mut ResourceTable) -> Option<u32> {
+    let mut try_one = || {
+        let entry = table.push(Closed).ok()?;
+        let rep = entry.rep();
+        table.delete(entry).ok()?;
+        Some(rep)
+    };
+    let (first, second) = (try_one()?, try_one()?);
+    Some(if first == second { first } else { second + 1 })
 }
 
 /// What a guest is told where the network refuses.
@@ -166,20 +228,28 @@ pub(super) struct View<'a> {
     host: WasiSocketsCtxView<'a>,
 }
 
+impl<'a> View<'a> {
+    fn new(pod: &'a mut Sockets, wasi: &'a mut WasiCtx, table: &'a mut ResourceTable) -> Self {
+        pod.close_surplus(table);
+        Self { pod, host: WasiSocketsCtxView { ctx: wasi.sockets(), table } }
+    }
+}
+
 pub(super) fn view(state: &mut GuestState) -> View<'_> {
     let (pod, wasi, table) = state.sockets();
-    View { pod, host: WasiSocketsCtxView { ctx: wasi.sockets(), table } }
+    View::new(pod, wasi, table)
 }
 
 fn host(state: &mut GuestState) -> WasiSocketsCtxView<'_> {
     view(state).host
 }
 
-/// The same for a 0.3 listener, which asks once for each connection that it has accepted and then puts it into the table. One
-/// that has no place ends its guest: it cannot be given back, and nobody else is to pay for it.
+/// The same for a 0.3 listener, which asks once when it begins, and once for each connection that it has accepted and then puts
+/// into the table. It cannot be kept from that: one without a place is closed when the guest does anything next.
 fn accepting(state: &mut GuestState) -> WasiSocketsCtxView<'_> {
     let (pod, wasi, table) = state.sockets();
-    WasiSocketsCtxView { ctx: wasi.sockets(), table: pod.table_of_accepted(table) }
+    pod.accepts(table);
+    WasiSocketsCtxView { ctx: wasi.sockets(), table }
 }
 
 /// Functions that the host's implementation answers without seeing an address.

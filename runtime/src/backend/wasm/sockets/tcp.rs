@@ -122,7 +122,7 @@ impl HostTcpSocket for View<'_> {
     }
 
     fn drop(&mut self, this: Resource<TcpSocket>) -> wasmtime::Result<()> {
-        self.pod.closed(this.rep());
+        let _ = self.pod.closed(this.rep());
         HostTcpSocket::drop(&mut self.host, this)
     }
 

@@ -40,7 +40,7 @@ impl Pod {
     }
 
     fn view(&mut self) -> View<'_> {
-        View { pod: &mut self.pod, host: WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table } }
+        View::new(&mut self.pod, &mut self.wasi, &mut self.table)
     }
 
     fn at(&self, port: u16) -> SocketAddr {
@@ -244,11 +244,20 @@ async fn a_guest_of_0_3_has_as_many_sockets_those_among_them_that_it_accepted() 
     let mut pod = Pod::with_room(&lone, "p3", 2);
     HostTcpSocket::create(&mut pod.view(), Ipv4).unwrap();
     // As a listener does for each connection.
-    let connection = pod.pod.table_of_accepted(&mut pod.table).push(()).unwrap();
-    assert!(pod.pod.table_of_accepted(&mut pod.table).push(()).is_err());
+    let accept = |pod: &mut Pod| {
+        pod.pod.accepts(&mut pod.table);
+        let mut host = WasiSocketsCtxView { ctx: pod.wasi.sockets(), table: &mut pod.table };
+        HostTcpSocket::create(&mut host, Ipv4).unwrap()
+    };
+    let (taken, closed) = (accept(&mut pod), accept(&mut pod));
     let refused = HostTcpSocket::create(&mut pod.view(), Ipv4).unwrap_err().downcast().unwrap();
     assert!(matches!(refused, ErrorCode::Other(Some(said)) if said == "too many open sockets"));
-    pod.pod.closed(connection.rep());
+    assert!(HostTcpSocket::get_hop_limit(&mut pod.view(), again(&taken)).is_ok());
+    let reset = HostTcpSocket::get_hop_limit(&mut pod.view(), again(&closed)).unwrap_err().downcast().unwrap();
+    assert!(matches!(reset, ErrorCode::ConnectionReset));
+    HostTcpSocket::drop(&mut pod.view(), closed).unwrap();
+    assert!(HostUdpSocket::create(&mut pod.view(), Ipv4).await.is_err(), "it had no place to give back");
+    HostTcpSocket::drop(&mut pod.view(), taken).unwrap();
     HostUdpSocket::create(&mut pod.view(), Ipv4).await.unwrap();
     assert!(HostUdpSocket::create(&mut pod.view(), Ipv4).await.is_err());
 }

@@ -1,10 +1,15 @@
 //! TCP and UDP of WASI 0.3.
 
+use std::future::{Ready, ready};
+use std::iter;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use futures::FutureExt;
-use wasmtime::AsContextMut;
-use wasmtime::component::{Access, Accessor, FutureReader, Resource, StreamReader};
+use tokio::sync::oneshot;
+use wasmtime::component::{Access, Accessor, FutureConsumer, FutureReader, Resource, Source, StreamReader};
+use wasmtime::{AsContextMut, StoreContextMut};
 use wasmtime_wasi::p3::bindings::sockets::types::{
     Duration, ErrorCode, Host, HostTcpSocket, HostTcpSocketWithStore, HostUdpSocket, HostUdpSocketWithStore,
     IpAddressFamily, IpSocketAddress, TcpSocket, UdpSocket,
@@ -12,7 +17,7 @@ use wasmtime_wasi::p3::bindings::sockets::types::{
 use wasmtime_wasi::p3::sockets::{SocketError, SocketResult};
 use wasmtime_wasi::sockets::WasiSockets;
 
-use super::{PodSockets, View, accepting, again, any_port, anywhere, as_the_host, host};
+use super::{Closed, Place, PodSockets, View, accepting, again, any_port, anywhere, as_the_host, host};
 use crate::backend::wasm::state::GuestState;
 use crate::network::Protocol::{Tcp, Udp};
 
@@ -65,6 +70,49 @@ fn too_many() -> ErrorCode {
     ErrorCode::Other(Some("too many open sockets".to_owned()))
 }
 
+/// Passes on how a stream has ended, and then gives its socket's place back.
+struct Ending {
+    tell: Option<oneshot::Sender<Result<(), ErrorCode>>>,
+    _place: Option<Place>,
+}
+
+impl FutureConsumer<GuestState> for Ending {
+    type Item = Result<(), ErrorCode>;
+
+    fn poll_consume(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        store: StoreContextMut<'_, GuestState>,
+        mut source: Source<'_, Self::Item>,
+        _: bool,
+    ) -> Poll<wasmtime::Result<()>> {
+        let mut ended = None;
+        source.read(store, &mut ended)?;
+        if let (Some(ended), Some(tell)) = (ended, self.tell.take()) {
+            // The guest may not want to know.
+            let _ = tell.send(ended);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The same end, at which the socket's place is given back: its stream may outlive it.
+fn counted(
+    mut store: Access<'_, GuestState, PodSockets>,
+    rep: u32,
+    ended: FutureReader<Result<(), ErrorCode>>,
+) -> wasmtime::Result<Sent> {
+    let place = store.get().pod.shared_place(rep);
+    let (tell, told) = oneshot::channel();
+    ended.pipe(&mut store, Ending { tell: Some(tell), _place: place })?;
+    FutureReader::new(&mut store, told)
+}
+
+/// What is sent to a connection that was closed, and received of it.
+fn reset() -> Ready<wasmtime::Result<Result<(), ErrorCode>>> {
+    ready(Ok(Err(ErrorCode::ConnectionReset)))
+}
+
 /// Binding checks addresses only, which never waits.
 fn at_once<T>(result: Option<SocketResult<T>>) -> SocketResult<T> {
     result.unwrap_or_else(|| Err(ErrorCode::InvalidState.into()))
@@ -85,6 +133,7 @@ impl HostTcpSocketWithStore<GuestState> for PodSockets {
         let remote = SocketAddr::from(remote_address);
         let destination = store.with(|mut access| -> SocketResult<SocketAddr> {
             let mut view = access.get();
+            view.pod.usable(socket.rep())?;
             let route = view.pod.route(Tcp, remote)?;
             if !view.pod.is_bound(socket.rep()) && !route.source.is_unspecified() {
                 at_once(view.bind_tcp(&socket, SocketAddr::new(route.source, 0)).now_or_never())?;
@@ -102,18 +151,15 @@ impl HostTcpSocketWithStore<GuestState> for PodSockets {
     ) -> SocketResult<StreamReader<Resource<TcpSocket>>> {
         let rep = socket.rep();
         let mut view = store.get();
+        view.pod.usable(rep)?;
         if !view.pod.is_bound(rep) {
             let to = view.pod.bind(Tcp, anywhere())?;
             view.bind_tcp(&socket, to).await?;
         }
-        if store.get().pod.room.available_permits() == 0 {
-            return Err(too_many().into());
-        }
+        store.get().pod.begins = true;
         let inner = Access::<GuestState, WasiSockets>::new(store.as_context_mut(), accepting);
         let stream = WasiSockets::listen(inner, again(&socket)).await?;
         let view = store.get();
-        // It has asked once for itself.
-        view.pod.accepted.pop();
         let mut plain = view.host;
         let actual = HostTcpSocket::get_local_address(&mut plain, socket)?.into();
         view.pod.listens(rep, Tcp, actual)?;
@@ -123,24 +169,40 @@ impl HostTcpSocketWithStore<GuestState> for PodSockets {
     fn send(
         mut store: Access<'_, GuestState, Self>,
         socket: Resource<TcpSocket>,
-        data: StreamReader<u8>,
+        mut data: StreamReader<u8>,
     ) -> wasmtime::Result<Sent> {
-        <WasiSockets as HostTcpSocketWithStore<GuestState>>::send(
-            Access::<GuestState, WasiSockets>::new(store.as_context_mut(), host),
-            socket,
-            data,
-        )
+        let rep = socket.rep();
+        if store.get().pod.usable(rep).is_err() {
+            data.close(&mut store)?;
+            return FutureReader::new(&mut store, reset());
+        }
+        let inner = Access::<GuestState, WasiSockets>::new(store.as_context_mut(), host);
+        let ended = <WasiSockets as HostTcpSocketWithStore<GuestState>>::send(inner, socket, data)?;
+        counted(store, rep, ended)
     }
 
     fn receive(
         mut store: Access<'_, GuestState, Self>,
         socket: Resource<TcpSocket>,
     ) -> wasmtime::Result<(StreamReader<u8>, Sent)> {
-        <WasiSockets as HostTcpSocketWithStore<GuestState>>::receive(
-            Access::<GuestState, WasiSockets>::new(store.as_context_mut(), host),
-            socket,
-        )
+        let rep = socket.rep();
+        if store.get().pod.usable(rep).is_err() {
+            return Ok((StreamReader::new(&mut store, iter::empty())?, FutureReader::new(&mut store, reset())?));
+        }
+        let inner = Access::<GuestState, WasiSockets>::new(store.as_context_mut(), host);
+        let (data, ended) = <WasiSockets as HostTcpSocketWithStore<GuestState>>::receive(inner, socket)?;
+        Ok((data, counted(store, rep, ended)?))
     }
+}
+
+/// What the host's implementation answers of a socket, unless that is a connection that was closed.
+macro_rules! unless_closed {
+    ($(fn $name:ident($socket:ident $(, $value:ident: $ty:ty)?) -> $result:ty;)*) => {
+        $(fn $name(&mut self, $socket: Resource<TcpSocket> $(, $value: $ty)?) -> SocketResult<$result> {
+            self.pod.usable($socket.rep())?;
+            HostTcpSocket::$name(&mut self.host, $socket $(, $value)?)
+        })*
+    };
 }
 
 impl HostTcpSocket for View<'_> {
@@ -152,44 +214,63 @@ impl HostTcpSocket for View<'_> {
     }
 
     async fn bind(&mut self, socket: Resource<TcpSocket>, local_address: IpSocketAddress) -> SocketResult<()> {
+        self.pod.usable(socket.rep())?;
         let to = self.pod.bind(Tcp, local_address.into())?;
         self.bind_tcp(&socket, to).await
     }
 
     fn get_local_address(&mut self, socket: Resource<TcpSocket>) -> SocketResult<IpSocketAddress> {
+        self.pod.usable(socket.rep())?;
         let actual = HostTcpSocket::get_local_address(&mut self.host, again(&socket))?.into();
         Ok(self.pod.local(socket.rep(), Tcp, actual).into())
     }
 
     fn get_remote_address(&mut self, socket: Resource<TcpSocket>) -> SocketResult<IpSocketAddress> {
+        self.pod.usable(socket.rep())?;
         let actual = HostTcpSocket::get_remote_address(&mut self.host, again(&socket))?.into();
         Ok(self.pod.remote(socket.rep(), Tcp, actual).into())
     }
 
-    fn drop(&mut self, socket: Resource<TcpSocket>) -> wasmtime::Result<()> {
-        self.pod.closed(socket.rep());
-        HostTcpSocket::drop(&mut self.host, socket)
+    fn get_is_listening(&mut self, socket: Resource<TcpSocket>) -> wasmtime::Result<bool> {
+        if self.pod.usable(socket.rep()).is_err() {
+            return Ok(false);
+        }
+        HostTcpSocket::get_is_listening(&mut self.host, socket)
     }
 
-    as_the_host!(HostTcpSocket {
-        fn get_is_listening(socket: Resource<TcpSocket>) -> wasmtime::Result<bool>;
-        fn get_address_family(socket: Resource<TcpSocket>) -> wasmtime::Result<IpAddressFamily>;
-        fn set_listen_backlog_size(socket: Resource<TcpSocket>, value: u64) -> SocketResult<()>;
-        fn get_keep_alive_enabled(socket: Resource<TcpSocket>) -> SocketResult<bool>;
-        fn set_keep_alive_enabled(socket: Resource<TcpSocket>, value: bool) -> SocketResult<()>;
-        fn get_keep_alive_idle_time(socket: Resource<TcpSocket>) -> SocketResult<Duration>;
-        fn set_keep_alive_idle_time(socket: Resource<TcpSocket>, value: Duration) -> SocketResult<()>;
-        fn get_keep_alive_interval(socket: Resource<TcpSocket>) -> SocketResult<Duration>;
-        fn set_keep_alive_interval(socket: Resource<TcpSocket>, value: Duration) -> SocketResult<()>;
-        fn get_keep_alive_count(socket: Resource<TcpSocket>) -> SocketResult<u32>;
-        fn set_keep_alive_count(socket: Resource<TcpSocket>, value: u32) -> SocketResult<()>;
-        fn get_hop_limit(socket: Resource<TcpSocket>) -> SocketResult<u8>;
-        fn set_hop_limit(socket: Resource<TcpSocket>, value: u8) -> SocketResult<()>;
-        fn get_receive_buffer_size(socket: Resource<TcpSocket>) -> SocketResult<u64>;
-        fn set_receive_buffer_size(socket: Resource<TcpSocket>, value: u64) -> SocketResult<()>;
-        fn get_send_buffer_size(socket: Resource<TcpSocket>) -> SocketResult<u64>;
-        fn set_send_buffer_size(socket: Resource<TcpSocket>, value: u64) -> SocketResult<()>;
-    });
+    fn get_address_family(&mut self, socket: Resource<TcpSocket>) -> wasmtime::Result<IpAddressFamily> {
+        if self.pod.usable(socket.rep()).is_err() {
+            return Ok(IpAddressFamily::Ipv4);
+        }
+        HostTcpSocket::get_address_family(&mut self.host, socket)
+    }
+
+    fn drop(&mut self, socket: Resource<TcpSocket>) -> wasmtime::Result<()> {
+        if self.pod.closed(socket.rep()) {
+            return HostTcpSocket::drop(&mut self.host, socket);
+        }
+        // In debug builds there is nothing of it.
+        let _ = self.host.table.delete(Resource::<Closed>::new_own(socket.rep()));
+        Ok(())
+    }
+
+    unless_closed! {
+        fn set_listen_backlog_size(socket, value: u64) -> ();
+        fn get_keep_alive_enabled(socket) -> bool;
+        fn set_keep_alive_enabled(socket, value: bool) -> ();
+        fn get_keep_alive_idle_time(socket) -> Duration;
+        fn set_keep_alive_idle_time(socket, value: Duration) -> ();
+        fn get_keep_alive_interval(socket) -> Duration;
+        fn set_keep_alive_interval(socket, value: Duration) -> ();
+        fn get_keep_alive_count(socket) -> u32;
+        fn set_keep_alive_count(socket, value: u32) -> ();
+        fn get_hop_limit(socket) -> u8;
+        fn set_hop_limit(socket, value: u8) -> ();
+        fn get_receive_buffer_size(socket) -> u64;
+        fn set_receive_buffer_size(socket, value: u64) -> ();
+        fn get_send_buffer_size(socket) -> u64;
+        fn set_send_buffer_size(socket, value: u64) -> ();
+    }
 }
 
 impl HostUdpSocketWithStore<GuestState> for PodSockets {
@@ -258,7 +339,7 @@ impl HostUdpSocket for View<'_> {
     }
 
     fn drop(&mut self, socket: Resource<UdpSocket>) -> wasmtime::Result<()> {
-        self.pod.closed(socket.rep());
+        let _ = self.pod.closed(socket.rep());
         HostUdpSocket::drop(&mut self.host, socket)
     }
 

@@ -73,7 +73,7 @@ impl HostUdpSocket for View<'_> {
     }
 
     fn drop(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<()> {
-        self.pod.closed(this.rep());
+        let _ = self.pod.closed(this.rep());
         HostUdpSocket::drop(&mut self.host, this)
     }
 
