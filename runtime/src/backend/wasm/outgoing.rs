@@ -101,7 +101,7 @@ impl Outgoing {
             return Ok(response);
         }
         let key = Key { source: route.source, destination: route.destination, server: target.server };
-        let request = to_origin_form(request)?;
+        let request = to_origin_form(request);
         let (response, lent) = self.client.send(&self.sockets, key, request, connect, head).await?;
         Ok(response.map(|body| Received::new(body, lent, between).boxed_unsync()))
     }
@@ -163,11 +163,11 @@ fn denied(why: &Denied) -> Error {
 }
 
 /// To a server (not a proxy) the target is a path; the `Host` header is there already.
-fn to_origin_form(mut request: Request<WasiBody>) -> Result<Request<WasiBody>, Error> {
+fn to_origin_form(mut request: Request<WasiBody>) -> Request<WasiBody> {
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    *request.uri_mut() = Uri::builder().path_and_query(path).build().map_err(|_| Error::HttpRequestUriInvalid)?;
+    *request.uri_mut() = Uri::from(path);
     *request.version_mut() = http::Version::HTTP_11;
-    Ok(request)
+    request
 }
 
 /// A response's body. Its connection serves the next request once it is read to the end.
