@@ -11,7 +11,14 @@ use parking_lot::RwLock;
 #[derive(Clone, Debug)]
 pub struct HostPorts {
     address: IpAddr,
-    outcomes: Arc<RwLock<HashMap<u16, Result<(), io::ErrorKind>>>>,
+    outcomes: Arc<RwLock<HashMap<u16, Outcome>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    listens: Result<(), io::ErrorKind>,
+    /// Somebody asked why not, and tells it.
+    asked: bool,
 }
 
 impl HostPorts {
@@ -37,7 +44,10 @@ impl HostPorts {
 
     /// Whether this node listens on a node port of TCP, and why not; `None` until it has tried.
     pub fn node_port(&self, port: u16) -> Option<Result<(), io::ErrorKind>> {
-        self.outcomes.read().get(&port).copied()
+        let mut outcomes = self.outcomes.write();
+        let outcome = outcomes.get_mut(&port)?;
+        outcome.asked |= outcome.listens.is_err();
+        Some(outcome.listens)
     }
 
     /// Notes what became of a port until the guard is dropped.
@@ -53,8 +63,15 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    pub fn set(&self, outcome: Result<(), io::ErrorKind>) {
-        self.ports.outcomes.write().insert(self.port, outcome);
+    pub fn set(&self, listens: Result<(), io::ErrorKind>) {
+        let mut outcomes = self.ports.outcomes.write();
+        let asked = listens.is_err() && outcomes.get(&self.port).is_some_and(|outcome| outcome.asked);
+        outcomes.insert(self.port, Outcome { listens, asked });
+    }
+
+    /// Whether somebody has asked why the port is not served.
+    pub fn is_known(&self) -> bool {
+        self.ports.outcomes.read().get(&self.port).is_some_and(|outcome| outcome.asked)
     }
 }
 
@@ -81,9 +98,12 @@ mod tests {
         let noted = ports.note(30080);
         assert_eq!(ports.node_port(30080), None);
         noted.set(Err(io::ErrorKind::AddrInUse));
+        assert!(!noted.is_known());
         assert_eq!(ports.node_port(30080), Some(Err(io::ErrorKind::AddrInUse)));
+        noted.set(Err(io::ErrorKind::AddrInUse));
+        assert!(noted.is_known(), "who asked tells it");
         noted.set(Ok(()));
-        assert_eq!(ports.node_port(30080), Some(Ok(())));
+        assert_eq!((ports.node_port(30080), noted.is_known()), (Some(Ok(())), false));
         drop(noted);
         assert_eq!(ports.node_port(30080), None);
     }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::Protocol;
+use super::host_ports::Noted;
 use super::local::Shared;
 use super::services::Frontend;
 use crate::places::Places;
@@ -31,6 +32,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A port that could not be had is tried again after this time, and then after twice as long each time, up to [`RETRY`].
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(5);
+/// For so long a node port's fate is left to whoever applied its Service to tell.
+const TOLD: Duration = Duration::from_secs(15);
 
 /// Runs until it is dropped: opens and closes listeners as Services come and go.
 pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>) {
@@ -120,9 +123,10 @@ async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Places) {
         Frontend::NodePort(port) => Some(shared.host_ports.note(port)),
         Frontend::Address(..) => None,
     };
-    let note = |outcome| noted.iter().for_each(|noted| noted.set(outcome));
-    let listener = bind(&shared, frontend, note).await;
-    note(Ok(()));
+    let listener = bind(&shared, frontend, noted.as_ref()).await;
+    if let Some(noted) = &noted {
+        noted.set(Ok(()));
+    }
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -151,16 +155,23 @@ async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Places) {
 
 /// Binds a frontend's address; waits while another process has it, or while this user may not have it, which concerns the
 /// host only: guests reach the Service by its address all the same.
-async fn bind(shared: &Shared, frontend: Frontend, note: impl Fn(Result<(), io::ErrorKind>)) -> TcpListener {
-    let mut pause = RETRY_FIRST;
+async fn bind(shared: &Shared, frontend: Frontend, noted: Option<&Noted>) -> TcpListener {
+    let (mut pause, mut told) = (RETRY_FIRST, false);
+    let began = tokio::time::Instant::now();
     loop {
         match TcpListener::bind(frontend.address(shared.host_ports.address())).await {
             Ok(listener) => return listener,
             Err(error) => {
-                if pause == RETRY_FIRST {
-                    tell(shared, frontend, &error);
+                let known = noted.map(Noted::is_known);
+                if !told && (known.is_none() || began.elapsed() >= TOLD) {
+                    told = true;
+                    if known != Some(true) {
+                        tell(shared, frontend, &error);
+                    }
                 }
-                note(Err(error.kind()));
+                if let Some(noted) = noted {
+                    noted.set(Err(error.kind()));
+                }
             }
         }
         tokio::time::sleep(pause).await;
