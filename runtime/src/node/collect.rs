@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::machine;
 use crate::image::{Images, Unused};
+use crate::pod::events::Recorder;
 use crate::pod::manager::Manager;
 use crate::pod::setup::containers;
 
@@ -19,17 +20,36 @@ const HIGH: u64 = 85;
 const LOW: u64 = 80;
 
 /// Goes on until it is dropped.
-pub async fn run(manager: Manager, images: Arc<dyn Images>, data_dir: PathBuf) {
+pub async fn run(manager: Manager, images: Arc<dyn Images>, data_dir: PathBuf, events: Recorder) {
+    let mut failed = false;
     loop {
         tokio::time::sleep(EVERY).await;
-        let Some(bytes) = machine::disk(&data_dir).and_then(|(total, left)| surplus(total, left)) else { continue };
+        let Some(bytes) = machine::disk(&data_dir).and_then(|(total, left)| surplus(total, left)) else {
+            failed = false;
+            continue;
+        };
         let freed = images.remove_unused(Unused { wanted: wanted(&manager), bytes, idle: IDLE }).await;
         if freed < bytes {
             tracing::warn!(wanted = bytes, freed, "the disk is nearly full, and no more images can be removed");
+            let message = too_little(bytes, freed);
+            // Once may be a matter of the moment.
+            if std::mem::replace(&mut failed, true) {
+                events.record_node(true, "ImageGCFailed", message.clone());
+            }
+            events.record_node(true, "FreeDiskSpaceFailed", message);
         } else {
+            failed = false;
             tracing::info!(freed, "images that no pod uses were removed, since the disk was nearly full");
         }
     }
+}
+
+/// The kubelet's words for it.
+fn too_little(wanted: u64, freed: u64) -> String {
+    format!(
+        "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found {freed} bytes \
+         eligible to free."
+    )
 }
 
 /// The images that pods of this node name.

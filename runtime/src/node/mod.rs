@@ -138,6 +138,7 @@ impl Node {
             machine,
             data_dir: data_dir.clone(),
             images: images.clone(),
+            events: events.clone(),
         };
         let stop = CancellationToken::new();
         let (mut feed, mut tasks) = (JoinSet::new(), JoinSet::new());
@@ -147,8 +148,8 @@ impl Node {
         tasks.spawn(registration.run(client.clone()));
         tasks.spawn(lease::run(client.clone(), name));
         tasks.spawn(statuses.clone().run(client.clone()));
-        tasks.spawn(events.run(client));
-        tasks.spawn(collect::run(manager.clone(), images, data_dir));
+        tasks.spawn(events.clone().run(client));
+        tasks.spawn(collect::run(manager.clone(), images, data_dir, events));
         Ok(Self { manager, api, address, stop, statuses, feed, tasks })
     }
 

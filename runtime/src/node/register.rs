@@ -1,4 +1,5 @@
-//! The Node object: made once, its status written when it changes, when somebody else changed it, and every five minutes.
+//! The Node object: made once, its status written when it changes, when somebody else changed it, and every five minutes. What
+//! changes is told in events.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use kube::{Api, Client};
 
 use super::machine::{Machine, Pressure};
 use crate::image::Images;
+use crate::pod::events::Recorder;
 
 /// How often the machine is looked at.
 const LOOK: Duration = Duration::from_secs(10);
@@ -42,12 +44,14 @@ pub struct Registration {
     pub machine: Machine,
     pub data_dir: PathBuf,
     pub images: Arc<dyn Images>,
+    pub events: Recorder,
 }
 
 impl Registration {
     /// Makes the Node, or takes over the one that is there; then keeps its status until dropped.
     pub async fn run(self, client: Client) {
         let api: Api<NodeObject> = Api::all(client);
+        self.events.record_node(false, "Starting", "Starting kubelet.".to_owned());
         let mut delay = Duration::from_millis(100);
         while let Err(error) = self.register(&api).await {
             tracing::warn!(node = %self.name, %error, "cannot register this node; trying again");
@@ -121,7 +125,19 @@ impl Registration {
             Ok(None) => return true,
             Err(_) => return false,
         };
-        let told = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let told = node.status.unwrap_or_default();
+        let booted = told.node_info.map(|info| info.boot_id).unwrap_or_default();
+        let told = told.conditions.unwrap_or_default();
+        if since.0.is_empty() {
+            // This process has said nothing yet: what an earlier one did still holds.
+            *since = Transitions::told(&told);
+            let boot_id = &self.machine.boot_id;
+            if !booted.is_empty() && booted != *boot_id {
+                let message = format!("Node {} has been rebooted, boot id: {boot_id}", self.name);
+                self.events.record_node(true, "Rebooted", message);
+            }
+            return true;
+        }
         let before = since.0.len();
         since.0.retain(|name, (status, _)| {
             let word = if *status { "True" } else { "False" };
@@ -150,7 +166,7 @@ impl Registration {
             ]),
             allocatable: Some(capacity.clone()),
             capacity: Some(capacity),
-            conditions: Some(conditions(pressure, since)),
+            conditions: Some(self.conditions(pressure, since)),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
             }),
@@ -200,31 +216,69 @@ impl Registration {
 #[derive(Debug, Default)]
 struct Transitions(BTreeMap<&'static str, (bool, Timestamp)>);
 
-fn conditions(pressure: Pressure, since: &mut Transitions) -> Vec<NodeCondition> {
-    let now = Timestamp::now();
-    [
-        ("MemoryPressure", pressure.memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
-        ("DiskPressure", pressure.disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
-        ("PIDPressure", pressure.pids, "KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
-        ("Ready", true, "KubeletReady", "KubeletNotReady"),
-    ]
-    .into_iter()
-    .map(|(name, status, when_true, when_false)| {
-        let entry = since.0.entry(name).or_insert((status, now));
-        if entry.0 != status {
-            *entry = (status, now);
-        }
-        let reason = if status { when_true } else { when_false };
-        NodeCondition {
-            type_: name.to_owned(),
-            status: if status { "True" } else { "False" }.to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message(reason).to_owned()),
-            last_transition_time: Some(Time(entry.1)),
-            last_heartbeat_time: None,
-        }
-    })
-    .collect()
+impl Transitions {
+    /// As the API has them; what nothing is known of is new.
+    fn told(conditions: &[NodeCondition]) -> Self {
+        let known = CONDITIONS.iter().filter_map(|(name, ..)| {
+            let told = conditions.iter().find(|condition| condition.type_ == *name)?;
+            let status = match told.status.as_str() {
+                "True" => true,
+                "False" => false,
+                _ => return None,
+            };
+            Some((*name, (status, told.last_transition_time.as_ref()?.0)))
+        });
+        Self(known.collect())
+    }
+}
+
+/// Each condition, and the reasons of it, if it is true and if not.
+const CONDITIONS: [(&str, [&str; 2]); 4] = [
+    ("MemoryPressure", ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"]),
+    ("DiskPressure", ["KubeletHasDiskPressure", "KubeletHasNoDiskPressure"]),
+    ("PIDPressure", ["KubeletHasInsufficientPID", "KubeletHasSufficientPID"]),
+    ("Ready", ["KubeletReady", "KubeletNotReady"]),
+];
+
+impl Registration {
+    /// The conditions now; of what has changed since the last time there is an event.
+    fn conditions(&self, pressure: Pressure, since: &mut Transitions) -> Vec<NodeCondition> {
+        let now = Timestamp::now();
+        let all = CONDITIONS.iter().zip([pressure.memory, pressure.disk, pressure.pids, true]);
+        all.map(|((name, [when_true, when_false]), status)| {
+            let reason = if status { when_true } else { when_false };
+            let entry = since.0.get(name).filter(|(before, _)| *before == status).copied();
+            let (_, changed) = entry.unwrap_or_else(|| {
+                let reason = event(reason);
+                self.events.record_node(false, reason, format!("Node {} status is now: {reason}", self.name));
+                (status, now)
+            });
+            since.0.insert(name, (status, changed));
+            NodeCondition {
+                type_: (*name).to_owned(),
+                status: if status { "True" } else { "False" }.to_owned(),
+                reason: Some((*reason).to_owned()),
+                message: Some(message(reason).to_owned()),
+                last_transition_time: Some(Time(changed)),
+                last_heartbeat_time: None,
+            }
+        })
+        .collect()
+    }
+}
+
+/// The reason of the event that tells of a condition.
+fn event(reason: &str) -> &'static str {
+    match reason {
+        "KubeletHasInsufficientMemory" => "NodeHasInsufficientMemory",
+        "KubeletHasSufficientMemory" => "NodeHasSufficientMemory",
+        "KubeletHasDiskPressure" => "NodeHasDiskPressure",
+        "KubeletHasNoDiskPressure" => "NodeHasNoDiskPressure",
+        "KubeletHasInsufficientPID" => "NodeHasInsufficientPID",
+        "KubeletHasSufficientPID" => "NodeHasSufficientPID",
+        "KubeletNotReady" => "NodeNotReady",
+        _ => "NodeReady",
+    }
 }
 
 fn message(reason: &str) -> &'static str {
@@ -236,5 +290,62 @@ fn message(reason: &str) -> &'static str {
         "KubeletHasInsufficientPID" => "kubelet has insufficient PID available",
         "KubeletHasSufficientPID" => "kubelet has sufficient PID available",
         _ => "kubelet is posting ready status",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::pod::testing::{World, eventually};
+
+    fn node(world: &World) -> Registration {
+        Registration {
+            name: "n1".to_owned(),
+            address: [127, 0, 0, 1].into(),
+            port: 0,
+            labels: BTreeMap::new(),
+            runtime_version: String::new(),
+            machine: Machine { boot_id: "now".to_owned(), ..Machine::read(Path::new("/")) },
+            data_dir: PathBuf::new(),
+            images: Arc::clone(&world.ctx.images),
+            events: world.ctx.events.clone(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_tells_what_changes_and_what_an_earlier_process_said_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let world = World::new(folder.path());
+        let (node, mut since) = (node(&world), Transitions::default());
+        let first = node.conditions(Pressure::default(), &mut since);
+        assert_eq!(node.conditions(Pressure::default(), &mut since), first);
+        let mut since = Transitions::told(&first);
+        let later = node.conditions(Pressure { disk: true, ..Pressure::default() }, &mut since);
+        let changed = first.iter().zip(&later).filter(|(before, now)| before != now);
+        assert_eq!(changed.map(|(_, now)| now.type_.as_str()).collect::<Vec<_>>(), ["DiskPressure"]);
+        eventually("all is told", || world.api.events().len() == 5).await;
+        let at_first = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"];
+        assert_eq!(world.api.events(), [&at_first[..], &["NodeHasDiskPressure"]].concat());
+        assert_eq!(world.api.count(&http::Method::POST, "/api/v1/namespaces/default/events"), 5);
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_was_started_again_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let world = World::new(folder.path());
+        let (node, api) = (node(&world), Api::all(world.api.client()));
+        let told_of = |reason: &str| world.api.events().iter().filter(|told| *told == reason).count();
+        for (at, (booted, told)) in [("now", 0), ("before", 1)].into_iter().enumerate() {
+            let info = serde_json::json!({"bootID": booted});
+            world.api.put("/api/v1/nodes/n1", serde_json::json!({"status": {"nodeInfo": info}, "metadata": {}}));
+            let mut since = Transitions::default();
+            assert!(node.overruled(&api, &mut since).await);
+            // Another each time: one that is repeated is counted on the first.
+            node.events.record_node(false, "Last", at.to_string());
+            eventually("all is told", || told_of("Last") == at + 1).await;
+            assert_eq!(told_of("Rebooted"), told);
+        }
     }
 }

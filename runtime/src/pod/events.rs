@@ -1,4 +1,4 @@
-//! Events on pods, in the kubelet's words, within a budget.
+//! Events on pods and on the node, in the kubelet's words, within a budget.
 //!
 //! At a thousand pods at once events must not crowd out statuses: equal ones are counted on one object, the rate is
 //! bounded, and when the queue is full ordinary events are dropped (and counted) before warnings.
@@ -35,6 +35,8 @@ const REPEAT: Duration = Duration::from_mins(10);
 /// What an event is about and says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Said {
+    pub kind: &'static str,
+    /// Empty for a node.
     pub namespace: String,
     pub name: String,
     pub uid: String,
@@ -50,6 +52,7 @@ impl Said {
     pub fn about(pod: &Pod, container: Option<&str>, warning: bool, reason: &'static str, message: String) -> Self {
         let (namespace, name, uid) = identity(pod);
         Self {
+            kind: "Pod",
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             uid: uid.to_owned(),
@@ -58,6 +61,18 @@ impl Said {
             reason,
             message,
         }
+    }
+
+    /// An event about a node, whose name stands for its uid: so the kubelet has it, and so clients look for it.
+    fn about_node(name: &str, warning: bool, reason: &'static str, message: String) -> Self {
+        let (namespace, field_path) = (String::new(), None);
+        let (name, uid) = (name.to_owned(), name.to_owned());
+        Self { kind: "Node", namespace, name, uid, field_path, warning, reason, message }
+    }
+
+    /// Where the event is.
+    fn home(&self) -> &str {
+        if self.namespace.is_empty() { "default" } else { &self.namespace }
     }
 }
 
@@ -88,6 +103,11 @@ impl Recorder {
         let queue = Mutex::new(VecDeque::new());
         let shared = Shared { node: node.to_owned(), queue, wake: Notify::new(), dropped: AtomicU64::new(0) };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Queues an event about this node.
+    pub fn record_node(&self, warning: bool, reason: &'static str, message: String) {
+        self.record(Said::about_node(&self.shared.node, warning, reason, message));
     }
 
     /// Queues an event.
@@ -124,7 +144,7 @@ impl Recorder {
     }
 
     async fn write(&self, client: &Client, said: Said, at: Timestamp, written: &mut HashMap<Said, Written>) {
-        let path = format!("/api/v1/namespaces/{}/events", said.namespace);
+        let path = format!("/api/v1/namespaces/{}/events", said.home());
         let now = Instant::now();
         if let Some(before) = written.get_mut(&said).filter(|before| now.duration_since(before.at) < REPEAT) {
             before.count += 1;
@@ -142,7 +162,7 @@ impl Recorder {
             Ok(_) => remember(written, said, Written { object, count: 1, at: now }),
             Err(error) => {
                 self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(pod = %said.name, reason = said.reason, %error, "event not written");
+                tracing::debug!(kind = said.kind, name = %said.name, reason = said.reason, %error, "event not written");
             }
         }
     }
@@ -152,13 +172,13 @@ impl Recorder {
         Event {
             metadata: ObjectMeta {
                 name: Some(format!("{}.{:x}", said.name, at.as_nanosecond())),
-                namespace: Some(said.namespace.clone()),
+                namespace: Some(said.home().to_owned()),
                 ..ObjectMeta::default()
             },
             involved_object: ObjectReference {
                 api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                namespace: Some(said.namespace.clone()),
+                kind: Some(said.kind.to_owned()),
+                namespace: Some(said.namespace.clone()).filter(|namespace| !namespace.is_empty()),
                 name: Some(said.name.clone()),
                 uid: Some(said.uid.clone()),
                 field_path: said.field_path.clone(),
