@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use wasmtime::component::{Component, Linker};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::handler::ProxyPre;
 
@@ -48,13 +51,34 @@ impl Export {
 /// The host's interfaces.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine.raw());
-    p2::add_to_linker_async(&mut linker)?;
-    p3::add_to_linker(&mut linker)?;
+    add_p2(&mut linker)?;
+    p3::cli::add_to_linker(&mut linker)?;
+    p3::clocks::add_to_linker(&mut linker)?;
+    p3::filesystem::add_to_linker(&mut linker)?;
+    p3::random::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
-    linker.allow_shadowing(true);
     super::sockets::add_to_linker(&mut linker)?;
     Ok(linker)
+}
+
+/// WASI 0.2 but for its sockets, which are the pod's. Not linked and then replaced: each function of the host is some thousand
+/// lines for the compiler with this type of state, and what is never linked cannot be reached.
+fn add_p2(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    use p2::bindings::{cli, filesystem, random};
+
+    p2::add_to_linker_proxy_interfaces_async(linker)?;
+    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, WasiFilesystemView::filesystem)?;
+    filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, WasiFilesystemView::filesystem)?;
+    random::insecure::add_to_linker::<_, WasiRandom>(linker, WasiRandomView::random)?;
+    random::insecure_seed::add_to_linker::<_, WasiRandom>(linker, WasiRandomView::random)?;
+    cli::exit::add_to_linker::<_, WasiCli>(linker, WasiCliView::cli)?;
+    cli::environment::add_to_linker::<_, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_input::add_to_linker::<_, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_output::add_to_linker::<_, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_stdin::add_to_linker::<_, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, WasiCliView::cli)
 }
 
 /// The image's pre-instance, made on first use and kept with the image.
@@ -110,6 +134,13 @@ fn missing_import(error: &wasmtime::Error) -> String {
 mod tests {
     use super::*;
 
+    /// What makes a component a command.
+    const RUN: &str = r#"
+        (core module $m (func (export "run") (result i32) i32.const 0))
+        (core instance $i (instantiate $m))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance (export "wasi:cli/run@0.2.0") (export "run" (func $run)))"#;
+
     fn linked(wat: &str) -> Result<Prepared, BackendError> {
         let engine = Engine::new().unwrap();
         let component = Component::new(engine.raw(), wat::parse_str(wat).unwrap()).unwrap();
@@ -118,17 +149,26 @@ mod tests {
 
     #[test]
     fn an_import_that_nobody_provides_is_named() {
-        let error = linked(
-            r#"(component
-                (import "foo:bar/baz@1.0.0" (instance (export "call" (func))))
-                (core module $m (func (export "run") (result i32) i32.const 0))
-                (core instance $i (instantiate $m))
-                (func $run (result (result)) (canon lift (core func $i "run")))
-                (instance (export "wasi:cli/run@0.2.0") (export "run" (func $run))))"#,
-        )
-        .err()
-        .unwrap();
+        let error =
+            linked(&format!(r#"(component (import "foo:bar/baz@1.0.0" (instance (export "call" (func)))) {RUN})"#))
+                .err()
+                .unwrap();
         assert_eq!(error.to_string(), "component imports foo:bar/baz@1.0.0, which this node does not provide");
+    }
+
+    #[test]
+    fn every_interface_of_both_versions_of_wasi_is_linked() {
+        const BOTH: &str = "cli/environment cli/exit cli/stdin cli/stdout cli/stderr cli/terminal-input cli/terminal-output \
+            cli/terminal-stdin cli/terminal-stdout cli/terminal-stderr clocks/monotonic-clock filesystem/preopens \
+            filesystem/types http/types random/random random/insecure random/insecure-seed sockets/ip-name-lookup";
+        const P2: &str = "clocks/wall-clock http/outgoing-handler io/error io/poll io/streams sockets/instance-network \
+            sockets/network sockets/tcp sockets/tcp-create-socket sockets/udp sockets/udp-create-socket";
+        const P3: &str = "clocks/system-clock http/client sockets/types";
+        let import = |(name, version)| format!(r#"(import "wasi:{name}@{version}" (instance))"#);
+        let p2 = [BOTH, P2].map(str::split_whitespace).into_iter().flatten().map(|name| (name, "0.2.0"));
+        let p3 = [BOTH, P3].map(str::split_whitespace).into_iter().flatten().map(|name| (name, "0.3.0"));
+        let imports: String = p2.chain(p3).map(import).collect();
+        assert!(matches!(linked(&format!("(component {imports} {RUN})")), Ok(Prepared::Command2(_))));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::bindings::sockets as p2;
 use wasmtime_wasi::p3::bindings::sockets as p3;
 use wasmtime_wasi::p3::bindings::sockets::types::TcpSocket;
-use wasmtime_wasi::sockets::{ErrorCode, WasiSocketsCtxView};
+use wasmtime_wasi::sockets::{ErrorCode, WasiSockets, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 use super::state::GuestState;
@@ -262,8 +262,10 @@ macro_rules! as_the_host {
 }
 use as_the_host;
 
-/// Replaces every interface through which the host's implementation could be reached directly.
+/// Adds every interface of both versions; the host's own are not linked.
 pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    p2::instance_network::add_to_linker::<_, WasiSockets>(linker, host)?;
+    p2::network::add_to_linker::<_, WasiSockets>(linker, &p2::network::LinkOptions::default(), host)?;
     p2::tcp::add_to_linker::<_, PodSockets>(linker, view)?;
     p2::tcp_create_socket::add_to_linker::<_, PodSockets>(linker, view)?;
     p2::udp::add_to_linker::<_, PodSockets>(linker, view)?;
