@@ -7,7 +7,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
+use tokio::runtime::Handle;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -53,7 +54,7 @@ struct Slot {
     repository: Repository,
     user: String,
     touched: Instant,
-    path: PathBuf,
+    file: Unfinished,
     /// A request that is about it has another one of these.
     upload: Arc<AsyncMutex<Upload>>,
     _gone: DropGuard,
@@ -84,27 +85,30 @@ impl Uploads {
         // Asked again below, with the lock held: here it saves a refused one the file.
         Self::room(&self.slots.lock(), user)?;
         let id = format!("{:032x}", rand::random::<u128>());
-        let path = self.disk.upload_path(&id);
-        let file = File::create_new(&path).await?;
+        let unfinished = Unfinished(Some(self.disk.upload_path(&id)));
+        let file = File::create_new(self.disk.upload_path(&id)).await?;
         let gone = CancellationToken::new();
         let upload = Upload { file, hasher: Sha256::new(), written: 0, closed: false, gone: gone.clone() };
         let slot = Slot {
             repository,
             user: user.to_owned(),
             touched: Instant::now(),
-            path: path.clone(),
+            file: unfinished,
             upload: Arc::new(AsyncMutex::new(upload)),
             _gone: gone.drop_guard(),
         };
-        let begun = {
+        let refused = {
             let mut slots = self.slots.lock();
-            Self::room(&slots, user).map(|()| slots.insert(id.clone(), slot))
+            match Self::room(&slots, user) {
+                Ok(()) => {
+                    slots.insert(id.clone(), slot);
+                    return Ok(id);
+                }
+                Err(refused) => refused,
+            }
         };
-        if let Err(error) = begun {
-            discard(&path).await;
-            return Err(error);
-        }
-        Ok(id)
+        slot.file.discard().await;
+        Err(refused)
     }
 
     /// Whether a user may begin another one.
@@ -131,7 +135,7 @@ impl Uploads {
             slots.extract_if(|_, slot| gone(slot)).map(|(_, slot)| slot).collect()
         };
         for slot in gone {
-            discard(&slot.path).await;
+            slot.file.discard().await;
         }
     }
 
@@ -187,7 +191,7 @@ impl Uploads {
             Entry::Vacant(_) => return taken.and(Err(RegistryError::UploadUnknown)),
         };
         if let Some(slot) = gone {
-            discard(&slot.path).await;
+            slot.file.discard().await;
         }
         taken
     }
@@ -213,23 +217,24 @@ impl Uploads {
         let kept = if let Err(error) = synced {
             Err(error.into())
         } else if actual == *digest {
-            let (disk, path) = (self.disk.clone(), slot.path.clone());
+            let (disk, path) = (self.disk.clone(), self.disk.upload_path(id));
             let (repository, digest) = (repository.clone(), digest.clone());
             let keep = move || home.within(|| disk.keep(&path, &repository, &digest));
             tokio::task::spawn_blocking(keep).await?
         } else {
             Err(RegistryError::Mismatch { expected: digest.clone(), actual })
         };
-        if kept.is_err() {
-            discard(&slot.path).await;
+        match &kept {
+            Ok(()) => slot.file.kept(),
+            Err(_) => slot.file.discard().await,
         }
         kept
     }
 
     /// Gives an upload up.
     pub(crate) async fn cancel(&self, repository: &Repository, id: &str) -> Result<(), RegistryError> {
-        let slot = self.remove(repository, id)?;
-        Ok(tokio::fs::remove_file(slot.path).await?)
+        self.remove(repository, id)?.file.discard().await;
+        Ok(())
     }
 
     fn remove(&self, repository: &Repository, id: &str) -> Result<Slot, RegistryError> {
@@ -277,9 +282,35 @@ fn looked(unseen: &AtomicU64, bytes: u64, disk: &Disk) -> Result<bool, RegistryE
     Ok(disk.has_room()?)
 }
 
-/// Removes the file of an upload that has failed or is given up: why is what its client is told.
-async fn discard(path: &Path) {
-    if let Err(error) = tokio::fs::remove_file(path).await {
+/// The file of an upload, which goes with it unless it has become a blob: also if the request that ends it is given up.
+struct Unfinished(Option<PathBuf>);
+
+impl Unfinished {
+    /// It is where it belongs.
+    fn kept(mut self) {
+        self.0 = None;
+    }
+
+    /// Removes it; why is what its client is told.
+    async fn discard(mut self) {
+        if let Some(path) = self.0.take() {
+            removed(tokio::fs::remove_file(path).await);
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(path) = self.0.take() else { return };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(|| removed(std::fs::remove_file(path)))),
+            Err(_) => removed(std::fs::remove_file(path)),
+        }
+    }
+}
+
+fn removed(result: std::io::Result<()>) {
+    if let Err(error) = result {
         tracing::debug!(%error, "an abandoned upload could not be removed");
     }
 }
@@ -416,6 +447,24 @@ mod tests {
         std::fs::remove_dir_all(begun.dir.path().join("uploads")).unwrap();
         let failed = begun.append("abc").await;
         assert!(matches!(&failed, Err(RegistryError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_while_an_upload_ends_leaves_no_file() {
+        let begun = Begun::new().await;
+        begun.append("abc").await.unwrap();
+        let mut finishing = Box::pin(begun.finish(b"other", body::empty()));
+        while !begun.uploads.slots.lock().is_empty() {
+            assert!(futures::poll!(finishing.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(finishing);
+        let gone = async {
+            while begun.files() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nobody would remove it");
     }
 
     #[tokio::test]
