@@ -89,11 +89,12 @@ impl Intake {
         request.hold(own, bytes, lost)
     }
 
-    /// Counts what is there whether or not there is room. Nobody gives way for it; they do for who comes next.
+    /// Counts what is there whether or not there is room. Nobody gives way for it, but for the user's own oldest beyond twice
+    /// the room; others do for who comes next.
     pub(super) fn count(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
         let request = Request::of(self, user, false)?;
         let own = units(bytes).and_then(|units| Arc::clone(&request.own).try_acquire_many_owned(units).ok());
-        let number = self.0.state.lock().add(&request.user, bytes, &lost);
+        let number = self.0.state.lock().count(self.0.of_user, &request.user, bytes, &lost);
         Some(Held { number, lost, own, request })
     }
 
@@ -119,6 +120,13 @@ impl State {
             }
         }
         Some(self.add(user, bytes, lost))
+    }
+
+    /// Takes a body in that is there.
+    fn count(&mut self, of_user: usize, user: &Arc<str>, bytes: usize, lost: &CancellationToken) -> u64 {
+        let own = |state: &Self| state.users.get(user).map_or(0, |user| user.held);
+        while own(self).saturating_add(bytes) > 2 * of_user && self.drop_oldest(user) {}
+        self.add(user, bytes, lost)
     }
 
     /// Has a user's oldest body dropped; `false`: there is none.
@@ -299,13 +307,17 @@ mod tests {
         assert!(intake.hold("one", BODY, lost()).is_none());
         first.shrink(BODY);
         let second = intake.hold("one", BODY, lost()).unwrap();
-        let told = intake.count("one", 9 * BODY, lost()).unwrap();
-        assert_eq!(intake.held(), 11 * BODY);
-        assert!([&first, &second, &told].iter().all(|held| held.lost().now_or_never().is_none()));
+        let told = intake.count("one", 2 * BODY, lost()).unwrap();
+        assert_eq!(intake.held(), 4 * BODY);
+        let given_way = |held: &[&Held]| held.iter().filter(|held| held.lost().now_or_never().is_some()).count();
+        assert_eq!(given_way(&[&first, &second, &told]), 0);
         let other = intake.hold("other", BODY, lost()).unwrap();
-        assert!(told.lost().now_or_never().is_some(), "who holds most gives way to who comes next");
-        assert!(other.lost().now_or_never().is_none());
-        drop((first, second, told, other));
+        assert_eq!(given_way(&[&first]), 1, "who holds most gives way to who comes next");
+        assert_eq!(given_way(&[&second, &told, &other]), 0);
+        let more = intake.count("one", 2 * BODY, lost()).unwrap();
+        assert_eq!(given_way(&[&second]), 1, "twice the room is all that is counted");
+        assert_eq!(given_way(&[&told, &other, &more]), 0);
+        drop((first, second, told, other, more));
         let state = intake.0.state.lock();
         assert!(state.users.is_empty() && state.sizes.is_empty() && state.held == 0, "{state:?}");
     }

@@ -28,6 +28,8 @@ use super::listen::{Connection, owner};
 const FREE: usize = 64 << 10;
 /// Bytes of all that are. A larger answer than a user may have counts as so much.
 const TOTAL: usize = 256 << 20;
+/// What each counts for beside its bytes: headers, warnings among them, and what serves it.
+const AROUND: usize = 4 << 10;
 /// Of one user's.
 const OF_USER: usize = 64 << 20;
 
@@ -81,7 +83,7 @@ impl Room {
 
     /// The answer in its place. Error: 429.
     pub(super) fn fill(&self, answer: Response<Body>) -> Result<Response<Body>, ApiError> {
-        if let Some(size) = whole(&answer) {
+        if let Some(size) = whole(&answer).filter(|_| !answer.body().is_end_stream()) {
             self.foresee(size)?;
         }
         Ok(self.put(answer))
@@ -108,9 +110,10 @@ impl Room {
     }
 }
 
-/// The size of an answer that is in memory. One that says its size and is not, is only counted as if it were.
+/// What an answer counts for that is in memory. One that says its size and is not, is only counted as if it were.
 fn whole(answer: &Response<Body>) -> Option<usize> {
-    answer.body().size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX))
+    let size = answer.body().size_hint().exact();
+    size.map(|size| usize::try_from(size).unwrap_or(usize::MAX).saturating_add(AROUND))
 }
 
 impl Asked {
@@ -344,7 +347,7 @@ mod tests {
         assert!(poll!(watch.frame()).is_pending());
         let small = Response::new(body::full(vec![0; 1_000]));
         let answer = unsent.room(Some(Arc::clone(&connection)), "eve").fill(small).unwrap();
-        assert_eq!(connection.unread().load(Ordering::Relaxed), 1_000);
+        assert_eq!(connection.unread().load(Ordering::Relaxed), 1_000 + AROUND);
         assert!(unsent.held() > 0, "the first event, which might have been a large one");
         drop((answer, watch));
         assert_eq!(connection.unread().load(Ordering::Relaxed), 0);

@@ -9,7 +9,7 @@ use crate::server::tests::Api;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const MAP: &str = "/api/v1/namespaces/default/configmaps/map-0";
 /// What one user may leave unread, and a little for refusals.
-const ROOM: usize = 65 << 20;
+const ROOM: usize = 68 << 20;
 const MUCH: usize = 60 << 20;
 
 /// A cluster with objects that are just not large.
