@@ -179,6 +179,9 @@ pub fn resource_of(discovery: &Discovery, api_version: &str, kind: &str) -> anyh
 /// The plain representation.
 pub const JSON: &str = "application/json";
 
+/// The server's table of objects, or the plain representation from who makes no tables.
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
 /// An error answer in the server's words.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

@@ -66,7 +66,7 @@ fn short(value: &Value) -> Option<String> {
 }
 
 /// A string without line breaks, a number or a boolean.
-fn scalar(value: &Value) -> Option<String> {
+pub fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => (!text.contains('\n')).then(|| text.clone()),
         Value::Object(_) | Value::Array(_) => None,

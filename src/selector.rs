@@ -5,7 +5,12 @@ use wherry_api::object;
 
 /// `spec.selector` as a query has it: a `LabelSelector`, or a map of labels, as Services and ReplicationControllers have.
 pub fn of(workload: &Value) -> Option<String> {
-    let selector = object::at(workload, "spec.selector")?.as_object()?;
+    text(object::at(workload, "spec.selector")?)
+}
+
+/// A selector in that form; `None` if it is of another form, or empty.
+pub fn text(selector: &Value) -> Option<String> {
+    let selector = selector.as_object()?;
     let is_map = selector.values().all(Value::is_string);
     let none = Map::new();
     let labels =

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use wherry_runtime::network::HostPorts;
 
-use crate::client::Client;
+use crate::client::{Client, TABLE};
 use crate::commands::Applied;
 use crate::ready;
 use crate::table::Table;
@@ -24,8 +24,7 @@ pub async fn pods(client: &Client, applied: &[Applied]) -> anyhow::Result<Vec<St
         applied.iter().filter_map(|one| one.object.pointer("/metadata/namespace")?.as_str()).collect();
     let mut all = Table::default();
     for path in applied.iter().filter_map(ready::pods_path) {
-        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
-        all.append(Table::from_server(&client.read_as(&path, accept).await?, false, namespaces.len() > 1));
+        all.append(Table::from_server(&client.read_as(&path, TABLE).await?, false, namespaces.len() > 1));
     }
     Ok(if all.is_empty() { Vec::new() } else { all.lines(true) })
 }

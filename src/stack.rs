@@ -69,8 +69,8 @@ impl Stack {
     }
 
     /// Returns when the pods that were ready when the last process ended run again; what their status says until then is of
-    /// that process. A pod that cannot run is not waited for longer than [`RESUME`], and one that is to go not at all; what is
-    /// waited for is told by a step that lasts as long as it takes.
+    /// that process. A pod that does not run is not waited for longer than [`RESUME`], one that says why it cannot no longer than
+    /// until it does, and one that is to go not at all; what is waited for is told by a step that lasts as long as it takes.
     pub async fn resumed(&self, progress: Progress) {
         let pods = &self.plane.shared().pods;
         pods.synced().await;
@@ -80,18 +80,30 @@ impl Stack {
         };
         let mut waiting: Vec<_> = pods.list().into_iter().filter(|pod| is_ready(pod)).collect();
         let began = tokio::time::Instant::now();
-        let mut step = None;
+        let (mut step, mut stuck) = (None, Vec::new());
         while !waiting.is_empty() && began.elapsed() < RESUME {
-            waiting.retain(|pod| is_wanted(pod, pods.get(&Key::of(&**pod)).as_deref()) && !runs(pod));
+            waiting.retain(|pod| {
+                let now = pods.get(&Key::of(&**pod));
+                if !is_wanted(pod, now.as_deref()) || runs(pod) {
+                    return false;
+                }
+                let is_stuck = now.as_deref().is_some_and(is_stuck);
+                stuck.extend(is_stuck.then(|| Arc::clone(pod)));
+                !is_stuck
+            });
             if step.is_none() && !waiting.is_empty() && began.elapsed() > NOTICED {
                 step = Some(progress.begin(&format!("waiting for pods that ran before: {}", names(&waiting))));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        waiting.extend(stuck);
         match step {
             Some(step) if waiting.is_empty() => step.done_as("pods that ran before run again"),
-            Some(step) => step.done_badly_as(&format!("pods that ran before do not run yet: {}", names(&waiting))),
-            None => {}
+            None if waiting.is_empty() => {}
+            step => {
+                let step = step.unwrap_or_else(|| progress.step(""));
+                step.done_badly_as(&format!("pods that ran before do not run yet: {}", names(&waiting)));
+            }
         }
     }
 
@@ -131,6 +143,15 @@ fn is_wanted(pod: &Pod, now: Option<&Pod>) -> bool {
         let phase = now.status.as_ref().and_then(|status| status.phase.as_deref());
         now.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
     })
+}
+
+/// Whether a pod that was ready says why a container of it cannot run: its image above all.
+fn is_stuck(pod: &Pod) -> bool {
+    let statuses = pod.status.iter().flat_map(|status| {
+        [&status.init_container_statuses, &status.container_statuses].into_iter().flatten().flatten()
+    });
+    let mut waiting = statuses.filter_map(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    waiting.any(|reason| !matches!(reason, "ContainerCreating" | "PodInitializing"))
 }
 
 /// `default/a, default/b and 3 more`.
@@ -200,6 +221,19 @@ mod tests {
         assert!(!is_wanted(&before, Some(&pod("another", json!({"phase": "Running"})))));
         assert!(!is_wanted(&before, Some(&pod("a", json!({"phase": "Running", "going": true})))));
         assert!(!is_wanted(&before, Some(&pod("a", json!({"phase": "Succeeded"})))));
+    }
+
+    #[test]
+    fn a_pod_that_says_why_it_cannot_run_is_stuck() {
+        let stuck = |field: &str, reason: &str| {
+            let status = json!({field: [{"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": reason}}}]});
+            is_stuck(
+                &serde_json::from_value(json!({"metadata": {}, "spec": {"containers": []}, "status": status})).unwrap(),
+            )
+        };
+        assert!(stuck("containerStatuses", "ErrImagePull") && stuck("initContainerStatuses", "ImagePullBackOff"));
+        assert!(!stuck("containerStatuses", "ContainerCreating") && !stuck("containerStatuses", "PodInitializing"));
     }
 
     #[test]

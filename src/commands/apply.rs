@@ -14,6 +14,7 @@ use wherry_api::object;
 use wherry_runtime::image::package::Package;
 use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY};
 
+use super::push;
 use crate::client::{Client, Connection, JSON, Refused, Resource, is_code, resource_of};
 use crate::manifest::{self, Document};
 use crate::output;
@@ -188,7 +189,7 @@ impl Applier {
         let wasm = std::fs::read(path).context("the file cannot be read")?;
         let package = Package::of(wasm)?;
         let to = reference::parse(&format!("{CLUSTER_REGISTRY}/{namespace}/{}", repository(path)))?;
-        let pushed = package.push_to_cluster(&to, &self.client.kube).await?;
+        let pushed = push::to_cluster(&package, &to, &self.client.kube).await?;
         self.packaged.insert(key, pushed.clone());
         Ok(pushed)
     }

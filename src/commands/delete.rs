@@ -29,6 +29,9 @@ pub struct Delete {
     /// Objects with these labels (`app=hello,tier!=front`)
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "filename")]
     selector: Option<String>,
+    /// All objects of the kinds
+    #[arg(long, conflicts_with_all = ["filename", "selector"])]
+    all: bool,
     /// Seconds that pods have to end [default: what they say]
     #[arg(long, value_name = "SECONDS")]
     grace_period: Option<u32>,
@@ -55,7 +58,8 @@ impl Delete {
                     output::line(format!("{} deleted", resource.named(&name)));
                     deleted.push((path, uid));
                 }
-                Err(error) if is_code(&error, 404) && (self.ignore_not_found || self.selector.is_some()) => {}
+                Err(error)
+                    if is_code(&error, 404) && (self.ignore_not_found || self.selector.is_some() || self.all) => {}
                 Err(error) => failures.note(error),
             }
         }
@@ -117,9 +121,12 @@ impl Delete {
         if let Some(target) = named.filter(|_| self.selector.is_some()) {
             bail!("-l selects among all {}: leave out the names, or the selector", target.kind);
         }
+        if let Some(target) = named.filter(|_| self.all) {
+            bail!("--all is about all {}: leave out the names, or --all", target.kind);
+        }
         let unnamed = targets.iter().find(|target| target.names.is_empty());
-        if let Some(target) = unnamed.filter(|_| self.selector.is_none()) {
-            bail!("name what to delete: {}/NAME, or select it with -l", target.kind);
+        if let Some(target) = unnamed.filter(|_| self.selector.is_none() && !self.all) {
+            bail!("name what to delete: {}/NAME, or select it with -l, or give --all", target.kind);
         }
         Ok(targets)
     }

@@ -9,15 +9,12 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use wherry_api::object;
 
-use crate::client::{Client, Connection, JSON, Resource};
+use crate::client::{Client, Connection, JSON, Resource, TABLE};
 use crate::jsonpath::{Template, TemplateError};
 use crate::output::{self, Failures};
 use crate::selection::{Found, Selection};
 use crate::table::Table;
 use crate::yaml;
-
-/// What asks for a table.
-const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// What is said of a watch of more than there is a watch for.
 const WATCH: &str = "--watch follows the objects of one kind, or one object";

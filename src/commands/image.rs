@@ -11,6 +11,7 @@ use wherry_runtime::image::manifest::ACCEPTED;
 use wherry_runtime::image::package::Package;
 use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY};
 
+use super::push;
 use crate::client::{Client, Connection, JSON, is_code};
 use crate::output;
 use crate::table::Table;
@@ -158,19 +159,27 @@ async fn manifest(client: &Client, repository: &str, which: &str) -> anyhow::Res
     client.request(http::Method::GET, &path, &ACCEPTED.join(", "), None).await
 }
 
+/// What is said of an image that is not there.
+fn absent(error: anyhow::Error, image: &Reference) -> anyhow::Error {
+    if is_code(&error, 404) {
+        return anyhow!("{} is not in the cluster's registry; `wherry image ls` lists what is", image.whole());
+    }
+    error
+}
+
 fn which(image: &Reference) -> &str {
     image.digest().or(image.tag()).unwrap_or("latest")
 }
 
 async fn remove(client: &Client, image: &Reference) -> anyhow::Result<()> {
     let path = format!("/v2/{}/manifests/{}", image.repository(), which(image));
-    client.request(http::Method::DELETE, &path, JSON, None).await?;
+    client.request(http::Method::DELETE, &path, JSON, None).await.map_err(|error| absent(error, image))?;
     output::line(format!("{} removed", image.whole()));
     Ok(())
 }
 
 async fn inspect(client: &Client, image: &Reference) -> anyhow::Result<()> {
-    let bytes = manifest(client, image.repository(), which(image)).await?;
+    let bytes = manifest(client, image.repository(), which(image)).await.map_err(|error| absent(error, image))?;
     let manifest: Value = serde_json::from_slice(&bytes)?;
     let Some(config) = manifest.pointer("/config/digest").and_then(Value::as_str) else {
         bail!("the manifest of {} has no config", image.whole())
@@ -190,7 +199,7 @@ impl Import {
         let image = parse(&self.image.unwrap_or(stem), &client.namespace)?;
         let wasm = std::fs::read(&self.wasm).with_context(|| format!("{} cannot be read", self.wasm.display()))?;
         let package = Package::of(wasm).with_context(|| format!("{} cannot be packaged", self.wasm.display()))?;
-        output::line(package.push_to_cluster(&image, &client.kube).await?);
+        output::line(push::to_cluster(&package, &image, &client.kube).await?);
         Ok(())
     }
 }

@@ -23,8 +23,9 @@ impl Kubeconfig {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let folder = self.data_dir.map_or_else(data_dir::default_path, Ok)?;
         let path = folder.join("admin.kubeconfig");
-        let text =
-            std::fs::read(&path).with_context(|| format!("{} cannot be read; `wherry up` makes it", path.display()))?;
+        let unread =
+            || format!("{} cannot be read; `wherry up` makes it (give its --data-dir here, too)", path.display());
+        let text = std::fs::read(&path).with_context(unread)?;
         if self.path {
             output::line(path.display().to_string());
         } else {

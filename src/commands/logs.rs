@@ -26,15 +26,19 @@ pub struct Logs {
     /// Of the container's last run before this one
     #[arg(short, long)]
     previous: bool,
-    /// Only the last lines
-    #[arg(long, value_name = "LINES")]
-    tail: Option<u64>,
+    /// Only the last lines; all, if negative
+    #[arg(long, value_name = "LINES", allow_hyphen_values = true, value_parser = lines)]
+    tail: Option<i64>,
     /// Only lines of the last seconds, or of a span such as `5m` or `2h`
     #[arg(long, value_name = "SPAN", value_parser = seconds)]
     since: Option<u64>,
     /// With each line's time
     #[arg(long)]
     timestamps: bool,
+}
+
+fn lines(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "it is not a number of lines".to_owned())
 }
 
 /// `90`, `90s`, `5m`, `2h` as seconds.
@@ -64,7 +68,8 @@ impl Logs {
                 query.append_pair(name, "true");
             }
         }
-        for (name, value) in [("tailLines", self.tail), ("sinceSeconds", self.since)] {
+        let tail = self.tail.and_then(|lines| u64::try_from(lines).ok());
+        for (name, value) in [("tailLines", tail), ("sinceSeconds", self.since)] {
             if let Some(value) = value {
                 query.append_pair(name, &value.to_string());
             }

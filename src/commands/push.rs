@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
+use oci_distribution::Reference;
 use wherry_runtime::image::credentials::Credentials;
-use wherry_runtime::image::package::Package;
+use wherry_runtime::image::package::{Package, PushError};
 use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY, DOCKER_HUB};
+use wherry_runtime::image::source::SourceError;
 
 use crate::client::Server;
 use crate::output;
@@ -32,7 +34,7 @@ impl Push {
         let wasm = std::fs::read(&self.wasm).with_context(|| format!("{} cannot be read", self.wasm.display()))?;
         let package = Package::of(wasm).with_context(|| format!("{} cannot be packaged", self.wasm.display()))?;
         let pushed = if reference::is_cluster(&to) {
-            package.push_to_cluster(&to, &self.server.open().await?.kube).await?
+            to_cluster(&package, &to, &self.server.open().await?.kube).await?
         } else {
             if let Some(note) = assumed(&self.reference, to.registry()) {
                 output::note(note);
@@ -41,6 +43,23 @@ impl Push {
         };
         output::line(pushed);
         Ok(())
+    }
+}
+
+/// Pushes to the cluster's own registry.
+pub(super) async fn to_cluster(package: &Package, to: &Reference, client: &kube::Client) -> anyhow::Result<String> {
+    package.push_to_cluster(to, client).await.map_err(|error| told(error, to.repository()))
+}
+
+/// Who has not the right to is told which it is.
+fn told(error: PushError, repository: &str) -> anyhow::Error {
+    let namespace = repository.split('/').next().unwrap_or_default();
+    match error {
+        PushError::Registry(SourceError::Denied(said)) if said.starts_with("denied") => anyhow!(
+            "images may not be pushed into namespace {namespace} by this user; it takes the verbs get and create of \
+             images.wherry.dev there, which the ClusterRole edit has"
+        ),
+        error => error.into(),
     }
 }
 
@@ -56,6 +75,15 @@ fn assumed(written: &str, registry: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_not_push_is_told_what_it_takes() {
+        let denied =
+            |said: &str| told(PushError::Registry(SourceError::Denied(said.to_owned())), "team/app").to_string();
+        let said = denied("denied: requested access to the resource is denied");
+        assert!(said.contains("namespace team") && said.contains("images.wherry.dev"), "{said}");
+        assert_eq!(denied("unauthorized: who?"), "unauthorized: who?");
+    }
 
     #[test]
     fn a_reference_without_a_registry_is_told_where_it_goes() {

@@ -1,11 +1,11 @@
 //! `wherry scale`: sets the number of replicas through the scale subresource.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use serde_json::json;
 
 use super::apply::MANAGER;
-use crate::client::{Client, Connection, JSON, Resource};
+use crate::client::{Client, Connection, JSON, Resource, is_code};
 use crate::output::{self, Failures};
 use crate::selection::targets;
 
@@ -37,7 +37,7 @@ impl Scale {
     pub async fn run(self) -> anyhow::Result<()> {
         let targets = targets(&self.target)?;
         if let Some(target) = targets.iter().find(|target| target.names.is_empty()) {
-            bail!("name what to scale: {}/NAME", target.kind);
+            bail!("name what to scale as KIND/NAME, such as deployment/{}", target.kind);
         }
         let client = self.connection.open().await?;
         let mut failures = Failures::default();
@@ -56,9 +56,26 @@ impl Scale {
     async fn scale(&self, client: &Client, resource: &Resource, name: &str) -> anyhow::Result<()> {
         let path = format!("{}/scale?fieldManager={MANAGER}", resource.path(Some(&client.namespace), Some(name)));
         let patch = serde_json::to_vec(&json!({"spec": {"replicas": self.replicas}}))?;
-        client.request(http::Method::PATCH, &path, JSON, Some(("application/merge-patch+json", patch))).await?;
+        let body = Some(("application/merge-patch+json", patch));
+        client
+            .request(http::Method::PATCH, &path, JSON, body)
+            .await
+            .map_err(|error| explained(error, resource, name))?;
         Ok(())
     }
+}
+
+/// What is said of a kind that has no such path.
+fn explained(error: anyhow::Error, resource: &Resource, name: &str) -> anyhow::Error {
+    const NO_PATH: &str = "the server could not find the requested resource";
+    if is_code(&error, 404) && error.to_string() == NO_PATH {
+        return anyhow!(
+            "{} cannot be scaled: {} have no number of replicas; scale what makes them",
+            resource.named(name),
+            resource.api.plural
+        );
+    }
+    error
 }
 
 #[cfg(test)]

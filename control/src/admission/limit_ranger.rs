@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use wherry_api::kinds::core::podspec::busiest;
 use wherry_api::object;
 use wherry_api::quantity::Quantity;
 use wherry_api::resource::GroupResource;
@@ -128,7 +129,7 @@ fn fill_container(container: &mut Value, kind: &str, requests: &Usage, limits: &
 /// What a range demands of a pod and its containers.
 fn of_pod(item: &Value, pod: &Value) -> Vec<String> {
     if is_of(item, "Pod") {
-        return judge(item, "Pod", &quota::effective(pod, "requests"), &quota::effective(pod, "limits"));
+        return judge(item, "Pod", &busiest::of_pod(pod, "requests"), &busiest::of_pod(pod, "limits"));
     }
     if !is_of(item, "Container") {
         return Vec::new();

@@ -12,7 +12,7 @@ use wherry_api::kinds::core::podspec::busiest::Amounts;
 use wherry_api::object;
 use wherry_api::quantity::Quantity;
 
-pub use self::pods::{effective, missing};
+pub use self::pods::missing;
 pub use self::scopes::selects;
 
 /// Amounts by resource, as `status.used` has them.

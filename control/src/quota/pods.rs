@@ -8,26 +8,13 @@ use wherry_api::kinds::core::podspec::busiest;
 use wherry_api::object;
 use wherry_api::quantity::Quantity;
 
-use super::{Usage, add, amounts};
+use super::Usage;
 
 /// Where a quota on one of these exists, every container must say it.
 const TO_BE_SAID: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
 fn containers<'a>(pod: &'a Value, field: &str) -> &'a [Value] {
     object::at(pod, "spec").and_then(|spec| spec.get(field)).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// Requests or limits of a pod as a whole: of all containers that run at once, at the worst moment, and its overhead.
-pub fn effective(pod: &Value, field: &str) -> Usage {
-    let mut running = object::at(pod, "spec").map(|spec| busiest::of_spec(spec, field)).unwrap_or_default();
-    running.extend(amounts(object::at(pod, "spec.resources").and_then(|r| r.get(field))));
-    for (name, amount) in amounts(object::at(pod, "spec.overhead")) {
-        // Overhead adds to a limit, it makes none.
-        if field == "requests" || running.get(&name).is_some_and(|limit| !limit.is_zero()) {
-            add(&mut running, &Usage::from([(name, amount)]));
-        }
-    }
-    running
 }
 
 /// What a pod uses besides its count as an object. One that has ended, or should have, uses nothing.
@@ -37,13 +24,13 @@ pub(super) fn usage(pod: &Value, now: Timestamp) -> Usage {
         return used;
     }
     used.insert("pods".to_owned(), Quantity::from_units(1));
-    for (name, amount) in effective(pod, "requests") {
+    for (name, amount) in busiest::of_pod(pod, "requests") {
         used.insert(format!("requests.{name}"), amount);
         if !name.contains('/') {
             used.insert(name, amount);
         }
     }
-    for (name, amount) in effective(pod, "limits") {
+    for (name, amount) in busiest::of_pod(pod, "limits") {
         if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
             used.insert(format!("limits.{name}"), amount);
         }

@@ -57,15 +57,32 @@ pub fn sum<A: Amounts>(containers: impl Iterator<Item = A>, init: impl Iterator<
 /// The moment's `requests` or `limits` of a pod spec.
 pub fn of_spec(spec: &Value, field: &str) -> ByName {
     let pointer = format!("/resources/{field}");
-    let own = |container: &Value| -> ByName {
-        let read = |(name, amount): (&String, &Value)| Some((name.clone(), resources::parse(amount).ok()?));
-        map(container, &pointer).filter_map(read).collect()
-    };
+    let own = |container: &Value| amounts(container, &pointer);
     let is_sidecar = |container: &Value| text(container, "/restartPolicy") == "Always";
     sum(
         list(spec, "/containers").iter().map(&own),
         list(spec, "/initContainers").iter().map(|container| (own(container), is_sidecar(container))),
     )
+}
+
+/// The moment's `requests` or `limits` of a pod as a whole: what it says for all its containers counts before theirs, and its
+/// overhead comes on top.
+pub fn of_pod(pod: &Value, field: &str) -> ByName {
+    let spec = pod.get("spec").unwrap_or(&Value::Null);
+    let mut running = of_spec(spec, field);
+    running.extend(amounts(spec, &format!("/resources/{field}")));
+    for (name, amount) in amounts(spec, "/overhead") {
+        // Overhead adds to a limit, it makes none.
+        if field == "requests" || running.get(&name).is_some_and(|limit| !limit.is_zero()) {
+            running.add(&ByName::from([(name, amount)]));
+        }
+    }
+    running
+}
+
+/// The amounts in the map at a pointer.
+fn amounts(of: &Value, pointer: &str) -> ByName {
+    map(of, pointer).filter_map(|(name, amount)| Some((name.clone(), resources::parse(amount).ok()?))).collect()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! A pod's containers in words: what each is, and how it is and was.
+//! A pod's containers in words: what each is, and how it is and was; also of a pod that a template describes.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use wherry_api::object;
 use wherry_api::table::{human_duration, since};
 
-use crate::layout::{fields_after, indented, pairs};
+use super::words;
+use crate::layout::{below, fields_after, indented, pairs};
 
 /// The lists of containers, and the statuses of each.
 const LISTS: [(&str, &str, &str); 3] = [
@@ -13,6 +14,54 @@ const LISTS: [(&str, &str, &str); 3] = [
     ("Containers", "containers", "containerStatuses"),
     ("Ephemeral containers", "ephemeralContainers", "ephemeralContainerStatuses"),
 ];
+
+/// Where a workload has its pods' template.
+const TEMPLATES: [&str; 3] = ["/spec/template", "/spec/jobTemplate/spec/template", "/template"];
+
+/// Takes a workload's template out of it.
+pub fn take_template(workload: &mut Value) -> Option<Value> {
+    TEMPLATES.iter().find_map(|place| {
+        let (parent, field) = place.rsplit_once('/')?;
+        let parent = workload.pointer_mut(parent)?.as_object_mut()?;
+        parent.get(field)?.pointer("/spec/containers")?;
+        parent.remove(field)
+    })
+}
+
+/// The lines about a template.
+pub fn template(mut template: Value, now: Timestamp) -> Vec<String> {
+    let containers = containers(&mut template, now);
+    drop_defaults(&mut template);
+    words::shorten(&mut template);
+    let part = |name: &str| template.get(name).map(below).unwrap_or_default();
+    let lines = [part("metadata"), containers, part("spec")].concat();
+    std::iter::once("Pod template:".to_owned()).chain(indented(lines)).collect()
+}
+
+/// Removes what a pod's spec says if nobody says otherwise.
+pub fn drop_defaults(pod: &mut Value) {
+    if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|name, value| !is_default(name, value));
+    }
+}
+
+/// Whether a field of a pod or container says what it would say by itself.
+fn is_default(name: &str, value: &Value) -> bool {
+    match name {
+        "dnsPolicy" => value == "ClusterFirst",
+        "enableServiceLinks" => *value == true,
+        "preemptionPolicy" => value == "PreemptLowerPriority",
+        "priority" => *value == 0,
+        "resources" | "securityContext" => value.as_object().is_some_and(Map::is_empty),
+        "schedulerName" => value == "default-scheduler",
+        // Says what `serviceAccountName` says.
+        "serviceAccount" => true,
+        "terminationGracePeriodSeconds" => *value == 30,
+        "terminationMessagePath" => value == "/dev/termination-log",
+        "terminationMessagePolicy" => value == "File",
+        _ => false,
+    }
+}
 
 /// The lines about a pod's containers; takes them out of the pod.
 pub fn containers(pod: &mut Value, now: Timestamp) -> Vec<String> {
@@ -49,14 +98,13 @@ fn one(container: Value, status: Option<&Value>, now: Timestamp) -> Vec<String> 
     }
     let known: Vec<(String, String)> =
         known.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), text)).collect();
+    let mut container = container;
+    words::shorten(&mut container);
     let Value::Object(mut rest) = container else { return pairs(&known) };
-    for field in ["name", "terminationMessagePath", "terminationMessagePolicy"] {
-        rest.remove(field);
-    }
-    for field in ["env", "ports"] {
-        let Some(Value::Array(items)) = rest.remove(field) else { continue };
-        let texts = if field == "env" { environment(&items) } else { ports(&items) };
-        rest.insert(field.to_owned(), texts);
+    rest.retain(|name, value| name != "name" && !is_default(name, value));
+    if let Some(Value::Array(items)) = rest.get("env") {
+        let texts = environment(items);
+        rest.insert("env".to_owned(), texts);
     }
     fields_after(known, &rest)
 }
@@ -104,16 +152,6 @@ fn environment(items: &[Value]) -> Value {
     Value::Object(items.iter().map(entry).collect::<Map<_, _>>())
 }
 
-/// `http 8080/TCP` for each port.
-fn ports(items: &[Value]) -> Value {
-    let port = |item: &Value| {
-        let number = item.get("containerPort").and_then(Value::as_i64).unwrap_or(0);
-        let text = format!("{} {number}/{}", object::text_at(item, "name"), object::text_at(item, "protocol"));
-        Value::String(text.trim().to_owned())
-    };
-    items.iter().map(port).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -143,9 +181,40 @@ mod tests {
     }
 
     #[test]
+    fn a_template_is_told_like_a_pod_and_without_what_nobody_said() {
+        let spec = json!({"restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "terminationGracePeriodSeconds": 30,
+            "securityContext": {}, "nodeSelector": {"disk": "ssd"}, "containers": [{"name": "main", "image": "i",
+                "terminationMessagePolicy": "File", "resources": {}, "volumeMounts": [{"name": "v", "mountPath": "/m", "readOnly": true}]}]});
+        let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": spec});
+        for mut workload in [
+            json!({"spec": {"replicas": 1, "template": template}}),
+            json!({"spec": {"replicas": 1, "jobTemplate": {"spec": {"template": template}}}}),
+        ] {
+            let taken = take_template(&mut workload).unwrap();
+            assert!(!workload.to_string().contains("containers") && take_template(&mut workload).is_none());
+            let lines = super::template(taken, Timestamp::UNIX_EPOCH);
+            assert_eq!(
+                lines,
+                [
+                    "Pod template:",
+                    "  labels:",
+                    "    app:  x",
+                    "  Containers:",
+                    "    main:",
+                    "      image:         i",
+                    "      volumeMounts:  /m from v (ro)",
+                    "  nodeSelector:   disk=ssd",
+                    "  restartPolicy:  Always",
+                ]
+            );
+        }
+        assert!(take_template(&mut json!({"spec": {"template": {"data": 1}}})).is_none(), "of another kind");
+    }
+
+    #[test]
     fn containers_are_taken_out_and_told() {
         let mut pod = json!({
-            "spec": {"nodeName": "n", "containers": [{"name": "main", "image": "i", "terminationMessagePath": "/x",
+            "spec": {"nodeName": "n", "containers": [{"name": "main", "image": "i", "terminationMessagePath": "/dev/termination-log",
                 "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}, {"containerPort": 9, "protocol": "UDP"}],
                 "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
                     {"name": "C", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}]},

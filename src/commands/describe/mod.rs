@@ -1,8 +1,15 @@
 //! `wherry describe`: everything about objects that a person asks for: what they are, whose, how they are, and what
 //! happened to them.
 //!
-//! Any kind is laid out by its fields; a pod's containers are told in words. What must stay true: a Secret's values are
-//! not shown.
+//! Any kind is laid out by its fields; shapes that many have in common, containers and pods' templates are told in words, and what
+//! belongs to an object is told in tables. What must stay true: a Secret's values are not shown.
+
+mod endpoints;
+mod events;
+mod node;
+mod pod;
+mod related;
+mod words;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -10,11 +17,10 @@ use serde_json::Value;
 use wherry_api::object;
 use wherry_api::table::since;
 
-use super::endpoints::endpoints;
-use super::events::events;
-use super::pod;
+use self::events::events;
+use self::related::{related, section};
 use crate::client::{Client, Connection, JSON, Resource};
-use crate::layout::{below, indented, pairs};
+use crate::layout::{below, indented, pairs, scalar};
 use crate::output::{self, Failures};
 use crate::selection::Selection;
 use crate::table::Table;
@@ -61,38 +67,43 @@ impl Describe {
 
 async fn describe(client: &Client, resource: &Resource, object: &Value) -> Vec<String> {
     let now = Timestamp::now();
-    let mut lines = pairs(&head(resource, object, now));
+    let mut rows = head(resource, object, now);
     let mut rest = object.clone();
+    let mut containers = Vec::new();
     if resource.is("", "pods") {
-        lines.extend(pod::containers(&mut rest, now));
-    }
-    if resource.is("", "secrets") {
+        containers = pod::containers(&mut rest, now);
+        pod::drop_defaults(&mut rest);
+    } else if resource.is("", "secrets") {
         hide_values(&mut rest);
+    } else if resource.is("", "nodes") {
+        node::tidy(&mut rest);
+        rows.extend(node::heartbeat(client, object, now).await.map(|at| ("Heartbeat".to_owned(), at)));
     }
+    let template = pod::take_template(&mut rest).map(|template| pod::template(template, now));
     let conditions = rest.pointer_mut("/status/conditions").map(Value::take).unwrap_or_default();
+    words::shorten(&mut rest);
     let known = ["apiVersion", "kind", "metadata"];
+    let mut deep = Vec::new();
     for (name, value) in rest.as_object().into_iter().flatten().filter(|(name, _)| !known.contains(&name.as_str())) {
-        let below = below(value);
-        if !below.is_empty() {
-            lines.push(format!("{}:", titled(name)));
-            lines.extend(indented(below));
+        match scalar(value) {
+            Some(text) if !value.is_null() => rows.push((titled(name), text)),
+            _ => {
+                let below = below(value);
+                if !below.is_empty() {
+                    deep.push(format!("{}:", titled(name)));
+                    deep.extend(indented(below));
+                }
+            }
         }
     }
+    let mut lines = pairs(&rows);
+    lines.extend(containers);
+    lines.extend(deep);
+    lines.extend(template.into_iter().flatten());
     lines.extend(condition_table(&conditions, now));
-    if resource.is("", "services") {
-        lines.extend(section("Endpoints", endpoints(client, object).await));
-    }
+    lines.extend(related(client, resource, object, now).await);
     lines.extend(section("Events", events(client, resource, object, now).await));
     lines
-}
-
-/// A table under its title.
-fn section(title: &str, table: anyhow::Result<Table>) -> Vec<String> {
-    match table {
-        Ok(table) if table.is_empty() => vec![format!("{title}:  none")],
-        Ok(table) => std::iter::once(format!("{title}:")).chain(indented(table.lines(true))).collect(),
-        Err(error) => vec![format!("{title}:  cannot be read: {error:#}")],
-    }
 }
 
 /// What every object has.
@@ -113,12 +124,49 @@ fn head(resource: &Resource, object: &Value, now: Timestamp) -> Vec<(String, Str
         ("Node", of_pod("spec.nodeName")),
         ("IP", of_pod("status.podIP")),
         ("Phase", of_pod("status.phase")),
+        ("Pods", counts(resource, object)),
         ("Labels", labels.join("\n")),
         ("Annotations", annotations.join("\n")),
         ("Owner", owners.join("\n")),
         ("Finalizers", object::finalizers(object).join("\n")),
     ];
     rows.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// A number that says how a workload is: what it is called, and where it is.
+type Count = (&'static str, &'static str);
+const DESIRED: Count = ("desired", "spec.replicas");
+const TOTAL: Count = ("total", "status.replicas");
+const UPDATED: Count = ("updated", "status.updatedReplicas");
+const READY: Count = ("ready", "status.readyReplicas");
+const AVAILABLE: Count = ("available", "status.availableReplicas");
+const COUNTS: [(&str, &str, &[Count]); 6] = [
+    ("apps", "deployments", &[DESIRED, TOTAL, UPDATED, READY, AVAILABLE]),
+    ("apps", "statefulsets", &[DESIRED, TOTAL, UPDATED, READY, AVAILABLE]),
+    ("apps", "replicasets", &[DESIRED, TOTAL, READY, AVAILABLE]),
+    ("", "replicationcontrollers", &[DESIRED, TOTAL, READY, AVAILABLE]),
+    (
+        "apps",
+        "daemonsets",
+        &[
+            ("desired", "status.desiredNumberScheduled"),
+            ("total", "status.currentNumberScheduled"),
+            ("updated", "status.updatedNumberScheduled"),
+            ("ready", "status.numberReady"),
+            ("available", "status.numberAvailable"),
+        ],
+    ),
+    ("batch", "jobs", &[("active", "status.active"), ("succeeded", "status.succeeded"), ("failed", "status.failed")]),
+];
+
+/// `3 desired, 3 total, 2 updated, …`; empty for a kind that has no pods.
+fn counts(resource: &Resource, object: &Value) -> String {
+    let counts =
+        COUNTS.iter().find(|(group, plural, _)| resource.is(group, plural)).map_or(&[][..], |(.., counts)| counts);
+    let one = |(word, path): &(&str, &str)| {
+        format!("{} {word}", object::at(object, path).and_then(Value::as_i64).unwrap_or_default())
+    };
+    counts.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// An owner reference: `ReplicaSet/hello-7d4b`, and whether it controls.
