@@ -6,7 +6,7 @@
 //! repositories/NAMESPACE/NAME/_manifests/HEX   the repository has this manifest; the file holds its media type
 //! repositories/NAMESPACE/NAME/_tags/TAG        holds a digest
 //! repositories/NAMESPACE/NAME/_referrers/HEX/HEX   the manifest of the second digest is attached to the first
-//! uploads/ID                   blobs that are still being sent, and what is about to be removed
+//! uploads/ID                   what is still being sent or written, and what is about to be removed
 //! ```
 //!
 //! What must stay true: a content appears under its digest only when it is complete, verified and on disk (rename after
@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 use super::digest::Digest;
 use super::manifest;
 use super::route::{Reference, Repository};
-use crate::auth::files::{private_dir, write_private};
+use crate::auth::files::{private_dir, write_by};
 
 /// A blob that no manifest refers to is kept this long: its manifest may be on its way.
 pub(super) const GRACE: Duration = Duration::from_hours(1);
@@ -106,6 +106,14 @@ impl Disk {
         self.repository(repository).join("_referrers").join(subject.hex())
     }
 
+    /// A small file in a directory that may not exist yet. Until it is complete it is none of the repository's.
+    fn write_linked(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            private_dir(parent)?;
+        }
+        write_by(&self.upload_path(&format!("{:032x}", rand::random::<u128>())), path, contents)
+    }
+
     /// A complete and verified upload, whose bytes are on the disk, becomes a blob of the repository.
     pub(crate) fn keep(&self, upload: &Path, repository: &Repository, digest: &Digest) -> io::Result<()> {
         let path = self.blob_path(digest);
@@ -123,7 +131,7 @@ impl Disk {
     /// The repository has this blob, whose content is stored.
     pub(crate) fn link_blob(&self, repository: &Repository, digest: &Digest) -> io::Result<()> {
         touch(&self.blob_path(digest))?;
-        write_linked(&self.blob_link(repository, digest), b"")
+        self.write_linked(&self.blob_link(repository, digest), b"")
     }
 
     /// Somebody relies on a blob's being there, and will not send it: it is as if it had just come.
@@ -158,18 +166,18 @@ impl Disk {
         if path.exists() {
             touch(&path)?;
         } else {
-            write_linked(&path, &manifest.bytes)?;
+            self.write_linked(&path, &manifest.bytes)?;
         }
         for digest in manifest::references(&manifest.bytes).to {
             touch(&self.blob_link(repository, &digest))?;
             touch(&self.blob_path(&digest))?;
         }
         if let Some(subject) = subject {
-            write_linked(&self.referrers_of(repository, subject).join(manifest.digest.hex()), b"")?;
+            self.write_linked(&self.referrers_of(repository, subject).join(manifest.digest.hex()), b"")?;
         }
-        write_linked(&self.manifest_link(repository, &manifest.digest), manifest.media_type.as_bytes())?;
+        self.write_linked(&self.manifest_link(repository, &manifest.digest), manifest.media_type.as_bytes())?;
         match tag {
-            Some(tag) => write_linked(&self.tag(repository, tag), manifest.digest.to_string().as_bytes()),
+            Some(tag) => self.write_linked(&self.tag(repository, tag), manifest.digest.to_string().as_bytes()),
             None => Ok(()),
         }
     }
@@ -289,7 +297,9 @@ impl Disk {
                     let listed = refers.subject.map(|s| root.join("_referrers").join(s.hex()).join(digest.hex()));
                     if let Some(listed) = listed.filter(|listed| !listed.exists()) {
                         let link = root.join("_manifests").join(digest.hex());
-                        alone(&mut || link.exists().then(|| write_linked(&listed, b"")).transpose().map(|_| None))?;
+                        alone(&mut || {
+                            link.exists().then(|| self.write_linked(&listed, b"")).transpose().map(|_| None)
+                        })?;
                     }
                 }
                 kept.insert(digest);
@@ -377,14 +387,6 @@ fn young(path: &Path, now: SystemTime) -> io::Result<bool> {
     let modified = found(fs::metadata(path).and_then(|metadata| metadata.modified()))?;
     // What was touched after `now` is younger still.
     Ok(modified.is_some_and(|modified| now.duration_since(modified).map_or(true, |age| age < GRACE)))
-}
-
-/// A small file in a directory that may not exist yet.
-fn write_linked(path: &Path, contents: &[u8]) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        private_dir(parent)?;
-    }
-    write_private(path, contents)
 }
 
 /// "Not found" as `None`.

@@ -71,15 +71,13 @@ impl Intake {
     /// one has been read. `None`: there is no room.
     pub(super) async fn admit(&self, user: &str, bytes: usize, patient: bool) -> Option<Held> {
         let (bytes, lost) = (bytes.max(LEAST), CancellationToken::new());
-        if patient { self.wait(user, bytes, lost).await } else { self.hold(user, bytes, lost) }
+        if patient { Request::of(self, user, true)?.wait(bytes, lost).await } else { self.hold(user, bytes, lost) }
     }
 
-    /// Makes room, if need be when the user's other bodies have gone. Who is to drop the body hears so through `lost`.
+    /// Makes room, if need be when the user's other bodies have gone. Who is to drop the body hears so through `lost`. How many
+    /// wait is the caller's to bound.
     pub(super) async fn wait(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
-        let request = Request::of(self, user, true)?;
-        let own = Arc::clone(&request.own).acquire_many_owned(units(bytes)?);
-        let own = timeout(WAIT, own).await.ok()?.ok()?;
-        request.hold(own, bytes, lost)
+        Request::of(self, user, false)?.wait(bytes, lost).await
     }
 
     /// Makes room now, or not at all.
@@ -185,8 +183,8 @@ struct Request {
 }
 
 impl Request {
-    /// `None`: too many of the user's wait already.
-    fn of(intake: &Intake, user: &str, waits: bool) -> Option<Self> {
+    /// `None`: `few` may wait, and as many of the user's do.
+    fn of(intake: &Intake, user: &str, few: bool) -> Option<Self> {
         let mut state = intake.0.state.lock();
         let name = state.users.get_key_value(user).map_or_else(|| Arc::from(user), |(name, _)| Arc::clone(name));
         let known = state.users.entry(Arc::clone(&name)).or_insert_with(|| User {
@@ -195,11 +193,18 @@ impl Request {
             held: 0,
             bodies: BTreeMap::new(),
         });
-        if waits && known.requests.saturating_sub(known.bodies.len()) >= WAITING {
+        if few && known.requests.saturating_sub(known.bodies.len()) >= WAITING {
             return None;
         }
         known.requests += 1;
         Some(Self { intake: intake.clone(), user: name, own: Arc::clone(&known.own) })
+    }
+
+    /// Has its body held when there is room among the user's.
+    async fn wait(self, bytes: usize, lost: CancellationToken) -> Option<Held> {
+        let own = Arc::clone(&self.own).acquire_many_owned(units(bytes)?);
+        let own = timeout(WAIT, own).await.ok()?.ok()?;
+        self.hold(own, bytes, lost)
     }
 
     /// Has its body held, in the place of others' if need be.

@@ -6,9 +6,9 @@
 //! by what it is made of, so that a refusal costs little; a longer one has a place for each piece when that is made. A place is
 //! given back when the last of its bytes has left for the client, or the client has gone.
 
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wherry_api::status::ApiError;
 
 use super::body::{self, Body, BoxError};
@@ -25,9 +26,11 @@ use super::intake::{Held, Intake};
 use super::listen::{Connection, owner};
 
 /// Bytes of a connection's answers that are not counted as its user's.
-const FREE: usize = 64 << 10;
+pub(super) const FREE: usize = 64 << 10;
 /// Bytes of all that are. A larger answer than a user may have counts as so much.
 const TOTAL: usize = 256 << 20;
+/// Bytes that are expected of the first piece of an answer of which nothing is known, as of a watch.
+const FIRST: usize = 4 << 10;
 /// What each counts for beside its bytes: headers, warnings among them, and what serves it.
 const AROUND: usize = 4 << 10;
 /// Of one user's.
@@ -97,14 +100,11 @@ impl Room {
         }
         let place = self.1.lock().take();
         let place = match whole(&answer) {
-            Some(size) => {
-                let mut place = place.filter(|place| place.bytes >= size).or_else(|| asked.count(size));
-                if let Some(place) = &mut place {
-                    place.shrink(size);
-                }
-                Kept::Whole(place.map(Arc::new))
+            Some(size) => Kept::Whole(asked.keep(place, size)),
+            None => {
+                let expected = if place.is_some() { 2 * FREE } else { FIRST };
+                Kept::Pieces { _made_of: place, expected, waits: None }
             }
-            None => Kept::Pieces { _made_of: place, expected: 2 * FREE, waits: None },
         };
         answer.map(|body| Sent { body, place, asked: Arc::clone(asked) }.boxed_unsync())
     }
@@ -122,25 +122,44 @@ impl Asked {
         self.place(bytes, |bytes| self.unsent.0.hold(&self.user, bytes, self.connection.closing()))
     }
 
+    /// The place of what is there, if it is as large; what was not expected to be so large is there all the same.
+    fn keep(&self, reserved: Option<Place>, bytes: usize) -> Option<Arc<Place>> {
+        let mut place = reserved.filter(|place| place.bytes >= bytes).or_else(|| self.count(bytes))?;
+        place.shrink(bytes);
+        Some(Arc::new(place))
+    }
+
     /// A place for what is there already.
     fn count(&self, bytes: usize) -> Option<Place> {
         self.place(bytes, |bytes| self.unsent.0.count(&self.user, bytes, self.connection.closing()))
     }
 
     fn place(&self, bytes: usize, held: impl FnOnce(usize) -> Option<Held>) -> Option<Place> {
-        let kind = match Free::of(&self.connection, bytes) {
+        let free = u32::try_from(bytes)
+            .ok()
+            .and_then(|bytes| Arc::clone(self.connection.room()).try_acquire_many_owned(bytes).ok());
+        let kind = match free {
             Some(free) => Kind::Free(free),
             None => Kind::Held(held(bytes.min(OF_USER))?),
         };
         Some(Place { bytes, kind })
     }
 
-    /// Waits for a place until those have gone that the user's other answers have.
+    /// Waits for a place until others have gone that the connection or its user's other answers have.
     fn wait(self: &Arc<Self>, bytes: usize) -> Waits {
         let asked = Arc::clone(self);
+        let free = async move |room: Arc<Semaphore>| match u32::try_from(bytes).ok().filter(|_| bytes <= FREE) {
+            Some(bytes) => room.acquire_many_owned(bytes).await.ok(),
+            None => pending().await,
+        };
         let waits = async move {
-            let held = asked.unsent.0.wait(&asked.user, bytes.min(OF_USER), asked.connection.closing()).await?;
-            Some(Place { bytes, kind: Kind::Held(held) })
+            let held = asked.unsent.0.wait(&asked.user, bytes.min(OF_USER), asked.connection.closing());
+            let kind = tokio::select! {
+                biased;
+                free = free(Arc::clone(asked.connection.room())) => Kind::Free(free?),
+                held = held => Kind::Held(held?),
+            };
+            Some(Place { bytes, kind })
         };
         waits.boxed()
     }
@@ -157,45 +176,18 @@ struct Place {
 
 #[derive(Debug)]
 enum Kind {
-    Free(Free),
+    /// In the room of the connection.
+    Free(OwnedSemaphorePermit),
     Held(Held),
 }
 
 impl Place {
     fn shrink(&mut self, bytes: usize) {
         match &mut self.kind {
-            Kind::Free(free) => free.shrink(bytes),
+            Kind::Free(free) => drop(free.split(free.num_permits().saturating_sub(bytes))),
             Kind::Held(held) => held.shrink(bytes),
         }
         self.bytes = self.bytes.min(bytes);
-    }
-}
-
-/// Bytes of a connection that are not counted as its user's.
-#[derive(Debug)]
-struct Free {
-    connection: Arc<Connection>,
-    bytes: usize,
-}
-
-impl Free {
-    fn of(connection: &Arc<Connection>, bytes: usize) -> Option<Self> {
-        let unread: &AtomicUsize = connection.unread();
-        let fits = |unread: usize| unread.checked_add(bytes).filter(|&unread| unread <= FREE);
-        unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(Self { connection: Arc::clone(connection), bytes })
-    }
-
-    fn shrink(&mut self, bytes: usize) {
-        let less = self.bytes.saturating_sub(bytes);
-        self.bytes -= less;
-        self.connection.unread().fetch_sub(less, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Free {
-    fn drop(&mut self) {
-        self.shrink(0);
     }
 }
 
@@ -253,20 +245,15 @@ impl Sent {
     }
 
     /// Puts a piece where it is until it is sent.
-    fn put(&mut self, bytes: Bytes, reserved: Option<Place>) -> Result<Bytes, NoPlace> {
+    fn put(&mut self, bytes: Bytes, reserved: Option<Place>) -> Bytes {
         let place = match &mut self.place {
             Kept::Whole(place) => place.clone(),
             Kept::Pieces { expected, .. } => {
-                *expected = bytes.len().saturating_mul(2);
-                let mut place = match reserved.filter(|place| place.bytes >= bytes.len()) {
-                    Some(place) => place,
-                    None => self.asked.take(bytes.len()).ok_or(NoPlace)?,
-                };
-                place.shrink(bytes.len());
-                Some(Arc::new(place))
+                *expected = bytes.len().max(FREE.min(2 * bytes.len()));
+                self.asked.keep(reserved, bytes.len())
             }
         };
-        Ok(Bytes::from_owner(Piece { bytes, _place: place }))
+        Bytes::from_owner(Piece { bytes, _place: place })
     }
 }
 
@@ -284,10 +271,10 @@ impl HttpBody for Sent {
             end => return Poll::Ready(end),
         };
         let sent = match frame.into_data() {
-            Ok(bytes) => self.put(bytes, reserved).map(Frame::data).map_err(BoxError::from),
-            Err(trailers) => Ok(trailers),
+            Ok(bytes) => Frame::data(self.put(bytes, reserved)),
+            Err(trailers) => trailers,
         };
-        Poll::Ready(Some(sent))
+        Poll::Ready(Some(Ok(sent)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -315,7 +302,9 @@ mod tests {
     fn pieces(unsent: &Unsent) -> Body {
         let (connection, _) = a_connection();
         let body = body::stream(stream::iter(0..3).map(|_| Ok(vec![0; PIECE].into())));
-        unsent.room(Some(connection), "eve").put(Response::new(body)).into_body()
+        let room = unsent.room(Some(connection), "eve");
+        room.foresee(1).unwrap();
+        room.put(Response::new(body)).into_body()
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,6 +323,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn events_wait_for_what_their_own_connection_reads_and_not_for_what_another_does_not() {
+        let unsent = Unsent(Intake::bounded(100 * PIECE, 4 * PIECE));
+        let _unread = unsent.0.hold("eve", 4 * PIECE, tokio_util::sync::CancellationToken::new()).unwrap();
+        let (connection, _) = a_connection();
+        let watch = |_| {
+            let event = stream::iter([Ok(vec![0; FIRST].into())]).chain(stream::pending());
+            let answer = Response::new(body::stream(event));
+            unsent.room(Some(Arc::clone(&connection)), "eve").put(answer).into_body()
+        };
+        let mut watches: Vec<Body> = (0..400).map(watch).collect();
+        let (begin, rest) = watches.split_at_mut(FREE / FIRST);
+        let mut buffered = Vec::new();
+        for watch in begin {
+            buffered.push(watch.frame().await.unwrap().unwrap());
+        }
+        let mut rest: stream::FuturesOrdered<_> = rest.iter_mut().map(|watch| watch.frame()).collect();
+        assert!(poll!(rest.next()).is_pending());
+        // The client reads.
+        drop(buffered);
+        while let Some(event) = rest.next().await {
+            event.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn who_waits_for_events_has_no_place_for_them_and_a_connection_has_some_for_nothing() {
         let unsent = Unsent(Intake::bounded(100 * PIECE, 4 * PIECE));
         let (connection, _) = a_connection();
@@ -341,15 +355,16 @@ mod tests {
         let watch = Response::new(body::stream(sent));
         let mut watch = unsent.room(Some(Arc::clone(&connection)), "eve").put(watch).into_body();
         assert!(poll!(watch.frame()).is_pending());
-        assert_eq!((unsent.held(), connection.unread().load(Ordering::Relaxed)), (0, 0));
+        let taken = || FREE - connection.room().available_permits();
+        assert_eq!((unsent.held(), taken()), (0, 0));
         events.unbounded_send(Ok(Bytes::from_static(b"event"))).unwrap();
-        let _event = watch.frame().await.unwrap().unwrap();
+        let event = watch.frame().await.unwrap().unwrap();
         assert!(poll!(watch.frame()).is_pending());
         let small = Response::new(body::full(vec![0; 1_000]));
         let answer = unsent.room(Some(Arc::clone(&connection)), "eve").fill(small).unwrap();
-        assert_eq!(connection.unread().load(Ordering::Relaxed), 1_000 + AROUND);
-        assert!(unsent.held() > 0, "the first event, which might have been a large one");
-        drop((answer, watch));
-        assert_eq!(connection.unread().load(Ordering::Relaxed), 0);
+        assert_eq!(taken(), 1_000 + AROUND + 5, "the event's and the answer's");
+        assert_eq!(unsent.held(), 0);
+        drop((answer, watch, event));
+        assert_eq!(taken(), 0);
     }
 }

@@ -45,10 +45,12 @@ pub(super) fn layer(blob: &Path, media_type: &str, root: &Path, left: &mut u64) 
     archive.set_preserve_mtime(false);
     for entry in archive.entries()? {
         let mut entry = entry?;
-        let path = entry.path()?.into_owned();
-        if path.components().any(|part| matches!(part, Component::ParentDir)) {
-            return Err(UnpackError::Outside(path));
+        let named = entry.path()?.into_owned();
+        if named.components().any(|part| matches!(part, Component::ParentDir)) {
+            return Err(UnpackError::Outside(named));
         }
+        // An absolute name is one in the image.
+        let path: PathBuf = named.components().filter(|part| matches!(part, Component::Normal(_))).collect();
         if whiteout(root, &path)? {
             continue;
         }
@@ -207,6 +209,27 @@ mod tests {
         apply(&file, root.path()).unwrap();
         let mode = |path| root.path().join(path).metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("etc"), mode("etc/a")), (0o755, 0o444));
+    }
+
+    #[test]
+    fn an_absolute_name_is_one_in_the_image_and_of_the_host_nothing_changes() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::set_permissions(outside.path(), Permissions::from_mode(0o555)).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut builder = tar::Builder::new(file.reopen().unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o555);
+        let name = outside.path().as_os_str().as_encoded_bytes();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.set_cksum();
+        builder.append(&header, io::empty()).unwrap();
+        builder.finish().unwrap();
+        apply(&file, root.path()).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(outside.path()), 0o555);
+        assert_eq!(mode(&root.path().join(outside.path().strip_prefix("/").unwrap())), 0o755);
     }
 
     #[test]

@@ -5,13 +5,15 @@
 //! connections share is locked when one comes, is known or goes, and not for each request.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::guard::Activity;
+use crate::server::unsent::FREE;
 
 /// Requests over HTTP/2 that are answered on a connection on which nobody has authenticated: those that may be on their way when
 /// their client hears that the connection ends with the first.
@@ -26,8 +28,8 @@ pub(crate) struct Connection {
     owner: OnceLock<Box<str>>,
     /// Requests over HTTP/2 of those who had not.
     of_nobody: AtomicU32,
-    /// Bytes of its answers that have no other place ([`unsent`](crate::server::unsent)).
-    unread: AtomicUsize,
+    /// Room for its answers, in bytes ([`unsent`](crate::server::unsent)).
+    room: Arc<Semaphore>,
     close: CancellationToken,
     pub(super) activity: Activity,
 }
@@ -47,9 +49,9 @@ impl Connection {
         self.of_nobody.load(Ordering::Relaxed) > 0
     }
 
-    /// Bytes of answers that its client has not read, as far as they are counted here.
-    pub(crate) fn unread(&self) -> &AtomicUsize {
-        &self.unread
+    /// Room for answers that its client has not read, which no other connection takes.
+    pub(crate) fn room(&self) -> &Arc<Semaphore> {
+        &self.room
     }
 
     /// Closes it when it is cancelled.
@@ -92,7 +94,7 @@ impl Places {
             number: all.next,
             owner: OnceLock::new(),
             of_nobody: AtomicU32::default(),
-            unread: AtomicUsize::default(),
+            room: Arc::new(Semaphore::new(FREE)),
             close: CancellationToken::new(),
             activity: Activity::default(),
         });

@@ -33,6 +33,9 @@ use crate::store::{Key, Revision};
 /// Bytes that are gathered before they are handed to the connection.
 const CHUNK: usize = 64 * 1024;
 
+/// Bytes of a row of a table, or of an object's metadata, which few have more of.
+const ROW: usize = 2 * 1024;
+
 /// What a `continue` token says. Opaque to clients.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Token {
@@ -93,8 +96,12 @@ pub(crate) async fn list(call: &Call) -> Result<Response<Body>, ServerError> {
         call.room.foresee(items.len() * size_of::<Bytes>())?;
         return joined(call, &metadata, items);
     }
-    let size = items.iter().map(Bytes::len).sum();
-    call.room.foresee(size)?;
+    let size: usize = items.iter().map(Bytes::len).sum();
+    let shown = match call.accepted.form {
+        Form::Object => size,
+        Form::Table { .. } | Form::Metadata { .. } => size.min(items.len() * ROW),
+    };
+    call.room.foresee(shown)?;
     let made = || match call.accepted.form {
         Form::Object => pretty(call, &metadata, &items),
         Form::Table { .. } => table(call, metadata, &items),
