@@ -276,7 +276,8 @@ impl Disk {
 
     /// Removes what nothing refers to: blobs of a repository that none of its manifests names, and contents that no
     /// repository has. A repository that blobs are being sent to, or were lately that no manifest names yet, is left alone: a push
-    /// may take longer than [`GRACE`], and its client sends nothing twice. `alone` does work while nobody writes: what became young before that stays.
+    /// may take longer than [`GRACE`], and its client sends nothing twice. `alone` does work while nobody writes: what became
+    /// young before that stays.
     pub(crate) fn collect(
         &self,
         now: SystemTime,
