@@ -119,11 +119,16 @@ fn names_a_size(attributes: &mut impl Read) -> io::Result<bool> {
 }
 
 /// Handles an OCI whiteout (`.wh.NAME` removes NAME, `.wh..wh..opq` empties the folder).
-fn whiteout(root: &Path, path: &Path) -> io::Result<bool> {
+fn whiteout(root: &Path, path: &Path) -> Result<bool, UnpackError> {
     let Some(hidden) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(".wh."))
     else {
         return Ok(false);
     };
+    // `.wh...` would name the folder above.
+    let is_name = Path::new(hidden).file_name().is_some_and(|name| name == hidden);
+    if !is_name {
+        return Err(UnpackError::Outside(path.to_owned()));
+    }
     let folder = root.join(path.parent().unwrap_or(Path::new("")));
     let Ok(folder) = folder.canonicalize() else { return Ok(true) };
     if !folder.starts_with(root.canonicalize()?) {
@@ -239,6 +244,21 @@ mod tests {
         apply(&archive(&[("a", "new"), ("dir/.wh.b", "")]), root.path()).unwrap();
         assert_eq!(std::fs::read_to_string(root.path().join("a")).unwrap(), "new");
         assert!(!root.path().join("dir/b").exists() && root.path().join("dir/c").exists());
+    }
+
+    #[test]
+    fn a_whiteout_names_what_is_in_its_folder_and_no_folder_above() {
+        let roots = tempfile::tempdir().unwrap();
+        let [ours, others] = ["ours", "others"].map(|name| roots.path().join(name));
+        for root in [&ours, &others] {
+            std::fs::create_dir(root).unwrap();
+            apply(&archive(&[("dir/file", "kept")]), root).unwrap();
+        }
+        for name in [".wh...", ".wh..", ".wh.", "dir/.wh...", "dir/.wh.."] {
+            let refused = apply(&archive(&[(name, "")]), &ours);
+            assert!(matches!(refused, Err(UnpackError::Outside(_))), "{name}: {refused:?}");
+        }
+        assert!(ours.join("dir/file").exists() && others.join("dir/file").exists());
     }
 
     #[test]
