@@ -7,6 +7,7 @@ pub mod blobs;
 mod challenge;
 mod collect;
 pub mod credentials;
+mod joined;
 mod known;
 pub mod manifest;
 pub mod package;
@@ -22,6 +23,7 @@ mod store_tests;
 #[cfg(test)]
 mod testing;
 mod transport;
+mod turns;
 mod unpack;
 
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use wasmtime::component::Component;
 
 use super::blobs::{digests, hex_part};
+use super::turns::Turns;
 use crate::backend::wasm::{Engine, componentize};
 
 /// Why code could not be made ready.
@@ -32,6 +33,10 @@ pub struct Precompiler {
     engine: Engine,
     folder: PathBuf,
     compiled: AtomicU64,
+    /// Of namespaces: each has one component in memory at a time.
+    turns: Turns,
+    /// Of components: of those who have one compiled, one writes it.
+    writes: Turns,
 }
 
 impl Precompiler {
@@ -43,7 +48,7 @@ impl Precompiler {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self { engine, folder, compiled: AtomicU64::new(0) })
+        Ok(Self { engine, folder, compiled: AtomicU64::new(0), turns: Turns::default(), writes: Turns::default() })
     }
 
     /// How many components were compiled since the start.
@@ -65,7 +70,7 @@ impl Precompiler {
     }
 
     /// The component of this digest, from disk if it was compiled before by an engine like this one; otherwise `wasm`
-    /// gives its bytes, and it is compiled in the turn of the namespace that wants it.
+    /// gives its bytes, and it is compiled in the turn of a namespace that wants it.
     pub async fn component<E: From<PrecompileError>>(
         &self,
         namespace: &str,
@@ -74,21 +79,37 @@ impl Precompiler {
     ) -> Result<Component, E> {
         let name = hex_part(digest).map_err(|error| PrecompileError::Rejected(error.to_string()))?;
         let path = self.folder.join(format!("{name}-{}.cwasm", self.engine.compatibility_hash()));
-        if path.exists() {
-            match self.load(&path).await {
-                Ok(component) => return Ok(component),
-                Err(error) => {
-                    tracing::warn!(%error, path = %path.display(), "a compiled component cannot be loaded; compiling again");
-                }
-            }
+        if let Some(component) = self.compiled_before(&path).await {
+            return Ok(component);
+        }
+        let turn = self.turns.of(namespace);
+        let _turn = turn.lock().await;
+        // Another namespace may have wanted it as well, and had its turn.
+        if let Some(component) = self.compiled_before(&path).await {
+            return Ok(component);
         }
         let component = adapt(wasm.await?).await?;
-        let code = self.engine.compile_in_turn(namespace, component.into()).await;
+        let code = self.engine.compile_in_turn(namespace, digest, component.into()).await;
         let code = code.map_err(|error| rejected(&error))?;
+        let write_turn = self.writes.of(digest);
+        let _write_turn = write_turn.lock().await;
+        if let Some(component) = self.compiled_before(&path).await {
+            return Ok(component);
+        }
         self.compiled.fetch_add(1, Ordering::Relaxed);
         let to = path.clone();
         blocking(move || write(&code, &to)).await?;
         Ok(self.load(&path).await?)
+    }
+
+    async fn compiled_before(&self, path: &Path) -> Option<Component> {
+        if !path.exists() {
+            return None;
+        }
+        let loaded = self.load(path).await.inspect_err(|error| {
+            tracing::warn!(%error, path = %path.display(), "a compiled component cannot be loaded; compiling again");
+        });
+        loaded.ok()
     }
 
     async fn load(&self, path: &Path) -> Result<Component, PrecompileError> {

@@ -5,13 +5,11 @@
 //! whom), `roots/` (unpacked Docker-style images), `compiled/`.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt};
 use oci_distribution::Reference;
 use oci_distribution::manifest::{OciDescriptor, OciImageManifest, OciManifest};
@@ -20,11 +18,13 @@ use tokio::time::Instant;
 
 use super::blobs::{BlobError, Blobs};
 use super::credentials::{Credentials, PullSecret};
-use super::known::{Known, KnownImages};
+use super::joined::UnderWay;
+use super::known::{GivenTo, Known, KnownImages};
 use super::manifest::{self, Form, ManifestError, size, total};
 use super::pins::{Pinned, Pins};
 use super::precompile::{PrecompileError, Precompiler};
 use super::source::{Cluster, Registry, Source, SourceError};
+use super::turns::Turns;
 use super::unpack::{self, UnpackError};
 use super::{
     Image, ImageConfig, ImageError, ImageKind, ImageSummary, Images, PullPolicy, PullRequest, Unused, WasmImage,
@@ -93,8 +93,6 @@ pub(super) fn fits(bytes: u64) -> Result<(), PrecompileError> {
     Ok(())
 }
 
-type Pulling = Shared<BoxFuture<'static, Result<Arc<Image>, Arc<StoreError>>>>;
-
 pub(super) struct Inner {
     pub(super) folder: PathBuf,
     pub(super) blobs: Blobs,
@@ -102,8 +100,11 @@ pub(super) struct Inner {
     client: kube::Client,
     /// Components in use, by digest: one per image however many pods run it.
     loaded: Mutex<HashMap<String, Weak<WasmImage>>>,
-    /// Held while a component is loaded or compiled, by digest: a thousand pods that start at once load it once.
-    loading: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Held while a namespace loads or compiles a component: a thousand pods that start at once load it once. None waits for
+    /// another namespace, which may have much to compile before.
+    loading: Turns,
+    /// Held while an image is unpacked.
+    unpacking: Turns,
     pub(super) pins: Arc<Pins>,
 }
 
@@ -111,12 +112,22 @@ pub(super) struct Inner {
 #[derive(Clone)]
 pub struct ImageStore {
     pub(super) inner: Arc<Inner>,
-    /// Pulls under way, by everything that distinguishes them; an entry leaves when its pull ends.
-    pulling: Arc<Mutex<HashMap<PullKey, Pulling>>>,
+    fetching: UnderWay<PullKey, Fetched>,
+    /// Pulls, each for a namespace.
+    pulling: UnderWay<(String, PullKey), Image>,
     pub(super) known: KnownImages,
 }
 
-/// Two requests share a pull only if they would send the same credentials.
+/// What a registry gave of an image.
+struct Fetched {
+    digest: String,
+    manifest: OciImageManifest,
+    size: u64,
+    given_to: GivenTo,
+    pins: Pinned,
+}
+
+/// Two requests are one to the registry only if they would send the same credentials.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PullKey {
     reference: String,
@@ -137,9 +148,10 @@ impl ImageStore {
         let precompiler = Precompiler::open(engine, folder.join("compiled"))?;
         let known = KnownImages::open(folder.join("references"))?;
         roots::open(&folder.join("roots"))?;
-        let (loaded, loading, pins) = Default::default();
-        let inner = Arc::new(Inner { folder, blobs, precompiler, client, loaded, loading, pins });
-        Ok(Self { inner, pulling: Arc::default(), known })
+        let (loaded, loading, unpacking, pins) = Default::default();
+        let inner = Arc::new(Inner { folder, blobs, precompiler, client, loaded, loading, unpacking, pins });
+        let (fetching, pulling) = Default::default();
+        Ok(Self { inner, fetching, pulling, known })
     }
 
     /// How many components were compiled since the start.
@@ -164,44 +176,50 @@ impl ImageStore {
         let bytes = self.inner.blobs.read(&known.manifest).await?.ok_or(StoreError::Missing)?;
         let OciManifest::Image(manifest) = manifest::parse(&bytes)? else { return Err(StoreError::Missing) };
         pins.add(manifest::blobs(&manifest).map(|blob| blob.digest.as_str())).await;
-        self.inner.prepare(asked, name, &known.manifest, &manifest, &mut pins).await
+        self.inner.prepare(asked, name, &known.manifest, &manifest, &mut pins).await.map(Arc::new)
     }
 
-    async fn pull(&self, request: &PullRequest, reference: &Reference) -> Result<Arc<Image>, StoreError> {
+    async fn fetch(&self, request: &PullRequest, reference: &Reference) -> Result<Fetched, StoreError> {
         let mut pins = self.inner.pins.begin();
         let source = self.inner.source(request, reference)?;
         let (digest, manifest) = self.inner.resolve(source.as_ref(), reference, &mut pins).await?;
         let size = self.inner.fetch_all(source.as_ref(), reference, &manifest, &mut pins).await?;
-        let image = self.inner.prepare(request, reference, &digest, &manifest, &mut pins).await?;
         let given_to = source.given_to(reference).await;
-        let (reference, last_used) = (reference.whole(), Instant::now());
-        self.known.remember(Known { reference, manifest: digest, size, given_to, last_used }).await?;
+        Ok(Fetched { digest, manifest, size, given_to, pins })
+    }
+
+    /// Makes ready what is fetched, and remembers it.
+    async fn pulled(
+        &self,
+        request: &PullRequest,
+        reference: &Reference,
+        fetched: &Fetched,
+    ) -> Result<Image, StoreError> {
+        let Fetched { digest, manifest, size, given_to, pins } = fetched;
+        let image = self.inner.prepare(request, reference, digest, manifest, &mut pins.clone()).await?;
+        let (size, given_to, last_used) = (*size, given_to.clone(), Instant::now());
+        let (reference, manifest) = (reference.whole(), digest.clone());
+        self.known.remember(Known { reference, manifest, size, given_to, last_used }).await?;
         Ok(image)
     }
 
     /// Joins a pull of the same thing that is under way, or starts one. It goes on when nobody waits any more: the next
-    /// attempt finds its blobs.
-    fn start_pull(&self, request: &PullRequest, reference: Reference) -> Pulling {
+    /// attempt finds its blobs. What is fetched is fetched once for all namespaces.
+    async fn pull(&self, request: &PullRequest, reference: Reference) -> Result<Arc<Image>, Arc<StoreError>> {
         let key = PullKey {
             reference: request.reference.clone(),
             always: request.policy == PullPolicy::Always,
             secrets: request.secrets.clone(),
         };
-        let mut pulling = self.pulling.lock();
-        if let Some(running) = pulling.get(&key) {
-            return running.clone();
-        }
-        let (store, request, map, done) = (self.clone(), request.clone(), self.pulling.clone(), key.clone());
-        let task = tokio::spawn(async move {
-            // Also if it panics: the next request pulls anew.
-            let pulled = AssertUnwindSafe(store.pull(&request, &reference)).catch_unwind().await;
-            map.lock().remove(&done);
-            pulled.unwrap_or(Err(StoreError::Interrupted)).map_err(Arc::new)
-        });
-        let shared =
-            async move { task.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Interrupted))) }.boxed().shared();
-        pulling.insert(key, shared.clone());
-        shared
+        let (store, namespace, request, of_all) =
+            (self.clone(), request.namespace.clone(), request.clone(), key.clone());
+        let pull = async move {
+            let (all, asked, name) = (store.clone(), request.clone(), reference.clone());
+            let fetch = async move { all.fetch(&asked, &name).await.map(Arc::new).map_err(Arc::new) };
+            let fetched = store.fetching.join(of_all, fetch).await?;
+            store.pulled(&request, &reference, &fetched).await.map(Arc::new).map_err(Arc::new)
+        };
+        self.pulling.join((namespace, key), pull).await
     }
 }
 
@@ -318,7 +336,7 @@ impl Inner {
         digest: &str,
         manifest: &OciImageManifest,
         pins: &mut Pinned,
-    ) -> Result<Arc<Image>, StoreError> {
+    ) -> Result<Image, StoreError> {
         let config = self.config(manifest).await?;
         let namespace = &request.namespace;
         let (kind, config) = match manifest::form(manifest, &config)? {
@@ -330,29 +348,12 @@ impl Inner {
             }
             Form::Native { config } => (ImageKind::Native, config),
         };
-        Ok(Arc::new(Image {
-            reference: request.reference.clone(),
-            id: reference::pinned(reference, digest),
-            kind,
-            config,
-            size: total(&manifest.layers),
-        }))
+        let (reference, id) = (request.reference.clone(), reference::pinned(reference, digest));
+        Ok(Image { reference, id, kind, config, size: total(&manifest.layers) })
     }
 
     pub(super) fn in_use(&self, digest: &str) -> Option<Arc<WasmImage>> {
         self.loaded.lock().get(digest).and_then(Weak::upgrade)
-    }
-
-    /// The lock under which a digest is loaded.
-    fn turn(&self, digest: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut loading = self.loading.lock();
-        loading.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = loading.get(digest).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::default();
-        loading.insert(digest.to_owned(), Arc::downgrade(&turn));
-        turn
     }
 
     /// Keeps one `WasmImage` per digest even when two pulls end at once.
@@ -368,7 +369,7 @@ impl Inner {
     }
 
     async fn artifact(&self, namespace: &str, layer: &OciDescriptor) -> Result<Arc<WasmImage>, StoreError> {
-        let turn = self.turn(&layer.digest);
+        let turn = self.loading.of(&format!("{namespace}/{}", layer.digest));
         let _turn = turn.lock().await;
         if let Some(image) = self.in_use(&layer.digest) {
             return Ok(image);
@@ -392,16 +393,28 @@ impl Inner {
         config: &ImageConfig,
         pins: &mut Pinned,
     ) -> Result<Arc<WasmImage>, StoreError> {
-        let turn = self.turn(digest);
+        let turn = self.loading.of(&format!("{namespace}/{digest}"));
         let _turn = turn.lock().await;
         if let Some(image) = self.in_use(digest) {
             return Ok(image);
         }
-        let root = self.root(digest, layers, pins).await?;
-        let (digest_of_wasm, wasm) = self.wasm(digest, config).await?;
-        pins.add([digest_of_wasm.as_str()]).await;
-        let wasm = async move { Ok::<_, StoreError>(wasm) };
-        let component = self.precompiler.component(namespace, &digest_of_wasm, wasm).await?;
+        let root = {
+            let turn = self.unpacking.of(digest);
+            let _turn = turn.lock().await;
+            self.root(digest, layers, pins).await?
+        };
+        let noted = self.component(digest, config).await?;
+        pins.add([noted.as_str()]).await;
+        let wasm = async {
+            let (actual, wasm) = self.wasm(digest, config).await?;
+            // The note is right now.
+            if actual == noted {
+                Ok::<_, StoreError>(wasm)
+            } else {
+                Err(BlobError::Digest { expected: noted.clone(), actual }.into())
+            }
+        };
+        let component = self.precompiler.component(namespace, &noted, wasm).await?;
         Ok(self.share(WasmImage { digest: digest.to_owned(), component, root: Some(root), prepared: OnceLock::new() }))
     }
 }
@@ -430,7 +443,7 @@ impl Images for ImageStore {
         if request.policy == PullPolicy::Never {
             return Err(ImageError::NeverPull { reference: request.reference });
         }
-        self.start_pull(&request, reference).await.map_err(|error| report(&request, error))
+        self.pull(&request, reference).await.map_err(|error| report(&request, error))
     }
 
     async fn present(&self, request: &PullRequest) -> bool {

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::testing::{TestRegistry, component, descriptor, files, pull};
+use super::package::Package;
+use super::store::ImageStore;
+use super::testing::{TestRegistry, component, descriptor, files, pull, pull_for};
 use super::{ImageError, PullPolicy, manifest};
+use crate::backend::wasm::Engine;
 
 /// Pulls an image whose config and layers are said to be of these sizes; the error, and whether its layer was asked for.
 async fn refused(config: (&str, &[u8], u64), layers: (&str, &[u64])) -> (String, bool) {
@@ -51,4 +54,42 @@ async fn what_was_not_unpacked_to_its_end_goes_when_the_store_is_opened() {
     std::fs::write(half.join("bin/app.wasm"), b"half").unwrap();
     let _store = TestRegistry::default().store(folder.path());
     assert!(!half.exists());
+}
+
+#[tokio::test]
+async fn a_namespace_that_waits_for_the_compiler_holds_up_no_other_and_has_one_component_in_memory() {
+    let (folder, registry, engine) = (tempfile::tempdir().unwrap(), TestRegistry::default(), Engine::new().unwrap());
+    let names = ["one", "two", "files", "more"];
+    for name in names {
+        if name == "files" {
+            registry.add_files(name, &component(name));
+        } else {
+            registry.add_package(name, &Package::of(component(name)).unwrap());
+        }
+    }
+    let store = ImageStore::open(folder.path().to_owned(), engine.clone(), registry.client()).unwrap();
+    engine.occupy("busy");
+    let ask = |name: &'static str| {
+        let store = store.clone();
+        tokio::spawn(async move { pull_for(&store, "busy", name, PullPolicy::IfNotPresent).await })
+    };
+    let first = ask("one");
+    let all = async {
+        while engine.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others = ["two", "files", "more"].map(ask);
+        // Each has a manifest, a config and a layer.
+        while files(&folder.path().join("blobs")) < 3 * names.len() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(engine.waiting(), 1);
+        for name in ["one", "two", "files"] {
+            pull_for(&store, "other", name, PullPolicy::IfNotPresent).await.unwrap();
+        }
+        first.await.unwrap().unwrap();
+        assert_eq!(store.compiled(), 3);
+        others.iter().for_each(tokio::task::JoinHandle::abort);
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), all).await.unwrap();
 }

@@ -113,7 +113,16 @@ pub(super) fn name(image: &str) -> String {
 }
 
 pub(super) async fn pull(store: &ImageStore, image: &str, policy: PullPolicy) -> Result<Arc<Image>, ImageError> {
-    let request = PullRequest { reference: name(image), policy, secrets: Vec::new(), namespace: "default".to_owned() };
+    pull_for(store, "default", image, policy).await
+}
+
+pub(super) async fn pull_for(
+    store: &ImageStore,
+    namespace: &str,
+    image: &str,
+    policy: PullPolicy,
+) -> Result<Arc<Image>, ImageError> {
+    let request = PullRequest { reference: name(image), policy, secrets: Vec::new(), namespace: namespace.to_owned() };
     store.ensure(request).await
 }
 

@@ -4,8 +4,11 @@
 //! it compiles for minutes, and nothing can interrupt that: what must stay true is that its namespace alone waits for it. What
 //! compiles longer than [`SLOW`] gives its turn away: its thread goes on at the lowest priority, and another one goes on
 //! with what others have waiting. How many do so is bounded, since each needs memory by the size of its component.
+//!
+//! A component that several namespaces want is compiled once, in the turn of the first that has one. What nobody waits for
+//! any more is not compiled, and not kept either.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -37,17 +40,20 @@ const LARGE_AT_ONCE: usize = 4;
 const NICE: i32 = 10;
 const LOWEST: i32 = 19;
 
-type Compiled = Result<Vec<u8>, EngineError>;
-type Work = dyn Fn(&[u8]) -> Compiled + Send + Sync;
+type Compiled = Result<Bytes, Arc<EngineError>>;
+type Work = dyn Fn(&[u8]) -> Result<Vec<u8>, EngineError> + Send + Sync;
 
+/// A component that somebody wants.
 struct Job {
-    wasm: Bytes,
-    reply: oneshot::Sender<Compiled>,
+    /// Until it is begun.
+    wasm: Option<Bytes>,
+    replies: Vec<oneshot::Sender<Compiled>>,
 }
 
 impl Job {
-    fn is_large(&self) -> bool {
-        self.wasm.len() > LARGE
+    /// Whether it has yet to be begun, and may be if there is room for large ones.
+    fn may_begin(&self, room: bool) -> bool {
+        self.wasm.as_ref().is_some_and(|wasm| room || wasm.len() <= LARGE)
     }
 }
 
@@ -66,8 +72,12 @@ impl<J> Default for Turns<J> {
 }
 
 impl<J> Turns<J> {
-    fn add(&mut self, namespace: &str, job: J) {
+    fn add(&mut self, namespace: &str, job: J)
+    where
+        J: PartialEq,
+    {
         match self.waiting.iter_mut().find(|(name, _)| name == namespace) {
+            Some((_, jobs)) if jobs.contains(&job) => {}
             Some((_, jobs)) => jobs.push_back(job),
             None => self.waiting.push_back((namespace.to_owned(), VecDeque::from([job]))),
         }
@@ -89,6 +99,14 @@ impl<J> Turns<J> {
         self.busy.remove(namespace);
     }
 
+    /// Forgets all other jobs.
+    fn retain(&mut self, waits: impl Fn(&J) -> bool) {
+        for (_, jobs) in &mut self.waiting {
+            jobs.retain(&waits);
+        }
+        self.waiting.retain(|(_, jobs)| !jobs.is_empty());
+    }
+
     fn has_next(&self, may: impl Fn(&J) -> bool) -> bool {
         self.waiting.iter().any(|(name, jobs)| self.has_turn(name, jobs, &may))
     }
@@ -106,7 +124,10 @@ struct Begun {
 
 #[derive(Default)]
 struct State {
-    turns: Turns<Job>,
+    /// By their digests.
+    turns: Turns<Arc<str>>,
+    /// What waits, and what compiles.
+    jobs: HashMap<Arc<str>, Job>,
     threads: Vec<JoinHandle<()>>,
     /// Which thread has the turns: the last that was started.
     turn: u64,
@@ -119,16 +140,42 @@ struct State {
 }
 
 impl State {
-    fn next(&mut self) -> Option<(String, Job)> {
-        let room = self.large < LARGE_AT_ONCE;
-        let (namespace, job) = self.turns.next(|job| room || !job.is_large())?;
-        self.large += usize::from(job.is_large());
-        Some((namespace, job))
+    fn add(&mut self, namespace: &str, digest: &Arc<str>, wasm: Bytes, reply: oneshot::Sender<Compiled>) {
+        let job = self.jobs.entry(Arc::clone(digest)).or_insert_with(|| Job { wasm: Some(wasm), replies: Vec::new() });
+        job.replies.push(reply);
+        if job.wasm.is_some() {
+            self.turns.add(namespace, Arc::clone(digest));
+        }
+    }
+
+    /// Somebody who wanted it waits no more.
+    fn give_up(&mut self, digest: &str) {
+        let Some(job) = self.jobs.get_mut(digest) else { return };
+        job.replies.retain(|reply| !reply.is_closed());
+        if job.replies.is_empty() && job.wasm.is_some() {
+            self.jobs.remove(digest);
+            self.tidy();
+        }
+    }
+
+    /// Forgets what another namespace had its turn with, and what nobody wants any more.
+    fn tidy(&mut self) {
+        let jobs = &self.jobs;
+        self.turns.retain(|digest| jobs.get(digest).is_some_and(|job| job.wasm.is_some()));
+    }
+
+    fn next(&mut self) -> Option<(String, Arc<str>, Bytes)> {
+        let (room, jobs) = (self.large < LARGE_AT_ONCE, &self.jobs);
+        let (namespace, digest) = self.turns.next(|digest| jobs.get(digest).is_some_and(|job| job.may_begin(room)))?;
+        let wasm = self.jobs.get_mut(&digest)?.wasm.take()?;
+        self.large += usize::from(wasm.len() > LARGE);
+        self.tidy();
+        Some((namespace, digest, wasm))
     }
 
     fn has_next(&self) -> bool {
         let room = self.large < LARGE_AT_ONCE;
-        self.turns.has_next(|job| room || !job.is_large())
+        self.turns.has_next(|digest| self.jobs.get(digest).is_some_and(|job| job.may_begin(room)))
     }
 }
 
@@ -161,10 +208,13 @@ impl Compiler {
         Ok(Self(shared))
     }
 
-    /// Compiles for a namespace, in its turn.
-    pub(super) async fn compile(&self, namespace: &str, wasm: Bytes) -> Compiled {
+    /// Compiles the component of this digest for a namespace, in its turn or that of another which wants it as well.
+    pub(super) async fn compile(&self, namespace: &str, digest: &str, wasm: Bytes) -> Compiled {
+        let digest: Arc<str> = digest.into();
+        // Dropped after the way for the answer.
+        let wait = Wait { shared: Arc::clone(&self.0), digest };
         let (reply, mut answer) = oneshot::channel();
-        self.0.state.lock().turns.add(namespace, Job { wasm, reply });
+        self.0.state.lock().add(namespace, &wait.digest, wasm, reply);
         self.0.changed.notify_one();
         loop {
             tokio::select! {
@@ -175,12 +225,38 @@ impl Compiler {
     }
 }
 
+/// Somebody who wants a component.
+struct Wait {
+    shared: Arc<Shared>,
+    digest: Arc<str>,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.shared.state.lock().give_up(&self.digest);
+    }
+}
+
+#[cfg(test)]
+impl Compiler {
+    /// Gives a namespace no turn.
+    pub(super) fn occupy(&self, namespace: &str) {
+        self.0.state.lock().turns.busy.insert(namespace.to_owned());
+    }
+
+    /// Components in memory that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.state.lock().jobs.values().filter(|job| job.wasm.is_some()).count()
+    }
+}
+
 impl Drop for Compiler {
     fn drop(&mut self) {
         let (threads, compiles) = {
             let mut state = self.0.state.lock();
             state.stopped = true;
             state.turns.waiting.clear();
+            state.jobs.clear();
             (std::mem::take(&mut state.threads), !state.turns.busy.is_empty())
         };
         self.0.changed.notify_all();
@@ -223,15 +299,20 @@ impl Shared {
         lower(None, NICE);
         let mut state = self.state.lock();
         while !state.stopped {
-            let Some((namespace, job)) = state.next() else {
+            let Some((namespace, digest, wasm)) = state.next() else {
                 self.changed.wait(&mut state);
                 continue;
             };
             state.begun = Some(Begun { at: Instant::now(), by: gettid() });
             drop(state);
-            let large = usize::from(job.is_large());
-            self.answer(job);
+            let large = usize::from(wasm.len() > LARGE);
+            let compiled = self.compiled(&wasm);
+            drop(wasm);
             state = self.state.lock();
+            for reply in state.jobs.remove(&digest).into_iter().flat_map(|job| job.replies) {
+                // Nobody waits any more if the send fails: the pull was given up.
+                let _ = reply.send(compiled.clone());
+            }
             state.turns.done(&namespace);
             state.large -= large;
             if state.turn != turn {
@@ -244,14 +325,10 @@ impl Shared {
         }
     }
 
-    fn answer(&self, job: Job) {
-        if job.reply.is_closed() {
-            return;
-        }
-        let compiled = catch_unwind(AssertUnwindSafe(|| (self.work)(&job.wasm)));
+    fn compiled(&self, wasm: &[u8]) -> Compiled {
+        let compiled = catch_unwind(AssertUnwindSafe(|| (self.work)(wasm)));
         let failed = || EngineError::Compile("the compiler failed at it".to_owned());
-        // Nobody waits any more if the send fails: the pull was given up.
-        let _ = job.reply.send(compiled.unwrap_or_else(|_| Err(failed())));
+        compiled.unwrap_or_else(|_| Err(failed())).map(Bytes::from).map_err(Arc::new)
     }
 }
 
@@ -320,7 +397,7 @@ mod tests {
             let (of_it, wasm) = (Arc::clone(compiler), wasm.clone());
             let namespace = format!("slow-{namespace}");
             let compiles = namespace.clone();
-            all.push(tokio::spawn(async move { of_it.compile(&namespace, wasm).await }));
+            all.push(tokio::spawn(async move { of_it.compile(&namespace, &namespace, wasm).await }));
             while !compiler.0.state.lock().turns.busy.contains(&compiles) {
                 tokio::task::yield_now().await;
             }
@@ -332,19 +409,22 @@ mod tests {
     async fn what_compiles_for_long_holds_up_its_own_namespace_alone() {
         let (compiler, go) = compiler();
         let slow = soon(occupy(&compiler, ASIDE, &Bytes::from_static(b"slow"))).await;
-        let mut next = Box::pin(compiler.compile("slow-0", Bytes::from_static(b"next")));
+        let mut next = Box::pin(compiler.compile("slow-0", "next", Bytes::from_static(b"next")));
         assert!((&mut next).now_or_never().is_none());
         for _ in 0..3 {
-            assert_eq!(soon(compiler.compile("ours", Bytes::from_static(b"quick"))).await.unwrap(), b"quic");
+            assert_eq!(
+                soon(compiler.compile("ours", "quick", Bytes::from_static(b"quick"))).await.unwrap(),
+                &b"quic"[..]
+            );
         }
         assert!((&mut next).now_or_never().is_none());
         for _ in &slow {
             go.send(()).unwrap();
         }
         for one in slow {
-            assert_eq!(soon(one).await.unwrap().unwrap(), b"slow");
+            assert_eq!(soon(one).await.unwrap().unwrap(), &b"slow"[..]);
         }
-        assert_eq!(soon(next).await.unwrap(), b"next");
+        assert_eq!(soon(next).await.unwrap(), &b"next"[..]);
         soon(async {
             while compiler.0.state.lock().aside > 0 {
                 tokio::task::yield_now().await;
@@ -360,21 +440,54 @@ mod tests {
         large.resize(LARGE + 1, 0);
         let large = Bytes::from(large);
         let slow = soon(occupy(&compiler, LARGE_AT_ONCE, &large)).await;
-        let mut waits = Box::pin(compiler.compile("ours", large));
+        let mut waits = Box::pin(compiler.compile("ours", "large", large));
         assert!((&mut waits).now_or_never().is_none());
-        assert_eq!(soon(compiler.compile("small", Bytes::from_static(b"quick"))).await.unwrap(), b"quic");
+        assert_eq!(soon(compiler.compile("small", "quick", Bytes::from_static(b"quick"))).await.unwrap(), &b"quic"[..]);
         assert!((&mut waits).now_or_never().is_none());
         for _ in 0..=slow.len() {
             go.send(()).unwrap();
         }
-        assert_eq!(soon(waits).await.unwrap(), b"slow");
+        assert_eq!(soon(waits).await.unwrap(), &b"slow"[..]);
+    }
+
+    #[tokio::test]
+    async fn what_several_namespaces_want_is_compiled_once_and_in_whichever_turn_comes_first() {
+        let (compiler, go) = compiler();
+        compiler.occupy("busy");
+        let mut waits = Box::pin(compiler.compile("busy", "shared", Bytes::from_static(b"slow")));
+        assert!((&mut waits).now_or_never().is_none());
+        let mut ours = Box::pin(compiler.compile("ours", "shared", Bytes::from_static(b"slow")));
+        assert!((&mut ours).now_or_never().is_none());
+        // What waits for another answer is never given one.
+        go.send(()).unwrap();
+        assert_eq!(soon(waits).await.unwrap(), &b"slow"[..]);
+        assert_eq!(soon(ours).await.unwrap(), &b"slow"[..]);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_kept() {
+        let (compiler, _go) = compiler();
+        compiler.occupy("a");
+        let mut all: Vec<_> = ["one", "one", "two"]
+            .map(|digest| Box::pin(compiler.compile("a", digest, Bytes::from_static(b"wasm"))))
+            .into();
+        for one in &mut all {
+            assert!(one.now_or_never().is_none());
+        }
+        assert_eq!(compiler.waiting(), 2);
+        drop(all.pop());
+        drop(all.pop());
+        assert_eq!(compiler.waiting(), 1);
+        drop(all);
+        assert_eq!(compiler.waiting(), 0);
+        assert!(!compiler.0.state.lock().has_next() && compiler.0.state.lock().turns.waiting.is_empty());
     }
 
     #[tokio::test]
     async fn what_the_compiler_fails_at_is_refused_and_the_next_is_compiled() {
         let (compiler, _go) = compiler();
-        let bad = soon(compiler.compile("a", Bytes::from_static(b"bad"))).await.unwrap_err();
+        let bad = soon(compiler.compile("a", "bad", Bytes::from_static(b"bad"))).await.unwrap_err();
         assert_eq!(bad.to_string(), "not a component this node can compile: the compiler failed at it");
-        assert_eq!(soon(compiler.compile("a", Bytes::from_static(b"good"))).await.unwrap(), b"good");
+        assert_eq!(soon(compiler.compile("a", "good", Bytes::from_static(b"good"))).await.unwrap(), &b"good"[..]);
     }
 }

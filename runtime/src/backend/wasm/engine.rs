@@ -84,9 +84,27 @@ impl Engine {
         compile(&self.shared.engine, wasm)
     }
 
-    /// Compiles on the node's low-priority compiler for a namespace; waits for that namespace's turn.
-    pub async fn compile_in_turn(&self, namespace: &str, wasm: bytes::Bytes) -> Result<Vec<u8>, EngineError> {
-        self.shared.compiler.compile(namespace, wasm).await
+    /// Compiles the component of this digest on the node's low-priority compiler for a namespace; waits for that namespace's
+    /// turn, or that of another which wants it as well.
+    pub async fn compile_in_turn(
+        &self,
+        namespace: &str,
+        digest: &str,
+        wasm: bytes::Bytes,
+    ) -> Result<bytes::Bytes, Arc<EngineError>> {
+        self.shared.compiler.compile(namespace, digest, wasm).await
+    }
+
+    /// Gives a namespace no turn at the compiler.
+    #[cfg(test)]
+    pub(crate) fn occupy(&self, namespace: &str) {
+        self.shared.compiler.occupy(namespace);
+    }
+
+    /// Components in memory that wait for the compiler.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.compiler.waiting()
     }
 
     /// Maps an artifact that this node compiled. The caller keeps artifacts in a folder that only this user may write,
