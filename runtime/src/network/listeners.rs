@@ -79,6 +79,13 @@ pub struct ListenGuard {
     actual: SocketAddr,
 }
 
+impl ListenGuard {
+    /// Where the host's socket is.
+    pub(crate) fn actual(&self) -> SocketAddr {
+        self.actual
+    }
+}
+
 impl Drop for ListenGuard {
     fn drop(&mut self) {
         let mut maps = self.table.0.write();

@@ -4,8 +4,9 @@
 //! guest gave the pod's, and the guest the pod's where the host has its own. What must stay true: no address that a guest
 //! gives reaches the operating system but through [`PodNetwork`]; a guest's socket is bound to its pod's address before it
 //! connects or sends to anybody on this machine; each socket has a place among its container's, from its making to its end and
-//! that of its streams.
+//! that of its streams; what waits in the host for one is bounded by their number.
 
+mod listening;
 mod lookup;
 mod tcp;
 #[cfg(test)]
@@ -15,9 +16,9 @@ mod udp;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::bindings::sockets as p2;
 use wasmtime_wasi::p3::bindings::sockets as p3;
@@ -25,6 +26,7 @@ use wasmtime_wasi::p3::bindings::sockets::types::TcpSocket;
 use wasmtime_wasi::sockets::{ErrorCode, WasiSockets, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
+use self::listening::Kept;
 use super::state::GuestState;
 use crate::network::{Denied, ListenGuard, PodNetwork, Protocol, Route};
 
@@ -37,6 +39,8 @@ pub(super) struct Sockets {
     open: HashMap<u32, Open>,
     /// The places of connections that a 0.3 guest accepted: which resources they are is not told.
     accepted: Vec<Place>,
+    /// 0.3 listeners whose socket is closed: their stream, or a connection of theirs, may be open still.
+    left: Vec<Weak<Kept>>,
     /// A 0.3 listener is about to begin.
     begins: bool,
     /// The resource of a connection that was accepted though there was no place for it, and which is open still.
@@ -58,18 +62,31 @@ struct Open {
     remote: Option<SocketAddr>,
     listening: Option<ListenGuard>,
     place: Option<Place>,
+    /// Of a TCP socket of 0.3 which may listen.
+    kept: Option<Arc<Kept>>,
+    /// Held by who waits for a datagram: each has the longest there is in the host's memory.
+    receives: Arc<Mutex<()>>,
     /// It was a connection that there was no place for.
     refused: bool,
 }
 
 impl Sockets {
     pub(super) fn new(network: Arc<PodNetwork>, room: Arc<Semaphore>) -> Self {
-        Self { network, room, open: HashMap::new(), accepted: Vec::new(), begins: false, surplus: None }
+        let (open, accepted, left) = Default::default();
+        Self { network, room, open, accepted, left, begins: false, surplus: None }
     }
 
     /// A place for one more socket, if the container has one left.
-    fn place(&self) -> Option<Place> {
-        Arc::clone(&self.room).try_acquire_owned().ok().map(Arc::new)
+    fn place(&mut self) -> Option<Place> {
+        let place = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_owned().ok().map(Arc::new);
+        place(&self.room).or_else(|| self.clear_left().then(|| place(&self.room)).flatten())
+    }
+
+    /// Forgets listeners that are gone; whether there were any.
+    fn clear_left(&mut self) -> bool {
+        let before = self.left.len();
+        self.left.retain(|kept| kept.upgrade().is_some_and(|kept| !kept.gave_up()));
+        self.left.len() < before
     }
 
     fn socket(&mut self, rep: u32) -> &mut Open {
@@ -130,14 +147,23 @@ impl Sockets {
     fn closed(&mut self, rep: u32) -> bool {
         match self.open.remove(&rep) {
             Some(Open { refused: true, .. }) => return false,
-            Some(Open { place: Some(_), .. }) => {}
+            Some(Open { place: Some(_), kept, .. }) => {
+                if let Some(kept) = kept.filter(|kept| kept.is_listener()) {
+                    self.left.retain(|one| one.strong_count() > 0);
+                    self.left.push(Arc::downgrade(&kept));
+                }
+            }
             _ => drop(self.accepted.pop()),
         }
         true
     }
 
-    fn bind(&self, protocol: Protocol, address: SocketAddr) -> Result<SocketAddr, ErrorCode> {
-        self.network.bind(protocol, address).map_err(|denied| code(&denied))
+    fn bind(&mut self, protocol: Protocol, address: SocketAddr) -> Result<SocketAddr, ErrorCode> {
+        let bound = match self.network.bind(protocol, address) {
+            Err(Denied::InUse(_)) if self.clear_left() => self.network.bind(protocol, address),
+            bound => bound,
+        };
+        bound.map_err(|denied| code(&denied))
     }
 
     fn route(&self, protocol: Protocol, address: SocketAddr) -> Result<Route, ErrorCode> {
@@ -155,7 +181,11 @@ impl Sockets {
         let network = Arc::clone(&self.network);
         let open = self.socket(rep);
         let asked = open.bound.unwrap_or(actual);
-        open.listening = Some(network.listening(protocol, asked, actual, None).map_err(|denied| code(&denied))?);
+        let guard = network.listening(protocol, asked, actual, None).map_err(|denied| code(&denied))?;
+        match &open.kept {
+            Some(kept) => kept.listens(guard),
+            None => open.listening = Some(guard),
+        }
         Ok(())
     }
 
@@ -212,7 +242,7 @@ fn again<T: 'static>(resource: &Resource<T>) -> Resource<T> {
 
 /// Lets the host's implementation do what the view asks: every address that arrives there has been judged by the view.
 pub(super) fn allow(wasi: &mut WasiCtxBuilder) {
-    wasi.allow_tcp(true).allow_udp(true).socket_addr_check(|_, _| Box::pin(std::future::ready(true)));
+    listening::allow(wasi, ());
 }
 
 /// Marks this view in the linker.

@@ -4,6 +4,7 @@ use std::future::{Ready, ready};
 use std::iter;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
@@ -15,8 +16,9 @@ use wasmtime_wasi::p3::bindings::sockets::types::{
     IpAddressFamily, IpSocketAddress, TcpSocket, UdpSocket,
 };
 use wasmtime_wasi::p3::sockets::{SocketError, SocketResult};
-use wasmtime_wasi::sockets::WasiSockets;
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsCtxView};
 
+use super::listening::{Kept, holding};
 use super::{Closed, Place, PodSockets, View, accepting, again, any_port, anywhere, as_the_host, host};
 use crate::backend::wasm::state::GuestState;
 use crate::network::Protocol::{Tcp, Udp};
@@ -208,8 +210,12 @@ macro_rules! unless_closed {
 impl HostTcpSocket for View<'_> {
     fn create(&mut self, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
         let place = self.pod.place().ok_or_else(too_many)?;
-        let socket = HostTcpSocket::create(&mut self.host, family)?;
-        self.pod.socket(socket.rep()).place = Some(place);
+        let kept = Kept::new(&place);
+        let mut wasi = holding(Arc::clone(&kept));
+        let mut host = WasiSocketsCtxView { ctx: wasi.sockets(), table: &mut *self.host.table };
+        let socket = HostTcpSocket::create(&mut host, family)?;
+        let open = self.pod.socket(socket.rep());
+        (open.place, open.kept) = (Some(place), Some(kept));
         Ok(socket)
     }
 
@@ -295,6 +301,8 @@ impl HostUdpSocketWithStore<GuestState> for PodSockets {
         store: &Accessor<GuestState, Self>,
         socket: Resource<UdpSocket>,
     ) -> SocketResult<(Vec<u8>, IpSocketAddress)> {
+        let turn = store.with(|mut access| Arc::clone(&access.get().pod.socket(socket.rep()).receives));
+        let _turn = turn.lock_owned().await;
         let inner = store.with_getter::<WasiSockets>(host);
         let (data, from) = <WasiSockets as HostUdpSocketWithStore<GuestState>>::receive(&inner, socket).await?;
         let from = store.with(|mut access| access.get().pod.network.shown(Udp, from.into()));

@@ -4,7 +4,7 @@ mod command;
 mod http;
 mod instances;
 mod service;
-mod sockets;
+pub(super) mod sockets;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
