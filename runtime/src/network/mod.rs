@@ -30,6 +30,7 @@ pub use self::listeners::ListenGuard;
 pub use self::local::LocalNetwork;
 use self::local::Shared;
 use self::names::Answer;
+pub use self::names::is_name;
 
 /// Transport of a guest's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -215,6 +216,9 @@ impl PodNetwork {
 
     /// Resolves a name: the cluster's zone first, without a packet, then the host's resolver. IPv4 only.
     pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Denied> {
+        if !is_name(name) {
+            return Err(Denied::NoSuchName("this is no name".to_owned()));
+        }
         let outside = match names::in_cluster(&self.shared.services, &self.pod, self.addresses.pod, name) {
             Answer::Addresses(addresses) => return Ok(addresses),
             Answer::NoSuchName => return Err(no_such_name(name)),

@@ -10,6 +10,14 @@ use super::services::{Named, Services};
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";
 
+/// Bytes of a name at most, without the dot of the root.
+const LONGEST: usize = 253;
+
+/// Whether this can be a name, or an address.
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.trim_end_matches('.').len() <= LONGEST && text.len() <= LONGEST + 1
+}
+
 /// What the cluster's zone says of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {

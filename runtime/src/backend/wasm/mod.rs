@@ -21,6 +21,7 @@ mod meter;
 mod outgoing;
 mod output;
 mod patience;
+mod requests;
 mod sockets;
 mod state;
 mod ticker;

@@ -32,6 +32,15 @@ const TABLE_ENTRY: u64 = FIELDS as u64;
 /// Entries of an instance's table, however small its share is, and however large.
 pub(super) const ENTRIES: RangeInclusive<u64> = 512..=65_536;
 
+/// Bytes in the host of one handle of a guest, with the call, stream or future behind it.
+const HANDLE: u64 = 2 << 10;
+
+/// Handles of an instance, however small its share is, and however large.
+const HANDLES: RangeInclusive<u64> = 2048..=100_000;
+
+/// Bytes that one call may bring to the host: more than the sixteen datagrams that are sent with one.
+const CALL: usize = 2 << 20;
+
 /// What a guest is given, the same for every instance of its container.
 pub(super) struct Guest {
     pub(super) engine: Engine,
@@ -84,9 +93,11 @@ impl Guest {
         let stdout = Pipe::new(Arc::clone(&self.log), Stream::Stdout, Arc::clone(place));
         let stderr = Pipe::new(Arc::clone(&self.log), Stream::Stderr, Arc::clone(place));
         let mut table = ResourceTable::new();
-        let share = self.usage.limit() / TABLE_ENTRY / (of as u64).max(1);
-        let entries = share.clamp(*self.entries.start(), *self.entries.end());
-        table.set_max_capacity(usize::try_from(entries).unwrap_or(usize::MAX));
+        let share = |each: u64, of_all: &RangeInclusive<u64>| {
+            let share = self.usage.limit() / each / (of as u64).max(1);
+            usize::try_from(share.clamp(*of_all.start(), *of_all.end())).unwrap_or(usize::MAX)
+        };
+        table.set_max_capacity(share(TABLE_ENTRY, &self.entries));
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS);
         let state = GuestState {
@@ -102,6 +113,8 @@ impl Guest {
         };
         let mut store = Store::new(self.engine.raw(), state);
         store.limiter(|state| &mut state.limiter);
+        store.set_max_component_handles(share(HANDLE, &HANDLES));
+        store.set_hostcall_fuel(CALL);
         store.set_epoch_deadline(1);
         let place = Arc::clone(place);
         store.epoch_deadline_callback(move |_| {

@@ -15,7 +15,7 @@ use wasmtime_wasi::p3::bindings::sockets::{ip_name_lookup, types};
 
 use super::{PodSockets, View};
 use crate::backend::wasm::state::GuestState;
-use crate::network::Denied;
+use crate::network::{Denied, is_name};
 
 const INTERFACE: &str = "wasi:sockets/ip-name-lookup@0.2.12";
 
@@ -68,13 +68,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
         "resolve-addresses",
         |mut store: StoreContextMut<'_, GuestState>,
          (_, name): (Resource<Network>, String)|
-         -> Answer<Resource<Lookup>> {
-            let state = store.data_mut();
-            let network = state.network();
-            let pending = Box::pin(async move { network.resolve(&name).await });
-            let lookup = Lookup { pending: Some(pending), answer: Ok(Vec::new().into_iter()) };
-            Ok((Ok(state.table().push(lookup)?),))
-        },
+         -> Answer<Resource<Lookup>> { begin(store.data_mut(), name) },
     )?;
     interface.func_wrap(
         "[method]resolve-address-stream.resolve-next-address",
@@ -90,6 +84,17 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result
     )
 }
 
+/// Begins a lookup, which keeps its name until it is polled: one that cannot be one is not kept.
+fn begin(state: &mut GuestState, name: String) -> Answer<Resource<Lookup>> {
+    if !is_name(&name) {
+        return Ok((Err(ErrorCode::InvalidArgument),));
+    }
+    let network = state.network();
+    let pending = Box::pin(async move { network.resolve(&name).await });
+    let lookup = Lookup { pending: Some(pending), answer: Ok(Vec::new().into_iter()) };
+    Ok((Ok(state.table().push(lookup)?),))
+}
+
 impl ip_name_lookup::Host for View<'_> {}
 
 impl ip_name_lookup::HostWithStore<GuestState> for PodSockets {
@@ -97,6 +102,9 @@ impl ip_name_lookup::HostWithStore<GuestState> for PodSockets {
         store: &Accessor<GuestState, Self>,
         name: String,
     ) -> wasmtime::Result<Result<Vec<types::IpAddress>, ip_name_lookup::ErrorCode>> {
+        if !is_name(&name) {
+            return Ok(Err(ip_name_lookup::ErrorCode::InvalidArgument));
+        }
         let network = store.with(|mut access| Arc::clone(&access.get().pod.network));
         Ok(match network.resolve(&name).await {
             Ok(addresses) => Ok(addresses.into_iter().map(Into::into).collect()),
@@ -104,5 +112,28 @@ impl ip_name_lookup::HostWithStore<GuestState> for PodSockets {
             Err(Denied::NoAnswer(_)) => Err(ip_name_lookup::ErrorCode::TemporaryResolverFailure),
             Err(_) => Err(ip_name_lookup::ErrorCode::NameUnresolvable),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::view;
+    use super::*;
+    use crate::backend::wasm::tests::sockets::Container;
+
+    #[tokio::test]
+    async fn what_cannot_be_a_name_is_not_kept_by_a_lookup() {
+        let container = Container::new(1);
+        let (mut store, _) = container.guest.store(1, &Arc::default()).unwrap();
+        let name = |bytes: usize| "n".repeat(bytes);
+        for (bytes, kept) in [(253, true), (254, false), (1 << 20, false)] {
+            let (begun,) = begin(store.data_mut(), name(bytes)).unwrap();
+            assert_eq!(begun.map(|_| ()), if kept { Ok(()) } else { Err(ErrorCode::InvalidArgument) }, "{bytes}");
+        }
+        let asked = store.run_concurrent(async |accessor| {
+            let sockets = accessor.with_getter::<PodSockets>(view);
+            <PodSockets as ip_name_lookup::HostWithStore<GuestState>>::resolve_addresses(&sockets, name(1 << 20)).await
+        });
+        assert!(matches!(asked.await.unwrap().unwrap(), Err(ip_name_lookup::ErrorCode::InvalidArgument)));
     }
 }

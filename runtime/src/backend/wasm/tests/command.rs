@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn run(node: &Node, config: ContainerConfig) -> Exit {
+pub(super) async fn run(node: &Node, config: ContainerConfig) -> Exit {
     let pod = node.pod("job").await;
     let container = pod.start(config).await.unwrap();
     soon(container.wait()).await
@@ -152,4 +152,33 @@ async fn a_missing_import_is_named_when_the_container_is_created() {
     let pod = node.pod("lacking").await;
     let error = pod.start(node.config(&image, &Log::new())).await.unwrap_err();
     assert_eq!(error.to_string(), "component imports wasi:keyvalue/store@0.2.0, which this node does not provide");
+}
+
+#[tokio::test]
+async fn a_guest_has_as_many_handles_as_its_memory_allows() {
+    let node = Node::new();
+    let image = node.image(
+        r#"(component
+            (type $own (resource (rep i32)))
+            (core func $new (canon resource.new $own))
+            (core module $m
+                (import "" "new" (func $new (param i32) (result i32)))
+                (func (export "run") (result i32)
+                    (local $made i32)
+                    (loop $more
+                        (drop (call $new (i32.const 0)))
+                        (local.set $made (i32.add (local.get $made) (i32.const 1)))
+                        (br_if $more (i32.lt_u (local.get $made) (i32.const 3000))))
+                    i32.const 0))
+            (core instance $i (instantiate $m (with "" (instance (export "new" (func $new))))))
+            (func $run (result (result)) (canon lift (core func $i "run")))
+            (instance (export "wasi:cli/run@0.2.0") (export "run" (func $run))))"#,
+    );
+    for (limit, code) in [(None, 0), (Some(4 << 20), 134)] {
+        let mut config = node.config(&image, &Log::new());
+        config.memory_limit = limit;
+        let exit = run(&node, config).await;
+        assert_eq!(exit.code, code, "{limit:?}: {}", exit.message);
+        assert!(code == 0 || exit.message.contains("handle limit"), "{}", exit.message);
+    }
 }

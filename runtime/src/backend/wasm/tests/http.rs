@@ -300,3 +300,58 @@ async fn the_host_s_own_servers_are_out_of_reach() {
         soon(container.stop(Duration::ZERO)).await;
     }
 }
+
+#[tokio::test]
+async fn a_request_keeps_no_method_and_no_authority_of_any_length() {
+    let node = Node::new();
+    let image = node.image(
+        r#"(component
+            (import "wasi:http/types@0.2.0" (instance $http
+                (export "fields" (type $fields (sub resource)))
+                (export "outgoing-request" (type $request (sub resource)))
+                (type $methods (variant (case "get") (case "head") (case "post") (case "put") (case "delete")
+                    (case "connect") (case "options") (case "trace") (case "patch") (case "other" string)))
+                (export "method" (type $method (eq $methods)))
+                (export "[constructor]fields" (func (result (own $fields))))
+                (export "[constructor]outgoing-request" (func (param "headers" (own $fields)) (result (own $request))))
+                (export "[method]outgoing-request.set-method"
+                    (func (param "self" (borrow $request)) (param "method" $method) (result (result))))
+                (export "[method]outgoing-request.set-authority"
+                    (func (param "self" (borrow $request)) (param "authority" (option string)) (result (result))))))
+            (core module $memory (memory (export "memory") 1))
+            (core instance $own (instantiate $memory))
+            (core func $fields (canon lower (func $http "[constructor]fields")))
+            (core func $request (canon lower (func $http "[constructor]outgoing-request")))
+            (core func $method
+                (canon lower (func $http "[method]outgoing-request.set-method") (memory $own "memory")))
+            (core func $authority
+                (canon lower (func $http "[method]outgoing-request.set-authority") (memory $own "memory")))
+            (core module $m
+                (import "own" "memory" (memory 1))
+                (import "" "fields" (func $fields (result i32)))
+                (import "" "request" (func $request (param i32) (result i32)))
+                (import "" "method" (func $method (param i32 i32 i32 i32) (result i32)))
+                (import "" "authority" (func $authority (param i32 i32 i32 i32) (result i32)))
+                (func (export "run") (result i32)
+                    (local $r i32)
+                    (memory.fill (i32.const 0) (i32.const 65) (i32.const 60000))
+                    (local.set $r (call $request (call $fields)))
+                    (i32.or
+                        (i32.or
+                            (call $method (local.get $r) (i32.const 9) (i32.const 0) (i32.const 9))
+                            (call $authority (local.get $r) (i32.const 1) (i32.const 0) (i32.const 253)))
+                        (i32.or
+                            (i32.eqz (call $method (local.get $r) (i32.const 9) (i32.const 0) (i32.const 60000)))
+                            (i32.eqz
+                                (call $authority (local.get $r) (i32.const 1) (i32.const 0) (i32.const 60000)))))))
+            (core instance $i (instantiate $m
+                (with "own" (instance $own))
+                (with "" (instance
+                    (export "fields" (func $fields)) (export "request" (func $request))
+                    (export "method" (func $method)) (export "authority" (func $authority))))))
+            (func $run (result (result)) (canon lift (core func $i "run")))
+            (instance (export "wasi:cli/run@0.2.0") (export "run" (func $run))))"#,
+    );
+    let exit = command::run(&node, node.config(&image, &Log::new())).await;
+    assert_eq!(exit.code, 0, "{}", exit.message);
+}
