@@ -15,15 +15,18 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Response;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use wherry_api::status::ApiError;
 
 use super::body::{self, Body, BoxError};
 use super::intake::{Held, Intake};
 use super::listen::{Connection, owner};
+use crate::flow::WAIT;
 
 /// Bytes of a connection's answers that are not counted as its user's.
 pub(super) const FREE: usize = 64 << 10;
@@ -102,8 +105,9 @@ impl Room {
         let place = match whole(&answer) {
             Some(size) => Kept::Whole(asked.keep(place, size)),
             None => {
-                let expected = if place.is_some() { 2 * FREE } else { FIRST };
-                Kept::Pieces { _made_of: place, expected, waits: None }
+                // What is made of much comes in large pieces, unless there is little of it.
+                let (left, expected) = (length(&answer), if place.is_some() { 2 * FREE } else { FIRST });
+                Kept::Pieces { _made_of: place, expected: expected.min(left), left, waits: None }
             }
         };
         answer.map(|body| Sent { body, place, asked: Arc::clone(asked) }.boxed_unsync())
@@ -114,6 +118,12 @@ impl Room {
 fn whole(answer: &Response<Body>) -> Option<usize> {
     let size = answer.body().size_hint().exact();
     size.map(|size| usize::try_from(size).unwrap_or(usize::MAX).saturating_add(AROUND))
+}
+
+/// Bytes that an answer in pieces says that it has.
+fn length(answer: &Response<Body>) -> usize {
+    let length = answer.headers().get(CONTENT_LENGTH);
+    length.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(usize::MAX)
 }
 
 impl Asked {
@@ -154,12 +164,15 @@ impl Asked {
         };
         let waits = async move {
             let held = asked.unsent.0.wait(&asked.user, bytes.min(OF_USER), asked.connection.closing());
-            let kind = tokio::select! {
-                biased;
-                free = free(Arc::clone(asked.connection.room())) => Kind::Free(free?),
-                held = held => Kind::Held(held?),
+            let taken = async {
+                tokio::select! {
+                    biased;
+                    free = free(Arc::clone(asked.connection.room())) => Some(Kind::Free(free?)),
+                    // Who holds most is refused what all share, and may still read what its connection has.
+                    Some(held) = held => Some(Kind::Held(held)),
+                }
             };
-            Some(Place { bytes, kind })
+            Some(Place { bytes, kind: timeout(WAIT, taken).await.ok()?? })
         };
         waits.boxed()
     }
@@ -205,6 +218,8 @@ enum Kept {
         _made_of: Option<Place>,
         /// Bytes of the next piece at most, as far as the last one tells. It is not made before there is a place for so many.
         expected: usize,
+        /// Bytes of all that follow, as far as it is known.
+        left: usize,
         waits: Option<Waits>,
     },
 }
@@ -248,8 +263,9 @@ impl Sent {
     fn put(&mut self, bytes: Bytes, reserved: Option<Place>) -> Bytes {
         let place = match &mut self.place {
             Kept::Whole(place) => place.clone(),
-            Kept::Pieces { expected, .. } => {
-                *expected = bytes.len().max(FREE.min(2 * bytes.len()));
+            Kept::Pieces { expected, left, .. } => {
+                *left = left.saturating_sub(bytes.len());
+                *expected = bytes.len().max(FREE.min(2 * bytes.len())).min(*left);
                 self.asked.keep(reserved, bytes.len())
             }
         };
@@ -345,6 +361,38 @@ mod tests {
         while let Some(event) = rest.next().await {
             event.unwrap().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_small_list_needs_no_more_than_its_connection_has() {
+        let unsent = Unsent(Intake::bounded(100 * PIECE, 4 * PIECE));
+        let _unread = unsent.0.hold("eve", 4 * PIECE, tokio_util::sync::CancellationToken::new()).unwrap();
+        let (connection, _) = a_connection();
+        let list = |size: usize| {
+            let room = unsent.room(Some(Arc::clone(&connection)), "eve");
+            room.foresee(1).unwrap();
+            let body = body::stream(stream::iter([Ok(vec![0; size].into())]));
+            room.put(Response::builder().header(CONTENT_LENGTH, size).body(body).unwrap()).into_body()
+        };
+        let (mut small, mut larger) = (list(FREE - 100), list(2 * FREE));
+        assert!(poll!(larger.frame()).is_pending());
+        let all = poll!(small.frame());
+        assert!(matches!(&all, Poll::Ready(Some(Ok(_)))), "{all:?}");
+        assert!(matches!(poll!(small.frame()), Poll::Ready(None)), "nothing follows, and nothing is waited for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_most_when_all_room_is_taken_waits_for_its_own_connection() {
+        let unsent = Unsent(Intake::bounded(4 * PIECE, 4 * PIECE));
+        let _unread = unsent.0.hold("eve", 3 * PIECE, tokio_util::sync::CancellationToken::new()).unwrap();
+        let _other = unsent.0.hold("adam", PIECE, tokio_util::sync::CancellationToken::new()).unwrap();
+        let (connection, _) = a_connection();
+        let read = Arc::clone(connection.room()).try_acquire_many_owned(u32::try_from(FREE).unwrap()).unwrap();
+        let event = Response::new(body::stream(stream::iter([Ok(Bytes::from_static(b"event"))])));
+        let mut watch = unsent.room(Some(connection), "eve").put(event).into_body();
+        assert!(poll!(watch.frame()).is_pending());
+        drop(read);
+        assert!(watch.frame().await.unwrap().is_ok());
     }
 
     #[tokio::test]
