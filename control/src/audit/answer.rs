@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -24,8 +25,12 @@ impl Record {
         let endless = endless && code < 400;
         // A Status is a part of every event; any other answer of one that asks for it.
         let shown = self.level() >= Level::RequestResponse || code >= 400 || self.facts.deletes();
-        let is_json = response.headers().get(http::header::CONTENT_TYPE).is_some_and(json);
+        let is_json = response.headers().get(CONTENT_TYPE).is_some_and(json);
         if endless || !shown || !is_json {
+            return (Looked { code, read: None }, response);
+        }
+        if length(&response).is_some_and(|bytes| bytes > LARGEST) {
+            // It cannot be recorded, and what is read of it would wait here for its client.
             return (Looked { code, read: None }, response);
         }
         let (parts, inner) = response.into_parts();
@@ -57,6 +62,12 @@ pub(crate) struct Looked {
 
 fn json(media: &HeaderValue) -> bool {
     media.as_bytes().starts_with(b"application/json")
+}
+
+/// Bytes that an answer has, if it says so.
+fn length(response: &Response<Body>) -> Option<usize> {
+    let announced = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).or_else(announced)
 }
 
 /// Reads a body of at most `limit` bytes; the other one is equal to it. `None`: it is longer, or broke.
@@ -130,7 +141,11 @@ impl Drop for Watched {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
+    use crate::audit::{Mode, fixture};
+    use crate::auth::{Attributes, UserInfo};
 
     fn pieces(list: &[&'static str]) -> Body {
         body::stream(futures::stream::iter(list.to_vec()).map(|piece| Ok(Bytes::from_static(piece.as_bytes()))))
@@ -143,6 +158,26 @@ mod tests {
             assert_eq!(seen.is_some(), known, "{list:?}");
             assert_eq!(body.collect().await.unwrap().to_bytes(), list.concat());
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_to_be_recorded_is_left_to_its_client() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = fixture::audit("rules: [{level: RequestResponse}]", &dir.path().join("log"), Mode::Blocking);
+        let (request, ()) = http::Request::get("/x").body(()).unwrap().into_parts();
+        let attributes = Attributes::non_resource("get", "/x");
+        let record = audit.begin("1", &attributes, &request, Some(&UserInfo::admin())).unwrap();
+        // Whoever reads of it waits.
+        let answer = |bytes: usize| {
+            let body = body::stream(futures::stream::pending());
+            Response::builder()
+                .header(CONTENT_TYPE, "application/json")
+                .header(CONTENT_LENGTH, bytes)
+                .body(body)
+                .unwrap()
+        };
+        assert!(record.look(answer(LARGEST), false).now_or_never().is_none());
+        assert!(record.look(answer(LARGEST + 1), false).now_or_never().is_some());
     }
 
     #[tokio::test]
