@@ -25,6 +25,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::room::{Room, Taken};
+
 /// Connections of the node's guests, together.
 const CONNECTIONS: usize = 4096;
 
@@ -98,7 +100,7 @@ pub(super) struct Lent {
     connection: Connection,
     idle: Arc<Mutex<Idle>>,
     /// Its place among its container's sockets. An idle connection has none: it is nobody's.
-    _place: OwnedSemaphorePermit,
+    _place: Taken,
 }
 
 impl Lent {
@@ -165,13 +167,13 @@ impl Client {
     /// places of the container that asks.
     pub(super) async fn send(
         &self,
-        sockets: &Arc<Semaphore>,
+        sockets: &Arc<Room>,
         key: Key,
         mut request: Request<WasiBody>,
         connect_timeout: Duration,
         head_timeout: Duration,
     ) -> Result<(Response<Incoming>, Lent), Failed> {
-        let Ok(place) = Arc::clone(sockets).try_acquire_owned() else {
+        let Some(place) = sockets.take() else {
             return Err(Failed::before(Error::ConnectionLimitReached, request));
         };
         loop {
@@ -318,6 +320,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::super::room::Descriptors;
     use super::*;
 
     /// Answers each request on a connection with the head of an answer, and with its body when that is let.
@@ -341,8 +344,9 @@ mod tests {
         let (destination, leave) = (listener.local_addr().unwrap(), Arc::new(Semaphore::new(0)));
         tokio::spawn(serve(listener, Arc::clone(&leave)));
         let client = Client::new(Handle::current());
+        let descriptors = Descriptors::with(8);
         let key = Key { source: std::net::Ipv4Addr::UNSPECIFIED.into(), destination, server: None };
-        let (mine, other) = (Arc::new(Semaphore::new(2)), Arc::new(Semaphore::new(2)));
+        let (mine, other) = (descriptors.room("mine", 2), descriptors.room("other", 2));
         let limit = Duration::from_secs(60);
         let ask = |sockets| {
             let (client, key) = (&client, key.clone());
@@ -361,6 +365,6 @@ mod tests {
         let (answer, lent) = first;
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "a");
         lent.give_back();
-        assert_eq!((mine.available_permits(), client.idle.lock().count), (2, 1));
+        assert_eq!((mine.left(), client.idle.lock().count), (2, 1));
     }
 }

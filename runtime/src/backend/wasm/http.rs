@@ -201,7 +201,9 @@ struct Local(Arc<Shared>);
 impl LocalHttp for Local {
     fn serve(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), TcpStream> {
         let Some(_welcome) = self.0.life.welcome() else { return Err(stream) };
-        let Some(ticket) = self.0.places.ask() else { return Err(stream) };
+        let (Some(room), Some(ticket)) = (self.0.guest.connections.take(), self.0.places.ask()) else {
+            return Err(stream);
+        };
         let moved = stream.into_std().and_then(|stream| {
             let _entered = self.0.life.handle().enter();
             TcpStream::from_std(stream)
@@ -210,7 +212,7 @@ impl LocalHttp for Local {
             Ok(stream) => {
                 let shared = Arc::clone(&self.0);
                 self.0.life.spawn_front(async move {
-                    let Some(_place) = ticket.place().await else { return };
+                    let (Some(_place), _room) = (ticket.place().await, room) else { return };
                     shared.connection(stream).await;
                 });
             }
@@ -240,10 +242,12 @@ impl Shared {
             match accepted {
                 None => return,
                 Some(Ok((stream, _))) => {
+                    // Closed if its namespace, or the node, has as many as it may.
+                    let Some(room) = self.guest.connections.take() else { continue };
                     let shared = Arc::clone(&self);
                     self.life.spawn_front(async move {
                         shared.connection(stream).await;
-                        drop(place);
+                        drop((place, room));
                     });
                 }
                 Some(Err(error)) => {

@@ -22,6 +22,7 @@ mod outgoing;
 mod output;
 mod patience;
 mod requests;
+mod room;
 mod sockets;
 mod state;
 mod ticker;
@@ -45,6 +46,7 @@ pub use self::engine::{Engine, EngineError};
 pub use self::guests::GuestRuntime;
 use self::life::Life;
 use self::linker::Prepared;
+use self::room::Descriptors;
 use self::state::{Guest, GuestState};
 use self::worker::Bounds;
 use super::{Backend, BackendError, Container, ContainerConfig, Sandbox, SandboxConfig};
@@ -92,6 +94,9 @@ pub struct WasmBackend {
     instances: Arc<Semaphore>,
     commands: Arc<Semaphore>,
     clients: http::Clients,
+    /// For guests' own sockets and connections of their outgoing requests, and for connections to their servers.
+    sockets: Descriptors,
+    connections: Descriptors,
     /// Entries of an instance's table, however small its share of memory is, and however large.
     entries: RangeInclusive<u64>,
 }
@@ -128,6 +133,8 @@ impl WasmBackend {
             instances: Arc::new(Semaphore::new(slots / 2)),
             commands: Arc::new(Semaphore::new(slots / 2)),
             clients: http::Clients::default(),
+            sockets: Descriptors::default(),
+            connections: Descriptors::default(),
             entries: state::ENTRIES,
         })
     }
@@ -151,7 +158,8 @@ impl WasmBackend {
             network: Arc::clone(&sandbox.network),
             outgoing: Arc::clone(&self.outgoing),
             usage: limits::Usage::new(config.memory_limit.unwrap_or(DEFAULT_MEMORY)),
-            sockets: Arc::new(Semaphore::new(limits::SOCKETS)),
+            sockets: self.sockets.room(&sandbox.namespace, limits::SOCKETS),
+            connections: self.connections.room(&sandbox.namespace, self.clients.connections + self.clients.waiting),
             cpu: Arc::default(),
             favour: self.favour.clone(),
             requests: AtomicU64::new(0),

@@ -14,11 +14,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rustls_pki_types::ServerName;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::client::{Client, Failed, Key, Lent, broken};
+use super::room::Room;
 use crate::network::{Denied, PodNetwork, Protocol, Route};
 
 /// Where a guest gives no limit: for a connection, and for each wait afterwards.
@@ -33,11 +33,11 @@ pub(super) struct Outgoing {
     client: Arc<Client>,
     network: Arc<PodNetwork>,
     /// Places of the container, for all its instances.
-    sockets: Arc<Semaphore>,
+    sockets: Arc<Room>,
 }
 
 impl Outgoing {
-    pub(super) fn new(client: Arc<Client>, network: Arc<PodNetwork>, sockets: Arc<Semaphore>) -> Self {
+    pub(super) fn new(client: Arc<Client>, network: Arc<PodNetwork>, sockets: Arc<Room>) -> Self {
         Self { client, network, sockets }
     }
 }
@@ -229,12 +229,13 @@ impl Body for Received {
 mod tests {
     use http_body_util::StreamBody;
 
+    use super::super::room::Descriptors;
     use super::*;
     use crate::network::local::testing::Lone;
 
     #[tokio::test]
     async fn who_still_sends_is_told_why_it_goes_nowhere() {
-        let (network, none) = (Lone::new(), Arc::new(Semaphore::new(0)));
+        let (network, none) = (Lone::new(), Descriptors::with(0).room("none", 0));
         let client = Arc::new(Client::new(tokio::runtime::Handle::current()));
         let way = Outgoing::new(client, network.pod("sends"), none);
         for (uri, told) in [

@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
@@ -17,6 +16,7 @@ use super::linker::Prepared;
 use super::meter::{Cpu, Favour, Meter};
 use super::outgoing::Outgoing;
 use super::output::Pipe;
+use super::room::Room;
 use super::sockets::{self, Sockets};
 use crate::backend::{LogSink, Stream};
 use crate::image::Image;
@@ -38,8 +38,8 @@ const HANDLE: u64 = 2 << 10;
 /// Handles of an instance, however small its share is, and however large.
 const HANDLES: RangeInclusive<u64> = 2048..=100_000;
 
-/// Bytes that one call may bring to the host: more than the sixteen datagrams that are sent with one.
-const CALL: usize = 2 << 20;
+/// Bytes that one call, or one step of a stream between two guests, may bring to the host.
+const CALL: usize = 16 << 20;
 
 /// What a guest is given, the same for every instance of its container.
 pub(super) struct Guest {
@@ -56,7 +56,9 @@ pub(super) struct Guest {
     pub(super) outgoing: Arc<super::client::Client>,
     pub(super) usage: Arc<Usage>,
     /// Sockets that its instances may open still, and connections for their outgoing requests.
-    pub(super) sockets: Arc<Semaphore>,
+    pub(super) sockets: Arc<Room>,
+    /// Connections to its server.
+    pub(super) connections: Arc<Room>,
     pub(super) cpu: Arc<Cpu>,
     pub(super) favour: Favour,
     pub(super) requests: AtomicU64,

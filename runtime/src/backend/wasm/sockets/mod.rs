@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Mutex;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::bindings::sockets as p2;
 use wasmtime_wasi::p3::bindings::sockets as p3;
@@ -27,6 +27,7 @@ use wasmtime_wasi::sockets::{ErrorCode, WasiSockets, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 use self::listening::Kept;
+use super::room::{Room, Taken};
 use super::state::GuestState;
 use crate::network::{Denied, ListenGuard, PodNetwork, Protocol, Route};
 
@@ -34,7 +35,7 @@ use crate::network::{Denied, ListenGuard, PodNetwork, Protocol, Route};
 pub(super) struct Sockets {
     network: Arc<PodNetwork>,
     /// Places of the container, for all its instances.
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
     /// By resource; as many as the instance's resource table holds.
     open: HashMap<u32, Open>,
     /// The places of connections that a 0.3 guest accepted: which resources they are is not told.
@@ -48,7 +49,7 @@ pub(super) struct Sockets {
 }
 
 /// One of the sockets that the container may have, for as long as anybody has it.
-type Place = Arc<OwnedSemaphorePermit>;
+type Place = Arc<Taken>;
 
 /// What is in a table instead of a connection that was closed for lack of a place: no other socket gets its number.
 struct Closed;
@@ -71,15 +72,15 @@ struct Open {
 }
 
 impl Sockets {
-    pub(super) fn new(network: Arc<PodNetwork>, room: Arc<Semaphore>) -> Self {
+    pub(super) fn new(network: Arc<PodNetwork>, room: Arc<Room>) -> Self {
         let (open, accepted, left) = Default::default();
         Self { network, room, open, accepted, left, begins: false, surplus: None }
     }
 
     /// A place for one more socket, if the container has one left.
     fn place(&mut self) -> Option<Place> {
-        let place = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_owned().ok().map(Arc::new);
-        place(&self.room).or_else(|| self.clear_left().then(|| place(&self.room)).flatten())
+        let taken = self.room.take().or_else(|| self.clear_left().then(|| self.room.take()).flatten());
+        taken.map(Arc::new)
     }
 
     /// Forgets listeners that are gone; whether there were any.

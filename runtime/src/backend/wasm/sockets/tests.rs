@@ -16,6 +16,7 @@ use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
 use wasmtime_wasi::p2::{SocketError, TcpSocket, UdpSocket};
 
 use super::super::limits::SOCKETS;
+use super::super::room::Descriptors;
 use super::*;
 use crate::network::local::testing::Lone;
 
@@ -35,7 +36,7 @@ impl Pod {
     fn with_room(network: &Lone, name: &str, room: usize) -> Self {
         let mut wasi = WasiCtx::builder();
         allow(&mut wasi);
-        let pod = Sockets::new(network.pod(name), Arc::new(Semaphore::new(room)));
+        let pod = Sockets::new(network.pod(name), Descriptors::with(2 * SOCKETS).room("default", room));
         Self { pod, wasi: wasi.build(), table: ResourceTable::new() }
     }
 
@@ -234,7 +235,7 @@ async fn a_container_opens_as_many_sockets_as_it_may_and_others_for_those_that_i
     server.table.delete(output).unwrap();
     HostTcpSocket::drop(&mut server.view(), socket).unwrap();
     accept(&mut server).await.unwrap();
-    assert_eq!(server.pod.room.available_permits(), 0);
+    assert_eq!(server.pod.room.left(), 0);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 use http_body_util::{BodyExt, Full};
 
+use super::super::room::Descriptors;
 use super::*;
 use crate::network::Protocol;
 
@@ -230,6 +231,32 @@ async fn a_full_server_gives_connections_back_that_could_not_even_wait() {
     let mut answer = String::new();
     soon(last.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.contains("Hello from pod-1"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_namespace_with_as_many_connections_as_it_may_have_takes_others_when_some_have_ended() {
+    let node = Node::bounded(|backend| backend.connections = Descriptors::with(2));
+    let pods = [node.pod("one").await, node.pod("two").await];
+    let _servers = [
+        serve(&node, &pods[0], "hello-http", &Log::new()).await,
+        serve(&node, &pods[1], "hello-http", &Log::new()).await,
+    ];
+    let all = async {
+        let mut kept = TcpStream::connect(pods[0].at(8080)).await.unwrap();
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+        kept.read_exact(&mut [0; 8]).await.unwrap();
+        let mut refused = TcpStream::connect(pods[1].at(8080)).await.unwrap();
+        assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)));
+        drop(kept);
+        loop {
+            let mut next = TcpStream::connect(pods[1].at(8080)).await.unwrap();
+            let _ = next.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+            if next.read_exact(&mut [0; 8]).await.is_ok() {
+                break;
+            }
+        }
+    };
+    soon(all).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use wasmtime::component::{Access, Accessor, Resource, Source, StreamConsumer, StreamReader, StreamResult};
 use wasmtime::{AsContextMut, StoreContextMut};
 use wasmtime_wasi::p3::bindings::sockets::types::{
@@ -13,8 +13,8 @@ use wasmtime_wasi::p3::bindings::sockets::types::{
 };
 use wasmtime_wasi::p3::sockets::SocketError;
 
-use super::super::limits::SOCKETS;
 use super::super::linker;
+use super::super::room::{Descriptors, Room};
 use super::super::sockets::{PodSockets, view};
 use super::super::state::{Guest, GuestState};
 use super::*;
@@ -63,8 +63,8 @@ impl Container {
             network: node.network.pod("p3"),
         };
         let prepared = linker::prepare(&backend.linker, wasm).unwrap();
-        let guest = backend.guest(prepared, wasm, &sandbox, node.config(&image, &Log::new()));
-        guest.sockets.forget_permits(SOCKETS - room);
+        let mut guest = backend.guest(prepared, wasm, &sandbox, node.config(&image, &Log::new()));
+        guest.sockets = Descriptors::with(2 * room).room("default", room);
         Self { guest, network: sandbox.network, _backend: backend, _node: node }
     }
 }
@@ -119,13 +119,13 @@ impl Listener<'_> {
 }
 
 /// Runs a guest's listener of 0.3, whose container has so many places; which of them are left can be asked.
-async fn listening(room: usize, run: impl AsyncFnOnce(Listener<'_>, &Semaphore)) {
+async fn listening(room: usize, run: impl AsyncFnOnce(Listener<'_>, &Room)) {
     let Container { guest, network, .. } = &Container::new(room);
     let (mut store, _) = guest.store(1, &Arc::default()).unwrap();
     let listening = store.run_concurrent(async |accessor| {
         let sockets = accessor.with_getter::<PodSockets>(view);
         let (socket, connections) = listen(&sockets, 0).unwrap();
-        assert_eq!(guest.sockets.available_permits(), room - 1);
+        assert_eq!(guest.sockets.left(), room - 1);
         let address = sockets.with(|mut access| {
             HostTcpSocket::get_local_address(&mut access.get(), Resource::new_own(socket.rep())).unwrap()
         });
@@ -136,14 +136,14 @@ async fn listening(room: usize, run: impl AsyncFnOnce(Listener<'_>, &Semaphore))
     });
     soon(listening).await.unwrap();
     drop(store);
-    assert_eq!(guest.sockets.available_permits(), room);
+    assert_eq!(guest.sockets.left(), room);
 }
 
 #[tokio::test]
 async fn a_listener_of_0_3_and_each_of_its_connections_has_one_of_its_container_s_places() {
     listening(3, async |mut listener, places| {
         let _clients = [listener.connection().await, listener.connection().await];
-        assert_eq!(places.available_permits(), 0);
+        assert_eq!(places.left(), 0);
     })
     .await;
 }
@@ -168,7 +168,7 @@ async fn a_connection_that_there_is_no_place_for_is_closed_and_its_guest_goes_on
         }
         assert!(kept.read(&mut [0]).now_or_never().is_none(), "it is open");
         listener.close(&first);
-        assert_eq!(places.available_permits(), 1);
+        assert_eq!(places.left(), 1);
         let (mut client, _connection) = listener.connection().await;
         assert!(client.read(&mut [0]).now_or_never().is_none(), "it is open");
     })
@@ -184,9 +184,9 @@ async fn a_stream_that_outlives_its_socket_keeps_the_place() {
             <PodSockets as HostTcpSocketWithStore<GuestState>>::receive(access, connection).unwrap()
         });
         listener.close(&connection);
-        assert_eq!(places.available_permits(), 0);
+        assert_eq!(places.left(), 0);
         listener.sockets.with(|mut access| data.close(&mut access)).unwrap();
-        while places.available_permits() == 0 {
+        while places.left() == 0 {
             tokio::task::yield_now().await;
         }
         listener.sockets.with(|mut access| end.close(&mut access)).unwrap();
@@ -205,7 +205,7 @@ async fn a_listener_s_stream_outlives_its_socket_with_port_and_place() {
         let close = |socket| sockets.with(|mut access| HostTcpSocket::drop(&mut access.get(), socket)).unwrap();
         let (socket, mut stream) = listen(&sockets, 7000).unwrap();
         close(socket);
-        assert_eq!(guest.sockets.available_permits(), 1);
+        assert_eq!(guest.sockets.left(), 1);
         TcpStream::connect(reached().unwrap()).await.unwrap();
         assert!(matches!(listen(&sockets, 7000), Err(ErrorCode::AddressInUse)));
         let _other = listen(&sockets, 0).unwrap();
@@ -214,11 +214,11 @@ async fn a_listener_s_stream_outlives_its_socket_with_port_and_place() {
         while reached().is_ok() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(guest.sockets.available_permits(), 1);
+        assert_eq!(guest.sockets.left(), 1);
         let (socket, mut stream) = listen(&sockets, 7000).unwrap();
         sockets.with(|mut access| stream.close(&mut access)).unwrap();
         close(socket);
-        assert_eq!(guest.sockets.available_permits(), 1);
+        assert_eq!(guest.sockets.left(), 1);
     });
     soon(all).await.unwrap();
 }
@@ -236,7 +236,7 @@ async fn a_connection_keeps_neither_port_nor_place_of_its_listener() {
         while TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(places.available_permits(), 1);
+        assert_eq!(places.left(), 1);
         let _first = listen(sockets, port).unwrap();
         let _second = listen(sockets, 0).unwrap();
         assert!(kept.read(&mut [0]).now_or_never().is_none(), "it is open");
