@@ -22,6 +22,7 @@ use rustix::thread::{Pid, gettid};
 use tokio::sync::oneshot;
 
 use super::engine::{EngineError, compile};
+use super::weight::{Weight, weigh};
 
 /// What compiles longer than this holds up its own namespace only: components of ten megabytes take a few seconds.
 const SLOW: Duration = Duration::from_secs(10);
@@ -30,10 +31,14 @@ const SLOW: Duration = Duration::from_secs(10);
 /// like before others wait for them.
 const ASIDE: usize = 16;
 
-/// Bytes of a component that brings no more than an interpreter. Of larger ones only so many compile at once, and the next of
-/// them waits while smaller ones pass it.
+/// Bytes of a component that brings no more than an interpreter, and what one weighs at most. Of larger or heavier ones only so
+/// many compile at once, and the next of them waits while smaller ones pass it.
 const LARGE: usize = 32 << 20;
+const HEAVY: Weight = Weight { heaviest: 192 << 20, kept: 512 << 20 };
 const LARGE_AT_ONCE: usize = 4;
+
+/// What weighs more is not compiled at all.
+const MOST: Weight = Weight { heaviest: 1 << 30, kept: 2 << 30 };
 
 /// Who answers requests comes first, and a machine whose cores others keep busy still compiles: a tenth of a core is left to
 /// this thread there, where the lowest priority (19) would leave it a hundredth.
@@ -43,17 +48,32 @@ const LOWEST: i32 = 19;
 type Compiled = Result<Bytes, Arc<EngineError>>;
 type Work = dyn Fn(&[u8]) -> Result<Vec<u8>, EngineError> + Send + Sync;
 
+/// Weighs a component, and refuses what none weighs that was not made for it. Takes a while for a large one: call it on a
+/// blocking thread.
+pub(super) fn weighed(wasm: &[u8]) -> Result<Weight, EngineError> {
+    let weight = weigh(wasm);
+    let refused = |what, weight: u64, most: u64| EngineError::TooHeavy { what, weight: weight >> 20, most: most >> 20 };
+    if weight.heaviest > MOST.heaviest {
+        return Err(refused("its heaviest function needs", weight.heaviest, MOST.heaviest));
+    }
+    if weight.kept > MOST.kept {
+        return Err(refused("its functions together need", weight.kept, MOST.kept));
+    }
+    Ok(weight)
+}
+
 /// A component that somebody wants.
 struct Job {
     /// Until it is begun.
     wasm: Option<Bytes>,
+    large: bool,
     replies: Vec<oneshot::Sender<Compiled>>,
 }
 
 impl Job {
     /// Whether it has yet to be begun, and may be if there is room for large ones.
     fn may_begin(&self, room: bool) -> bool {
-        self.wasm.as_ref().is_some_and(|wasm| room || wasm.len() <= LARGE)
+        self.wasm.is_some() && (room || !self.large)
     }
 }
 
@@ -140,9 +160,11 @@ struct State {
 }
 
 impl State {
-    fn add(&mut self, namespace: &str, digest: &Arc<str>, wasm: Bytes, reply: oneshot::Sender<Compiled>) {
-        let job = self.jobs.entry(Arc::clone(digest)).or_insert_with(|| Job { wasm: Some(wasm), replies: Vec::new() });
-        job.replies.push(reply);
+    fn add(&mut self, namespace: &str, digest: &Arc<str>, job: Job) {
+        let replies = job.replies;
+        let new = Job { replies: Vec::new(), ..job };
+        let job = self.jobs.entry(Arc::clone(digest)).or_insert(new);
+        job.replies.extend(replies);
         if job.wasm.is_some() {
             self.turns.add(namespace, Arc::clone(digest));
         }
@@ -164,13 +186,14 @@ impl State {
         self.turns.retain(|digest| jobs.get(digest).is_some_and(|job| job.wasm.is_some()));
     }
 
-    fn next(&mut self) -> Option<(String, Arc<str>, Bytes)> {
+    fn next(&mut self) -> Option<(String, Arc<str>, Bytes, bool)> {
         let (room, jobs) = (self.large < LARGE_AT_ONCE, &self.jobs);
         let (namespace, digest) = self.turns.next(|digest| jobs.get(digest).is_some_and(|job| job.may_begin(room)))?;
-        let wasm = self.jobs.get_mut(&digest)?.wasm.take()?;
-        self.large += usize::from(wasm.len() > LARGE);
+        let job = self.jobs.get_mut(&digest)?;
+        let (wasm, large) = (job.wasm.take()?, job.large);
+        self.large += usize::from(large);
         self.tidy();
-        Some((namespace, digest, wasm))
+        Some((namespace, digest, wasm, large))
     }
 
     fn has_next(&self) -> bool {
@@ -209,12 +232,14 @@ impl Compiler {
     }
 
     /// Compiles the component of this digest for a namespace, in its turn or that of another which wants it as well.
-    pub(super) async fn compile(&self, namespace: &str, digest: &str, wasm: Bytes) -> Compiled {
+    pub(super) async fn compile(&self, namespace: &str, digest: &str, wasm: Bytes, weight: Weight) -> Compiled {
+        let heavy = weight.heaviest > HEAVY.heaviest || weight.kept > HEAVY.kept;
+        let large = wasm.len() > LARGE || heavy;
         let digest: Arc<str> = digest.into();
         // Dropped after the way for the answer.
         let wait = Wait { shared: Arc::clone(&self.0), digest };
         let (reply, mut answer) = oneshot::channel();
-        self.0.state.lock().add(namespace, &wait.digest, wasm, reply);
+        self.0.state.lock().add(namespace, &wait.digest, Job { wasm: Some(wasm), large, replies: vec![reply] });
         self.0.changed.notify_one();
         loop {
             tokio::select! {
@@ -299,13 +324,12 @@ impl Shared {
         lower(None, NICE);
         let mut state = self.state.lock();
         while !state.stopped {
-            let Some((namespace, digest, wasm)) = state.next() else {
+            let Some((namespace, digest, wasm, large)) = state.next() else {
                 self.changed.wait(&mut state);
                 continue;
             };
             state.begun = Some(Begun { at: Instant::now(), by: gettid() });
             drop(state);
-            let large = usize::from(wasm.len() > LARGE);
             let compiled = self.compiled(&wasm);
             drop(wasm);
             state = self.state.lock();
@@ -314,7 +338,7 @@ impl Shared {
                 let _ = reply.send(compiled.clone());
             }
             state.turns.done(&namespace);
-            state.large -= large;
+            state.large -= usize::from(large);
             if state.turn != turn {
                 // Its priority is no more to be had back.
                 state.aside -= 1;
@@ -347,6 +371,9 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+
+    const LIGHT: Weight = Weight { heaviest: 0, kept: 0 };
+    const BULKY: Weight = Weight { heaviest: HEAVY.heaviest + 1, kept: 0 };
 
     #[test]
     fn namespaces_take_turns_and_a_busy_one_has_none() {
@@ -391,13 +418,18 @@ mod tests {
     }
 
     /// Namespaces that each compile something slow.
-    async fn occupy(compiler: &Arc<Compiler>, namespaces: usize, wasm: &Bytes) -> Vec<JoinHandle<Compiled>> {
+    async fn occupy(
+        compiler: &Arc<Compiler>,
+        namespaces: usize,
+        wasm: &Bytes,
+        weight: Weight,
+    ) -> Vec<JoinHandle<Compiled>> {
         let mut all = Vec::new();
         for namespace in 0..namespaces {
             let (of_it, wasm) = (Arc::clone(compiler), wasm.clone());
             let namespace = format!("slow-{namespace}");
             let compiles = namespace.clone();
-            all.push(tokio::spawn(async move { of_it.compile(&namespace, &namespace, wasm).await }));
+            all.push(tokio::spawn(async move { of_it.compile(&namespace, &namespace, wasm, weight).await }));
             while !compiler.0.state.lock().turns.busy.contains(&compiles) {
                 tokio::task::yield_now().await;
             }
@@ -408,12 +440,12 @@ mod tests {
     #[tokio::test]
     async fn what_compiles_for_long_holds_up_its_own_namespace_alone() {
         let (compiler, go) = compiler();
-        let slow = soon(occupy(&compiler, ASIDE, &Bytes::from_static(b"slow"))).await;
-        let mut next = Box::pin(compiler.compile("slow-0", "next", Bytes::from_static(b"next")));
+        let slow = soon(occupy(&compiler, ASIDE, &Bytes::from_static(b"slow"), LIGHT)).await;
+        let mut next = Box::pin(compiler.compile("slow-0", "next", Bytes::from_static(b"next"), LIGHT));
         assert!((&mut next).now_or_never().is_none());
         for _ in 0..3 {
             assert_eq!(
-                soon(compiler.compile("ours", "quick", Bytes::from_static(b"quick"))).await.unwrap(),
+                soon(compiler.compile("ours", "quick", Bytes::from_static(b"quick"), LIGHT)).await.unwrap(),
                 &b"quic"[..]
             );
         }
@@ -434,29 +466,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_component_waits_for_large_ones_and_a_small_one_does_not() {
-        let (compiler, go) = compiler();
+    async fn a_large_or_heavy_component_waits_for_others_and_a_small_one_does_not() {
         let mut large = b"slow".to_vec();
         large.resize(LARGE + 1, 0);
-        let large = Bytes::from(large);
-        let slow = soon(occupy(&compiler, LARGE_AT_ONCE, &large)).await;
-        let mut waits = Box::pin(compiler.compile("ours", "large", large));
-        assert!((&mut waits).now_or_never().is_none());
-        assert_eq!(soon(compiler.compile("small", "quick", Bytes::from_static(b"quick"))).await.unwrap(), &b"quic"[..]);
-        assert!((&mut waits).now_or_never().is_none());
-        for _ in 0..=slow.len() {
-            go.send(()).unwrap();
+        for (wasm, weight) in [(Bytes::from(large), LIGHT), (Bytes::from_static(b"slow"), BULKY)] {
+            let (compiler, go) = compiler();
+            let slow = soon(occupy(&compiler, LARGE_AT_ONCE, &wasm, weight)).await;
+            let mut waits = Box::pin(compiler.compile("ours", "large", wasm, weight));
+            assert!((&mut waits).now_or_never().is_none());
+            let small = compiler.compile("small", "quick", Bytes::from_static(b"quick"), LIGHT);
+            assert_eq!(soon(small).await.unwrap(), &b"quic"[..]);
+            assert!((&mut waits).now_or_never().is_none());
+            for _ in 0..=slow.len() {
+                go.send(()).unwrap();
+            }
+            assert_eq!(soon(waits).await.unwrap(), &b"slow"[..]);
         }
-        assert_eq!(soon(waits).await.unwrap(), &b"slow"[..]);
     }
 
     #[tokio::test]
     async fn what_several_namespaces_want_is_compiled_once_and_in_whichever_turn_comes_first() {
         let (compiler, go) = compiler();
         compiler.occupy("busy");
-        let mut waits = Box::pin(compiler.compile("busy", "shared", Bytes::from_static(b"slow")));
+        let mut waits = Box::pin(compiler.compile("busy", "shared", Bytes::from_static(b"slow"), LIGHT));
         assert!((&mut waits).now_or_never().is_none());
-        let mut ours = Box::pin(compiler.compile("ours", "shared", Bytes::from_static(b"slow")));
+        let mut ours = Box::pin(compiler.compile("ours", "shared", Bytes::from_static(b"slow"), LIGHT));
         assert!((&mut ours).now_or_never().is_none());
         // What waits for another answer is never given one.
         go.send(()).unwrap();
@@ -469,7 +503,7 @@ mod tests {
         let (compiler, _go) = compiler();
         compiler.occupy("a");
         let mut all: Vec<_> = ["one", "one", "two"]
-            .map(|digest| Box::pin(compiler.compile("a", digest, Bytes::from_static(b"wasm"))))
+            .map(|digest| Box::pin(compiler.compile("a", digest, Bytes::from_static(b"wasm"), LIGHT)))
             .into();
         for one in &mut all {
             assert!(one.now_or_never().is_none());
@@ -486,8 +520,11 @@ mod tests {
     #[tokio::test]
     async fn what_the_compiler_fails_at_is_refused_and_the_next_is_compiled() {
         let (compiler, _go) = compiler();
-        let bad = soon(compiler.compile("a", "bad", Bytes::from_static(b"bad"))).await.unwrap_err();
+        let bad = soon(compiler.compile("a", "bad", Bytes::from_static(b"bad"), LIGHT)).await.unwrap_err();
         assert_eq!(bad.to_string(), "not a component this node can compile: the compiler failed at it");
-        assert_eq!(soon(compiler.compile("a", "good", Bytes::from_static(b"good"))).await.unwrap(), &b"good"[..]);
+        assert_eq!(
+            soon(compiler.compile("a", "good", Bytes::from_static(b"good"), LIGHT)).await.unwrap(),
+            &b"good"[..]
+        );
     }
 }

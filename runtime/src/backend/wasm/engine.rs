@@ -14,7 +14,7 @@ use wasmtime::component::Component;
 use wasmtime::{Config, PoolingAllocationConfig};
 
 use super::artifact;
-use super::compiler::Compiler;
+use super::compiler::{Compiler, weighed};
 use super::ticker::Ticker;
 
 /// Slot counts to try, largest first: each slot reserves 4 GiB of address space and a guard, which boards with 39-bit
@@ -40,6 +40,9 @@ pub enum EngineError {
     /// Not valid WebAssembly, or it uses a feature that is off.
     #[error("not a component this node can compile: {0}")]
     Compile(String),
+    /// It would take the compiler too much memory, in MiB.
+    #[error("not a component this node can compile: {what} about {weight} MiB of memory, more than {most}")]
+    TooHeavy { what: &'static str, weight: u64, most: u64 },
     /// An artifact does not load: made by another version, or damaged.
     #[error("the compiled code does not load: {0}")]
     Load(String),
@@ -92,7 +95,10 @@ impl Engine {
         digest: &str,
         wasm: bytes::Bytes,
     ) -> Result<bytes::Bytes, Arc<EngineError>> {
-        self.shared.compiler.compile(namespace, digest, wasm).await
+        let of_it = wasm.clone();
+        let weight = tokio::task::spawn_blocking(move || weighed(&of_it)).await;
+        let weight = weight.map_err(|_| EngineError::Stopped)??;
+        self.shared.compiler.compile(namespace, digest, wasm, weight).await
     }
 
     /// Gives a namespace no turn at the compiler.
@@ -212,6 +218,19 @@ fn hash_of(engine: &wasmtime::Engine) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_would_take_the_compiler_gigabytes_is_refused_before_it_begins() {
+        let engine = Engine::new().unwrap();
+        let body = "(loop (local.set 0 (i32.const 1)) (br_if 0 (local.get 999)))".repeat(3000);
+        let text = format!("(component (core module (func (local{}) {body})))", " i32".repeat(1000));
+        let refused = engine.compile_in_turn("a", "heavy", wat::parse_str(text).unwrap().into()).await.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "not a component this node can compile: its heaviest function needs about 1466 MiB of memory, more than 1024"
+        );
+        engine.compile_in_turn("a", "light", wat::parse_str("(component)").unwrap().into()).await.unwrap();
+    }
 
     #[test]
     fn an_artifact_loads_in_the_engine_that_made_it() {

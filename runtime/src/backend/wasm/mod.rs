@@ -26,6 +26,7 @@ mod room;
 mod sockets;
 mod state;
 mod ticker;
+mod weight;
 mod worker;
 
 #[cfg(test)]
