@@ -3,6 +3,7 @@
 //! What must stay true: something of which a line would not say everything is left as it is.
 
 use serde_json::Value;
+use wherry_api::kinds::core::podspec::access;
 use wherry_api::object;
 
 use crate::selector;
@@ -109,9 +110,8 @@ fn mount(mount: &Value) -> Option<String> {
 
 /// The volume that nearly every pod is given.
 fn api_access(volume: &Value) -> Option<String> {
-    let name = some(volume, "name").filter(|name| name.starts_with("kube-api-access-"))?;
-    let mut sources = volume.pointer("/projected/sources")?.as_array()?.iter();
-    let seconds = sources.find_map(|source| source.pointer("/serviceAccountToken/expirationSeconds")?.as_i64())?;
+    let seconds = volume.pointer("/projected/sources/0/serviceAccountToken/expirationSeconds");
+    let (name, seconds) = (some(volume, "name")?, seconds.filter(|_| access::is_access(volume))?);
     Some(format!("{name}: the service account's token ({seconds} s), the cluster's CA and the namespace"))
 }
 
@@ -152,6 +152,23 @@ mod tests {
             shorten(&mut value);
             assert_eq!(value["deep"][0][field], line, "{field}");
         }
+    }
+
+    #[test]
+    fn the_volume_that_pods_are_given_is_told_in_a_line_if_it_is_just_that() {
+        let given = access::new_volume("kube-api-access-x");
+        let told = |volume: &Value| {
+            let mut pod = json!({"volumes": [volume]});
+            shorten(&mut pod);
+            pod["volumes"][0].clone()
+        };
+        let words = "kube-api-access-x: the service account's token (3607 s), the cluster's CA and the namespace";
+        assert_eq!(told(&given), words);
+        let mut more = given.clone();
+        more["projected"]["sources"].as_array_mut().unwrap().push(json!({"secret": {"name": "s"}}));
+        let mut other = given;
+        other["projected"]["sources"][0]["serviceAccountToken"]["audience"] = json!("vault");
+        assert!(told(&more).is_object() && told(&other).is_object());
     }
 
     #[test]
