@@ -69,8 +69,8 @@ impl Stack {
     }
 
     /// Returns when the pods that were ready when the last process ended run again; what their status says until then is of
-    /// that process. A pod that does not run is not waited for longer than [`RESUME`], one that says why it cannot no longer than
-    /// until it does, and one that is to go not at all; what is waited for is told by a step that lasts as long as it takes.
+    /// that process. A pod that does not run is not waited for longer than [`RESUME`], those that say why they cannot no longer than
+    /// for others, and one that is to go not at all; what is waited for is told by a step that lasts as long as it takes.
     pub async fn resumed(&self, progress: Progress) {
         let pods = &self.plane.shared().pods;
         pods.synced().await;
@@ -78,25 +78,19 @@ impl Stack {
             let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
             self.node.manager().find(&namespace, &name).is_some_and(|shared| !shared.running().is_empty())
         };
+        let now = |pod: &Pod| pods.get(&Key::of(pod));
         let mut waiting: Vec<_> = pods.list().into_iter().filter(|pod| is_ready(pod)).collect();
         let began = tokio::time::Instant::now();
-        let (mut step, mut stuck) = (None, Vec::new());
-        while !waiting.is_empty() && began.elapsed() < RESUME {
-            waiting.retain(|pod| {
-                let now = pods.get(&Key::of(&**pod));
-                if !is_wanted(pod, now.as_deref()) || runs(pod) {
-                    return false;
-                }
-                let is_stuck = now.as_deref().is_some_and(is_stuck);
-                stuck.extend(is_stuck.then(|| Arc::clone(pod)));
-                !is_stuck
-            });
-            if step.is_none() && !waiting.is_empty() && began.elapsed() > NOTICED {
+        let mut step = None;
+        while began.elapsed() < RESUME {
+            if !look(&mut waiting, now, runs) {
+                break;
+            }
+            if step.is_none() && began.elapsed() > NOTICED {
                 step = Some(progress.begin(&format!("waiting for pods that ran before: {}", names(&waiting))));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        waiting.extend(stuck);
         match step {
             Some(step) if waiting.is_empty() => step.done_as("pods that ran before run again"),
             None if waiting.is_empty() => {}
@@ -143,6 +137,12 @@ fn is_wanted(pod: &Pod, now: Option<&Pod>) -> bool {
         let phase = now.status.as_ref().and_then(|status| status.phase.as_deref());
         now.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
     })
+}
+
+/// Leaves the pods that do not run yet. `false`: there are none that may without anybody's help.
+fn look(waiting: &mut Vec<Arc<Pod>>, now: impl Fn(&Pod) -> Option<Arc<Pod>>, runs: impl Fn(&Pod) -> bool) -> bool {
+    waiting.retain(|pod| is_wanted(pod, now(pod).as_deref()) && !runs(pod));
+    waiting.iter().any(|pod| !now(pod).as_deref().is_some_and(is_stuck))
 }
 
 /// Whether a pod that was ready says why a container of it cannot run: its image above all.
@@ -234,6 +234,22 @@ mod tests {
         };
         assert!(stuck("containerStatuses", "ErrImagePull") && stuck("initContainerStatuses", "ImagePullBackOff"));
         assert!(!stuck("containerStatuses", "ContainerCreating") && !stuck("containerStatuses", "PodInitializing"));
+    }
+
+    #[test]
+    fn a_stuck_pod_that_runs_meanwhile_is_not_told_of() {
+        let status = json!({"phase": "Pending", "containerStatuses": [{"name": "c", "image": "i", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull"}}}]});
+        let mut stuck = (*pod("stuck", json!({}))).clone();
+        stuck.status = serde_json::from_value(status).unwrap();
+        let (stuck, slow) = (Arc::new(stuck), pod("slow", json!({"phase": "Pending"})));
+        let now = |pod: &Pod| [&stuck, &slow].into_iter().find(|known| known.name_any() == pod.name_any()).cloned();
+        let mut waiting = vec![Arc::clone(&stuck), Arc::clone(&slow)];
+        assert!(look(&mut waiting, now, |_| false), "the slow one may still come");
+        let mut alone = waiting.clone();
+        assert!(!look(&mut alone, now, |pod| pod.name_any() == "slow"));
+        assert_eq!(names(&alone), "ns/stuck");
+        assert!(!look(&mut waiting, now, |_| true) && waiting.is_empty());
     }
 
     #[test]
