@@ -214,6 +214,8 @@ fn describe_tells_everything_about_any_object(server: &Wherry) {
             "Ready True",
             "Events:",
             "Scheduled",
+            "kubelet Container created",
+            "kubelet Container started",
         ],
     );
     let failing = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "failing"}, "spec": {"restartPolicy": "Never",
@@ -231,6 +233,7 @@ fn describe_tells_everything_about_any_object(server: &Wherry) {
     let node = [
         "Kind: Node (v1)",
         "Heartbeat: ",
+        "beta.kubernetes.io/os=linux",
         "addresses: InternalIP 127.0.0.1, Hostname boat",
         "Ready True",
         "Resources:\nRESOURCE CAPACITY ALLOCATABLE REQUESTED LIMITS\ncpu ",

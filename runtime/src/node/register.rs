@@ -151,6 +151,9 @@ impl Registration {
             ("kubernetes.io/hostname", self.name.as_str()),
             ("kubernetes.io/os", "linux"),
             ("kubernetes.io/arch", self.machine.architecture),
+            // Deprecated, and set by the kubelet as well: older charts select nodes by them.
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", self.machine.architecture),
             ("wherry.dev/wasm", "true"),
         ];
         let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));

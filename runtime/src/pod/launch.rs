@@ -148,7 +148,7 @@ impl Launch {
             Ok(container) => container,
             Err(error) => return Err(not_created(error)),
         };
-        self.say(spec, "Created", format!("Created container: {}", spec.name));
+        self.say(spec, "Created", "Container created".to_owned());
         match container.start().await {
             Ok(Started { at, substituted }) => {
                 if let Some(address) = substituted {

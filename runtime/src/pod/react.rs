@@ -89,7 +89,7 @@ impl ContainerState {
     fn started(&mut self, id: String, at: Timestamp, around: &mut Around<'_>) {
         self.begin_instance();
         self.step = Step::Running { id, since: at };
-        around.say(false, "Started", format!("Started container {}", self.name));
+        around.say(false, "Started", "Container started".to_owned());
         // It was to be stopped while it started.
         if let Some(by) = self.stop_by.or(around.stop_by) {
             self.stop_by = Some(by);

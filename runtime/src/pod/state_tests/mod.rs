@@ -16,7 +16,7 @@ async fn a_pod_runs_and_succeeds() {
     assert_eq!(story.tell(Input::Attached([127, 1, 0, 1].into())), ["pull 0"]);
     assert_eq!(story.shown(0), "waiting:ContainerCreating:");
     assert_eq!(story.image(0), ["start 0 #0"]);
-    assert_eq!(story.started(0), ["event Started: Started container a"]);
+    assert_eq!(story.started(0), ["event Started: Container started"]);
     assert_eq!(story.phase(), "Running");
     assert_eq!(story.condition("Ready"), "True");
     let running = story.container(0);
