@@ -207,11 +207,23 @@ impl Refused {
             });
             return Some(Self::new(code, told.collect::<Vec<_>>().join("; ")));
         }
-        let message = body.get("message")?.as_str()?.to_owned();
-        let causes = body.pointer("/details/causes").and_then(Value::as_array).into_iter().flatten();
-        let conflicts = causes.filter(|cause| text(cause, "reason") == "FieldManagerConflict");
+        let message = body.get("message")?.as_str()?;
+        let causes = body.pointer("/details/causes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let message = listed(message, causes);
+        let conflicts = causes.iter().filter(|cause| text(cause, "reason") == "FieldManagerConflict");
         let conflict = |cause: &Value| (text(cause, "field").to_owned(), text(cause, "message").to_owned());
         Some(Self { conflicts: conflicts.map(conflict).collect(), ..Self::new(code, message) })
+    }
+}
+
+/// A message about several mistakes with each on a line of its own, as kubectl shows them.
+fn listed(message: &str, causes: &[Value]) -> String {
+    match message.split_once(" is invalid: [") {
+        Some((what, _)) if causes.len() > 1 => {
+            let lines = causes.iter().map(|cause| format!("\n* {}: {}", text(cause, "field"), text(cause, "message")));
+            format!("{what} is invalid:{}", lines.collect::<String>())
+        }
+        _ => message.to_owned(),
     }
 }
 
@@ -316,5 +328,9 @@ mod tests {
         let unauthorized = told(401, json!({"message": "Unauthorized"}));
         assert_eq!(unauthorized.as_deref(), Some("You must be logged in to the server (Unauthorized)"));
         assert_eq!(told(500, json!({"a": 1})), None);
+        let several = json!({"message": "Pod \"x\" is invalid: [spec.a: Required value, spec.b: Too long]", "details": {"causes": [
+            {"field": "spec.a", "message": "Required value"}, {"field": "spec.b", "message": "Too long"}]}});
+        let each = "Pod \"x\" is invalid:\n* spec.a: Required value\n* spec.b: Too long";
+        assert_eq!(told(422, several).as_deref(), Some(each));
     }
 }

@@ -446,9 +446,14 @@ fn mistakes_in_manifests_are_placed(server: &Wherry) {
         &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_B}\n"),
         &["ConfigMap A_B", "metadata.name", "RFC 1123"],
     );
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_B}\ndata: {a b: c}\n"),
+        &["\n* metadata.name: Invalid value: \"A_B\"", "\n* data[a b]: Invalid value: \"a b\""],
+    );
     has(&apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {n: 1}\n"), &["data", "string"]);
     let path = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: ./lost.wasm}]}\n";
     has(&apply(path), &["lost.wasm", "No such file"]);
+    assert!(!apply(path).contains("/./"), "{}", apply(path));
     let bare = path.replace("./lost.wasm", "lost.wasm").replace("metadata: {name: a}", "metadata: {name: A_B}");
     has(&apply(&bare), &["./lost.wasm was not found beside the manifest"]);
     server.file("beside.wasm", "no component");

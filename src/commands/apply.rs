@@ -174,7 +174,9 @@ impl Applier {
             let Some(folder) = &folder else {
                 bail!("image {image}: a manifest from a URL cannot name files of this machine");
             };
+            // Without the `./` that is in its middle then.
             let path = folder.join(path.trim_start_matches("file://").trim_start_matches("file:"));
+            let path: PathBuf = path.components().collect();
             let pushed = self.package(&path, namespace).await.with_context(|| format!("image {}", path.display()))?;
             *image = Value::String(pushed);
         }
