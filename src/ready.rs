@@ -28,14 +28,7 @@ const SHOWN: usize = 3;
 pub async fn wait(client: &Client, applied: &[Applied], step: &mut Step) -> anyhow::Result<Vec<String>> {
     let (mut told, mut settled) = (Told::default(), None);
     loop {
-        let (mut waiting, mut reasons) = (Vec::new(), Vec::new());
-        for one in applied {
-            let object = client.read(&path(one)).await?;
-            if let Some(detail) = unready(one.resource.api.kind.as_str(), &object) {
-                waiting.push(format!("{} {detail}", text(&object, "/metadata/name")));
-                reasons.extend(pods(client, one).await?.iter().filter_map(Reason::of));
-            }
-        }
+        let (waiting, reasons) = look(client, applied).await?;
         if waiting.is_empty() {
             let mut all = Vec::new();
             for one in applied {
@@ -58,6 +51,25 @@ pub async fn wait(client: &Client, applied: &[Applied], step: &mut Step) -> anyh
         step.update(&summary(&waiting, &reasons));
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// What is not ready, and why its pods are not.
+async fn look(client: &Client, applied: &[Applied]) -> anyhow::Result<(Vec<String>, Vec<Reason>)> {
+    let (mut waiting, mut reasons) = (Vec::new(), Vec::new());
+    for one in applied {
+        let object = client.read(&path(one)).await?;
+        if let Some(detail) = unready(one.resource.api.kind.as_str(), &object) {
+            waiting.push(format!("{} {detail}", text(&object, "/metadata/name")));
+            reasons.extend(pods(client, one).await?.iter().filter_map(Reason::of));
+        }
+    }
+    Ok((waiting, reasons))
+}
+
+/// What is not ready yet, on a line, for who no longer waits.
+pub async fn lacking(client: &Client, applied: &[Applied]) -> anyhow::Result<String> {
+    let (waiting, reasons) = look(client, applied).await?;
+    Ok(summary(&waiting, &reasons))
 }
 
 /// What has been said of pods that do not become ready by themselves.

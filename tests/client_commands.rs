@@ -15,6 +15,7 @@ fn every_client_command_works_against_a_server() {
         apply_packages_paths_and_tells_created_from_unchanged,
         apply_leaves_to_others_what_is_theirs,
         apply_reads_urls,
+        apply_waits_until_what_it_made_can_be_used,
         describe_tells_everything_about_any_object,
         get_prints_the_servers_tables_and_whole_objects,
         scale_and_delete_act_and_wait,
@@ -170,6 +171,32 @@ fn apply_reads_urls(server: &Wherry) {
         &server.wherry(&["apply", "-f", "http://127.0.0.1:1/x.yaml"]).fails(),
         &["x.yaml cannot be fetched", "refused"],
     );
+}
+
+/// As `wherry up -f` does: for pods, for what they make of a Service, and not for ever.
+fn apply_waits_until_what_it_made_can_be_used(server: &Wherry) {
+    let renamed = manifest("hello.yaml").replace(": hello\n", ": waited\n");
+    let waited = server.wherry_with(&["apply", "--wait", "-f", "-"], &renamed);
+    has(&waited.stderr, &["✓ pods ready"]);
+    let slices =
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io/service-name=waited";
+    let slices = server.api().get(slices).ok();
+    assert_eq!(slices["items"][0]["endpoints"][0]["conditions"]["ready"], true, "{slices}");
+    let deployment = server.api().get("/apis/apps/v1/namespaces/default/deployments/waited").ok();
+    assert_eq!(deployment["status"]["readyReplicas"], 3, "{deployment}");
+    server.wherry(&["delete", "deployment/waited", "service/waited"]).ok();
+
+    let pod = |name: &str, image: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"restartPolicy": "Never",
+            "containers": [{"name": "main", "image": image, "env": [{"name": "EXIT_CODE", "value": "3"}]}]}})
+        .to_string()
+    };
+    let apply = |pod: &str| server.wherry_with(&["apply", "--wait", "--timeout", "90s", "-f", "-"], pod).fails();
+    has(&apply(&pod("ends", &server.image("worker"))), &["error: pod ends"]);
+    let lost = pod("lost", "wherry.local/default/lost:v1");
+    let late = server.wherry_with(&["apply", "--wait", "--timeout=1", "-f", "-"], &lost).fails();
+    has(&late, &["error: not ready after 1 s: lost pending"]);
+    server.wherry(&["delete", "pod", "ends", "lost"]).ok();
 }
 
 fn describe_tells_everything_about_any_object(server: &Wherry) {

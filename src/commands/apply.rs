@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -14,11 +15,12 @@ use wherry_api::object;
 use wherry_runtime::image::package::Package;
 use wherry_runtime::image::reference::{self, CLUSTER_REGISTRY};
 
-use super::push;
+use super::{logs, push};
 use crate::client::{Client, Connection, JSON, Refused, Resource, is_code, resource_of};
 use crate::manifest::{self, Document};
-use crate::output;
+use crate::progress::Progress;
 use crate::table::Table;
+use crate::{output, ready};
 
 /// Who the server notes as the manager of the fields.
 pub const MANAGER: &str = "wherry";
@@ -39,13 +41,20 @@ pub struct Apply {
     /// Take over fields that others manage
     #[arg(long)]
     force_conflicts: bool,
+    /// Return when workloads and pods are ready and Services reach them, as `wherry up -f` waits; a pod that fails is an error
+    #[arg(long)]
+    wait: bool,
+    /// The longest to wait: seconds, or a span such as `5m` [default: for ever]
+    #[arg(long, value_name = "SPAN", requires = "wait", value_parser = logs::seconds)]
+    timeout: Option<u64>,
 }
 
 impl Apply {
     pub async fn run(self) -> anyhow::Result<()> {
         let documents = manifest::read(&self.filename).await?;
-        let mut applier = Applier::new(self.connection.open().await?, self.force_conflicts).await?;
-        let mut failed = 0;
+        let client = self.connection.open().await?;
+        let mut applier = Applier::new(client.clone(), self.force_conflicts).await?;
+        let (mut all, mut failed) = (Vec::new(), 0);
         for mut document in documents {
             match applier.apply(&mut document).await {
                 Ok(applied) => {
@@ -54,6 +63,7 @@ impl Apply {
                     for taken in &applied.taken {
                         output::note(format!("{name}: took over {taken}"));
                     }
+                    all.push(applied);
                 }
                 Err(error) => {
                     failed += 1;
@@ -64,7 +74,32 @@ impl Apply {
         if failed > 0 {
             bail!("{} could not be applied", output::counted(failed, "object"));
         }
-        Ok(())
+        if self.wait { self.until_ready(&client, &all).await } else { Ok(()) }
+    }
+
+    async fn until_ready(&self, client: &Client, applied: &[Applied]) -> anyhow::Result<()> {
+        let mut step = Progress::new(false).step("pods");
+        let longest = self.timeout.map_or(Duration::MAX, Duration::from_secs);
+        let waiting = async {
+            let failed = ready::wait(client, applied, &mut step).await?;
+            ready::reachable(client, applied).await?;
+            anyhow::Ok(failed)
+        };
+        let Ok(failed) = tokio::time::timeout(longest, waiting).await else {
+            drop(step);
+            let lacking = ready::lacking(client, applied).await?;
+            let lacking = if lacking.is_empty() { "Services have no endpoints" } else { &lacking };
+            bail!("not ready after {} s: {lacking}", longest.as_secs());
+        };
+        let failed = failed?;
+        if failed.is_empty() {
+            if applied.iter().any(|one| ready::pods_path(one).is_some()) {
+                step.done("ready");
+            }
+            return Ok(());
+        }
+        drop(step);
+        bail!("{}", failed.join("\n"))
     }
 }
 

@@ -42,7 +42,7 @@ fn lines(text: &str) -> Result<i64, String> {
 }
 
 /// `90`, `90s`, `5m`, `2h` as seconds.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit {
         "" | "s" => 1,
