@@ -129,7 +129,9 @@ fn fill_container(container: &mut Value, kind: &str, requests: &Usage, limits: &
 /// What a range demands of a pod and its containers.
 fn of_pod(item: &Value, pod: &Value) -> Vec<String> {
     if is_of(item, "Pod") {
-        return judge(item, "Pod", &busiest::of_pod(pod, "requests"), &busiest::of_pod(pod, "limits"));
+        // As in Kubernetes, what its runtime class takes beside its containers is no fault of the pod's.
+        let of = |field| busiest::without_overhead(pod, field);
+        return judge(item, "Pod", &of("requests"), &of("limits"));
     }
     if !is_of(item, "Container") {
         return Vec::new();
@@ -265,6 +267,12 @@ mod tests {
         assert_eq!(
             of_pod(&json!({"type": "Pod", "max": {"memory": "1Gi"}}), &pod),
             ["maximum memory usage per Pod is 1Gi, but limit is 2Gi"]
+        );
+        let mut carried = pod.clone();
+        carried["spec"]["overhead"] = json!({"memory": "1Mi"});
+        assert!(
+            of_pod(&json!({"type": "Pod", "max": {"memory": "2Gi"}}), &carried).is_empty(),
+            "overhead does not count"
         );
         let claim = json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}}});
         assert_eq!(

@@ -65,13 +65,18 @@ pub fn of_spec(spec: &Value, field: &str) -> ByName {
     )
 }
 
-/// The moment's `requests` or `limits` of a pod as a whole: what it says for all its containers counts before theirs, and its
-/// overhead comes on top.
-pub fn of_pod(pod: &Value, field: &str) -> ByName {
+/// The moment's `requests` or `limits` of a pod as it was written: what it says for all its containers counts before theirs.
+pub fn without_overhead(pod: &Value, field: &str) -> ByName {
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     let mut running = of_spec(spec, field);
     running.extend(amounts(spec, &format!("/resources/{field}")));
-    for (name, amount) in amounts(spec, "/overhead") {
+    running
+}
+
+/// The moment's `requests` or `limits` of a pod as a whole: its overhead comes on top.
+pub fn of_pod(pod: &Value, field: &str) -> ByName {
+    let mut running = without_overhead(pod, field);
+    for (name, amount) in amounts(pod, "/spec/overhead") {
         // Overhead adds to a limit, it makes none.
         if field == "requests" || running.get(&name).is_some_and(|limit| !limit.is_zero()) {
             running.add(&ByName::from([(name, amount)]));
