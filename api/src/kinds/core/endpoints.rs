@@ -18,9 +18,11 @@ const SHOWN: usize = 3;
 
 const ADDRESSES: [&str; 2] = ["addresses", "notReadyAddresses"];
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
-/// Addresses, counted once for each of their ports, beyond which an object is stored as it is written: its one form could be
-/// many times as large.
+/// Addresses, counted once for each of their ports, beyond which an object is stored as it is written.
 const MOST: usize = 100_000;
+/// Bytes of addresses beyond which its one form is larger than an object may be: what is written once may have to stand beside
+/// each of many ports.
+const MOST_BYTES: usize = 3 * 1024 * 1024;
 /// Who writes addresses in their canonical form anyway.
 const CONTROLLER: &str = "endpoint-controller";
 
@@ -122,6 +124,8 @@ impl Strategy for EndpointsStrategy {
 type Who<'a> = (&'a str, &'a str);
 /// Addresses, and whether they are ready.
 type Addresses<'a> = BTreeMap<Who<'a>, bool>;
+/// Addresses as they are written, and how many bytes they take.
+type Known<'a> = HashMap<Who<'a>, (&'a Value, usize)>;
 
 /// The one form of subsets: one for each set of addresses, with all ports that they have in common; addresses are sorted, and
 /// ready only where nobody says that they are not. Ports and subsets keep their order (Kubernetes' is of hashes), so that what
@@ -132,7 +136,7 @@ pub fn repack(subsets: &[Value]) -> Vec<Value> {
     if subsets.iter().map(size).sum::<usize>() > MOST {
         return subsets.to_vec();
     }
-    let mut known: HashMap<Who<'_>, &Value> = HashMap::new();
+    let mut known: Known<'_> = HashMap::new();
     let mut offers: Vec<(Option<&Value>, Addresses<'_>)> = Vec::new();
     let mut places: HashMap<Option<&Value>, usize> = HashMap::new();
     for subset in subsets {
@@ -148,7 +152,7 @@ pub fn repack(subsets: &[Value]) -> Vec<Value> {
             for (field, ready) in ADDRESSES.into_iter().zip([true, false]) {
                 for address in list(subset, &format!("/{field}")) {
                     let key = (text(address, "/ip"), text(address, "/targetRef/uid"));
-                    known.entry(key).or_insert(address);
+                    known.entry(key).or_insert_with(|| (address, address.to_string().len()));
                     *who.entry(key).or_insert(ready) &= ready;
                 }
             }
@@ -163,15 +167,18 @@ pub fn repack(subsets: &[Value]) -> Vec<Value> {
             None => groups.push((who, port.into_iter().collect())),
         }
     }
+    let sizes = groups.iter().flat_map(|(who, _)| who.keys()).filter_map(|key| known.get(key)).map(|(_, size)| size);
+    if sizes.sum::<usize>() > MOST_BYTES {
+        return subsets.to_vec();
+    }
     groups.into_iter().map(|(who, ports)| subset_of(&who, &ports, &known)).collect()
 }
 
-fn subset_of(who: &Addresses<'_>, ports: &[&Value], known: &HashMap<Who<'_>, &Value>) -> Value {
+fn subset_of(who: &Addresses<'_>, ports: &[&Value], known: &Known<'_>) -> Value {
     let mut subset = json!({});
     for (field, wanted) in ADDRESSES.into_iter().zip([true, false]) {
-        let of =
-            who.iter().filter(|(_, ready)| **ready == wanted).filter_map(|(key, _)| known.get(key).copied().cloned());
-        let of: Vec<Value> = of.collect();
+        let of = who.iter().filter(|(_, ready)| **ready == wanted).filter_map(|(key, _)| known.get(key));
+        let of: Vec<Value> = of.map(|(address, _)| (*address).clone()).collect();
         if !of.is_empty() {
             set(&mut subset, field, of);
         }
@@ -206,6 +213,10 @@ fn validate_port(port: &Value, name_required: bool, path: &Path, errors: &mut Er
         errors.invalid(&path.child("port"), &json!(number), why);
     }
     addresses::validate_protocol(port, path, errors);
+    let protocol = text(port, "/appProtocol");
+    if !protocol.is_empty() {
+        push_all(errors, &path.child("appProtocol"), protocol, names::qualified_name(protocol));
+    }
 }
 
 #[cfg(test)]
@@ -269,22 +280,37 @@ mod tests {
             (1..=400).map(|n| json!({"name": format!("p{n}"), "port": n, "protocol": "TCP"})).collect();
         let subsets = json!([{"addresses": many, "ports": ports}]);
         assert_eq!(json!(repack(subsets.as_array().unwrap())), subsets);
+        // Few, of which one is large and would stand beside every port.
+        let named = json!({"ip": "10.1.0.1", "targetRef": {"kind": "Pod", "name": "x".repeat(MOST_BYTES / 4)}});
+        let one = |port: &Value| json!({"addresses": [{"ip": format!("10.0.0.{}", port["port"])}], "ports": [port]});
+        let repacked = |ports: &[Value]| {
+            let mut subsets = vec![json!({"addresses": [named], "ports": ports})];
+            subsets.extend(ports.iter().map(one));
+            (repack(&subsets).len(), subsets.len())
+        };
+        assert_eq!(repacked(&ports[..3]), (3, 4), "repacked");
+        assert_eq!(repacked(&ports[..4]), (5, 5), "as it is");
     }
 
     #[test]
     fn a_subset_has_addresses_and_named_ports() {
         let mut errors = ErrorList::default();
-        let bad = json!({"subsets": [{"ports": [{"port": 0}, {"port": 1, "name": "a"}]}]});
+        let bad = json!({"subsets": [{"ports": [{"port": 0}, {"port": 1, "name": "a", "appProtocol": "a b"}]}]});
         let mut object = bad;
         EndpointsStrategy.default(&mut object);
         EndpointsStrategy.validate(&object, &mut errors);
+        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
-            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            said[..3],
             [
                 "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`",
                 "subsets[0].ports[0].name: Required value",
                 "subsets[0].ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive"
             ]
+        );
+        assert!(
+            said.len() == 4 && said[3].starts_with("subsets[0].ports[1].appProtocol: Invalid value: \"a b\""),
+            "{said:?}"
         );
     }
 }
