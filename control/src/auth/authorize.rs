@@ -303,6 +303,7 @@ mod tests {
         let node = UserInfo::node("n1");
         let object = |name: &str, label: &str| json!({"metadata": {"name": name, "labels": {label: "x"}}});
         let lease = "create coordination.k8s.io/leases kube-node-lease/";
+        let claim = "update /persistentvolumeclaims/status web/c";
         let mirror = |spec: Value| {
             let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": true});
             json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}, "ownerReferences": [owner]},
@@ -342,6 +343,20 @@ mod tests {
                 Some(json!({"spec": {"nodeName": "n1"}})),
                 false,
             ),
+            (
+                claim,
+                json!({"status": {"capacity": {"storage": "2Gi"}}}),
+                Some(json!({"status": {"phase": "Bound"}})),
+                false,
+            ),
+            (
+                claim,
+                json!({"metadata": {"resourceVersion": "1"}, "status": {"capacity": {"storage": "2Gi"}, "phase": "Bound"}}),
+                Some(json!({"metadata": {"resourceVersion": "1"}, "status": {"phase": "Bound"}})),
+                true,
+            ),
+            (claim, json!({"metadata": {}}), Some(json!({"metadata": {"finalizers": ["f"]}})), false),
+            (claim, object("c", "a"), Some(json!({"metadata": {"name": "c"}})), false),
             ("create /pods/eviction web/mine", json!({}), None, true),
             ("create /pods/eviction web/other", json!({}), None, false),
             ("create /pods/binding web/mine", json!({"target": {"name": "n1"}}), None, false),

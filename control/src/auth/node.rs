@@ -96,6 +96,7 @@ impl NodeAuthorizer {
                     "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
                 )),
             },
+            ("", "persistentvolumeclaims") => admit_claim(node, new, old),
             ("storage.k8s.io", "csinodes") => {
                 admit_name(node, new, "can only access CSINode with the same name as the requesting node")
             }
@@ -451,6 +452,30 @@ fn admit_pod(node: &str, attributes: &Attributes, new: Option<&Value>, old: Opti
         Some(pod) if new.is_some_and(|new| claims(new) != claims(pod)) => {
             Decision::deny(format!("node {node:?} cannot update resource claim statuses"))
         }
+        _ => Decision::Allow,
+    }
+}
+
+/// What of a claim a node may write.
+const OWN_CLAIM_STATUS: [&str; 4] = ["allocatedResourceStatuses", "allocatedResources", "capacity", "conditions"];
+
+/// A node that mounts a claim says how large it is, and neither whose it is nor whether it may go.
+fn admit_claim(node: &str, new: Option<&Value>, old: Option<&Value>) -> Decision {
+    let rest = |claim: &Value| {
+        let mut rest = claim.clone();
+        for field in ["resourceVersion", "managedFields"] {
+            object::remove_meta(&mut rest, field);
+        }
+        let mut status = rest.as_object_mut().and_then(|rest| rest.remove("status")).unwrap_or_default();
+        if let Some(status) = status.as_object_mut() {
+            status.retain(|field, _| !OWN_CLAIM_STATUS.contains(&field.as_str()));
+        }
+        (rest, status.as_object().filter(|status| !status.is_empty()).cloned())
+    };
+    match (new, old) {
+        (Some(new), Some(old)) if rest(new) != rest(old) => Decision::deny(format!(
+            "node {node:?} is not allowed to update fields other than status.capacity and status.conditions"
+        )),
         _ => Decision::Allow,
     }
 }
