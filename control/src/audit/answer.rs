@@ -1,7 +1,7 @@
 //! The end of a record: what was answered, and when.
 //!
 //! What must stay true: a client reads the same bytes, audited or not; an answer without an end has its event when it begins
-//! and another when it ends, whichever side ends it.
+//! and another when it ends, whichever side ends it; so has a request whose client leaves before it is answered.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,13 +18,35 @@ use super::event::LARGEST;
 use super::policy::{Level, Stage};
 use crate::server::body::{self, Body, BoxError};
 
-impl Record {
-    /// Reads of an answer what is to be recorded of it, which is JSON. `endless`: it is a stream that the client ends.
-    pub(crate) async fn look(&self, response: Response<Body>, endless: bool) -> (Looked, Response<Body>) {
+/// The record of a request, if it is to have one, until its answer has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Unanswered {
+    record: Option<Record>,
+    /// Its answer is a stream that the client ends.
+    endless: bool,
+}
+
+impl Unanswered {
+    pub(crate) fn new(record: Option<Record>, endless: bool) -> Self {
+        Self { record, endless }
+    }
+
+    pub(crate) fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// There is nothing more to say of it.
+    pub(crate) fn take(&mut self) -> Option<Record> {
+        self.record.take()
+    }
+
+    /// Reads of an answer what is to be recorded of it, which is JSON.
+    pub(crate) async fn look(&self, response: Response<Body>) -> (Looked, Response<Body>) {
         let code = response.status().as_u16();
-        let endless = endless && code < 400;
+        let endless = self.endless && code < 400;
         // A Status is a part of every event; any other answer of one that asks for it.
-        let shown = self.level() >= Level::RequestResponse || code >= 400 || self.facts.deletes();
+        let asks = |record: &Record| record.level() >= Level::RequestResponse || record.facts.deletes();
+        let shown = self.record().is_some_and(|record| code >= 400 || asks(record));
         let is_json = response.headers().get(CONTENT_TYPE).is_some_and(json);
         if endless || !shown || !is_json {
             return (Looked { code, read: None }, response);
@@ -39,17 +61,30 @@ impl Record {
     }
 
     /// Writes what was answered; the answer, in whatever form, is to be sent afterwards.
-    pub(crate) async fn answered(self, looked: Looked, response: Response<Body>, endless: bool) -> Response<Body> {
+    pub(crate) async fn answered(mut self, looked: Looked, response: Response<Body>) -> Response<Body> {
         let Looked { code, read } = looked;
-        self.facts.answered(code, read.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
-        if endless {
-            let _ = self.audit.write(&self.facts, Stage::ResponseStarted).await;
+        let Some(record) = self.record() else { return response };
+        record.facts.answered(code, read.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
+        if self.endless {
+            let _ = record.audit.write(&record.facts, Stage::ResponseStarted).await;
         }
-        if endless && code < 400 {
-            return response.map(|inner| Watched { inner, record: Some(self) }.boxed_unsync());
+        if self.endless && code < 400 {
+            return response.map(|inner| Watched { inner, _record: self }.boxed_unsync());
         }
-        let _ = self.audit.write(&self.facts, Stage::ResponseComplete).await;
+        if let Some(record) = self.take() {
+            let _ = record.audit.write(&record.facts, Stage::ResponseComplete).await;
+        }
         response
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        // Nobody can wait here: the event is written by a task that the log's end waits for.
+        if let Some(record) = self.take() {
+            record.facts.left();
+            drop(record.audit.begin_write(&record.facts, Stage::ResponseComplete));
+        }
     }
 }
 
@@ -103,10 +138,10 @@ fn read(pieces: Vec<Bytes>) -> impl futures::Stream<Item = Result<Bytes, BoxErro
     futures::stream::iter(pieces).map(Ok)
 }
 
-/// The body of an answer without an end: says when it ended.
+/// The body of an answer without an end, whose record ends with it.
 struct Watched {
     inner: Body,
-    record: Option<Record>,
+    _record: Unanswered,
 }
 
 impl HttpBody for Watched {
@@ -123,19 +158,6 @@ impl HttpBody for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        // Nobody can wait here: the event is written by a task that the log's end waits for.
-        if let (Some(record), Ok(runtime)) = (self.record.take(), tokio::runtime::Handle::try_current()) {
-            let tracker = record.audit.0.late.clone();
-            let write = async move {
-                let _ = record.audit.write(&record.facts, Stage::ResponseComplete).await;
-            };
-            tracker.spawn_on(write, &runtime);
-        }
     }
 }
 
@@ -166,7 +188,8 @@ mod tests {
         let audit = fixture::audit("rules: [{level: RequestResponse}]", &dir.path().join("log"), Mode::Blocking);
         let (request, ()) = http::Request::get("/x").body(()).unwrap().into_parts();
         let attributes = Attributes::non_resource("get", "/x");
-        let record = audit.begin("1", &attributes, &request, Some(&UserInfo::admin())).unwrap();
+        let record = audit.begin("1", &attributes, &request, Some(&UserInfo::admin()));
+        let unanswered = Unanswered::new(record, false);
         // Whoever reads of it waits.
         let answer = |bytes: usize| {
             let body = body::stream(futures::stream::pending());
@@ -176,8 +199,8 @@ mod tests {
                 .body(body)
                 .unwrap()
         };
-        assert!(record.look(answer(LARGEST), false).now_or_never().is_none());
-        assert!(record.look(answer(LARGEST + 1), false).now_or_never().is_some());
+        assert!(unanswered.look(answer(LARGEST)).now_or_never().is_none());
+        assert!(unanswered.look(answer(LARGEST + 1)).now_or_never().is_some());
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! The audit log: who asked what of this server, when, from where, and what became of it, as a policy says.
 //!
 //! [`Audit`] judges a request when it arrives; the pipeline tells the [`Record`] what it learns. What must stay true: without a
-//! policy nothing of this runs; an answer is sent after its event is in the file, or the loss is counted; one thread writes.
+//! policy nothing of this runs; an answer is sent after its event is in the file, or the loss is counted; nobody gets around its
+//! event by leaving before it; one thread writes.
 
 use std::fmt;
 use std::io;
@@ -17,9 +18,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::answer::Looked;
+pub(crate) use self::answer::Unanswered;
 use self::event::{Arrival, Facts};
 use self::log::{Log, LogError};
 pub use self::policy::{Level, Stage};
@@ -109,7 +112,7 @@ struct Inner {
     log: Log,
     mode: Mode,
     counts: Counts,
-    /// Events of answers whose client left: written after everybody stopped waiting for them.
+    /// Events that are being written, also those for which nobody waits any more.
     late: TaskTracker,
 }
 
@@ -183,20 +186,34 @@ impl Audit {
         self.0.log.close().await;
     }
 
+    /// Writes the event of a stage, also if who waits for that leaves.
     async fn write(&self, facts: &Facts, stage: Stage) -> Result<(), LogError> {
+        match self.begin_write(facts, stage) {
+            Some(written) => written.await.unwrap_or(Err(LogError::Closed)),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to. `None`: there is no such event.
+    fn begin_write(&self, facts: &Facts, stage: Stage) -> Option<JoinHandle<Result<(), LogError>>> {
+        let runtime = Handle::try_current().ok()?;
         if facts.verdict.omit_stages.contains(&stage) {
-            return Ok(());
+            return None;
         }
         self.0.counts.events.inc();
-        let written = match facts.line(stage) {
-            Ok(line) => self.0.log.write(line).await,
-            Err(error) => Err(LogError::Write(Arc::new(error.into()))),
+        let (audit, id, line) = (self.clone(), facts.id().to_owned(), facts.line(stage));
+        let write = async move {
+            let written = match line {
+                Ok(line) => audit.0.log.write(line).await,
+                Err(error) => Err(LogError::Write(Arc::new(error.into()))),
+            };
+            if let Err(error) = &written {
+                audit.0.counts.errors.get_or_create(&PluginLabel { plugin: "log" }).inc();
+                tracing::debug!(error = error as &dyn std::error::Error, id, "an audit event is lost");
+            }
+            written
         };
-        if let Err(error) = &written {
-            self.0.counts.errors.get_or_create(&PluginLabel { plugin: "log" }).inc();
-            tracing::debug!(error = error as &dyn std::error::Error, id = facts.id(), "an audit event is lost");
-        }
-        written
+        Some(self.0.late.spawn_on(write, &runtime))
     }
 }
 

@@ -39,7 +39,7 @@ use super::unsent::Room;
 use super::verbs::{create, delete, deletecollection, get, list, patch, update, watch};
 use super::warnings;
 use crate::admission::Notes;
-use crate::audit::{self, Level, Looked, Origin, Record};
+use crate::audit::{self, Level, Origin, Record, Unanswered};
 use crate::auth::{ANONYMOUS, Attributes, Decision, UserInfo};
 use crate::flow::Class;
 
@@ -58,15 +58,16 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
     let (parts, body) = request.into_parts();
     let asked = user.name.clone();
     seen.room = server.unsent().room(connection(&parts), &asked);
-    let (mut record, endless) = audited(server, &id, &parts, Some(&user));
+    let mut unanswered = audited(server, &id, &parts, Some(&user));
     let request = Request::from_parts(parts, body);
     let served = async {
-        if let Some(record) = &record
+        let record = unanswered.record();
+        if let Some(record) = record
             && record.received().await.is_err()
         {
             return Err(ApiError::internal("failed to store audit event").into());
         }
-        serve(server, request, user, record.as_ref(), &mut seen).await
+        serve(server, request, user, record, &mut seen).await
     };
     let served = AssertUnwindSafe(served).catch_unwind().await;
     let response = match served {
@@ -83,7 +84,7 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
         }
         Err(panic) => {
             tracing::error!(id, %method, path, panic = panic_text(&*panic), "a request's handler panicked");
-            if let Some(record) = record.take() {
+            if let Some(record) = unanswered.take() {
                 record.panicked(panic_text(&*panic)).await;
             }
             let what = ApiError::internal("this request caused apiserver to panic. Look in the logs for details.");
@@ -91,18 +92,16 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
         }
     };
     drop(in_flight);
-    let (mut looked, response) = look(record.as_ref(), response, endless).await;
-    let mut response = match present(server, &asked, &seen, &method, response).await {
+    let (mut looked, response) = unanswered.look(response).await;
+    let response = match present(server, &asked, &seen, &method, response).await {
         Ok(response) => response,
         Err(failure) => {
-            let (status, response) = look(record.as_ref(), error::respond(&failure), endless).await;
+            let (status, response) = unanswered.look(error::respond(&failure)).await;
             looked = status;
             seen.room.put(sent(&method, response))
         }
     };
-    if let (Some(record), Some(looked)) = (record, looked) {
-        response = record.answered(looked, response, endless).await;
-    }
+    let mut response = unanswered.answered(looked, response).await;
     turn::label(&mut response, seen.class.as_ref());
     name(&mut response, &id);
     server.config().metrics.observe(seen.labels, response.status().as_u16(), start.elapsed());
@@ -112,13 +111,6 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
 /// Over what a request came.
 fn connection(request: &Parts) -> Option<Arc<Connection>> {
     request.extensions.get::<Origin>().and_then(|origin| origin.connection.clone())
-}
-
-/// What of an answer is to be recorded.
-async fn look(record: Option<&Record>, answer: Response<Body>, endless: bool) -> (Option<Looked>, Response<Body>) {
-    let Some(record) = record else { return (None, answer) };
-    let (looked, answer) = record.look(answer, endless).await;
-    (Some(looked), answer)
 }
 
 /// The answer as it is sent, in its place. A read for which there is no room is refused; who wrote is told what became of it: a
@@ -176,9 +168,9 @@ fn name(response: &mut Response<Body>, id: &str) {
     }
 }
 
-/// The record of a request, if there is to be one, and whether its answer has no end.
-fn audited(server: &Server, id: &str, request: &Parts, user: Option<&UserInfo>) -> (Option<Record>, bool) {
-    let Some(audit) = &server.config().audit else { return (None, false) };
+/// The record of a request, if there is to be one.
+fn audited(server: &Server, id: &str, request: &Parts, user: Option<&UserInfo>) -> Unanswered {
+    let Some(audit) = &server.config().audit else { return Unanswered::default() };
     let query = Query::parse(request.uri.query());
     // What cannot be read is refused later.
     let watch = query.flag("watch").ok().flatten().unwrap_or_default();
@@ -189,7 +181,7 @@ fn audited(server: &Server, id: &str, request: &Parts, user: Option<&UserInfo>) 
         }
         _ => (Attributes::non_resource(request.method.as_str().to_lowercase(), request.uri.path()), false),
     };
-    (audit.begin(id, &attributes, request, user), endless)
+    Unanswered::new(audit.begin(id, &attributes, request, user), endless)
 }
 
 /// Answers a request that is not let in.
@@ -198,18 +190,21 @@ pub(super) async fn refuse(server: &Server, refused: Refused<'_>) -> Response<Bo
     let user = refused.user.map_or(ANONYMOUS, |user| &user.name);
     let mut response = server.unsent().room(connection(refused.request), user).put(refused.respond());
     name(&mut response, &id);
-    let (record, endless) = audited(server, &id, refused.request, refused.user);
-    let Some(record) = record else { return response };
+    let mut unanswered = audited(server, &id, refused.request, refused.user);
     if refused.user.is_none() {
-        record.unauthenticated(audit::attempted(&refused.request.headers, refused.certificate)).await;
+        if let Some(record) = unanswered.take() {
+            record.unauthenticated(audit::attempted(&refused.request.headers, refused.certificate)).await;
+        }
         return response;
     }
-    if record.received().await.is_err() {
-        tracing::debug!(id, "a refused request is not in the audit log");
+    if let Some(record) = unanswered.record() {
+        if record.received().await.is_err() {
+            tracing::debug!(id, "a refused request is not in the audit log");
+        }
+        record.forbidden(refused.error.message.clone());
     }
-    record.forbidden(refused.error.message.clone());
-    let (looked, response) = record.look(response, endless).await;
-    record.answered(looked, response, endless).await
+    let (looked, response) = unanswered.look(response).await;
+    unanswered.answered(looked, response).await
 }
 
 async fn serve(

@@ -113,6 +113,29 @@ async fn a_read_for_whose_answer_there_is_no_room_is_recorded_as_refused() {
 }
 
 #[tokio::test]
+async fn whose_client_leaves_before_it_is_answered_is_recorded() {
+    let audited = Audited::new("omitStages: [RequestReceived]\nrules: [{level: Request, verbs: [create]}]").await;
+    let request = Request::post(MAPS).header(CONTENT_TYPE, "application/json");
+    let request = request.body(body::full(config_map("left").to_string())).unwrap();
+    let mut asked = Box::pin(audited.api.server.handle(request, UserInfo::admin()));
+    assert!(futures::poll!(asked.as_mut()).is_pending());
+    let path = format!("{MAPS}/left");
+    let written = async {
+        while audited.api.get(&path).await.code != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), written).await.expect("it is written, whoever waits");
+    drop(asked);
+    let event = audited.event_until("ResponseComplete").await;
+    assert_eq!((&event["verb"], &event["objectRef"]["name"]), (&json!("create"), &json!("left")));
+    assert_eq!(event["requestObject"]["metadata"]["name"], "left");
+    let early = json!({"metadata": {}, "status": "Success", "message": "Connection closed early", "code": 200});
+    assert_eq!(event["responseStatus"], early);
+    assert_eq!(audited.events().len(), 1);
+}
+
+#[tokio::test]
 async fn every_verb_says_what_it_was_sent() {
     let audited = Audited::new("omitStages: [RequestReceived]\nrules: [{level: Request}]").await;
     let api = &audited.api;
