@@ -43,6 +43,7 @@ use self::route::Route;
 use self::uploads::Uploads;
 use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
 use crate::server::body::{self, Body};
+use crate::server::listen::owner;
 use crate::server::turn::Turn;
 
 /// The largest manifest, as other registries have it.
@@ -383,13 +384,16 @@ impl Images {
             && self.may_read(user, &from).await
             && self.mount(&repository, from, digest.clone(), home.clone()).await?
         {
-            return Ok(created(format!("/v2/{repository}/blobs/{digest}"), &digest).body(body::empty())?);
+            return kept(&repository, &digest);
         }
-        let id = self.uploads.begin(repository.clone(), &user.name).await?;
-        match call.query.get("digest") {
-            Some(digest) => self.finish(&repository, &id, digest, body, home).await,
-            None => progress(StatusCode::ACCEPTED, &repository, &id, 0),
-        }
+        let user = owner(&user.name);
+        let Some(digest) = call.query.get("digest") else {
+            let id = self.uploads.begin(repository.clone(), user).await?;
+            return progress(StatusCode::ACCEPTED, &repository, &id, 0);
+        };
+        let digest: Digest = digest.parse()?;
+        self.uploads.take_whole(&repository, user, &digest, body, home).await?;
+        kept(&repository, &digest)
     }
 
     async fn mount(
@@ -442,8 +446,13 @@ impl Images {
     async fn finish(&self, repository: &Repository, id: &str, digest: &str, body: Body, home: Home) -> Answer {
         let digest: Digest = digest.parse()?;
         self.uploads.finish(repository, id, &digest, body, home).await?;
-        Ok(created(format!("/v2/{repository}/blobs/{digest}"), &digest).body(body::empty())?)
+        kept(repository, &digest)
     }
+}
+
+/// A blob that was sent is there.
+fn kept(repository: &Repository, digest: &Digest) -> Answer {
+    Ok(created(format!("/v2/{repository}/blobs/{digest}"), digest).body(body::empty())?)
 }
 
 /// A request that puts something into a namespace.

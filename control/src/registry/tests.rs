@@ -43,6 +43,10 @@ impl Registry {
         Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
     }
 
+    fn files_of_uploads(&self) -> usize {
+        std::fs::read_dir(self.dir.path().join("uploads")).unwrap().count()
+    }
+
     async fn push_blob(&self, repository: &str, data: &[u8]) -> Digest {
         let digest = Digest::of(data);
         let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
@@ -166,7 +170,40 @@ async fn uploads_that_one_user_leaves_open_are_nobody_elses_limit() {
     assert!(String::from_utf8_lossy(&text).contains("64 uploads of this user are open"), "{text:?}");
     assert_eq!(begin(&other).await.status(), 202);
     // What was refused leaves no file.
-    assert_eq!(std::fs::read_dir(registry.dir.path().join("uploads")).unwrap().count(), 65);
+    assert_eq!(registry.files_of_uploads(), 65);
+    // A namespace's service accounts are one user, however many there are.
+    let account = |number| UserInfo::authenticated(format!("system:serviceaccount:web:a-{number}"), &[]);
+    for number in 0..64 {
+        assert_eq!(begin(&account(number)).await.status(), 202);
+    }
+    assert_eq!(begin(&account(64)).await.status(), 429);
+}
+
+#[tokio::test]
+async fn a_blob_in_one_request_leaves_no_upload_behind_however_that_ends() {
+    let registry = Registry::new();
+    let path = format!("/v2/web/app/blobs/uploads/?digest={}", Digest::of(b"whole"));
+    let push = async |body: Body| {
+        let request = Request::post(&path).body(body).unwrap();
+        registry.images.handle(request, &UserInfo::admin(), &mut Turn::default()).await.status()
+    };
+    for _ in 0..100 {
+        assert_eq!(registry.call("POST", "/v2/web/app/blobs/uploads/?digest=none", &[], b"whole").await.status(), 400);
+        let broken = futures::stream::iter([Ok(Bytes::from_static(b"wh")), Err("gone".into())]);
+        assert_eq!(push(body::stream(broken)).await, 400);
+        let mut left = Box::pin(push(body::stream(futures::stream::pending())));
+        while registry.images.uploads.repositories().is_empty() {
+            assert!(futures::poll!(left.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(push(body::full("whole")).await, 201);
+    let gone = async {
+        while registry.files_of_uploads() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.expect("nobody would remove them");
 }
 
 #[tokio::test]
@@ -175,7 +212,7 @@ async fn a_content_that_has_another_digest_is_refused_and_dropped() {
     let path = format!("/v2/web/app/blobs/uploads/?digest={}", Digest::of(b"wanted"));
     let answer = registry.call("POST", &path, &[], b"sent").await;
     assert_eq!((answer.status().as_u16(), code(&answer).as_str()), (400, "DIGEST_INVALID"));
-    assert_eq!(std::fs::read_dir(registry.dir.path().join("uploads")).unwrap().count(), 0);
+    assert_eq!(registry.files_of_uploads(), 0);
     let path = format!("/v2/web/app/blobs/{}", Digest::of(b"sent"));
     assert_eq!(code(&registry.call("GET", &path, &[], b"").await), "BLOB_UNKNOWN");
 }
