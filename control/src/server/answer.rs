@@ -127,8 +127,9 @@ pub(crate) fn packed(gzip: bool, response: Response<Bytes>) -> Response<Body> {
         let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
         // A Vec takes every write.
         if encoder.write_all(&bytes).is_ok()
-            && let Ok(packed) = encoder.finish()
+            && let Ok(mut packed) = encoder.finish()
         {
+            packed.shrink_to_fit();
             parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             parts.headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
             return Response::from_parts(parts, body::full(packed));

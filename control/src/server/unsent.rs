@@ -36,6 +36,8 @@ const TOTAL: usize = 256 << 20;
 const FIRST: usize = 4 << 10;
 /// What each counts for beside its bytes: headers, warnings among them, and what serves it.
 const AROUND: usize = 4 << 10;
+/// What a piece counts for beside its bytes: what carries it.
+const AROUND_PIECE: usize = 512;
 /// Of one user's.
 const OF_USER: usize = 64 << 20;
 
@@ -77,6 +79,10 @@ pub(crate) struct Room(Option<Arc<Asked>>, Arc<Mutex<Option<Place>>>);
 impl Room {
     /// Takes a place for an answer of about this many bytes, before it is made. Error: 429, and nothing was done.
     pub(crate) fn foresee(&self, bytes: usize) -> Result<(), ApiError> {
+        self.reserve(bytes.saturating_add(AROUND))
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<(), ApiError> {
         let Some(asked) = &self.0 else { return Ok(()) };
         let mut place = self.1.lock();
         if place.as_ref().is_none_or(|place| place.bytes < bytes) {
@@ -90,7 +96,7 @@ impl Room {
     /// The answer in its place. Error: 429.
     pub(super) fn fill(&self, answer: Response<Body>) -> Result<Response<Body>, ApiError> {
         if let Some(size) = whole(&answer).filter(|_| !answer.body().is_end_stream()) {
-            self.foresee(size)?;
+            self.reserve(size)?;
         }
         Ok(self.put(answer))
     }
@@ -107,7 +113,7 @@ impl Room {
             None => {
                 // What is made of much comes in large pieces, unless there is little of it.
                 let (left, expected) = (length(&answer), if place.is_some() { 2 * FREE } else { FIRST });
-                Kept::Pieces { _made_of: place, expected: expected.min(left), left, waits: None }
+                Kept::Pieces { _made_of: place, expected: expected.min(piece(left)), left, waits: None }
             }
         };
         answer.map(|body| Sent { body, place, asked: Arc::clone(asked) }.boxed_unsync())
@@ -118,6 +124,11 @@ impl Room {
 fn whole(answer: &Response<Body>) -> Option<usize> {
     let size = answer.body().size_hint().exact();
     size.map(|size| usize::try_from(size).unwrap_or(usize::MAX).saturating_add(AROUND))
+}
+
+/// What a piece of so many bytes counts for; none is nothing.
+fn piece(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { bytes.saturating_add(AROUND_PIECE) }
 }
 
 /// Bytes that an answer in pieces says that it has.
@@ -264,9 +275,10 @@ impl Sent {
         let place = match &mut self.place {
             Kept::Whole(place) => place.clone(),
             Kept::Pieces { expected, left, .. } => {
+                let size = piece(bytes.len());
                 *left = left.saturating_sub(bytes.len());
-                *expected = bytes.len().max(FREE.min(2 * bytes.len())).min(*left);
-                self.asked.keep(reserved, bytes.len())
+                *expected = size.max(FREE.min(2 * size)).min(piece(*left));
+                self.asked.keep(reserved, size)
             }
         };
         Bytes::from_owner(Piece { bytes, _place: place })
@@ -312,12 +324,13 @@ mod tests {
     use super::*;
     use crate::server::listen::a_connection;
 
+    /// What a piece counts for.
     const PIECE: usize = FREE;
 
     /// An answer in pieces, in room for so many of them beside what every connection has.
     fn pieces(unsent: &Unsent) -> Body {
         let (connection, _) = a_connection();
-        let body = body::stream(stream::iter(0..3).map(|_| Ok(vec![0; PIECE].into())));
+        let body = body::stream(stream::iter(0..3).map(|_| Ok(vec![0; PIECE - AROUND_PIECE].into())));
         let room = unsent.room(Some(connection), "eve");
         room.foresee(1).unwrap();
         room.put(Response::new(body)).into_body()
@@ -332,7 +345,7 @@ mod tests {
         assert!(poll!(second.frame()).is_pending());
         drop(taken);
         let next = second.frame().await.unwrap().unwrap();
-        assert_eq!(next.data_ref().unwrap().len(), PIECE);
+        assert_eq!(next.data_ref().unwrap().len(), PIECE - AROUND_PIECE);
         let _held = unsent.0.hold("eve", 3 * PIECE, tokio_util::sync::CancellationToken::new()).unwrap();
         assert!(second.frame().await.unwrap().is_err(), "nobody waits longer than for a seat");
         assert_eq!(unsent.held(), 4 * PIECE);
@@ -344,7 +357,7 @@ mod tests {
         let _unread = unsent.0.hold("eve", 4 * PIECE, tokio_util::sync::CancellationToken::new()).unwrap();
         let (connection, _) = a_connection();
         let watch = |_| {
-            let event = stream::iter([Ok(vec![0; FIRST].into())]).chain(stream::pending());
+            let event = stream::iter([Ok(vec![0; FIRST - AROUND_PIECE].into())]).chain(stream::pending());
             let answer = Response::new(body::stream(event));
             unsent.room(Some(Arc::clone(&connection)), "eve").put(answer).into_body()
         };
@@ -374,7 +387,7 @@ mod tests {
             let body = body::stream(stream::iter([Ok(vec![0; size].into())]));
             room.put(Response::builder().header(CONTENT_LENGTH, size).body(body).unwrap()).into_body()
         };
-        let (mut small, mut larger) = (list(FREE - 100), list(2 * FREE));
+        let (mut small, mut larger) = (list(FREE - 3 * AROUND), list(2 * FREE));
         assert!(poll!(larger.frame()).is_pending());
         let all = poll!(small.frame());
         assert!(matches!(&all, Poll::Ready(Some(Ok(_)))), "{all:?}");
@@ -396,6 +409,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_place_that_was_foreseen_is_enough_for_its_answer() {
+        let unsent = Unsent(Intake::bounded(100 * PIECE, 4 * PIECE));
+        let (connection, _) = a_connection();
+        let _busy = Arc::clone(connection.room()).try_acquire_many_owned(60 << 10).unwrap();
+        let foreseen = unsent.room(Some(connection), "eve");
+        foreseen.foresee(1_000).unwrap();
+        // Of another connection: all the room that their user has.
+        let hold = || unsent.0.hold("eve", 1 << 10, tokio_util::sync::CancellationToken::new());
+        let _unread: Vec<Held> = std::iter::from_fn(hold).collect();
+        foreseen.fill(Response::new(body::full(vec![0; 1_000]))).unwrap();
+    }
+
+    #[tokio::test]
     async fn who_waits_for_events_has_no_place_for_them_and_a_connection_has_some_for_nothing() {
         let unsent = Unsent(Intake::bounded(100 * PIECE, 4 * PIECE));
         let (connection, _) = a_connection();
@@ -410,7 +436,7 @@ mod tests {
         assert!(poll!(watch.frame()).is_pending());
         let small = Response::new(body::full(vec![0; 1_000]));
         let answer = unsent.room(Some(Arc::clone(&connection)), "eve").fill(small).unwrap();
-        assert_eq!(taken(), 1_000 + AROUND + 5, "the event's and the answer's");
+        assert_eq!(taken(), 1_000 + AROUND + 5 + AROUND_PIECE, "the event's and the answer's");
         assert_eq!(unsent.held(), 0);
         drop((answer, watch, event));
         assert_eq!(taken(), 0);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Response;
+use http::header::ACCEPT_ENCODING;
 use tokio::time::timeout;
 
 use super::*;
@@ -117,8 +118,8 @@ async fn an_answer_for_which_there_is_no_room_is_refused_before_anything_is_done
     let _unread = api.leave_unread(eve).await;
     // Nobody gets to work on much.
     let busy = api.server.heavy().busy().await;
-    let pretty = format!("{MAPS}?pretty=true");
-    for (path, accept) in [(&*pretty, JSON), (MAPS, "application/yaml"), (MAP, "application/cbor")] {
+    let (pretty, whole) = (format!("{MAPS}?pretty=true"), format!("{MAPS}?includeObject=Object"));
+    for (path, accept) in [(&*pretty, JSON), (&*whole, TABLE), (MAPS, "application/yaml"), (MAP, "application/cbor")] {
         let answer = timeout(Duration::from_secs(20), api.get_over(eve, path, accept)).await.expect("no work is done");
         assert_eq!(answer.status(), 429, "{path} {accept}");
     }
@@ -138,6 +139,29 @@ async fn an_answer_for_which_there_is_no_room_is_refused_before_anything_is_done
     drop(busy);
     let maps = api.get(MAPS).await.expect(200);
     assert_eq!((maps["items"].as_array().unwrap().len(), &maps["items"][0]["data"]["b"]), (1, &Value::Null));
+}
+
+#[tokio::test]
+async fn what_a_list_keeps_until_it_is_sent_is_counted() {
+    const OLD: &str = "/api/v1/namespaces/default/events";
+    const NEW: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let api = Api::new().await;
+    for number in 0..4 {
+        let metadata = json!({"name": format!("e{number}"), "annotations": {"a": "x".repeat(100_000)}});
+        let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": metadata, "reason": "R", "message": "m",
+            "type": "Normal", "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}});
+        api.post(OLD, &event).await.expect(201);
+    }
+    let (connection, _) = a_connection();
+    let held = async |path: &str, packing: &str| {
+        let request = Request::get(path).header(ACCEPT, JSON).header(ACCEPT_ENCODING, packing);
+        let answer = api.send_over((&connection, "eve"), request.body(body::empty()).unwrap()).await;
+        assert_eq!(answer.status(), 200);
+        api.server.unsent().held()
+    };
+    assert_eq!(held(OLD, "identity").await, 0, "the cache has what is shown");
+    assert!(held(OLD, "gzip").await > 300_000, "what compresses");
+    assert!(held(NEW, "identity").await > 400_000, "objects in another version than they are stored in");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! one snapshot, and an expired one is said with a token that continues anyway.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,8 +20,9 @@ use serde_json::{Value, json};
 use wherry_api::object;
 use wherry_api::selector::{FieldSelector, LabelSelector};
 use wherry_api::status::ApiError;
+use wherry_api::table::IncludeObject;
 
-use crate::cache::{At, CacheError, Filter, List};
+use crate::cache::{At, CacheError, Entry, Filter, List};
 use crate::server::answer::{self, COMPRESS_FROM, JSON};
 use crate::server::body::{self, Body, BoxError};
 use crate::server::call::Call;
@@ -35,6 +37,9 @@ const CHUNK: usize = 64 * 1024;
 
 /// Bytes of a row of a table, or of an object's metadata, which few have more of.
 const ROW: usize = 2 * 1024;
+
+/// Bytes that compressing takes as long as it lasts.
+const PACKER: usize = 320 * 1024;
 
 /// What a `continue` token says. Opaque to clients.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,23 +96,33 @@ pub(crate) async fn list(call: &Call) -> Result<Response<Body>, ServerError> {
     let filter = filter(call)?;
     let page = page(call, &filter, &options).await?;
     let metadata = metadata(&page);
-    let items = versions::all(&call.resource, &page.entries).await?;
-    if call.accepted.form == Form::Object && !call.accepted.pretty {
-        call.room.foresee(items.len() * size_of::<Bytes>())?;
-        return joined(call, &metadata, items);
-    }
-    let size: usize = items.iter().map(Bytes::len).sum();
+    let size: usize = page.entries.iter().map(|entry| entry.bytes.len()).sum();
+    let count = page.entries.len();
+    let is_joined = call.accepted.form == Form::Object && !call.accepted.pretty;
     let shown = match call.accepted.form {
-        Form::Object => size,
-        Form::Table { .. } | Form::Metadata { .. } => size.min(items.len() * ROW),
+        Form::Object if is_joined => kept(call, &page.entries, size),
+        Form::Object | Form::Table { include: IncludeObject::Object, .. } => size,
+        Form::Table { .. } | Form::Metadata { .. } => size.min(count * ROW),
     };
     call.room.foresee(shown)?;
+    let items = versions::all(&call.resource, &page.entries).await?;
+    if is_joined {
+        return joined(call, &metadata, items);
+    }
     let made = || match call.accepted.form {
         Form::Object => pretty(call, &metadata, &items),
         Form::Table { .. } => table(call, metadata, &items),
         Form::Metadata { version } => partial(call, version, &metadata, &items),
     };
     call.apart(size, made).await
+}
+
+/// What a list of these objects keeps until it is sent, but for the objects that the cache has as they are. `size`: bytes of all.
+fn kept(call: &Call, entries: &[Arc<Entry>], size: usize) -> usize {
+    let converted = entries.iter().filter(|entry| !call.resource.serves_as_stored(entry.revision));
+    let converted: usize = converted.map(|entry| entry.bytes.len()).sum();
+    let packer = if call.accepted.packs() && size >= COMPRESS_FROM { PACKER } else { 0 };
+    entries.len() * size_of::<Bytes>() + converted + packer
 }
 
 /// One page, as the options ask.
@@ -184,26 +199,32 @@ impl Iterator for Chunks {
 
     fn next(&mut self) -> Option<Bytes> {
         self.tail?;
-        let mut chunk = BytesMut::with_capacity(CHUNK + 4096);
-        if let Some(head) = self.head.take() {
-            chunk.extend_from_slice(head.as_bytes());
-        }
-        while chunk.len() < CHUNK {
-            let Some(item) = self.items.next() else {
-                chunk.extend_from_slice(self.tail.take().unwrap_or_default().as_bytes());
+        let head = self.head.take().unwrap_or_default();
+        let (mut size, mut count) = (head.len(), 0);
+        for item in self.items.as_slice() {
+            if size >= CHUNK {
                 break;
-            };
+            }
+            size += item.len() + 1;
+            count += 1;
+        }
+        let tail = if count == self.items.len() { self.tail.take().unwrap_or_default() } else { "" };
+        // No larger than what it holds: that is what it counts for.
+        let mut chunk = BytesMut::with_capacity(size + tail.len());
+        chunk.extend_from_slice(head.as_bytes());
+        for item in self.items.by_ref().take(count) {
             if !std::mem::take(&mut self.first) {
                 chunk.extend_from_slice(b",");
             }
             chunk.extend_from_slice(&item);
         }
+        chunk.extend_from_slice(tail.as_bytes());
         Some(chunk.freeze())
     }
 }
 
 fn compressed(chunks: Chunks) -> Body {
-    let encoder = GzEncoder::new(Vec::with_capacity(CHUNK), Compression::fast());
+    let encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let pieces = stream::iter(chunks.map(Some).chain([None])).scan(Some(encoder), |state, chunk| {
         let piece = match (state.as_mut(), chunk) {
             (Some(encoder), Some(chunk)) => encoder.write_all(&chunk).map(|()| std::mem::take(encoder.get_mut())),
@@ -264,6 +285,23 @@ fn partial(call: &Call, version: &str, metadata: &Value, items: &[Bytes]) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_piece_of_a_list_takes_no_more_memory_than_it_counts_for() {
+        let item = |size| Bytes::from(vec![b' '; size]);
+        for items in [vec![], vec![item(100)], vec![item(CHUNK - 1), item(1), item(1)], vec![item(9); CHUNK]] {
+            let whole = ["head", &vec![" "; items.len()].join(","), TAIL].concat().len();
+            let whole = whole - items.len() + items.iter().map(Bytes::len).sum::<usize>();
+            let chunks = Chunks { head: Some("head".into()), tail: Some(TAIL), items: items.into_iter(), first: true };
+            let mut sent = 0;
+            for piece in chunks {
+                sent += piece.len();
+                let (length, taken) = (piece.len(), piece.try_into_mut().unwrap().capacity());
+                assert!(taken <= length + 1, "{taken} bytes for {length}");
+            }
+            assert_eq!(sent, whole);
+        }
+    }
 
     #[test]
     fn a_token_is_good_for_its_resource_only() {
