@@ -18,13 +18,15 @@ const LISTS: [(&str, &str, &str); 3] = [
 /// Where a workload has its pods' template.
 const TEMPLATES: [&str; 3] = ["/spec/template", "/spec/jobTemplate/spec/template", "/template"];
 
-/// Takes a workload's template out of it.
+/// Takes a workload's template out of it. One of which [`template`] would not tell everything stays.
 pub fn take_template(workload: &mut Value) -> Option<Value> {
     TEMPLATES.iter().find_map(|place| {
         let (parent, field) = place.rsplit_once('/')?;
         let parent = workload.pointer_mut(parent)?.as_object_mut()?;
-        parent.get(field)?.pointer("/spec/containers")?;
-        parent.remove(field)
+        let template = parent.get(field)?;
+        template.pointer("/spec/containers")?;
+        let is_known = |name: &String| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "spec");
+        template.as_object()?.keys().all(is_known).then(|| parent.remove(field))?
     })
 }
 
@@ -208,7 +210,10 @@ mod tests {
                 ]
             );
         }
-        assert!(take_template(&mut json!({"spec": {"template": {"data": 1}}})).is_none(), "of another kind");
+        let more = json!({"spec": {"containers": [{"name": "main"}]}, "status": {"address": "x"}});
+        for other in [json!({"data": 1}), more] {
+            assert!(take_template(&mut json!({"spec": {"template": other}})).is_none(), "of another kind");
+        }
     }
 
     #[test]
