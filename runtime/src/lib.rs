@@ -9,3 +9,4 @@ pub mod network;
 pub mod node;
 mod places;
 pub mod pod;
+mod shares;

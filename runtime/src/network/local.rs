@@ -146,7 +146,11 @@ pub(crate) mod testing {
         }
 
         pub(crate) fn pod(&self, name: &str) -> Arc<PodNetwork> {
-            let pod = PodIdentity { namespace: "default".into(), name: name.into(), uid: name.into() };
+            self.pod_in("default", name)
+        }
+
+        pub(crate) fn pod_in(&self, namespace: &str, name: &str) -> Arc<PodNetwork> {
+            let pod = PodIdentity { namespace: namespace.into(), name: name.into(), uid: name.into() };
             PodNetwork::new(self.0.clone(), pod, self.0.ipam.allocate(None).unwrap())
         }
     }

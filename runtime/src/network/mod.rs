@@ -21,7 +21,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use tokio::sync::Semaphore;
 use wasmtime_wasi_http::WasiBody;
 
 pub use self::host_ports::HostPorts;
@@ -31,6 +30,7 @@ pub use self::local::LocalNetwork;
 use self::local::Shared;
 use self::names::Answer;
 pub use self::names::is_name;
+use self::resolver::Lookups;
 
 /// Transport of a guest's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,7 +100,7 @@ pub struct PodNetwork {
     pod: PodIdentity,
     addresses: Addresses,
     /// Lookups of outside names that it may begin now.
-    lookups: Arc<Semaphore>,
+    lookups: Lookups,
 }
 
 impl Drop for PodNetwork {
@@ -111,7 +111,8 @@ impl Drop for PodNetwork {
 
 impl PodNetwork {
     fn new(shared: Arc<Shared>, pod: PodIdentity, addresses: Addresses) -> Arc<Self> {
-        Arc::new(Self { shared, pod, addresses, lookups: Arc::new(Semaphore::new(resolver::PER_POD)) })
+        let lookups = shared.resolver.lookups(&pod.namespace);
+        Arc::new(Self { shared, pod, addresses, lookups })
     }
 
     /// The pod's address (`status.podIP`).

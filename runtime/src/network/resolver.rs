@@ -16,9 +16,11 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Denied;
+use crate::shares::Shares;
 
-/// Lookups of one pod at once, and of all; others wait.
-pub(super) const PER_POD: usize = 4;
+/// Lookups of one pod at once, of a namespace's pods, and of all; others wait.
+const PER_POD: usize = 4;
+const PER_NAMESPACE: usize = TOGETHER / 2;
 const TOGETHER: usize = 256;
 
 /// How long a guest waits for an answer: longer than resolvers commonly do, who try twice for 5 s.
@@ -35,7 +37,16 @@ type LookUp = dyn Fn(&str) -> Found + Send + Sync;
 pub(super) struct Resolver {
     look_up: Arc<LookUp>,
     together: Arc<Semaphore>,
+    /// Of the namespaces that have a pod.
+    namespaces: Shares,
     threads: Arc<Threads>,
+}
+
+/// The lookups that a pod may begin now, and those that its namespace may.
+#[derive(Clone, Debug)]
+pub(super) struct Lookups {
+    pod: Arc<Semaphore>,
+    namespace: Arc<Semaphore>,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -111,16 +122,24 @@ impl Default for Resolver {
 
 impl Resolver {
     pub(super) fn with(look_up: impl Fn(&str) -> Found + Send + Sync + 'static) -> Self {
-        Self { look_up: Arc::new(look_up), together: Arc::new(Semaphore::new(TOGETHER)), threads: Arc::default() }
+        let together = Arc::new(Semaphore::new(TOGETHER));
+        Self { look_up: Arc::new(look_up), together, namespaces: Shares::default(), threads: Arc::default() }
+    }
+
+    /// For a pod of this namespace.
+    pub(super) fn lookups(&self, namespace: &str) -> Lookups {
+        Lookups { pod: Arc::new(Semaphore::new(PER_POD)), namespace: self.namespaces.of(namespace, PER_NAMESPACE) }
     }
 
     /// The addresses of a name, in one of the pod's places.
-    pub(super) async fn addresses(&self, pod: &Arc<Semaphore>, name: &str) -> Result<Vec<IpAddr>, Denied> {
-        let (look_up, pod, together) = (Arc::clone(&self.look_up), Arc::clone(pod), Arc::clone(&self.together));
+    pub(super) async fn addresses(&self, lookups: &Lookups, name: &str) -> Result<Vec<IpAddr>, Denied> {
+        let (look_up, lookups, together) = (Arc::clone(&self.look_up), lookups.clone(), Arc::clone(&self.together));
         let (threads, asked) = (Arc::clone(&self.threads), name.to_owned());
         // A task: a guest that does not poll keeps nobody from a place that it was given.
         let answer = AbortOnDropHandle::new(tokio::spawn(tokio::time::timeout(PATIENCE, async move {
-            let places = (pod.acquire_owned().await.ok()?, together.acquire_owned().await.ok()?);
+            let Lookups { pod, namespace } = lookups;
+            let own = (pod.acquire_owned().await.ok()?, namespace.acquire_owned().await.ok()?);
+            let places = (own, together.acquire_owned().await.ok()?);
             let (tell, answer) = oneshot::channel();
             let begun = threads.run(Box::new(move || {
                 let found = look_up(&asked);
@@ -213,6 +232,34 @@ mod tests {
         assert_eq!(server.asked.load(Ordering::SeqCst), PER_POD + 2, "nobody is asked for whom nobody waits");
     }
 
+    #[tokio::test]
+    async fn a_namespace_whose_names_are_never_answered_leaves_others_half_of_the_lookups() {
+        let (server, network) = network();
+        let pods: Vec<_> = (0..TOGETHER / PER_POD).map(|at| network.pod(&format!("slow-{at}"))).collect();
+        let other = network.pod_in("other", "asks");
+        let slow: Vec<_> = pods
+            .iter()
+            .cycle()
+            .take(TOGETHER)
+            .map(|pod| {
+                let pod = Arc::clone(pod);
+                tokio::spawn(async move { pod.resolve("slow.example").await })
+            })
+            .collect();
+        let all = async {
+            while server.asked.load(Ordering::SeqCst) < PER_NAMESPACE {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(other.resolve("quick.example").await.unwrap().len(), 1);
+            assert_eq!(server.asked.load(Ordering::SeqCst), PER_NAMESPACE + 1);
+            server.begin();
+            for one in slow {
+                one.await.unwrap().unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_guest_is_told_when_no_name_server_answers() {
         let (server, network) = network();
@@ -237,7 +284,7 @@ mod tests {
             told.lock().send(std::thread::current().id()).unwrap();
             Ok(Vec::new())
         });
-        let (pod, threads) = (Arc::new(Semaphore::new(1)), Arc::downgrade(&resolver.threads));
+        let (pod, threads) = (resolver.lookups("default"), Arc::downgrade(&resolver.threads));
         let all = async {
             for _ in 0..3 {
                 resolver.addresses(&pod, "name.example").await.unwrap();
@@ -257,7 +304,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_host_is_asked() {
-        let (resolver, pod) = (Resolver::default(), Arc::new(Semaphore::new(1)));
+        let resolver = Resolver::default();
+        let pod = resolver.lookups("default");
         assert_eq!(resolver.addresses(&pod, "192.0.2.7").await.unwrap(), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
         assert!(matches!(resolver.addresses(&pod, "no\0name").await, Err(Denied::NoSuchName(_))));
     }

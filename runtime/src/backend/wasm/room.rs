@@ -1,12 +1,12 @@
 //! How many of the process's descriptors guests may hold, so that the API server, the store and the node always have some
 //! left: a container has a bound of its own, its namespace one for all its containers, and the node one for all.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::shares::Shares;
 
 /// All guests together have one of so many of the process's descriptors, and a namespace one of so many of these. Three of eight
 /// are for what pods' servers listen on, and two for Services.
@@ -18,14 +18,14 @@ const OF_ALL: usize = 2;
 pub(super) struct Descriptors {
     /// Made when it is first needed: the process asks for more descriptors when it starts.
     all: OnceLock<(usize, Arc<Semaphore>)>,
-    /// Those that have a container.
-    namespaces: Mutex<HashMap<String, Weak<Semaphore>>>,
+    /// Of the namespaces that have a container.
+    namespaces: Shares,
 }
 
 impl Descriptors {
     #[cfg(test)]
     pub(super) fn with(all: usize) -> Self {
-        Self { all: OnceLock::from((all, Arc::new(Semaphore::new(all)))), namespaces: Mutex::default() }
+        Self { all: OnceLock::from((all, Arc::new(Semaphore::new(all)))), namespaces: Shares::default() }
     }
 
     /// Room for a container, which has so many at most.
@@ -35,11 +35,7 @@ impl Descriptors {
             let count = usize::try_from(limit).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
             (count, Arc::new(Semaphore::new(count)))
         });
-        let mut namespaces = self.namespaces.lock();
-        namespaces.retain(|_, room| room.strong_count() > 0);
-        let known = namespaces.get(namespace).and_then(Weak::upgrade);
-        let of_namespace = known.unwrap_or_else(|| Arc::new(Semaphore::new(count / OF_ALL)));
-        namespaces.insert(namespace.to_owned(), Arc::downgrade(&of_namespace));
+        let of_namespace = self.namespaces.of(namespace, count / OF_ALL);
         Arc::new(Room([Arc::new(Semaphore::new(most)), of_namespace, Arc::clone(all)]))
     }
 }
