@@ -6,7 +6,7 @@
 //! with what others have waiting. How many do so is bounded, since each needs memory by the size of its component.
 //!
 //! A component that several namespaces want is compiled once, in the turn of the first that has one. What nobody waits for
-//! any more is not compiled, and not kept either.
+//! any more (a pull waits to its end) is not compiled, and not kept either.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;

@@ -41,7 +41,10 @@ pub enum EngineError {
     #[error("not a component this node can compile: {0}")]
     Compile(String),
     /// It would take the compiler too much memory, in MiB.
-    #[error("not a component this node can compile: {what} about {weight} MiB of memory, more than {most}")]
+    #[error(
+        "not a component this node can compile: {what} about {weight} MiB of memory, more than {most}; build it with optimisation, \
+        if it was not"
+    )]
     TooHeavy { what: &'static str, weight: u64, most: u64 },
     /// An artifact does not load: made by another version, or damaged.
     #[error("the compiled code does not load: {0}")]
@@ -222,12 +225,14 @@ mod tests {
     #[tokio::test]
     async fn what_would_take_the_compiler_gigabytes_is_refused_before_it_begins() {
         let engine = Engine::new().unwrap();
-        let body = "(loop (local.set 0 (i32.const 1)) (br_if 0 (local.get 999)))".repeat(3000);
+        let read = |at| format!("(loop (br_if 0 (local.get {0})) (local.set {0} (i32.const 1)))", at % 1000);
+        let body = (0..3000).map(read).collect::<Vec<_>>().concat();
         let text = format!("(component (core module (func (local{}) {body})))", " i32".repeat(1000));
         let refused = engine.compile_in_turn("a", "heavy", wat::parse_str(text).unwrap().into()).await.unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "not a component this node can compile: its heaviest function needs about 1466 MiB of memory, more than 1024"
+            "not a component this node can compile: its heaviest function needs about 1504 MiB of memory, more than 1024; build it \
+            with optimisation, if it was not"
         );
         engine.compile_in_turn("a", "light", wat::parse_str("(component)").unwrap().into()).await.unwrap();
     }
