@@ -45,8 +45,6 @@ use crate::flow::Class;
 
 /// Names a request in the log and in its answer, as Kubernetes does.
 static REQUEST_ID: HeaderName = HeaderName::from_static("audit-id");
-/// Parts of objects whose answers are streams, whether or not they end.
-const ENDLESS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
 type Answer = Result<Response<Body>, ServerError>;
 
@@ -173,11 +171,11 @@ fn audited(server: &Server, id: &str, request: &Parts, user: Option<&UserInfo>) 
     let Some(audit) = &server.config().audit else { return Unanswered::default() };
     let query = Query::parse(request.uri.query());
     // What cannot be read is refused later.
-    let watch = query.flag("watch").ok().flatten().unwrap_or_default();
+    let watch = query.is_set("watch");
     let (attributes, endless) = match Route::of(&request.method, request.uri.path(), watch) {
         Route::Resource(info) => {
             let known = server.registry().by_plural(&info.group, &info.version, &info.resource).cloned();
-            (attributes(&info, &query, known.as_deref()), info.verb == "watch" || ENDLESS.contains(&&*info.subresource))
+            (attributes(&info, &query, known.as_deref()), info.verb == "watch" || info.is_lasting())
         }
         _ => (Attributes::non_resource(request.method.as_str().to_lowercase(), request.uri.path()), false),
     };
@@ -371,8 +369,7 @@ async fn resource(
 }
 
 fn attributes(info: &RequestInfo, query: &Query, resource: Option<&Descriptor>) -> Attributes {
-    let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
-    let selector = |key: &str| if collection { query.get(key).map(str::to_owned) } else { None };
+    let selector = |key: &str| if info.is_of_many() { query.get(key).map(str::to_owned) } else { None };
     let field_selector = selector("fieldSelector");
     // Kubernetes: a list of one name is about that name. Read as the list itself will read it, or the two would differ.
     let fields = resource.zip(field_selector.as_deref()).and_then(|(r, text)| FieldSelector::parse(r, text).ok());
@@ -433,7 +430,7 @@ fn check_path(resource: &Descriptor, info: &RequestInfo) -> Result<(), ApiError>
     }
     // What waits for its finalizers may still be changed.
     let allowed = verbs.contains(&info.verb) || (ending && matches!(info.verb, "update" | "patch"));
-    let named = !matches!(info.verb, "list" | "watch" | "deletecollection") && !info.name.is_empty();
+    let named = !info.is_of_many() && !info.name.is_empty();
     let misplaced = match info.verb {
         "create" => info.subresource.is_empty() && named,
         "update" | "patch" => !named,

@@ -40,6 +40,11 @@ impl Query {
         }
     }
 
+    /// Whether a flag is true; one that cannot be read is not.
+    pub(crate) fn is_set(&self, key: &str) -> bool {
+        matches!(self.flag(key), Ok(Some(true)))
+    }
+
     pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
         self.get(key)
             .map(|text| {

@@ -64,6 +64,16 @@ impl RequestInfo {
         Some(info)
     }
 
+    /// Whether it is about the objects of a resource that match, and not about one of them.
+    pub(crate) fn is_of_many(&self) -> bool {
+        matches!(self.verb, "list" | "watch" | "deletecollection")
+    }
+
+    /// Whether its answer lasts as long as its client, or whatever it is passed on to, likes.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self.subresource.as_str(), "attach" | "exec" | "log" | "portforward" | "proxy")
+    }
+
     fn resource_path(&mut self, parts: &[String]) -> Option<()> {
         let parts = match parts {
             [namespaces, namespace, third, ..]

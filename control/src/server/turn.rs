@@ -28,8 +28,6 @@ const SMALL: usize = 64 * 1024;
 
 static SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 static LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
-/// What lasts as long as the client likes.
-const LASTING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
 /// A request whose turn it is. By default one that needs no seat.
 #[derive(Debug, Default)]
@@ -94,9 +92,7 @@ pub(super) async fn wait(
     let verb = method.as_str().to_ascii_lowercase();
     let (verb, target) = match route {
         Route::Images if registry::transfers(method, path) => return Ok(Turn::default()),
-        Route::Resource(info) if info.verb != "watch" && LASTING.contains(&info.subresource.as_str()) => {
-            return Ok(Turn::default());
-        }
+        Route::Resource(info) if info.verb != "watch" && info.is_lasting() => return Ok(Turn::default()),
         Route::Resource(info) => (info.verb, resource(info)),
         _ => (verb.as_str(), Target::Path(path)),
     };
@@ -118,7 +114,7 @@ fn resource(info: &RequestInfo) -> Target<'_> {
 
 fn seats(server: &Server, route: &Route, query: &Query) -> u32 {
     let Route::Resource(info) = route else { return 1 };
-    let lists = info.verb == "list" || (info.verb == "watch" && query.get("sendInitialEvents") == Some("true"));
+    let lists = info.verb == "list" || (info.verb == "watch" && query.is_set("sendInitialEvents"));
     if !lists {
         return 1;
     }

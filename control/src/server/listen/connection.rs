@@ -30,6 +30,7 @@ use crate::auth::{ANONYMOUS, UserInfo, impersonate};
 use crate::server::aggregation::PassedOn;
 use crate::server::body::Body;
 use crate::server::guard::{Impatient, UntilStop};
+use crate::server::query::Query;
 
 /// For the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -219,6 +220,6 @@ async fn identify(
 
 /// Whether the request asks for a stream without an end.
 pub(super) fn endless(query: &str) -> bool {
-    url::form_urlencoded::parse(query.as_bytes())
-        .any(|(key, value)| matches!(&*key, "watch" | "follow") && matches!(&*value, "" | "1" | "true" | "True"))
+    let query = Query::parse(Some(query));
+    query.is_set("watch") || query.is_set("follow")
 }

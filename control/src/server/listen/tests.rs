@@ -322,6 +322,16 @@ async fn who_sends_what_nobody_reads_is_answered_all_the_same() {
     assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("not here"), "{answer}");
 }
 
+#[test]
+fn a_stream_is_endless_however_its_flag_is_written() {
+    for asked in ["watch", "watch=1", "watch=t", "a=b&follow=TRUE"] {
+        assert!(endless(asked), "{asked}");
+    }
+    for other in ["", "watch=0", "follow=false", "watch=maybe", "nowatch=1"] {
+        assert!(!endless(other), "{other}");
+    }
+}
+
 #[tokio::test]
 async fn plain_http_is_answered_with_a_hint() {
     let running = Running::start().await;
