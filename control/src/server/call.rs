@@ -18,6 +18,7 @@ use super::query::Query;
 use super::request::RequestInfo;
 use super::turn::Turn;
 use super::unsent::Room;
+use super::write::Stored;
 use crate::admission::{Notes, Operation, Options, Request};
 use crate::audit::Record;
 use crate::auth::{Attributes, Refusal, UserInfo};
@@ -53,8 +54,18 @@ impl Call {
     }
 
     pub(crate) fn key_of(&self, name: &str) -> Key {
-        let namespace = if self.resource.namespaced() { &self.info.namespace } else { "" };
-        Key::new(&self.resource.storage_resource(), namespace, name)
+        Key::new(&self.resource.storage_resource(), self.namespace(), name)
+    }
+
+    /// The namespace of the objects that it is about; `""` for those of the cluster.
+    fn namespace(&self) -> &str {
+        if self.resource.namespaced() { &self.info.namespace } else { "" }
+    }
+
+    /// The object of this name as it is now. Error: 404.
+    pub(crate) fn find(&self, name: &str) -> Result<Stored, ApiError> {
+        let found = self.server.current(&self.resource, self.namespace(), name);
+        found.ok_or_else(|| ApiError::not_found(&self.resource, name))
     }
 
     /// Reads the body as one tree, whatever its kind; `None` if there is no body.

@@ -15,11 +15,12 @@ use wherry_api::status::ApiError;
 use super::Server;
 use super::alloc::{Hold, Writes};
 use super::body;
+use super::call::Call;
 use super::definitions::Definitions;
 use super::error::ServerError;
 use crate::admission::Charge;
 use crate::registry::Closed;
-use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, Txn};
+use crate::store::{Committed, Encoded, Key, Op, Precondition, Revision, StoreError, Txn};
 
 /// How often a write that names no resourceVersion is tried again when another one was faster. Each failure means that
 /// somebody else's write succeeded.
@@ -49,6 +50,11 @@ impl Server {
     pub(crate) fn current(&self, resource: &Descriptor, namespace: &str, name: &str) -> Option<Stored> {
         let entry = self.cache().get(&resource.storage_resource(), namespace, name)?;
         Some(Stored { bytes: entry.bytes.clone(), revision: entry.revision })
+    }
+
+    /// Returns when reads show every write that the store has acknowledged: for another look after one that was too old.
+    pub(crate) async fn caught_up(&self) {
+        self.cache().reached(self.store().revision()).await;
     }
 
     /// Writes an object; `hold` is what was allocated for it.
@@ -131,6 +137,24 @@ impl Server {
         });
         task.await?
     }
+}
+
+/// What a change that was not written is to be tried again on, if it was made of a state that is no longer there: the
+/// object as it is now. Errors: 404 if it is gone, or the failure, if it is another one.
+pub(crate) async fn again(
+    call: &Call,
+    name: &str,
+    current: Stored,
+    failure: ServerError,
+) -> Result<Stored, ServerError> {
+    let ServerError::Store(StoreError::Precondition { key, actual }) = failure else { return Err(failure) };
+    if key != call.key_of(name) {
+        // What goes with it (a quota, a range, an address) changed between the look at it and the write.
+        call.server.caught_up().await;
+        return Ok(current);
+    }
+    let record = actual.ok_or_else(|| ApiError::not_found(&call.resource, name))?;
+    Ok(Stored { bytes: record.value, revision: record.revision })
 }
 
 /// What an object of the stored version would be in the store without having been written.

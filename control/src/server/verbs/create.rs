@@ -87,7 +87,7 @@ async fn insert(call: &mut Call, mut object: Value, options: &WriteOptions) -> R
             }
             // The namespace, its quota or the kind's definition changed between admission and the write: admission is asked again.
             Err(ServerError::Store(StoreError::Precondition { .. })) => {
-                call.server.cache().reached(call.server.store().revision()).await;
+                call.server.caught_up().await;
             }
             other => return other,
         }

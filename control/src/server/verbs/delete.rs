@@ -17,9 +17,9 @@ use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::{Query, invalid_options};
-use crate::server::write::{ATTEMPTS, Put, Stored, unwritten};
+use crate::server::write::{self, ATTEMPTS, Put, Stored, unwritten};
 use crate::server::{answer, versions};
-use crate::store::{Precondition, StoreError};
+use crate::store::Precondition;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -260,27 +260,14 @@ pub(crate) async fn run(
     options: &DeleteOptions,
     admission: Admission,
 ) -> Result<Outcome, ServerError> {
-    let resource = &call.resource;
-    let namespace = if resource.namespaced() { call.info.namespace.as_str() } else { "" };
-    let found = call.server.current(resource, namespace, name);
-    let mut current = found.ok_or_else(|| ApiError::not_found(resource, name))?;
-    let key = call.key_of(name);
+    let mut current = call.find(name)?;
     for _ in 0..ATTEMPTS {
         match attempt(call, name, options, admission, &current).await {
-            // What goes with it changed between the look at it and the write.
-            Err(ServerError::Store(StoreError::Precondition { key: other, .. })) if other != key => {
-                call.server.cache().reached(call.server.store().revision()).await;
-            }
-            Err(ServerError::Store(StoreError::Precondition { actual: Some(record), .. })) => {
-                current = Stored { bytes: record.value, revision: record.revision };
-            }
-            Err(ServerError::Store(StoreError::Precondition { actual: None, .. })) => {
-                return Err(ApiError::not_found(resource, name).into());
-            }
-            other => return other,
+            Ok(outcome) => return Ok(outcome),
+            Err(failure) => current = write::again(call, name, current, failure).await?,
         }
     }
-    Err(ApiError::modified(resource, name).into())
+    Err(ApiError::modified(&call.resource, name).into())
 }
 
 async fn attempt(

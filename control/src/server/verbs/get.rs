@@ -1,7 +1,6 @@
 //! Get: one object from the cache, which shows every acknowledged write.
 
 use http::{Response, StatusCode};
-use wherry_api::status::ApiError;
 
 use crate::cache::CacheError;
 use crate::server::body::Body;
@@ -28,8 +27,5 @@ pub(crate) async fn get(call: &Call) -> Result<Response<Body>, ServerError> {
 
 /// The object that the path names. Error: 404.
 pub(crate) fn find(call: &Call) -> Result<Stored, ServerError> {
-    let namespace = if call.resource.namespaced() { call.info.namespace.as_str() } else { "" };
-    call.server
-        .current(&call.resource, namespace, &call.info.name)
-        .ok_or_else(|| ApiError::not_found(&call.resource, &call.info.name).into())
+    Ok(call.find(&call.info.name)?)
 }

@@ -21,7 +21,7 @@ use crate::server::query::WriteOptions;
 use crate::server::subresources::{View, scale};
 use crate::server::write::{self, ATTEMPTS, Put, Stored};
 use crate::server::{answer, managed, metadata, negotiate, versions};
-use crate::store::{Precondition, StoreError};
+use crate::store::Precondition;
 
 pub(crate) async fn update(call: &mut Call, view: View, body: Body) -> Result<Response<Body>, ServerError> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
@@ -99,7 +99,7 @@ pub(crate) async fn raced(call: &Call, missing: bool, error: &ServerError) -> bo
     if !matches!(error, ServerError::Api(error) if error.reason == reason) {
         return false;
     }
-    call.server.cache().reached(call.server.store().revision()).await;
+    call.server.caught_up().await;
     is_missing(call) != missing
 }
 
@@ -195,17 +195,8 @@ async fn retry(
         call.room.foresee(call.size.max(current.bytes.len()))?;
         let new = call.apart(current.bytes.len(), changed).await?;
         match attempt(call, rules, options, &current, &old, new).await {
-            // A quota, a range or an address changed between admission and the write: admission is asked again.
-            Err(ServerError::Store(StoreError::Precondition { key, .. })) if key != call.key() => {
-                call.server.cache().reached(call.server.store().revision()).await;
-            }
-            Err(ServerError::Store(StoreError::Precondition { actual: Some(record), .. })) => {
-                current = Stored { bytes: record.value, revision: record.revision };
-            }
-            Err(ServerError::Store(StoreError::Precondition { actual: None, .. })) => {
-                return Err(ApiError::not_found(&call.resource, &call.info.name).into());
-            }
-            other => return other,
+            Ok(stored) => return Ok(stored),
+            Err(failure) => current = write::again(call, &call.info.name, current, failure).await?,
         }
     }
     Err(ApiError::modified(&call.resource, &call.info.name).into())
