@@ -106,6 +106,13 @@ pub struct GroupResource {
     pub resource: Cow<'static, str>,
 }
 
+impl GroupResource {
+    /// The core group is `""`.
+    pub const fn new(group: &'static str, resource: &'static str) -> Self {
+        Self { group: Cow::Borrowed(group), resource: Cow::Borrowed(resource) }
+    }
+}
+
 impl fmt::Display for GroupResource {
     /// `deployments.apps`, or `pods` for the core group: the form of Kubernetes' error messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -436,6 +443,11 @@ impl Descriptor {
 
     pub fn group_resource(&self) -> GroupResource {
         GroupResource { group: self.group.clone(), resource: self.plural.clone() }
+    }
+
+    /// Whether it is this resource, in whatever version.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.group == group && self.plural == plural
     }
 
     pub fn namespaced(&self) -> bool {

@@ -9,7 +9,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::resource::Descriptor;
+use crate::resource::{Descriptor, GroupResource};
 
 /// One cause in `details.causes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,16 +46,21 @@ impl ApiError {
         Self { code, reason: reason.into(), message: message.into(), details: Box::default() }
     }
 
-    fn about(mut self, resource: &Descriptor, name: &str) -> Self {
+    fn about(mut self, resource: &GroupResource, name: &str) -> Self {
         name.clone_into(&mut self.details.name);
         self.details.group = resource.group.to_string();
-        self.details.kind = resource.plural.to_string();
+        self.details.kind = resource.resource.to_string();
         self
     }
 
     /// 404 for an object.
     pub fn not_found(resource: &Descriptor, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} {name:?} not found", resource.group_resource())).about(resource, name)
+        Self::missing(&resource.group_resource(), name)
+    }
+
+    /// The same of a resource whose descriptor is not at hand.
+    pub fn missing(resource: &GroupResource, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{resource} {name:?} not found")).about(resource, name)
     }
 
     /// 404 for a path that no route has.
@@ -64,17 +69,14 @@ impl ApiError {
     }
 
     pub fn already_exists(resource: &Descriptor, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", resource.group_resource()))
-            .about(resource, name)
+        let resource = resource.group_resource();
+        Self::new(409, "AlreadyExists", format!("{resource} {name:?} already exists")).about(&resource, name)
     }
 
     pub fn conflict(resource: &Descriptor, name: &str, why: impl fmt::Display) -> Self {
-        Self::new(
-            409,
-            "Conflict",
-            format!("Operation cannot be fulfilled on {} {name:?}: {why}", resource.group_resource()),
-        )
-        .about(resource, name)
+        let resource = resource.group_resource();
+        let what = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        Self::new(409, "Conflict", what).about(&resource, name)
     }
 
     /// 409 for a stale resourceVersion.
@@ -88,17 +90,18 @@ impl ApiError {
 
     /// 422 with one cause per field.
     pub fn invalid(resource: &Descriptor, name: &str, errors: &ErrorList) -> Self {
-        let qualified = if resource.group.is_empty() {
-            resource.kind.to_string()
-        } else {
-            format!("{}.{}", resource.kind, resource.group)
-        };
+        Self::invalid_of(&resource.group, &resource.kind, name, errors)
+    }
+
+    /// The same of what has no descriptor (options, a Binding).
+    pub fn invalid_of(group: &str, kind: &str, name: &str, errors: &ErrorList) -> Self {
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let joined = if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) };
         let mut error = Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {joined}"));
         name.clone_into(&mut error.details.name);
-        error.details.group = resource.group.to_string();
-        error.details.kind = resource.kind.to_string();
+        group.clone_into(&mut error.details.group);
+        kind.clone_into(&mut error.details.kind);
         error.details.causes = errors
             .iter()
             .map(|e| Cause {
@@ -118,16 +121,15 @@ impl ApiError {
         Self::new(401, "Unauthorized", "Unauthorized")
     }
 
-    /// 403. `attributes` is what follows the resource: `User "x" cannot list resource "pods" in API group "" in the namespace "y"`.
-    pub fn forbidden(resource: Option<&Descriptor>, name: &str, attributes: impl fmt::Display) -> Self {
-        match resource {
-            Some(r) => {
-                let quoted = if name.is_empty() { String::new() } else { format!(" {name:?}") };
-                Self::new(403, "Forbidden", format!("{}{quoted} is forbidden: {attributes}", r.group_resource()))
-                    .about(r, name)
-            }
-            None => Self::new(403, "Forbidden", format!("forbidden: {attributes}")),
-        }
+    /// 403 for a write of an object, or for all that has no name.
+    pub fn forbidden(resource: &Descriptor, name: &str, why: impl fmt::Display) -> Self {
+        Self::withheld(&resource.group_resource(), name, why)
+    }
+
+    /// The same of a resource whose descriptor is not at hand.
+    pub fn withheld(resource: &GroupResource, name: &str, why: impl fmt::Display) -> Self {
+        let quoted = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        Self::new(403, "Forbidden", format!("{resource}{quoted} is forbidden: {why}")).about(resource, name)
     }
 
     pub fn method_not_allowed() -> Self {

@@ -81,7 +81,7 @@ impl Descriptor {
         to_stored: fn(Value) -> Value,
     ) -> Self {
         self.stored_as = Some(StoredAs {
-            resource: GroupResource { group: group.into(), resource: resource.into() },
+            resource: GroupResource::new(group, resource),
             version: version.into(),
             kind: self.kind.clone(),
             conversion: Conversion::Pure { to_stored, from_stored },

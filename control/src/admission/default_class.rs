@@ -77,7 +77,7 @@ impl Plugin for DefaultClass {
         if named || object::annotation(object, annotation).is_some() {
             return Ok(());
         }
-        let all = self.cache.all(&GroupResource { group: of.into(), resource: classes.into() }, "");
+        let all = self.cache.all(&GroupResource::new(of, classes), "");
         let classes = all.iter().filter_map(|entry| serde_json::from_slice::<Value>(&entry.bytes).ok()).collect();
         if let Some(class) = default(classes, is_default) {
             object::set_at(object, field, class);

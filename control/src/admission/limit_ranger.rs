@@ -18,21 +18,22 @@ use crate::quota::{self, Usage};
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 const LISTS: [(&str, &str); 2] = [("containers", "container"), ("initContainers", "init container")];
 
+static RANGES: GroupResource = GroupResource::new("", "limitranges");
+
 /// Kubernetes' plugin of that name.
 #[derive(Debug)]
 pub struct LimitRanger {
     cache: Cache,
-    ranges: GroupResource,
 }
 
 impl LimitRanger {
     pub fn new(cache: Cache) -> Self {
-        Self { cache, ranges: GroupResource { group: "".into(), resource: "limitranges".into() } }
+        Self { cache }
     }
 
     /// All items of the namespace's ranges.
     fn items(&self, namespace: &str) -> Vec<Value> {
-        let entries = self.cache.all(&self.ranges, namespace);
+        let entries = self.cache.all(&RANGES, namespace);
         let trees = entries.iter().filter_map(|entry| serde_json::from_slice::<Value>(&entry.bytes).ok());
         trees
             .flat_map(|tree| object::at(&tree, "spec.limits").and_then(Value::as_array).cloned().unwrap_or_default())
@@ -60,7 +61,7 @@ impl Plugin for LimitRanger {
             && request.subresource.is_empty()
             && request.resource.group.is_empty()
             && request.resource.plural == "persistentvolumeclaims";
-        let is_pod = request.resource.group.is_empty() && request.resource.plural == "pods";
+        let is_pod = request.resource.is("", "pods");
         let resized = is_pod && request.operation == Operation::Update && request.subresource == "resize";
         let complaints: Vec<String> = if resized || request.creates("", "pods") {
             self.items(request.namespace).iter().flat_map(|item| of_pod(item, object)).collect()
@@ -71,8 +72,8 @@ impl Plugin for LimitRanger {
         };
         match complaints.as_slice() {
             [] => Ok(()),
-            [one] => Err(ApiError::forbidden(Some(request.resource), request.name, one)),
-            all => Err(ApiError::forbidden(Some(request.resource), request.name, format!("[{}]", all.join(", ")))),
+            [one] => Err(ApiError::forbidden(request.resource, request.name, one)),
+            all => Err(ApiError::forbidden(request.resource, request.name, format!("[{}]", all.join(", ")))),
         }
     }
 }

@@ -11,16 +11,17 @@ use crate::cache::Cache;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
+static NAMESPACES: GroupResource = GroupResource::new("", "namespaces");
+
 /// Kubernetes' plugin of that name.
 #[derive(Debug)]
 pub struct NamespaceLifecycle {
     cache: Cache,
-    namespaces: GroupResource,
 }
 
 impl NamespaceLifecycle {
     pub fn new(cache: Cache) -> Self {
-        Self { cache, namespaces: GroupResource { group: "".into(), resource: "namespaces".into() } }
+        Self { cache }
     }
 }
 
@@ -37,8 +38,8 @@ impl Plugin for NamespaceLifecycle {
             return Ok(());
         }
         let namespace = request.namespace;
-        match self.cache.get(&self.namespaces, "", namespace) {
-            None => Err(missing(namespace)),
+        match self.cache.get(&NAMESPACES, "", namespace) {
+            None => Err(ApiError::missing(&NAMESPACES, namespace)),
             Some(entry) if creates && entry.meta.deleting => Err(terminating(request)),
             Some(_) => Ok(()),
         }
@@ -51,26 +52,18 @@ impl Plugin for NamespaceLifecycle {
         _old: Option<&Value>,
     ) -> Result<(), ApiError> {
         let resource = request.resource;
-        let concerns =
-            request.operation == Operation::Delete && resource.group.is_empty() && resource.plural == "namespaces";
+        let concerns = request.operation == Operation::Delete && resource.is("", "namespaces");
         if concerns && IMMORTAL.contains(&request.name) {
-            return Err(ApiError::forbidden(Some(resource), request.name, "this namespace may not be deleted"));
+            return Err(ApiError::forbidden(resource, request.name, "this namespace may not be deleted"));
         }
         Ok(())
     }
 }
 
-fn missing(namespace: &str) -> ApiError {
-    let mut error = ApiError::new(404, "NotFound", format!("namespaces {namespace:?} not found"));
-    namespace.clone_into(&mut error.details.name);
-    "namespaces".clone_into(&mut error.details.kind);
-    error
-}
-
 fn terminating(request: &Request<'_>) -> ApiError {
     let namespace = request.namespace;
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-    let mut error = ApiError::forbidden(Some(request.resource), request.name, why);
+    let mut error = ApiError::forbidden(request.resource, request.name, why);
     error.details.causes.push(Cause {
         reason: "NamespaceTerminating".into(),
         message: format!("namespace {namespace} is being terminated"),

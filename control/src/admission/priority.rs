@@ -11,31 +11,32 @@ use crate::cache::Cache;
 
 const PREEMPTS: &str = "PreemptLowerPriority";
 
+static CLASSES: GroupResource = GroupResource::new("scheduling.k8s.io", "priorityclasses");
+
 /// Kubernetes' plugin of that name.
 #[derive(Debug)]
 pub struct Priority {
     cache: Cache,
-    classes: GroupResource,
 }
 
 impl Priority {
     pub fn new(cache: Cache) -> Self {
-        Self { cache, classes: GroupResource { group: "scheduling.k8s.io".into(), resource: "priorityclasses".into() } }
+        Self { cache }
     }
 
     fn class(&self, name: &str) -> Option<Value> {
-        serde_json::from_slice(&self.cache.get(&self.classes, "", name)?.bytes).ok()
+        serde_json::from_slice(&self.cache.get(&CLASSES, "", name)?.bytes).ok()
     }
 
     /// The default class: the least of them, should there be several.
     fn default_class(&self) -> Option<Value> {
-        let all = self.cache.all(&self.classes, "");
+        let all = self.cache.all(&CLASSES, "");
         let trees = all.iter().filter_map(|entry| serde_json::from_slice::<Value>(&entry.bytes).ok());
         trees.filter(|class| class.get("globalDefault") == Some(&Value::Bool(true))).min_by_key(value)
     }
 
     fn settle(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
-        let refuse = |why: String| Err(ApiError::forbidden(Some(request.resource), request.name, why));
+        let refuse = |why: String| Err(ApiError::forbidden(request.resource, request.name, why));
         let name = object::text_at(pod, "spec.priorityClassName");
         let class = if name.is_empty() { self.default_class() } else { self.class(&name) };
         if class.is_none() && !name.is_empty() {
@@ -86,8 +87,7 @@ impl Plugin for Priority {
 
     async fn validate(&self, request: &Request<'_>, new: Option<&Value>, _: Option<&Value>) -> Result<(), ApiError> {
         let concerns = request.operation != Operation::Delete
-            && request.resource.group == self.classes.group
-            && request.resource.plural == self.classes.resource;
+            && request.resource.group_resource() == CLASSES;
         let Some(class) = new.filter(|class| concerns && class.get("globalDefault") == Some(&Value::Bool(true))) else {
             return Ok(());
         };
@@ -97,7 +97,7 @@ impl Plugin for Priority {
                     "PriorityClass {} is already marked as default. Only one default can exist",
                     object::name(&other)
                 );
-                Err(ApiError::forbidden(Some(request.resource), request.name, why))
+                Err(ApiError::forbidden(request.resource, request.name, why))
             }
             _ => Ok(()),
         }

@@ -24,10 +24,11 @@ use crate::store::{Encoded, Key, Op, Precondition};
 /// Writes of this many namespaces are charged side by side; more of them may wait for each other without need.
 const TURNS: usize = 64;
 
+static QUOTAS: GroupResource = GroupResource::new("", "resourcequotas");
+
 /// Kubernetes' plugin of that name. It is the last to be asked, because its yes is a charge.
 pub struct ResourceQuota {
     cache: Cache,
-    quotas: GroupResource,
     /// Writers of one namespace take turns, from the judgement to the commit: without that most of them would be refused by
     /// the store and begin again.
     turns: Vec<Arc<Mutex<()>>>,
@@ -61,7 +62,6 @@ impl ResourceQuota {
     pub fn new(cache: Cache) -> Self {
         Self {
             cache,
-            quotas: GroupResource { group: "".into(), resource: "resourcequotas".into() },
             turns: (0..TURNS).map(|_| Arc::default()).collect(),
             hasher: RandomState::new(),
         }
@@ -80,13 +80,13 @@ impl ResourceQuota {
         if !counts
             || ends
             || !request.resource.namespaced()
-            || self.cache.all(&self.quotas, request.namespace).is_empty()
+            || self.cache.all(&QUOTAS, request.namespace).is_empty()
         {
             return Ok(Charge::default());
         }
         let turn = self.turn(request.namespace).lock_owned().await;
         // Read again: the last turn's commit is in the cache.
-        let entries = self.cache.all(&self.quotas, request.namespace);
+        let entries = self.cache.all(&QUOTAS, request.namespace);
         let now = jiff::Timestamp::now();
         let mut delta = quota::usage(group, plural, new, now);
         if let Some(old) = old {
@@ -129,7 +129,7 @@ fn matched(request: &Request<'_>, entry: Arc<Entry>, new: &Value) -> Result<Opti
 }
 
 fn refuse(request: &Request<'_>, why: String) -> ApiError {
-    ApiError::forbidden(Some(request.resource), request.name, why)
+    ApiError::forbidden(request.resource, request.name, why)
 }
 
 /// What would be used of the quota with the write; `None`: nothing that it limits changes.

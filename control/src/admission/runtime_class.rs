@@ -11,16 +11,17 @@ use super::{Plugin, Request};
 use crate::cache::Cache;
 use crate::quota;
 
+static CLASSES: GroupResource = GroupResource::new("node.k8s.io", "runtimeclasses");
+
 /// Kubernetes' plugin of that name.
 #[derive(Debug)]
 pub struct RuntimeClass {
     cache: Cache,
-    classes: GroupResource,
 }
 
 impl RuntimeClass {
     pub fn new(cache: Cache) -> Self {
-        Self { cache, classes: GroupResource { group: "node.k8s.io".into(), resource: "runtimeclasses".into() } }
+        Self { cache }
     }
 }
 
@@ -35,7 +36,7 @@ impl Plugin for RuntimeClass {
             return Ok(());
         }
         let name = object::text_at(pod, "spec.runtimeClassName");
-        let class = match self.cache.get(&self.classes, "", &name).filter(|_| !name.is_empty()) {
+        let class = match self.cache.get(&CLASSES, "", &name).filter(|_| !name.is_empty()) {
             Some(entry) => serde_json::from_slice::<Value>(&entry.bytes).ok(),
             None if name.is_empty() => None,
             None => return Err(refuse(request, format!("RuntimeClass {name:?} not found"))),
@@ -45,7 +46,7 @@ impl Plugin for RuntimeClass {
 }
 
 fn refuse(request: &Request<'_>, why: String) -> ApiError {
-    ApiError::forbidden(Some(request.resource), request.name, format!("pod rejected: {why}"))
+    ApiError::forbidden(request.resource, request.name, format!("pod rejected: {why}"))
 }
 
 fn settle(pod: &mut Value, class: Option<&Value>) -> Result<(), String> {

@@ -16,26 +16,27 @@ use crate::cache::Cache;
 
 const DEFAULT: &str = "default";
 
+static ACCOUNTS: GroupResource = GroupResource::new("", "serviceaccounts");
+
 /// Kubernetes' plugin of that name.
 #[derive(Debug)]
 pub struct ServiceAccount {
     cache: Cache,
-    accounts: GroupResource,
 }
 
 impl ServiceAccount {
     pub fn new(cache: Cache) -> Self {
-        Self { cache, accounts: GroupResource { group: "".into(), resource: "serviceaccounts".into() } }
+        Self { cache }
     }
 
     /// The account, if it is there; the default one need not be. Error: 403.
     fn account(&self, request: &Request<'_>, name: &str) -> Result<Option<Value>, ApiError> {
-        let found = self.cache.get(&self.accounts, request.namespace, name);
+        let found = self.cache.get(&ACCOUNTS, request.namespace, name);
         // The default account is made shortly after its namespace; a pod need not wait for it.
         if found.is_none() && name != DEFAULT {
             let place = format!("{}/{name}", request.namespace);
             return Err(ApiError::forbidden(
-                Some(request.resource),
+                request.resource,
                 request.name,
                 format!("error looking up service account {place}: serviceaccount {name:?} not found"),
             ));
@@ -77,16 +78,16 @@ impl Plugin for ServiceAccount {
     }
 
     async fn validate(&self, request: &Request<'_>, new: Option<&Value>, _: Option<&Value>) -> Result<(), ApiError> {
-        let is_pod = request.resource.group.is_empty() && request.resource.plural == "pods";
+        let is_pod = request.resource.is("", "pods");
         let concerns = request.creates("", "pods") || (is_pod && request.subresource == "ephemeralcontainers");
         let Some(pod) = new.filter(|_| concerns) else { return Ok(()) };
         if object::annotation(pod, MIRROR).is_some() {
-            return mirrored(pod).map_err(|why| ApiError::forbidden(Some(request.resource), request.name, why));
+            return mirrored(pod).map_err(|why| ApiError::forbidden(request.resource, request.name, why));
         }
         let account = self.account(request, &object::text_at(pod, "spec.serviceAccountName"))?;
         match account.filter(mountable_secrets::limits) {
             Some(account) => mountable_secrets::check(&account, pod)
-                .map_err(|why| ApiError::forbidden(Some(request.resource), request.name, why)),
+                .map_err(|why| ApiError::forbidden(request.resource, request.name, why)),
             None => Ok(()),
         }
     }

@@ -46,7 +46,7 @@ struct Node {
 
 impl Graph {
     pub(super) fn new(cache: Cache) -> Self {
-        let follow = Follow::new(&GroupResource { group: "".into(), resource: "pods".into() });
+        let follow = Follow::new(&GroupResource::new("", "pods"));
         Self { cache, state: Mutex::new(State { follow, places: HashMap::new(), nodes: HashMap::new() }) }
     }
 

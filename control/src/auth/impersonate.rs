@@ -20,11 +20,7 @@ pub async fn apply(
     let Some(other) = requested(headers)? else { return Ok(None) };
     for attributes in parts(&other) {
         if let Decision::Deny(reason) = authorizer.authorize(user, &attributes).await {
-            let quoted = if attributes.name.is_empty() { String::new() } else { format!(" {:?}", attributes.name) };
-            let dot = if attributes.group.is_empty() { "" } else { "." };
-            let what = format!("{}{dot}{}{quoted}", attributes.resource, attributes.group);
-            let why = attributes.forbidden_by(user, &reason);
-            return Err(ApiError::new(403, "Forbidden", format!("{what} is forbidden: {why}")));
+            return Err(attributes.forbidden(user, &reason));
         }
     }
     Ok(Some(complete(other)))

@@ -31,6 +31,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use wherry_api::object;
+use wherry_api::resource::GroupResource;
 use wherry_api::status::ApiError;
 
 /// The group of every request with valid credentials.
@@ -155,6 +156,16 @@ impl Attributes {
         !self.resource.is_empty()
     }
 
+    /// 403 for a user who may not do it.
+    pub fn forbidden(&self, user: &UserInfo, reason: &str) -> ApiError {
+        let why = self.forbidden_by(user, reason);
+        if !self.is_resource() {
+            return ApiError::new(403, "Forbidden", format!("forbidden: {why}"));
+        }
+        let resource = GroupResource { group: self.group.clone().into(), resource: self.resource.clone().into() };
+        ApiError::withheld(&resource, &self.name, why)
+    }
+
     /// What follows `… is forbidden: ` in the message to the client:
     /// `User "x" cannot list resource "pods" in API group "" in the namespace "y"`.
     pub fn forbidden_by(&self, user: &UserInfo, reason: &str) -> String {
@@ -274,6 +285,24 @@ mod tests {
             Attributes::non_resource("get", "/metrics").forbidden_by(&user, ""),
             r#"User "jane" cannot get path "/metrics""#
         );
+    }
+
+    #[test]
+    fn a_refusal_names_the_resource_whoever_serves_it() {
+        let user = UserInfo::authenticated("jane", &[]);
+        let attributes = Attributes {
+            verb: "get".into(),
+            group: "x.dev".into(),
+            resource: "things".into(),
+            name: "a".into(),
+            ..Attributes::default()
+        };
+        let refused = attributes.forbidden(&user, "");
+        assert!(refused.message.starts_with(r#"things.x.dev "a" is forbidden: User "jane" cannot get"#), "{refused}");
+        let details = &refused.details;
+        assert_eq!((&*details.name, &*details.group, &*details.kind), ("a", "x.dev", "things"));
+        let refused = Attributes::non_resource("get", "/metrics").forbidden(&user, "");
+        assert_eq!(refused.message, r#"forbidden: User "jane" cannot get path "/metrics""#);
     }
 
     #[test]

@@ -263,7 +263,7 @@ impl NodeAuthorizer {
         if field("uid").is_empty() {
             return Decision::deny("node requested token with a pod binding without a uid");
         }
-        let pods = GroupResource { group: "".into(), resource: "pods".into() };
+        let pods = GroupResource::new("", "pods");
         match self.cache.get(&pods, &attributes.namespace, field("name")) {
             Some(pod) if *pod.meta.uid != *field("uid") => {
                 Decision::deny("the UID in the bound object reference does not match the UID in record")

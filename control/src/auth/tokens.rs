@@ -271,7 +271,7 @@ impl Tokens {
         namespace: &str,
         object: &Reference,
     ) -> Result<(), TokenError> {
-        let resource = GroupResource { group: "".into(), resource: resource.into() };
+        let resource = GroupResource::new("", resource);
         match self.cache.get(&resource, namespace, &object.name) {
             Some(entry) if *entry.meta.uid == *object.uid && !has_ended(&entry) => Ok(()),
             _ => Err(TokenError::Revoked { kind, name: object.name.clone() }),

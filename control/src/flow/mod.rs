@@ -95,7 +95,7 @@ impl Flow {
     /// `total`: seats of all levels together.
     pub(crate) fn new(cache: Cache, total: u32, metrics: Metrics) -> Self {
         let follow =
-            |plural: &'static str| Follow::new(&GroupResource { group: GROUP.into(), resource: plural.into() });
+            |plural: &'static str| Follow::new(&GroupResource::new(GROUP, plural));
         let sources = Sources {
             schemas: Objects::default(),
             levels: Objects::default(),

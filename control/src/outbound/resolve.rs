@@ -52,7 +52,7 @@ impl Resolver {
 
     /// An address of the Service's port.
     pub async fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<Address, ResolveError> {
-        let services = GroupResource { group: "".into(), resource: "services".into() };
+        let services = GroupResource::new("", "services");
         let (owned, named) = (namespace.to_owned(), name.to_owned());
         let Some(entry) = self.cache.get(&services, namespace, name) else {
             return Err(ResolveError::NotFound { namespace: owned, name: named });

@@ -355,7 +355,7 @@ async fn an_object_that_cannot_be_read_keeps_no_controller_from_its_work() {
     let broken = broken.map(|(group, plural, kind, version)| {
         let object = json!({"apiVersion": version, "kind": kind, "spec": {"containers": 1, "replicas": "many"},
             "metadata": {"name": "broken", "namespace": "default", "uid": format!("broken-{plural}")}});
-        (GroupResource { group: group.into(), resource: plural.into() }, object)
+        (GroupResource::new(group, plural), object)
     });
     left(dir.path(), &broken).await;
 

@@ -174,7 +174,7 @@ const OUTSIDE: &str = "the provided network does not match the current range";
 const TAKEN: &str = "provided IP is already allocated";
 
 fn is_service(resource: &Descriptor) -> bool {
-    resource.group.is_empty() && resource.plural == "services"
+    resource.is("", "services")
 }
 
 impl Allocators {

@@ -116,9 +116,7 @@ impl From<Unread> for ApiError {
 
 /// 429, as Kubernetes says it.
 pub(crate) fn crowded() -> ApiError {
-    let mut error = ApiError::new(429, "TooManyRequests", "Too many requests, please try again later.");
-    error.details.retry_after_seconds = 1;
-    error
+    ApiError::too_many_requests("Too many requests, please try again later.", 1)
 }
 
 /// Reads a body of at most `limit` bytes, for as long as a client has.

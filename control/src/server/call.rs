@@ -113,7 +113,7 @@ impl Call {
         match self.server.authorizer().admit(&self.user, &self.attributes, new, old).await {
             Ok(()) => Ok(()),
             Err(Refusal::Forbidden(reason)) => {
-                Err(ApiError::forbidden(Some(&self.resource), request.name, reason).into())
+                Err(ApiError::forbidden(&self.resource, request.name, reason).into())
             }
             Err(Refusal::Error(error)) => Err(error.into()),
         }

@@ -4,7 +4,6 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
-use wherry_api::field::{ErrorList, FieldError};
 use wherry_api::status::{ApiError, Cause};
 
 use super::body::{self, Body};
@@ -120,24 +119,6 @@ fn cache(error: &CacheError) -> ApiError {
         CacheError::Unknown(_) => ApiError::no_such_path(),
         CacheError::Store(error) => store(error),
     }
-}
-
-/// 422 for what has no descriptor (options, bindings, token requests); `group` may be empty.
-pub(crate) fn invalid(kind: &str, group: &str, name: &str, errors: &ErrorList) -> ApiError {
-    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    let joined = if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) };
-    let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-    let mut error = ApiError::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {joined}"));
-    name.clone_into(&mut error.details.name);
-    group.clone_into(&mut error.details.group);
-    kind.clone_into(&mut error.details.kind);
-    let cause = |e: &FieldError| Cause {
-        reason: e.kind.reason().to_owned(),
-        message: e.message.clone(),
-        field: e.path.to_string(),
-    };
-    error.details.causes = errors.iter().map(cause).collect();
-    error
 }
 
 /// The answer for a failure.

@@ -39,9 +39,8 @@ pub(crate) async fn get(server: &Server, node: &str, path: &str) -> Result<Respo
 }
 
 fn address(server: &Server, node: &str) -> Result<(String, u16), ServerError> {
-    let nodes = GroupResource { group: "".into(), resource: "nodes".into() };
-    let entry = server.cache().get(&nodes, "", node);
-    let entry = entry.ok_or_else(|| ApiError::new(404, "NotFound", format!("nodes {node:?} not found")))?;
+    let nodes = GroupResource::new("", "nodes");
+    let entry = server.cache().get(&nodes, "", node).ok_or_else(|| ApiError::missing(&nodes, node))?;
     let tree = answer::parse(&entry.bytes)?;
     let addresses = tree.pointer("/status/addresses").and_then(Value::as_array);
     let of_type = |kind: &str| {

@@ -18,6 +18,7 @@ use wherry_api::selector::FieldSelector;
 use wherry_api::status::ApiError;
 
 use super::Server;
+use super::aggregation::Remote;
 use super::backup;
 use super::body::{self, Body};
 use super::call::Call;
@@ -248,9 +249,7 @@ async fn other(
     let (path, headers) = (request.uri().path(), request.headers());
     let verb = request.method().as_str().to_lowercase();
     let attributes = Attributes::non_resource(verb, path);
-    if let Decision::Deny(reason) = authorize(server, user, &attributes, record).await {
-        return Err(ApiError::forbidden(None, "", attributes.forbidden_by(user, &reason)).into());
-    }
+    permit(server, user, &attributes, record).await?;
     if *route == Route::Unknown {
         return Err(ApiError::no_such_path().into());
     }
@@ -274,51 +273,67 @@ async fn other(
     }
 }
 
-/// Asks the authorizer, and notes what it said.
-async fn authorize(server: &Server, user: &UserInfo, attributes: &Attributes, record: Option<&Record>) -> Decision {
-    let decision = server.authorizer().authorize(user, attributes).await;
-    if let Some(record) = record {
-        match &decision {
-            Decision::Allow => record.allowed(server.authorizer().reason(user, attributes).await),
-            Decision::Deny(reason) => record.forbidden(reason.clone()),
+/// Asks the authorizer, and notes what it said. Error: 403.
+async fn permit(
+    server: &Server,
+    user: &UserInfo,
+    attributes: &Attributes,
+    record: Option<&Record>,
+) -> Result<(), ApiError> {
+    match server.authorizer().authorize(user, attributes).await {
+        Decision::Allow => {
+            if let Some(record) = record {
+                record.allowed(server.authorizer().reason(user, attributes).await);
+            }
+            Ok(())
+        }
+        Decision::Deny(reason) => {
+            let refused = attributes.forbidden(user, &reason);
+            if let Some(record) = record {
+                record.forbidden(reason);
+            }
+            Err(refused)
         }
     }
-    decision
 }
 
+/// A resource that another server serves.
+async fn elsewhere(
+    server: &Server,
+    remote: &Remote,
+    info: &RequestInfo,
+    query: &Query,
+    request: Request<Body>,
+    Asking { user, record, mut turn }: Asking<'_>,
+    seen: &mut Seen,
+) -> Answer {
+    let resource = remote.resource(&info.resource).unwrap_or_default();
+    let shown = RequestInfo { resource: resource.to_owned(), ..info.clone() };
+    seen.labels = labels::of(&shown, query, request.headers(), None);
+    permit(server, &user, &attributes(info, query, None), record).await?;
+    remote.forward(server, turn.whole(&user, request).await?, &user).await
+}
+
+/// A resource of this server: from its path to a verb, and back to an answer.
 async fn resource(
     server: &Server,
     info: RequestInfo,
     query: Query,
     request: Request<Body>,
-    Asking { user, record, mut turn }: Asking<'_>,
+    asking: Asking<'_>,
     seen: &mut Seen,
 ) -> Answer {
     let served = server.served();
-    let remote = served.remotes.find(&info.group, &info.version);
-    let known = match remote {
-        Some(_) => None,
-        None => served.registry.by_plural(&info.group, &info.version, &info.resource).cloned(),
-    };
-    let attributes = attributes(&info, &query, known.as_deref());
+    if let Some(remote) = served.remotes.find(&info.group, &info.version) {
+        return elsewhere(server, remote, &info, &query, request, asking, seen).await;
+    }
+    let Asking { user, record, turn } = asking;
+    let known = served.registry.by_plural(&info.group, &info.version, &info.resource).cloned();
     if known.is_some() {
         seen.labels = labels::of(&info, &query, request.headers(), known.as_deref());
     }
-    if let Some(remote) = remote {
-        let resource = remote.resource(&info.resource).unwrap_or_default();
-        let shown = RequestInfo { resource: resource.to_owned(), ..info.clone() };
-        seen.labels = labels::of(&shown, &query, request.headers(), None);
-    }
-    if let Decision::Deny(reason) = authorize(server, &user, &attributes, record).await {
-        let text = attributes.forbidden_by(&user, &reason);
-        return Err(match remote {
-            Some(_) => forbidden(&info, &text).into(),
-            None => ApiError::forbidden(known.as_deref(), &info.name, text).into(),
-        });
-    }
-    if let Some(remote) = remote {
-        return remote.forward(server, turn.whole(&user, request).await?, &user).await;
-    }
+    let attributes = attributes(&info, &query, known.as_deref());
+    permit(server, &user, &attributes, record).await?;
     let resource = known.ok_or_else(ApiError::no_such_path)?;
     check_path(&resource, &info)?;
     let (parts, body) = request.into_parts();
@@ -387,18 +402,6 @@ fn attributes(info: &RequestInfo, query: &Query, resource: Option<&Descriptor>) 
         field_selector,
         label_selector: selector("labelSelector"),
     }
-}
-
-/// 403 for a resource of another server.
-fn forbidden(info: &RequestInfo, text: &str) -> ApiError {
-    let dot = if info.group.is_empty() { "" } else { "." };
-    let quoted = if info.name.is_empty() { String::new() } else { format!(" {:?}", info.name) };
-    let what = format!("{}{dot}{}{quoted} is forbidden: {text}", info.resource, info.group);
-    let mut error = ApiError::new(403, "Forbidden", what);
-    info.name.clone_into(&mut error.details.name);
-    info.group.clone_into(&mut error.details.group);
-    info.resource.clone_into(&mut error.details.kind);
-    error
 }
 
 fn answer_of(info: &RequestInfo, resource: &Descriptor) -> negotiate::Answer {

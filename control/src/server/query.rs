@@ -6,7 +6,6 @@ use wherry_api::decode::FieldValidation;
 use wherry_api::field::{ErrorList, Path};
 use wherry_api::status::ApiError;
 
-use super::error;
 use crate::store::Revision;
 
 /// The decoded pairs of a query, in order.
@@ -233,7 +232,7 @@ fn parse_version(text: &str) -> Result<Revision, ApiError> {
 
 /// 422 for options of `meta.k8s.io`.
 pub(crate) fn invalid_options(kind: &str, errors: &ErrorList) -> ApiError {
-    error::invalid(kind, "meta.k8s.io", "", errors)
+    ApiError::invalid_of("meta.k8s.io", kind, "", errors)
 }
 
 #[cfg(test)]

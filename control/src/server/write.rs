@@ -107,8 +107,8 @@ impl Server {
     /// What is not stored with a namespace goes before it does: its images. Nothing may be put there until the answer is
     /// dropped.
     async fn close(&self, resource: &Descriptor, name: &str) -> Result<Option<Closed>, ServerError> {
-        let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
-        let Some(images) = self.config().images.as_ref().filter(|_| is_namespace) else { return Ok(None) };
+        let images = self.config().images.as_ref().filter(|_| resource.is("", "namespaces"));
+        let Some(images) = images else { return Ok(None) };
         Ok(Some(images.close(name).await?))
     }
 

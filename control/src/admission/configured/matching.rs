@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use wherry_api::object;
-use wherry_api::resource::Descriptor;
+use wherry_api::resource::{Descriptor, GroupResource};
 use wherry_api::selector::LabelSelector;
 use wherry_api::status::ApiError;
 
@@ -56,7 +56,7 @@ fn has(rule: &Value, field: &str, wanted: &str) -> bool {
 
 fn rule_matches(rule: &Value, request: &Request<'_>, resource: &Descriptor) -> bool {
     // An object that has no namespace, a Namespace among them.
-    let cluster = request.namespace.is_empty() || (resource.group.is_empty() && resource.plural == "namespaces");
+    let cluster = request.namespace.is_empty() || resource.is("", "namespaces");
     let scope = match text(rule, "scope") {
         "Namespaced" => !cluster,
         "Cluster" => cluster,
@@ -99,7 +99,7 @@ fn namespace_matches(
     constraints: &Value,
 ) -> Result<bool, ApiError> {
     let Some(selector) = selector(constraints, "namespaceSelector")? else { return Ok(true) };
-    if request.resource.group.is_empty() && request.resource.plural == "namespaces" {
+    if request.resource.is("", "namespaces") {
         // A namespace is judged by its own labels.
         return Ok(objects.new.or(objects.old).is_some_and(|namespace| selector.matches_object(namespace)));
     }
@@ -108,12 +108,7 @@ fn namespace_matches(
     }
     match context.namespace(request.namespace) {
         Some(namespace) => Ok(selector.matches_object(&namespace)),
-        None => {
-            let mut error = ApiError::new(404, "NotFound", format!("namespaces {:?} not found", request.namespace));
-            request.namespace.clone_into(&mut error.details.name);
-            "namespaces".clone_into(&mut error.details.kind);
-            Err(error)
-        }
+        None => Err(ApiError::missing(&GroupResource::new("", "namespaces"), request.namespace)),
     }
 }
 

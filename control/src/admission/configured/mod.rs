@@ -112,7 +112,7 @@ fn exempt(request: &Request<'_>) -> bool {
 impl Context {
     /// All registered objects of a kind, in the order of their names.
     fn registered(&self, plural: &'static str) -> Arc<[Value]> {
-        let kind = GroupResource { group: GROUP.into(), resource: plural.into() };
+        let kind = GroupResource::new(GROUP, plural);
         let entries = self.cache.all(&kind, "");
         if entries.is_empty() {
             return Arc::default();
@@ -134,7 +134,7 @@ impl Context {
     }
 
     fn namespace(&self, name: &str) -> Option<Value> {
-        self.find(&GroupResource { group: "".into(), resource: "namespaces".into() }, "", name)
+        self.find(&GroupResource::new("", "namespaces"), "", name)
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn refusal(
     let kind = object::kind(policy);
     let text =
         format!("{kind} '{}' with binding '{}' denied request: {why}", object::name(policy), object::name(binding));
-    let error = ApiError::forbidden(Some(request.resource), matching::name(request, objects), text);
+    let error = ApiError::forbidden(request.resource, matching::name(request, objects), text);
     let (code, reason) = match reason {
         "Unauthorized" => (401, "Unauthorized"),
         "Forbidden" => (403, "Forbidden"),

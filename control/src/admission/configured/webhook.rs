@@ -35,7 +35,7 @@ pub(super) async fn concerns(
             Err(_) if ignores_failure(webhook) => return Ok(None),
             Err(error) => {
                 let name = matching::name(request, objects);
-                return Err(ApiError::forbidden(Some(request.resource), name, error));
+                return Err(ApiError::forbidden(request.resource, name, error));
             }
         }
     }

@@ -41,17 +41,17 @@ const TIME_TO_CHECK: Duration = Duration::from_secs(1);
 /// Pods between two moments at which other requests may go on.
 const PODS_AT_ONCE: usize = 64;
 
+static NAMESPACES: GroupResource = GroupResource::new("", "namespaces");
+
 #[derive(Debug)]
 pub struct PodSecurity {
     cache: Cache,
-    namespaces: GroupResource,
     pods: Arc<Descriptor>,
 }
 
 impl PodSecurity {
     pub fn new(cache: Cache) -> Self {
-        let namespaces = GroupResource { group: "".into(), resource: "namespaces".into() };
-        Self { cache, namespaces, pods: Arc::new(kinds::core::pod::descriptor()) }
+        Self { cache, pods: Arc::new(kinds::core::pod::descriptor()) }
     }
 }
 
@@ -90,14 +90,14 @@ fn part<'a>(object: &'a Value, pointer: &str) -> &'a Value {
 impl PodSecurity {
     /// Judges a pod, or (without `enforce`) the template of one.
     fn pod(&self, request: &Request<'_>, pod: Pod<'_>, enforce: bool) -> Result<(), ApiError> {
-        let Some(namespace) = self.cache.get(&self.namespaces, "", request.namespace) else { return Ok(()) };
+        let Some(namespace) = self.cache.get(&NAMESPACES, "", request.namespace) else { return Ok(()) };
         let (policy, _) = Policy::of(|key| namespace.meta.label(key));
         if enforce {
             let found = violations(policy.enforce, pod);
             request.notes.audit("pod-security.kubernetes.io/enforce-policy", policy.enforce.to_string());
             if !found.is_empty() {
                 let why = format!("violates {}", told(policy.enforce, &found));
-                return Err(ApiError::forbidden(Some(request.resource), request.name, why));
+                return Err(ApiError::forbidden(request.resource, request.name, why));
             }
         }
         let audited = violations(policy.audit, pod);

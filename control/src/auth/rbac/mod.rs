@@ -51,7 +51,7 @@ pub struct Rules {
 impl Rbac {
     pub fn new(cache: Cache) -> Self {
         let follows = Kind::ALL.map(|kind| {
-            let resource = GroupResource { group: GROUP.into(), resource: kind.plural().into() };
+            let resource = GroupResource::new(GROUP, kind.plural());
             (kind, Follow::new(&resource))
         });
         Self {

@@ -41,7 +41,7 @@ impl Tokens {
     ) -> Result<Verified, TokenError> {
         let name = format!("{PREFIX}{id}");
         let revoked = || TokenError::Revoked { kind: "bootstrap token", name: name.clone() };
-        let secrets = GroupResource { group: "".into(), resource: "secrets".into() };
+        let secrets = GroupResource::new("", "secrets");
         let entry = self.cache.get(&secrets, NAMESPACE, &name).filter(|entry| !entry.meta.deleting);
         let stored: Value = entry.and_then(|e| serde_json::from_slice(&e.bytes).ok()).ok_or_else(revoked)?;
         let held = data(&stored, "token-secret").unwrap_or_default();

@@ -75,7 +75,7 @@ impl Tokens {
 
     /// Whether the Secret still holds this very token.
     fn is_held(&self, token: &str, namespace: &str, secret: &str) -> bool {
-        let secrets = GroupResource { group: "".into(), resource: "secrets".into() };
+        let secrets = GroupResource::new("", "secrets");
         let Some(entry) = self.cache.get(&secrets, namespace, secret).filter(|entry| !entry.meta.deleting) else {
             return false;
         };

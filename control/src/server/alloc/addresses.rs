@@ -51,7 +51,7 @@ pub(super) struct Addresses {
 }
 
 fn resource() -> GroupResource {
-    GroupResource { group: GROUP.into(), resource: "ipaddresses".into() }
+    GroupResource::new(GROUP, "ipaddresses")
 }
 
 impl Addresses {

@@ -21,7 +21,7 @@ pub(crate) const GROUP: &str = "networking.k8s.io";
 pub(crate) const DEFAULT: &str = "kubernetes";
 
 fn resource() -> GroupResource {
-    GroupResource { group: GROUP.into(), resource: "servicecidrs".into() }
+    GroupResource::new(GROUP, "servicecidrs")
 }
 
 /// A ServiceCIDR that addresses may be taken from.

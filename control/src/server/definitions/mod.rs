@@ -45,7 +45,7 @@ struct Known {
 }
 
 fn resource() -> GroupResource {
-    GroupResource { group: "apiextensions.k8s.io".into(), resource: "customresourcedefinitions".into() }
+    GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions")
 }
 
 impl Definitions {

@@ -10,7 +10,7 @@ use wherry_api::status::ApiError;
 use crate::admission::Operation;
 use crate::server::body::Body;
 use crate::server::call::Call;
-use crate::server::error::{self, ServerError};
+use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
 use crate::server::verbs::update::modify_own;
 use crate::server::{answer, metadata};
@@ -57,7 +57,7 @@ fn target(binding: &Value) -> Result<String, ApiError> {
     if errors.is_empty() {
         return Ok(node);
     }
-    Err(error::invalid("Binding", "", object::name(binding), &errors))
+    Err(ApiError::invalid_of("", "Binding", object::name(binding), &errors))
 }
 
 /// The pod on its node. Error: 409 if it has one or is being deleted.

@@ -10,7 +10,7 @@ use wherry_api::status::ApiError;
 
 use crate::server::body::Body;
 use crate::server::call::Call;
-use crate::server::error::{self, ServerError};
+use crate::server::error::ServerError;
 use crate::server::nodes;
 use crate::server::query::Query;
 use crate::server::verbs::get;
@@ -82,7 +82,7 @@ fn check(query: &Query, pod: &str) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(error::invalid("PodLogOptions", "", pod, &errors))
+    Err(ApiError::invalid_of("", "PodLogOptions", pod, &errors))
 }
 
 /// The container that is meant. Error: 400, with those there are.

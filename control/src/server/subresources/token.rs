@@ -13,11 +13,10 @@ use crate::admission::Operation;
 use crate::auth::tokens::{self, Reference, TokenSpec};
 use crate::server::body::Body;
 use crate::server::call::Call;
-use crate::server::error::{self, ServerError};
+use crate::server::error::ServerError;
 use crate::server::verbs::get;
 use crate::server::{answer, metadata, versions};
 
-const MIN_SECONDS: i64 = 600;
 const MAX_SECONDS: i64 = 1 << 32;
 
 pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>, ServerError> {
@@ -61,14 +60,14 @@ fn reference(object: &Value) -> Reference {
 fn invalid(path: &Path, value: &Value, detail: &str) -> ApiError {
     let mut errors = ErrorList::default();
     errors.invalid(path, value, detail);
-    error::invalid("TokenRequest", "authentication.k8s.io", "", &errors)
+    ApiError::invalid_of("authentication.k8s.io", "TokenRequest", "", &errors)
 }
 
 fn seconds(request: &Value) -> Result<i64, ApiError> {
     let path = Path::new("spec").child("expirationSeconds");
     match object::at(request, "spec.expirationSeconds").and_then(Value::as_i64) {
         None => Ok(TOKEN_SECONDS),
-        Some(n) if n < MIN_SECONDS => Err(invalid(&path, &json!(n), "may not specify a duration less than 10 minutes")),
+        Some(n) if n < tokens::MIN_SECONDS => Err(invalid(&path, &json!(n), "may not specify a duration less than 10 minutes")),
         Some(n) if n > MAX_SECONDS => {
             Err(invalid(&path, &json!(n), "may not specify a duration larger than 2^32 seconds"))
         }
@@ -92,13 +91,9 @@ fn bind(call: &Call, request: &Value, spec: &mut TokenSpec) -> Result<(), Server
     let (kind, name, uid) =
         (object::text_at(wanted, "kind"), object::text_at(wanted, "name"), object::text_at(wanted, "uid"));
     let found = |plural: &'static str, namespace: &str| {
-        let resource = GroupResource { group: "".into(), resource: plural.into() };
-        let entry = call.server.cache().get(&resource, namespace, &name).ok_or_else(|| {
-            let mut error = ApiError::new(404, "NotFound", format!("{plural} {name:?} not found"));
-            error.details.name.clone_from(&name);
-            plural.clone_into(&mut error.details.kind);
-            error
-        })?;
+        let resource = GroupResource::new("", plural);
+        let entry = call.server.cache().get(&resource, namespace, &name);
+        let entry = entry.ok_or_else(|| ApiError::missing(&resource, &name))?;
         if !uid.is_empty() && *uid != *entry.meta.uid {
             let why = format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have \
@@ -123,7 +118,7 @@ fn bind(call: &Call, request: &Value, spec: &mut TokenSpec) -> Result<(), Server
             }
             spec.pod = Some(reference_to(&pod));
             let node = object::text_at(&tree, "spec.nodeName");
-            let nodes = GroupResource { group: "".into(), resource: "nodes".into() };
+            let nodes = GroupResource::new("", "nodes");
             spec.node = call
                 .server
                 .cache()

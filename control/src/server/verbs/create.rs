@@ -169,7 +169,7 @@ async fn commit(call: &Call, key: &Key, stored: &Value, hold: Hold, charge: Char
     let resource = &call.resource;
     let mut preconditions = vec![(key.clone(), Precondition::Absent)];
     if resource.namespaced() {
-        let namespaces = GroupResource { group: "".into(), resource: "namespaces".into() };
+        let namespaces = GroupResource::new("", "namespaces");
         let key = Key::new(&namespaces, "", &call.info.namespace);
         let namespace = call.server.cache().get(&namespaces, "", &call.info.namespace).filter(|n| !n.meta.deleting);
         let Some(namespace) = namespace else {

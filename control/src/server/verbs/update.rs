@@ -83,8 +83,7 @@ fn says_revision(resource: &Descriptor, name: &str, wanted: &Value) -> Result<()
     let path = Path::new("metadata").child("resourceVersion");
     errors.invalid(&path, &Value::from(0), "must be specified for an update");
     // Kubernetes calls it by its name in paths here.
-    let called = Descriptor { kind: resource.plural.clone(), ..resource.clone() };
-    Err(ApiError::invalid(&called, name, &errors))
+    Err(ApiError::invalid_of(&resource.group, &resource.plural, name, &errors))
 }
 
 /// Whether there is no object that the path names.
@@ -121,11 +120,10 @@ async fn create_instead(call: &mut Call, object: Value, options: &WriteOptions) 
 /// Error: 403 for who may change what is there and not create what is not.
 pub(crate) async fn may_create(call: &Call) -> Result<(), ApiError> {
     let attributes = Attributes { verb: "create".to_owned(), ..call.attributes.clone() };
-    if let Decision::Deny(reason) = call.server.authorizer().authorize(&call.user, &attributes).await {
-        let text = attributes.forbidden_by(&call.user, &reason);
-        return Err(ApiError::forbidden(Some(&call.resource), &call.info.name, text));
+    match call.server.authorizer().authorize(&call.user, &attributes).await {
+        Decision::Allow => Ok(()),
+        Decision::Deny(reason) => Err(attributes.forbidden(&call.user, &reason)),
     }
-    Ok(())
 }
 
 /// The answer to a write through a view.
