@@ -172,14 +172,19 @@ pub(super) fn judge(
     }
 }
 
-/// The token of a request: `Bearer`, or the password of `Basic` for the image registry, whose clients know no other way.
+/// Whether a path is the image registry's, whose clients know no other credentials than `Basic`.
+pub(crate) fn is_registry(path: &str) -> bool {
+    path == "/v2" || path.starts_with("/v2/")
+}
+
+/// The token of a request: `Bearer`, or for the image registry the password of `Basic`.
 fn token(headers: &HeaderMap, path: &str) -> Option<String> {
     let (scheme, credentials) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
     let credentials = credentials.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(credentials.to_owned());
     }
-    if scheme.eq_ignore_ascii_case("basic") && (path == "/v2" || path.starts_with("/v2/")) {
+    if scheme.eq_ignore_ascii_case("basic") && is_registry(path) {
         let decoded = String::from_utf8(STANDARD.decode(credentials).ok()?).ok()?;
         return decoded.split_once(':').map(|(_, password)| password.to_owned());
     }

@@ -21,7 +21,7 @@ pub(super) async fn respond(server: &Server) -> Result<Response<Body>, ServerErr
     let Some(folder) = &server.config().scratch else { return Err(ApiError::no_such_path().into()) };
     let copy = Copy(folder.join(format!("backup-{:016x}", rand::random::<u64>())));
     server.store().backup(&copy.0).await?;
-    let (file, size) = open(&copy.0).await.map_err(|error| ServerError::Node(BoxError::from(error)))?;
+    let (file, size) = open(&copy.0).await.map_err(ServerError::Backup)?;
     // The file's name is gone before its first byte is sent; the open file keeps its contents.
     drop(copy);
     let stream = ReaderStream::with_capacity(file, READ);

@@ -2,11 +2,14 @@
 //!
 //! What the client reads is an [`ApiError`]; what the log gets is the error itself with its sources.
 
+use std::io;
+
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 use wherry_api::status::{ApiError, Cause};
 
 use super::body::{self, Body};
+use crate::auth::tokens::TokenError;
 use crate::cache::CacheError;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
@@ -29,6 +32,10 @@ pub enum ServerError {
     Images(#[from] RegistryError),
     #[error("the node could not be asked")]
     Node(#[source] body::BoxError),
+    #[error("a token could not be issued")]
+    Token(#[from] TokenError),
+    #[error("the copy of the state could not be read")]
+    Backup(#[source] io::Error),
     #[error("an answer could not be made")]
     Answer(#[from] http::Error),
     #[error("a task of the server failed")]
@@ -51,6 +58,8 @@ impl ServerError {
             Self::Object(_) => ApiError::internal("a stored object is not readable"),
             Self::Images(_) => ApiError::internal("the namespace's images could not be removed"),
             Self::Node(source) => ApiError::internal(source),
+            Self::Token(source) => ApiError::internal(source),
+            Self::Backup(_) => ApiError::internal("the copy of the state could not be read"),
             Self::Answer(_) | Self::Task(_) => ApiError::internal("the answer could not be made"),
         }
     }
@@ -165,6 +174,14 @@ mod tests {
     fn what_the_engine_says_stays_in_the_log() {
         let error = ServerError::from(StoreError::Engine("disk /secret is full".into()));
         assert!(!error.to_status().to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_failure_is_logged_as_what_failed() {
+        let told = |error: ServerError| (error.to_string(), error.to_api().code, error.is_internal());
+        assert_eq!(told(TokenError::Malformed.into()), ("a token could not be issued".to_owned(), 500, true));
+        let gone = ServerError::Backup(io::ErrorKind::NotFound.into());
+        assert_eq!(told(gone), ("the copy of the state could not be read".to_owned(), 500, true));
     }
 
     #[test]

@@ -23,8 +23,9 @@ use wherry_api::status::ApiError;
 
 use self::places::Places;
 use self::tls::{Certificate, Renewal};
-use super::body::{self, Body};
-use crate::auth::authn::Authenticator;
+use super::body::Body;
+use super::error;
+use crate::auth::authn::{Authenticator, is_registry};
 use crate::auth::pki::{Pki, PkiError, ServerNames};
 use crate::auth::{Authorizer, UserInfo};
 
@@ -99,15 +100,10 @@ pub struct Refused<'a> {
 
 impl Refused<'_> {
     pub(super) fn respond(&self) -> Response<Body> {
-        let (error, path) = (&self.error, self.request.uri.path());
-        let mut response = Response::new(body::full(error.to_status().to_string()));
-        *response.status_mut() =
-            http::StatusCode::from_u16(error.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = response.headers_mut();
-        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-        if error.code == 401 && (path == "/v2" || path.starts_with("/v2/")) {
+        let mut response = error::respond(&self.error.clone().into());
+        if self.error.code == 401 && is_registry(self.request.uri.path()) {
             let challenge = http::HeaderValue::from_static("Basic realm=\"wherry\"");
-            headers.insert(http::header::WWW_AUTHENTICATE, challenge);
+            response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
         }
         response
     }

@@ -16,6 +16,7 @@ use crate::auth::fixture::Fixture;
 use crate::auth::pki::Identity;
 use crate::auth::tokens::{Reference, TokenSpec, Tokens};
 use crate::auth::{AllowAll, kubeconfig};
+use crate::server::body;
 
 mod unsent;
 

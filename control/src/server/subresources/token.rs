@@ -46,7 +46,7 @@ pub(crate) async fn issue(call: &mut Call, body: Body) -> Result<Response<Body>,
     let Some(tokens) = call.server.tokens() else {
         return Err(ApiError::unavailable("this server issues no tokens").into());
     };
-    let issued = tokens.issue(spec).map_err(|error| ServerError::Node(error.into()))?;
+    let issued = tokens.issue(spec)?;
     object::set_at(&mut request, "spec.expirationSeconds", seconds);
     let status = json!({"token": issued.token, "expirationTimestamp": object::format_time(issued.expires)});
     object::set_at(&mut request, "status", status);
