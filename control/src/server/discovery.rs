@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -19,7 +19,10 @@ use wherry_api::resource::{Descriptor, Subresource};
 use wherry_api::status::ApiError;
 
 use super::aggregation::{Remote, Remotes};
+use super::answer::JSON;
 use super::body::{self, Body};
+use super::negotiate::{self, Range};
+use super::subresources;
 use crate::hex;
 
 /// The version of Kubernetes whose API this is.
@@ -141,11 +144,8 @@ fn place(path: &str) -> Place<'_> {
     }
 }
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
 fn send(document: &Document, media: HeaderValue, headers: &HeaderMap) -> Response<Body> {
-    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    let unchanged = document.etag.to_str().is_ok_and(|etag| known.map(str::trim).any(|v| v == etag || v == "*"));
+    let unchanged = document.etag.to_str().is_ok_and(|etag| negotiate::has(headers, etag));
     let mut response = Response::new(if unchanged { body::empty() } else { body::full(document.bytes.clone()) });
     if unchanged {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -157,31 +157,17 @@ fn send(document: &Document, media: HeaderValue, headers: &HeaderMap) -> Respons
     response
 }
 
-/// The aggregated version that the client prefers to the plain form, if any.
-fn accepted(headers: &HeaderMap) -> Result<Option<&'static str>, ApiError> {
-    let text = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
-    if text.trim().is_empty() {
-        return Ok(None);
-    }
-    for range in text.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default();
-        if !matches!(media, "application/json" | "application/*" | "*/*") {
-            continue;
+/// The aggregated version that the client prefers to the plain form, if any. Error: 406.
+fn accepted(headers: &HeaderMap) -> Result<Form, ApiError> {
+    let form = |range: &Range<'_>| match (range.parameter("as"), range.parameter("g")) {
+        ("", _) => Some(None),
+        ("APIGroupDiscoveryList", "apidiscovery.k8s.io") => {
+            AGGREGATED.into_iter().find(|version| *version == range.parameter("v")).map(Some)
         }
-        let parameters: BTreeMap<&str, &str> = parts.filter_map(|p| p.split_once('=')).collect();
-        match (parameters.get("as"), parameters.get("g")) {
-            (None, _) => return Ok(None),
-            (Some(&"APIGroupDiscoveryList"), Some(&"apidiscovery.k8s.io")) => {
-                let asked = parameters.get("v").copied().unwrap_or_default();
-                if let Some(version) = AGGREGATED.into_iter().find(|v| *v == asked) {
-                    return Ok(Some(version));
-                }
-            }
-            _ => {}
-        }
-    }
-    Err(ApiError::not_acceptable("only the following media types are accepted: application/json"))
+        _ => None,
+    };
+    let preferred = negotiate::preferred(headers, |range| if range.is_json() { form(range) } else { None });
+    preferred.ok_or_else(negotiate::only_json)
 }
 
 /// Who serves a version of a group.
@@ -313,16 +299,14 @@ fn names(map: &mut Map<String, Value>, key: &str, list: &[std::borrow::Cow<'stat
     }
 }
 
-const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
-
-/// Group, version, kind and verbs of a subresource.
-fn subresource<'a>(of: &'a Descriptor, sub: &'a Subresource) -> (&'a str, &'a str, &'a str, &'a [&'static str]) {
+/// Group, version and kind of what a subresource exchanges.
+fn exchanged<'a>(of: &'a Descriptor, sub: &'a Subresource) -> (&'a str, &'a str, &'a str) {
     match sub {
-        Subresource::Status | Subresource::Part(_) => (&of.group, &of.version, &of.kind, STATUS_VERBS),
-        Subresource::Scale(_) => ("autoscaling", "v1", "Scale", STATUS_VERBS),
+        Subresource::Status | Subresource::Part(_) => (&of.group, &of.version, &of.kind),
+        Subresource::Scale(_) => ("autoscaling", "v1", "Scale"),
         Subresource::Named(named) => match &named.group_version {
-            Some((group, version)) => (group, version, &named.kind, named.verbs),
-            None => (&of.group, &of.version, &named.kind, named.verbs),
+            Some((group, version)) => (group, version, &named.kind),
+            None => (&of.group, &of.version, &named.kind),
         },
     }
 }
@@ -347,13 +331,13 @@ fn resource_rows(resource: &Descriptor) -> Vec<Value> {
     }
     let mut rows = vec![Value::Object(row)];
     for sub in &resource.subresources {
-        let (group, version, kind, verbs) = subresource(resource, sub);
+        let (group, version, kind) = exchanged(resource, sub);
         let mut row = json!({
             "name": format!("{}/{}", resource.plural, sub.name()),
             "singularName": "",
             "namespaced": resource.namespaced(),
             "kind": kind,
-            "verbs": verbs,
+            "verbs": subresources::verbs(sub),
         });
         if (group, version) != (&*resource.group, &*resource.version)
             && let Value::Object(row) = &mut row
@@ -421,8 +405,8 @@ fn aggregated_resource(resource: &Descriptor) -> Value {
         .subresources
         .iter()
         .map(|sub| {
-            let (group, version, kind, verbs) = subresource(resource, sub);
-            json!({"subresource": sub.name(), "responseKind": response((group, version, kind)), "verbs": verbs})
+            let kind = response(exchanged(resource, sub));
+            json!({"subresource": sub.name(), "responseKind": kind, "verbs": subresources::verbs(sub)})
         })
         .collect();
     if !subresources.is_empty() {

@@ -3,7 +3,7 @@
 //! Everything is made as JSON; [`super::forms`] turns an answer into another media type.
 
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, IF_NONE_MATCH, USER_AGENT};
 use http_body::Body as _;
 use wherry_api::decode::Format;
 use wherry_api::patch::PatchType;
@@ -63,7 +63,7 @@ impl Accepted {
 }
 
 /// One element of an `Accept` header.
-struct Range<'a> {
+pub(super) struct Range<'a> {
     media: &'a str,
     parameters: Vec<(&'a str, &'a str)>,
     quality: f32,
@@ -85,7 +85,8 @@ impl<'a> Range<'a> {
         Self { media, parameters, quality }
     }
 
-    fn parameter(&self, key: &str) -> &'a str {
+    /// `""` if it has none of that name.
+    pub(super) fn parameter(&self, key: &str) -> &'a str {
         self.parameters.iter().find(|(k, _)| *k == key).map_or("", |(_, v)| v)
     }
 
@@ -97,6 +98,10 @@ impl<'a> Range<'a> {
             ("application/yaml", Answer::Objects | Answer::Plain) => Some(Media::Yaml),
             _ => None,
         }
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.media(Answer::Plain) == Some(Media::Json)
     }
 
     /// The form that this element asks for, if the server can make it.
@@ -138,15 +143,38 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
 /// Whether JSON, without a transformation, is among what the client accepts.
 pub(crate) fn accepts_json(headers: &HeaderMap) -> bool {
     let header = joined(headers, &ACCEPT);
-    let is_json = |range: &Range<'_>| range.quality > 0.0 && range.media(Answer::Events) == Some(Media::Json);
-    header.trim().is_empty() || header.split(',').map(Range::parse).any(|range| is_json(&range))
+    header.trim().is_empty() || ranges(&header).iter().any(Range::is_json)
+}
+
+/// 406 for where there is nothing but JSON.
+pub(crate) fn only_json() -> ApiError {
+    ApiError::not_acceptable("only the following media types are accepted: application/json")
+}
+
+/// What `fits` makes of what the client likes best of that of which it makes something; `None` if it accepts none of it.
+/// Without an `Accept` header it is asked about `*/*`.
+pub(super) fn preferred<T>(headers: &HeaderMap, fits: impl Fn(&Range<'_>) -> Option<T>) -> Option<T> {
+    let header = joined(headers, &ACCEPT);
+    let header = if header.trim().is_empty() { "*/*" } else { &header };
+    ranges(header).iter().find_map(fits)
+}
+
+/// Whether the client has what this tag names (`If-None-Match`).
+pub(crate) fn has(headers: &HeaderMap, etag: &str) -> bool {
+    let known = joined(headers, &IF_NONE_MATCH);
+    known.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|tag| tag == etag || tag == "*")
+}
+
+/// What is accepted at all, by preference.
+fn ranges(header: &str) -> Vec<Range<'_>> {
+    let mut ranges: Vec<Range<'_>> = header.split(',').map(Range::parse).filter(|r| r.quality > 0.0).collect();
+    ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    ranges
 }
 
 fn best(header: &str, include: IncludeObject, answer: Answer) -> Result<(Media, Form), ApiError> {
-    let mut ranges: Vec<Range<'_>> = header.split(',').map(Range::parse).filter(|r| r.quality > 0.0).collect();
-    ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
     let fits = |form: &Form| answer != Answer::Plain || *form == Form::Object;
-    let found = ranges.iter().find_map(|r| Some((r.media(answer)?, r.form(include).filter(fits)?)));
+    let found = ranges(header).iter().find_map(|r| Some((r.media(answer)?, r.form(include).filter(fits)?)));
     found.ok_or_else(|| {
         let all = if answer == Answer::Events { "application/cbor-seq" } else { "application/yaml, application/cbor" };
         ApiError::not_acceptable(format!("only the following media types are accepted: application/json, {all}"))
@@ -257,6 +285,13 @@ mod tests {
         ] {
             assert_eq!(form(accept), wanted, "{accept}");
         }
+    }
+
+    #[test]
+    fn a_tag_is_known_in_whatever_form_a_client_sends_it() {
+        let known = |tags: &'static str| has(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(tags))]), "\"a\"");
+        assert!(["\"a\"", "W/\"a\"", "\"b\", \"a\"", "*"].into_iter().all(known));
+        assert!(!known("\"b\"") && !known("a") && !has(&HeaderMap::new(), "\"a\""));
     }
 
     #[test]

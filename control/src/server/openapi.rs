@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use wherry_api::schema::{Document, openapi_v2, openapi_v2_protobuf, openapi_v3, openapi_v3_index};
 use wherry_api::status::ApiError;
@@ -38,7 +38,7 @@ pub(crate) async fn respond(
     let document = tokio::task::spawn_blocking(move || find(&served, &wanted, protobuf)).await?;
     let document = document.ok_or_else(ApiError::no_such_path)?;
     if !protobuf && !negotiate::accepts_json(headers) {
-        return Err(ApiError::not_acceptable("only the following media types are accepted: application/json").into());
+        return Err(negotiate::only_json().into());
     }
     let etag = format!("\"{}\"", document.etag);
     // A link of the index names the document's hash: what it shows never changes.
@@ -48,7 +48,7 @@ pub(crate) async fn respond(
     };
     let builder =
         Response::builder().header(ETAG, &etag).header(CACHE_CONTROL, cache).header(VARY, "Accept, Accept-Encoding");
-    if matches(headers, &etag) {
+    if negotiate::has(headers, &etag) {
         return Ok(builder.status(StatusCode::NOT_MODIFIED).body(body::empty())?);
     }
     let media = if protobuf { PROTOBUF } else { "application/json" };
@@ -87,14 +87,4 @@ fn find(served: &Served, path: &str, protobuf: bool) -> Option<Document> {
             }
         }
     }
-}
-
-fn matches(headers: &HeaderMap, etag: &str) -> bool {
-    headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .map(|v| v.trim().trim_start_matches("W/"))
-        .any(|v| v == etag || v == "*")
 }

@@ -1,5 +1,6 @@
 //! Discovery documents, asked for as clients do.
 
+use http::header::{ACCEPT, IF_NONE_MATCH};
 use http_body_util::BodyExt;
 
 use super::*;
