@@ -19,3 +19,4 @@ pub mod registry;
 pub mod scheduler;
 pub mod server;
 pub mod store;
+mod uuid;

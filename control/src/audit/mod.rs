@@ -30,6 +30,7 @@ use self::policy::{Policy, PolicyError};
 pub use self::rotation::Limits;
 use crate::auth::{Attributes, UserInfo};
 use crate::server::listen::Connection;
+use crate::uuid;
 
 mod answer;
 mod event;
@@ -285,7 +286,7 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
     let asked = headers.get("audit-id").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
     let fits = !asked.is_empty() && asked.len() <= ID && asked.chars().all(usual);
-    if fits { asked.to_owned() } else { crate::server::new_uid() }
+    if fits { asked.to_owned() } else { uuid::random() }
 }
 
 /// Bytes of an id that a client chooses.

@@ -4,7 +4,7 @@
 use http::HeaderMap;
 use wherry_api::status::ApiError;
 
-use super::{ANONYMOUS, AUTHENTICATED, Attributes, Authorizer, Decision, UNAUTHENTICATED, UserInfo};
+use super::{ANONYMOUS, AUTHENTICATED, Attributes, Authorizer, Decision, UNAUTHENTICATED, UserInfo, accounts};
 
 const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
@@ -67,7 +67,7 @@ fn parts(other: &UserInfo) -> Vec<Attributes> {
         name: name.to_owned(),
         ..Attributes::default()
     };
-    let mut parts = vec![match service_account(&other.name) {
+    let mut parts = vec![match accounts::parts(&other.name) {
         Some((namespace, name)) => part("", "serviceaccounts", "", namespace, name),
         None => part("", "users", "", "", &other.name),
     }];
@@ -81,16 +81,12 @@ fn parts(other: &UserInfo) -> Vec<Attributes> {
     parts
 }
 
-fn service_account(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix("system:serviceaccount:")?.split_once(':').filter(|(_, name)| !name.contains(':'))
-}
-
 /// Adds the groups that the other user has by itself.
 fn complete(mut other: UserInfo) -> UserInfo {
     if other.groups.is_empty()
-        && let Some((namespace, _)) = service_account(&other.name)
+        && let Some((namespace, _)) = accounts::parts(&other.name)
     {
-        other.groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        other.groups = accounts::groups(namespace).into();
     }
     let status = if other.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
     if !other.in_group(status) {

@@ -4,6 +4,7 @@
 //! [`Attributes`]. What must stay true: every request, in-process clients included, passes an [`Authorizer`]; nothing
 //! else in the server knows a user's name.
 
+pub(crate) mod accounts;
 pub mod authn;
 pub mod authorize;
 pub mod certificates;

@@ -20,8 +20,9 @@ use wherry_api::resource::GroupResource;
 use self::claims::{Audience, Bound, Claims};
 use self::proven::Proven;
 use super::oidc::{Issuers, OidcError};
-use super::{AUTHENTICATED, UserInfo};
+use super::{UserInfo, accounts};
 use crate::cache::{Cache, Entry};
+use crate::uuid;
 
 pub mod bootstrap;
 mod claims;
@@ -170,8 +171,8 @@ impl Tokens {
             exp: expires.as_second(),
             iat: now.as_second(),
             iss: ISSUER.to_owned(),
-            jti: token_id(),
-            sub: format!("system:serviceaccount:{}:{}", spec.namespace, spec.service_account.name),
+            jti: uuid::random(),
+            sub: accounts::user_name(&spec.namespace, &spec.service_account.name),
             bound: Bound {
                 namespace: spec.namespace,
                 node: spec.node,
@@ -240,8 +241,7 @@ impl Tokens {
         let own = [ISSUER.to_owned()];
         let asked = if audiences.is_empty() { &own } else { audiences };
         claims.check(asked, Timestamp::now().as_second())?;
-        let subject = format!("system:serviceaccount:{}:{}", claims.bound.namespace, claims.bound.serviceaccount.name);
-        if claims.sub != subject {
+        if claims.sub != accounts::user_name(&claims.bound.namespace, &claims.bound.serviceaccount.name) {
             return Err(TokenError::Malformed);
         }
         self.check_objects(&claims.bound)?;
@@ -301,28 +301,14 @@ fn user(claims: &Claims) -> UserInfo {
             add(&format!("{kind}-uid"), &object.uid);
         }
     }
-    UserInfo {
-        name: claims.sub.clone(),
-        uid: bound.serviceaccount.uid.clone(),
-        groups: vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{}", bound.namespace),
-            AUTHENTICATED.to_owned(),
-        ],
-        extra,
-    }
-}
-
-/// A random version-4 UUID.
-fn token_id() -> String {
-    let random = (rand::random::<u128>() & !(0xf << 76 | 0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{random:032x}");
-    [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default()).join("-")
+    let account = &bound.serviceaccount;
+    UserInfo { uid: account.uid.clone(), extra, ..accounts::user(&bound.namespace, &account.name) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::AUTHENTICATED;
     use crate::auth::fixture::Fixture;
     use crate::auth::pki::Pki;
 
@@ -439,13 +425,5 @@ mod tests {
             let life = issued.expires.as_second() - Timestamp::now().as_second();
             assert!((given - 5..=given).contains(&life), "{asked}: {life}");
         }
-    }
-
-    #[test]
-    fn token_ids_are_version_4_uuids() {
-        let id = token_id();
-        assert_eq!(id.len(), 36);
-        assert_eq!(&id[14..15], "4");
-        assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
     }
 }

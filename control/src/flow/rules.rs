@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PolicyRulesWithSubjects, ResourcePolicyRule, Subject};
 
-use crate::auth::UserInfo;
+use crate::auth::{UserInfo, accounts};
 
 /// A request as priority and fairness see it.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,6 @@ pub(crate) enum Target<'a> {
 }
 
 const EVERY: &str = "*";
-const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// Whether one of a schema's rules is about a request.
 pub(super) fn matches(schema: &FlowSchema, asked: &Asked<'_>) -> bool {
@@ -44,8 +43,7 @@ fn is(subject: &Subject, user: &UserInfo) -> bool {
     let Some(account) = subject.service_account.as_ref().filter(|_| subject.kind == "ServiceAccount") else {
         return false;
     };
-    let own = user.name.strip_prefix(SERVICE_ACCOUNT).and_then(|rest| rest.split_once(':'));
-    own.is_some_and(|(namespace, name)| namespace == account.namespace && all_or(&account.name, name))
+    accounts::parts(&user.name).is_some_and(|(namespace, name)| namespace == account.namespace && all_or(&account.name, name))
 }
 
 fn concerns(rule: &PolicyRulesWithSubjects, asked: &Asked<'_>) -> bool {

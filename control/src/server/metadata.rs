@@ -8,6 +8,7 @@ use wherry_api::strategy::Part;
 use wherry_api::{meta, object};
 
 use super::request::RequestInfo;
+use crate::uuid;
 
 /// What an update cannot change: it is carried over.
 const KEPT: [&str; 7] = [
@@ -19,15 +20,6 @@ const KEPT: [&str; 7] = [
     "deletionGracePeriodSeconds",
     "generation",
 ];
-
-/// A random (version 4) UUID.
-pub(crate) fn new_uid() -> String {
-    let bits: u128 = rand::random();
-    let bits = (bits & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62);
-    let hex = format!("{bits:032x}");
-    let parts = [hex.get(..8), hex.get(8..12), hex.get(12..16), hex.get(16..20), hex.get(20..)];
-    parts.map(Option::unwrap_or_default).join("-")
-}
 
 /// Brings the namespace of an object and of its request together. Error: 400 if they differ.
 pub(crate) fn settle_namespace(resource: &Descriptor, object: &mut Value, info: &RequestInfo) -> Result<(), ApiError> {
@@ -77,7 +69,7 @@ pub(crate) fn prepare_create(resource: &Descriptor, object: &mut Value, now: Tim
         object::remove_meta(object, field);
     }
     drop_empty(object);
-    object::set_meta(object, "uid", new_uid());
+    object::set_meta(object, "uid", uuid::random());
     object::set_meta(object, "creationTimestamp", object::format_time(now));
     if resource.generation {
         object::set_generation(object, 1);
@@ -144,20 +136,5 @@ pub(crate) fn count_generation(resource: &Descriptor, new: &mut Value, old: &Val
     let changed = a.keys().chain(b.keys()).filter(counted).any(|key| !meta::same(a.get(key), b.get(key)));
     if changed {
         object::set_generation(new, object::generation(old).saturating_add(1));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uid_is_a_version_4_uuid() {
-        let uid = new_uid();
-        let parts: Vec<&str> = uid.split('-').collect();
-        assert_eq!(parts.iter().map(|p| p.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
-        assert!(parts[2].starts_with('4'));
-        assert!(parts[3].starts_with(['8', '9', 'a', 'b']));
-        assert_ne!(uid, new_uid());
     }
 }

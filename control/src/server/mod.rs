@@ -80,8 +80,6 @@ pub(crate) mod versions;
 mod warnings;
 mod write;
 
-pub(crate) use self::metadata::new_uid;
-
 /// What a server is told.
 #[derive(Clone)]
 pub struct Config {

@@ -13,7 +13,7 @@ use wherry_api::resource::Descriptor;
 
 use super::super::{Operation, Options, Request};
 use super::{Context, Objects, list, matching, text};
-use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
+use crate::auth::{Attributes, Authorizer, Decision, UserInfo, accounts};
 
 /// Programs that are kept; when there are more, all are compiled anew as they are used.
 const MOST: usize = 1024;
@@ -48,11 +48,7 @@ struct Asker {
 impl authorizer::Authorizer for Asker {
     fn decide(&self, question: &Question) -> authorizer::Decision {
         let user = match &question.service_account {
-            Some((namespace, name)) => {
-                let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-                let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-                UserInfo::authenticated(format!("system:serviceaccount:{namespace}:{name}"), &groups)
-            }
+            Some((namespace, name)) => accounts::user(namespace, name),
             None => self.user.clone(),
         };
         let attributes = Attributes {

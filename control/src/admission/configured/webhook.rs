@@ -11,7 +11,7 @@ use super::equivalent::{View, Views};
 use super::review::Answer;
 use super::{Context, Objects, ignores_failure, list, matching, review, text};
 use crate::outbound::ClientConfig;
-use crate::server::metadata::new_uid;
+use crate::uuid;
 
 /// What a webhook is shown of a request; `None`: it is not asked. `views` are those of the request so far.
 pub(super) async fn concerns(
@@ -114,7 +114,7 @@ async fn exchange(
     let seconds = webhook.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(10).clamp(1, 30);
     let config = ClientConfig::parse(webhook.get("clientConfig").unwrap_or(&Value::Null))
         .map_err(|error| format!("could not get REST client: {error}"))?;
-    let uid = new_uid();
+    let uid = uuid::random();
     let asked = review::ask(request, objects, &uid, webhook).to_string();
     let within = Duration::from_secs(seconds).min(request.notes.time_left());
     let told = format!("timeout={}s", within.as_secs() + u64::from(within.subsec_nanos() > 0));

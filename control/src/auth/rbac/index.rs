@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
 use serde::Deserialize;
 
-use crate::auth::UserInfo;
+use crate::auth::{UserInfo, accounts};
 use crate::cache::Entry;
 use crate::store::Key;
 
@@ -188,7 +188,7 @@ fn who(subject: &Subject, namespace: Option<&str>) -> Option<(Who, String)> {
         "ServiceAccount" => {
             let given = subject.namespace.as_deref().filter(|n| !n.is_empty());
             let namespace = given.or(namespace)?;
-            let user = format!("system:serviceaccount:{namespace}:{name}");
+            let user = accounts::user_name(namespace, name);
             Some((Who::User(user.into()), format!("ServiceAccount {:?}", format!("{name}/{namespace}"))))
         }
         _ => None,

@@ -8,7 +8,8 @@ use serde_json::Value;
 use wherry_api::object;
 use wherry_api::resource::GroupResource;
 
-use super::{AUTHENTICATED, ISSUER, TokenError, Tokens, UserInfo, Verified};
+use super::{ISSUER, TokenError, Tokens, UserInfo, Verified};
+use crate::auth::AUTHENTICATED;
 
 /// The type of their Secrets.
 pub const TYPE: &str = "bootstrap.kubernetes.io/token";

@@ -8,7 +8,7 @@ use serde_json::Value;
 use wherry_api::object;
 use wherry_api::resource::GroupResource;
 
-use super::{AUTHENTICATED, ISSUER, Reference, TokenError, Tokens, UserInfo, Verified};
+use super::{ISSUER, Reference, TokenError, Tokens, UserInfo, Verified, accounts};
 
 /// Who issues them, in Kubernetes' words.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
@@ -48,14 +48,13 @@ impl Tokens {
             secret: secret.to_owned(),
             account: account.name.clone(),
             uid: account.uid.clone(),
-            sub: format!("system:serviceaccount:{namespace}:{}", account.name),
+            sub: accounts::user_name(namespace, &account.name),
         })
     }
 
     pub(super) fn verify_legacy(&self, token: &str, audiences: &[String]) -> Result<Verified, TokenError> {
         let claims: Claims = self.read(token)?;
-        let subject = format!("system:serviceaccount:{}:{}", claims.namespace, claims.account);
-        if claims.iss != LEGACY_ISSUER || claims.sub != subject {
+        if claims.iss != LEGACY_ISSUER || claims.sub != accounts::user_name(&claims.namespace, &claims.account) {
             return Err(TokenError::Malformed);
         }
         // They are for the API server, whose audience is its issuer's name.
@@ -67,9 +66,8 @@ impl Tokens {
         if !self.is_held(token, &claims.namespace, &claims.secret) {
             return Err(TokenError::Revoked { kind: "secret", name: claims.secret });
         }
-        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{}", claims.namespace)];
-        let groups = groups.into_iter().chain([AUTHENTICATED.to_owned()]).collect();
-        let user = UserInfo { name: claims.sub, uid: account.uid, groups, ..UserInfo::default() };
+        let user = accounts::user(&claims.namespace, &account.name);
+        let user = UserInfo { uid: account.uid, ..user };
         Ok(Verified { user, audiences: vec![ISSUER.to_owned()] })
     }
 

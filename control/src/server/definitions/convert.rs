@@ -16,8 +16,8 @@ use wherry_api::{meta, object};
 
 use crate::outbound::{ClientConfig, Outbound};
 use crate::server::body;
-use crate::server::metadata::new_uid;
 use crate::store::Revision;
+use crate::uuid;
 
 const REVIEW: &str = "apiextensions.k8s.io";
 /// What Kubernetes gives a conversion.
@@ -55,7 +55,7 @@ impl Webhook {
     /// The objects in another version; the error is what Kubernetes says after `conversion webhook for … failed: `.
     async fn ask(&self, objects: &[Value], to: &str) -> Result<Vec<Value>, String> {
         let config = self.config.as_ref().map_err(Clone::clone)?;
-        let uid = new_uid();
+        let uid = uuid::random();
         let review = json!({
             "kind": "ConversionReview", "apiVersion": format!("{REVIEW}/{}", self.version),
             "request": {"uid": uid, "desiredAPIVersion": to, "objects": objects},

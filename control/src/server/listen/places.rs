@@ -12,13 +12,13 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::accounts;
 use crate::server::guard::Activity;
 use crate::server::unsent::FREE;
 
 /// Requests over HTTP/2 that are answered on a connection on which nobody has authenticated: those that may be on their way when
 /// their client hears that the connection ends with the first.
 const OF_NOBODY: u32 = 16;
-const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// One connection.
 #[derive(Debug)]
@@ -179,8 +179,8 @@ impl Drop for Open {
 
 /// Who is counted as one user: who may make one service account in a namespace may make hundreds.
 pub(crate) fn owner(user: &str) -> &str {
-    let rest = user.strip_prefix(SERVICE_ACCOUNT).and_then(|rest| rest.split_once(':'));
-    rest.and_then(|(namespace, _)| user.get(..SERVICE_ACCOUNT.len() + namespace.len())).unwrap_or(user)
+    let account = accounts::parts(user);
+    account.and_then(|(_, name)| user.strip_suffix(name)?.strip_suffix(':')).unwrap_or(user)
 }
 
 /// A connection, and whether it has been told to close.
