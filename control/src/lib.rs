@@ -3,7 +3,7 @@
 //!
 //! What must stay true: nothing but the API server touches the store; every write passes the one pipeline.
 
-pub mod admission;
+mod admission;
 pub mod audit;
 pub mod auth;
 pub mod cache;
@@ -11,11 +11,11 @@ pub mod client;
 pub mod controllers;
 pub mod flow;
 mod hex;
-pub mod outbound;
+mod outbound;
 pub mod plane;
 mod quota;
 pub mod reconcile;
-pub mod registry;
+mod registry;
 pub mod scheduler;
 pub mod server;
 pub mod store;

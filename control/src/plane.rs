@@ -157,8 +157,6 @@ pub struct ControlPlane {
     audit: Option<Audit>,
     server: Server,
     listener: Listener,
-    images: Images,
-    tokens: Arc<Tokens>,
     shared: Arc<Shared>,
     controllers: Running,
     scheduler: Running,
@@ -210,7 +208,7 @@ impl ControlPlane {
             node_tls: Some(Arc::new(node_tls(&pki)?)),
             tokens: Some(Arc::clone(&tokens)),
             front_proxy: Some(pki.front_proxy()?),
-            images: Some(images.clone()),
+            images: Some(images),
             health: health(&store, &cache, &flags),
             metrics: metrics(&store, &cache, (&queues, &flow), audit.as_ref()),
             seats: config.max_requests.unwrap_or_else(flow::default_seats),
@@ -248,7 +246,7 @@ impl ControlPlane {
         let controllers_config = controllers::Config {
             metrics: queues,
             signer: Some(Arc::clone(&pki)),
-            tokens: Some(Arc::clone(&tokens)),
+            tokens: Some(tokens),
             outbound: Some(server.outbound().clone()),
             ..controllers::Config::new(pki.ca_pem().to_owned())
         };
@@ -263,8 +261,6 @@ impl ControlPlane {
             audit,
             server,
             listener,
-            images,
-            tokens,
             shared,
             controllers,
             scheduler,
@@ -290,23 +286,6 @@ impl ControlPlane {
     /// The typed caches that controllers and scheduler read; a node of this process reads them too.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    pub fn server(&self) -> &Server {
-        &self.server
-    }
-
-    pub fn images(&self) -> &Images {
-        &self.images
-    }
-
-    pub fn tokens(&self) -> &Arc<Tokens> {
-        &self.tokens
-    }
-
-    /// The authority's certificate, PEM.
-    pub fn ca_pem(&self) -> &str {
-        self.pki.ca_pem()
     }
 
     /// The administrator's kubeconfig.

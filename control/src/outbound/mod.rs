@@ -39,7 +39,7 @@ mod tls;
 
 pub use config::{ClientConfig, Endpoint};
 pub(crate) use identity::{EXTRA, GROUP, UID, USER};
-pub use resolve::{ResolveError, Resolver};
+pub use resolve::Resolver;
 
 /// Servers with a pool of their own; the one that was used first goes when there are more.
 const POOLS: usize = 128;

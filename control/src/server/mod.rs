@@ -10,10 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::{Stream, StreamExt};
 use http::{Request, Response};
 use tokio::sync::watch;
-use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wherry_api::registry::Registry;
@@ -251,11 +249,6 @@ impl Server {
     /// The kinds that are served now. A request keeps the one that it began with.
     pub fn registry(&self) -> Registry {
         self.inner.served.borrow().registry.clone()
-    }
-
-    /// Notified whenever other kinds are served.
-    pub fn registry_changes(&self) -> impl Stream<Item = ()> + Send + use<> {
-        WatchStream::from_changes(self.inner.served.subscribe()).map(drop)
     }
 
     /// Serves other kinds from now on: when it returns, requests, discovery and OpenAPI show them.

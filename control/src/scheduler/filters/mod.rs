@@ -32,8 +32,6 @@ impl Rejection {
 
 /// One reason.
 pub trait Filter: Debug + Send + Sync {
-    fn name(&self) -> &'static str;
-
     fn check(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection>;
 
     /// What can change this filter's mind.

@@ -6,14 +6,11 @@ use super::{Filter, Rejection};
 use crate::scheduler::pod::PodInfo;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `NodeAffinity`.
 #[derive(Debug)]
 pub struct NodeAffinity;
 
 impl Filter for NodeAffinity {
-    fn name(&self) -> &'static str {
-        "NodeAffinity"
-    }
-
     fn check(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         if matches(pod, node) {
             return Ok(());

@@ -5,14 +5,11 @@ use crate::controllers::pods;
 use crate::scheduler::pod::PodInfo;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `NodeName`.
 #[derive(Debug)]
 pub struct NodeName;
 
 impl Filter for NodeName {
-    fn name(&self) -> &'static str {
-        "NodeName"
-    }
-
     fn check(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         let wanted = pods::node(&pod.pod);
         if wanted.is_empty() || wanted == node.name() {

@@ -5,14 +5,11 @@ use crate::scheduler::pod::PodInfo;
 use crate::scheduler::queue::Wake;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `NodePorts`.
 #[derive(Debug)]
 pub struct Ports;
 
 impl Filter for Ports {
-    fn name(&self) -> &'static str {
-        "NodePorts"
-    }
-
     fn check(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         if pod.ports.is_empty() {
             return Ok(());

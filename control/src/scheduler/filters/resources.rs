@@ -7,14 +7,11 @@ use crate::scheduler::pod::PodInfo;
 use crate::scheduler::queue::Wake;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `NodeResourcesFit`.
 #[derive(Debug)]
 pub struct Fit;
 
 impl Filter for Fit {
-    fn name(&self) -> &'static str {
-        "NodeResourcesFit"
-    }
-
     fn check(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         let (asked, all, used) = (&pod.requests, &node.allocatable, &node.requested);
         let mut lacking = Lacking::default();

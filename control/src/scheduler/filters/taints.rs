@@ -6,14 +6,11 @@ use super::{Filter, Rejection};
 use crate::scheduler::pod::PodInfo;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `TaintToleration`.
 #[derive(Debug)]
 pub struct Taints;
 
 impl Filter for Taints {
-    fn name(&self) -> &'static str {
-        "TaintToleration"
-    }
-
     fn check(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         let binding = node.taints().iter().filter(|t| matches!(t.effect.as_str(), "NoSchedule" | "NoExecute"));
         let Some(taint) = binding.into_iter().find(|taint| !is_tolerated(taint, pod.tolerations())) else {

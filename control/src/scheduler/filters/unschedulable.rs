@@ -7,14 +7,11 @@ use super::{Filter, Rejection};
 use crate::scheduler::pod::PodInfo;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `NodeUnschedulable`.
 #[derive(Debug)]
 pub struct Unschedulable;
 
 impl Filter for Unschedulable {
-    fn name(&self) -> &'static str {
-        "NodeUnschedulable"
-    }
-
     fn check(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         let spec = node.node.as_ref().and_then(|n| n.spec.as_ref());
         if spec.and_then(|s| s.unschedulable) != Some(true) {

@@ -4,14 +4,11 @@ use super::{Scale, Score};
 use crate::scheduler::pod::PodInfo;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `NodeResourcesFit`, strategy `LeastAllocated`.
 #[derive(Debug)]
 pub struct LeastAllocated;
 
 impl Score for LeastAllocated {
-    fn name(&self) -> &'static str {
-        "NodeResourcesFit"
-    }
-
     fn weight(&self) -> i64 {
         1
     }

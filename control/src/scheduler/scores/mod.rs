@@ -23,8 +23,6 @@ pub enum Scale {
 
 /// One opinion.
 pub trait Score: Debug + Send + Sync {
-    fn name(&self) -> &'static str;
-
     fn weight(&self) -> i64;
 
     fn scale(&self) -> Scale;

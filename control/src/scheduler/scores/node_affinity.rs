@@ -5,14 +5,11 @@ use crate::scheduler::filters::node_affinity::term_matches;
 use crate::scheduler::pod::PodInfo;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `NodeAffinity`.
 #[derive(Debug)]
 pub struct NodeAffinity;
 
 impl Score for NodeAffinity {
-    fn name(&self) -> &'static str {
-        "NodeAffinity"
-    }
-
     fn weight(&self) -> i64 {
         2
     }

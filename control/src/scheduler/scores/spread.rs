@@ -4,14 +4,11 @@ use super::{Scale, Score};
 use crate::scheduler::pod::PodInfo;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `PodTopologySpread`.
 #[derive(Debug)]
 pub struct Spread;
 
 impl Score for Spread {
-    fn name(&self) -> &'static str {
-        "PodTopologySpread"
-    }
-
     fn weight(&self) -> i64 {
         2
     }

@@ -5,14 +5,11 @@ use crate::scheduler::filters::taints::is_tolerated;
 use crate::scheduler::pod::PodInfo;
 use crate::scheduler::snapshot::NodeInfo;
 
+/// Kubernetes' `TaintToleration`.
 #[derive(Debug)]
 pub struct Taints;
 
 impl Score for Taints {
-    fn name(&self) -> &'static str {
-        "TaintToleration"
-    }
-
     fn weight(&self) -> i64 {
         3
     }
