@@ -67,6 +67,13 @@ pub fn set_meta(object: &mut Value, field: &str, value: impl Into<Value>) {
     }
 }
 
+/// Makes fields of `metadata` what they are in another object: absent where they are absent there.
+pub fn copy_meta(object: &mut Value, from: &Value, fields: &[&str]) {
+    for field in fields {
+        set_meta(object, field, meta(from, field).cloned().unwrap_or(Value::Null));
+    }
+}
+
 /// Removes a field of `metadata` and returns what it was.
 pub fn remove_meta(object: &mut Value, field: &str) -> Option<Value> {
     object.get_mut("metadata")?.as_object_mut()?.remove(field)

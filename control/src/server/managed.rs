@@ -61,8 +61,7 @@ pub(crate) fn record(
 
 /// Carries over what is known, for a change that has no owner.
 pub(crate) fn keep(new: &mut Value, old: &Value) {
-    let managed = object::meta(old, "managedFields").cloned().unwrap_or(Value::Null);
-    object::set_meta(new, "managedFields", managed);
+    object::copy_meta(new, old, &["managedFields"]);
 }
 
 /// An object in another served version. Custom versions are taken to have the same fields: a webhook cannot be asked while

@@ -85,12 +85,7 @@ pub(crate) fn prepare_create(resource: &Descriptor, object: &mut Value, now: Tim
 
 /// Carries over from `old` what an update may not change, and keeps main part and status apart.
 pub(crate) fn prepare_update(resource: &Descriptor, new: &mut Value, old: &Value, part: Part) {
-    for field in KEPT {
-        object::set_meta(new, field, object::meta(old, field).cloned().unwrap_or(Value::Null));
-    }
-    if object::uid(new).is_empty() {
-        object::set_meta(new, "uid", object::uid(old));
-    }
+    object::copy_meta(new, old, &KEPT);
     object::remove_meta(new, "selfLink");
     drop_empty(new);
     match part {
@@ -103,9 +98,7 @@ pub(crate) fn prepare_update(resource: &Descriptor, new: &mut Value, old: &Value
 
 /// An update of the status changes the status and, as in Kubernetes, what of the metadata the kind does not keep from it.
 pub(crate) fn keep_all_but_status(resource: &Descriptor, new: &mut Value, old: &Value) {
-    for field in resource.status_keeps {
-        object::set_meta(new, field, object::meta(old, field).cloned().unwrap_or(Value::Null));
-    }
+    object::copy_meta(new, old, resource.status_keeps);
     let fields: Vec<String> =
         [&*new, old].into_iter().filter_map(Value::as_object).flat_map(|m| m.keys()).cloned().collect();
     for field in fields.iter().filter(|f| !matches!(f.as_str(), "status" | "metadata" | "apiVersion" | "kind")) {

@@ -128,11 +128,8 @@ pub(super) fn why(error: &ApiError) -> &str {
 
 /// What no admission changes.
 pub(super) fn keep_identity(new: &mut Value, old: &Value) {
-    if old.get("metadata").is_none() {
-        return;
-    }
-    for field in ["name", "namespace", "uid", "creationTimestamp"] {
-        object::set_meta(new, field, object::meta(old, field).cloned().unwrap_or(Value::Null));
+    if old.get("metadata").is_some() {
+        object::copy_meta(new, old, &["name", "namespace", "uid", "creationTimestamp"]);
     }
 }
 

@@ -70,9 +70,7 @@ impl View {
 /// A copy of `old` with the preconditions of `document`.
 fn with_preconditions(old: &Value, document: &Value) -> Value {
     let mut new = old.clone();
-    for (field, value) in [("resourceVersion", object::resource_version(document)), ("uid", object::uid(document))] {
-        object::set_meta(&mut new, field, value);
-    }
+    object::copy_meta(&mut new, document, &["resourceVersion", "uid"]);
     new
 }
 

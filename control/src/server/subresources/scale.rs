@@ -15,9 +15,7 @@ pub(crate) fn show(paths: &ScalePaths, whole: &Value) -> Result<Value, ApiError>
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {}, "spec": {}, "status": {"replicas": number(&paths.status_replicas)},
     });
-    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
-        object::set_meta(&mut scale, field, object::meta(whole, field).cloned().unwrap_or(Value::Null));
-    }
+    object::copy_meta(&mut scale, whole, &["name", "namespace", "uid", "resourceVersion", "creationTimestamp"]);
     let replicas = number(&paths.spec_replicas);
     if replicas != 0 {
         object::set_at(&mut scale, "spec.replicas", replicas);

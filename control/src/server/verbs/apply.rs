@@ -80,9 +80,7 @@ async fn change(
 fn of_object(view: &View, old: &Value, config: &Value) -> Value {
     let View::Scale(paths) = view else { return config.clone() };
     let mut whole = json!({"apiVersion": object::api_version(old), "kind": object::kind(old)});
-    for field in ["name", "namespace", "uid", "resourceVersion"] {
-        object::set_meta(&mut whole, field, object::meta(config, field).cloned().unwrap_or(Value::Null));
-    }
+    object::copy_meta(&mut whole, config, &["name", "namespace", "uid", "resourceVersion"]);
     if let Some(replicas) = object::at(config, "spec.replicas") {
         object::set_at(&mut whole, paths.spec_replicas.trim_start_matches('.'), replicas.clone());
     }

@@ -210,6 +210,9 @@ async fn attempt(
 ) -> Result<Stored, ServerError> {
     let (resource, key) = (call.resource.clone(), call.key());
     check_preconditions(call, rules, &new, old)?;
+    if object::uid(&new).is_empty() {
+        object::set_meta(&mut new, "uid", object::uid(old));
+    }
     let asked = object::remove_meta(&mut new, "managedFields");
     if let Rules::Of(view, part) = rules {
         prepare(call, (view, part), options, &mut new, old).await?;
