@@ -49,6 +49,11 @@ pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), ApiError> {
     }
 }
 
+/// Why a write of `asked` is refused where there is another one: what Kubernetes says of a `UID` or a `ResourceVersion`.
+pub(crate) fn unmet(what: &str, asked: &str, is: &str) -> String {
+    format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}")
+}
+
 /// Metadata that is empty is as good as absent: Kubernetes writes neither.
 fn drop_empty(object: &mut Value) {
     for field in WRITABLE_METADATA {

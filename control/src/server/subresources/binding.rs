@@ -12,7 +12,7 @@ use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::WriteOptions;
-use crate::server::verbs::update::modify_own;
+use crate::server::verbs::update::modify_admitted;
 use crate::server::{answer, metadata};
 
 /// `/binding` of a pod.
@@ -38,7 +38,7 @@ async fn run(call: &mut Call, binding: &Value, options: &WriteOptions) -> Result
     call.admit(&call.admission(Operation::Create, &name, options.dry_run), Some(binding), None).await?;
     let pods = call.server.registry().by_plural("", "v1", "pods").cloned();
     call.resource = pods.ok_or_else(ApiError::no_such_path)?;
-    modify_own(call, options, |pod| Ok(bound(pod, binding, &node, &name)?)).await?;
+    modify_admitted(call, options, |pod| Ok(bound(pod, binding, &node, &name)?)).await?;
     Ok(super::done())
 }
 
@@ -71,8 +71,7 @@ fn bound(pod: &Value, binding: &Value, node: &str, name: &str) -> Result<Value, 
     };
     let asked = object::uid(binding);
     if !asked.is_empty() && asked != object::uid(pod) {
-        let is = object::uid(pod);
-        return Err(conflict(format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {is}")));
+        return Err(conflict(metadata::unmet("UID", asked, object::uid(pod))));
     }
     if object::is_deleting(pod) {
         return Err(conflict(format!("pod {name} is being deleted, cannot be assigned to a host")));

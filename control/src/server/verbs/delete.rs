@@ -18,7 +18,7 @@ use crate::server::call::Call;
 use crate::server::error::ServerError;
 use crate::server::query::{Query, invalid_options};
 use crate::server::write::{self, ATTEMPTS, Put, Stored, unwritten};
-use crate::server::{answer, versions};
+use crate::server::{answer, metadata, versions};
 use crate::store::Precondition;
 
 const ORPHAN: &str = "orphan";
@@ -129,8 +129,7 @@ impl DeleteOptions {
     fn check_preconditions(&self, resource: &Descriptor, old: &Value) -> Result<(), ApiError> {
         let Some(preconditions) = &self.preconditions else { return Ok(()) };
         let failed = |what: &str, asked: &str, is: &str| {
-            let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}");
-            Err(ApiError::conflict(resource, object::name(old), why))
+            Err(ApiError::conflict(resource, object::name(old), metadata::unmet(what, asked, is)))
         };
         match (&preconditions.uid, &preconditions.resource_version) {
             (Some(asked), _) if asked != object::uid(old) => failed("UID", asked, object::uid(old)),

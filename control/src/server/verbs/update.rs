@@ -110,7 +110,7 @@ async fn create_instead(call: &mut Call, object: Value, options: &WriteOptions) 
     let uid = object::uid(&object);
     if !uid.is_empty() {
         // The writer means one object, which is gone.
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+        let why = metadata::unmet("UID", uid, "");
         return Err(ApiError::conflict(&call.resource, &call.info.name, why).into());
     }
     may_create(call).await?;
@@ -166,8 +166,8 @@ pub(crate) async fn modify(
     retry(call, rules, options, change).await
 }
 
-/// Like [`modify`], for a change that a subresource has made and judged: neither the kind's strategy is asked nor admission.
-pub(crate) async fn modify_own(
+/// Like [`modify`], for a change that admission has allowed in another form: neither the kind's strategy is asked nor admission.
+pub(crate) async fn modify_admitted(
     call: &mut Call,
     options: &WriteOptions,
     change: impl FnMut(&Value) -> Result<Value, ServerError> + Send,
@@ -340,8 +340,7 @@ fn check_preconditions(call: &Call, rules: Rules<'_>, new: &Value, old: &Value) 
     // A patch that changes it is no precondition: it is judged like any other field that cannot be changed.
     let judged = call.info.verb == "patch" && matches!(rules, Rules::Of(..));
     if !judged && !asked.is_empty() && asked != is {
-        let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {is}");
-        return Err(ApiError::conflict(&call.resource, &call.info.name, why));
+        return Err(ApiError::conflict(&call.resource, &call.info.name, metadata::unmet("UID", asked, is)));
     }
     let asked = object::resource_version(new);
     if !matches!(asked, "" | "0") && asked != object::resource_version(old) {
