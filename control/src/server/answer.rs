@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, response};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -114,10 +114,13 @@ pub(crate) fn success(resource: &Descriptor, name: &str, uid: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
 
+/// The head of every answer that is made as JSON.
+pub(crate) fn head(code: StatusCode) -> response::Builder {
+    Response::builder().status(code).header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private")
+}
+
 fn json_bytes(accepted: Accepted, code: StatusCode, bytes: Bytes) -> Result<Response<Body>, ServerError> {
-    let builder =
-        Response::builder().status(code).header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private");
-    Ok(packed(accepted.packs(), builder.body(bytes)?))
+    Ok(packed(accepted.packs(), head(code).body(bytes)?))
 }
 
 /// An answer of known bytes, compressed if the client may get it so and it is large.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use serde_json::Value;
 use wherry_api::kinds::apiregistration::priorities::Priority;
 use wherry_api::schema::{Document, Foreign};
@@ -119,9 +119,4 @@ impl Remotes {
         };
         self.iter().map(foreign).collect()
     }
-}
-
-/// Whether the client wants to speak another protocol on this connection.
-fn upgrades(headers: &HeaderMap) -> bool {
-    headers.contains_key(http::header::UPGRADE)
 }

@@ -14,7 +14,7 @@ use http::{HeaderMap, Request, Response, Version};
 use tokio::time::timeout;
 use wherry_api::status::ApiError;
 
-use super::{PassedOn, Remote, upgrades};
+use super::{PassedOn, Remote};
 use crate::auth::UserInfo;
 use crate::outbound::{Outbound, OutboundError};
 use crate::server::body::Body;
@@ -41,7 +41,7 @@ pub(super) async fn forward(
         return Err(ApiError::unavailable("service unavailable").into());
     }
     let config = remote.config.as_ref().map_err(ApiError::internal)?;
-    if upgrades(request.headers()) {
+    if request.headers().contains_key(UPGRADE) {
         let what = "requests that change the protocol are not passed on to other API servers";
         return Err(ApiError::new(501, "NotImplemented", what).into());
     }

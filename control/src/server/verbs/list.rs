@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::{StreamExt, stream};
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, VARY};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use wherry_api::status::ApiError;
 use wherry_api::table::IncludeObject;
 
 use crate::cache::{At, CacheError, Entry, Filter, List};
-use crate::server::answer::{self, COMPRESS_FROM, JSON};
+use crate::server::answer::{self, COMPRESS_FROM};
 use crate::server::body::{self, Body, BoxError};
 use crate::server::call::Call;
 use crate::server::error::ServerError;
@@ -170,10 +170,7 @@ pub(crate) fn joined(call: &Call, metadata: &Value, items: Vec<Bytes>) -> Result
     );
     let commas = items.len().saturating_sub(1);
     let length = head.len() + TAIL.len() + commas + items.iter().map(Bytes::len).sum::<usize>();
-    let builder = Response::builder()
-        .status(StatusCode::OK)
-        .header(CONTENT_TYPE, JSON)
-        .header(CACHE_CONTROL, "no-cache, private");
+    let builder = answer::head(StatusCode::OK);
     let chunks = Chunks { head: Some(head), tail: Some(TAIL), items: items.into_iter(), first: true };
     if call.accepted.packs() && length >= COMPRESS_FROM {
         let builder = builder.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
@@ -250,8 +247,7 @@ fn pretty(call: &Call, metadata: &Value, items: &[Bytes]) -> Result<Response<Bod
         text.push_str(&indented(&answer::parse(item)?, "    ")?);
     }
     text.push_str(if items.is_empty() { "]\n}\n" } else { "\n  ]\n}\n" });
-    let builder = Response::builder().header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private");
-    Ok(builder.body(body::full(text))?)
+    Ok(answer::head(StatusCode::OK).body(body::full(text))?)
 }
 
 fn indented(value: &Value, by: &str) -> Result<String, ServerError> {

@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
-use http::Response;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{Response, StatusCode};
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
@@ -16,7 +15,7 @@ use wherry_api::resource::Descriptor;
 
 use super::list;
 use crate::cache::{At, CacheError, Entry, Event, deleted_bytes};
-use crate::server::answer::{self, JSON};
+use crate::server::answer;
 use crate::server::body::{self, Body};
 use crate::server::call::Call;
 use crate::server::error::ServerError;
@@ -66,8 +65,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, ServerError> {
             }
         }))
         .map(Ok);
-    let builder = Response::builder().header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private");
-    Ok(builder.body(body::stream(lines))?)
+    Ok(answer::head(StatusCode::OK).body(body::stream(lines))?)
 }
 
 async fn steps(call: &Call, options: &ListOptions) -> Result<BoxStream<'static, Step>, ServerError> {
