@@ -197,6 +197,15 @@ fn shown(header: &str) -> String {
     words.collect::<Vec<_>>().join("-")
 }
 
+/// Whether a write went well, or somebody else wrote the same just now: it is looked at again.
+async fn expect(answer: Response<Body>, code: StatusCode) -> Result<(), ServerError> {
+    match answer.status() {
+        status if status == code => Ok(()),
+        StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(()),
+        _ => Err(failure(answer).await),
+    }
+}
+
 /// The error that an answer tells.
 async fn failure(response: Response<Body>) -> ServerError {
     let code = response.status().as_u16();

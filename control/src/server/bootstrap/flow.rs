@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use wherry_api::object;
 
-use super::failure;
+use super::expect;
 use crate::cache::{Events, Filter};
 use crate::flow::{self, defaults};
 use crate::server::Server;
@@ -102,14 +102,5 @@ impl Server {
         let path = format!("{SCHEMAS}/{}/status?{STATUS_MANAGER}", object::name(schema));
         let written = self.ask(Method::PATCH, &path, "application/merge-patch+json", Some(&patch)).await?;
         expect(written, StatusCode::OK).await
-    }
-}
-
-/// Whether it went well, or somebody else wrote it just now: the change brings the next look.
-async fn expect(answer: http::Response<crate::server::body::Body>, code: StatusCode) -> Result<(), ServerError> {
-    match answer.status() {
-        status if status == code => Ok(()),
-        StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(()),
-        _ => Err(failure(answer).await),
     }
 }

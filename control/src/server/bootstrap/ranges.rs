@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use wherry_api::object;
 
-use super::failure;
+use super::expect;
 use crate::server::Server;
 use crate::server::alloc::DEFAULT;
 use crate::server::answer;
@@ -58,10 +58,6 @@ impl Server {
             "status": {"conditions": [ready]}});
         let path = format!("{RANGES}/{DEFAULT}/status?{MANAGER}");
         let written = self.ask(Method::PATCH, &path, "application/merge-patch+json", Some(&patch)).await?;
-        match written.status() {
-            // Or somebody else wrote it: it is looked at again soon.
-            StatusCode::OK | StatusCode::CONFLICT | StatusCode::NOT_FOUND => Ok(()),
-            _ => Err(failure(written).await),
-        }
+        expect(written, StatusCode::OK).await
     }
 }

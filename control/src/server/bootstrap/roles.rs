@@ -6,7 +6,7 @@ use serde_json::Value;
 use wherry_api::object;
 use wherry_api::resource::Descriptor;
 
-use super::failure;
+use super::expect;
 use crate::auth::rbac::defaults;
 use crate::server::Server;
 use crate::server::error::ServerError;
@@ -37,12 +37,8 @@ impl Server {
             return self.ensure(&all, name, &wanted).await;
         }
         let Some(complete) = defaults::completed(&stored, &wanted) else { return Ok(()) };
-        let answer = self.ask(Method::PUT, &one, "application/json", Some(&complete)).await?;
-        match answer.status() {
-            // Somebody else wrote it just now; the next start looks again.
-            StatusCode::OK | StatusCode::CONFLICT => Ok(()),
-            _ => Err(failure(answer).await),
-        }
+        let written = self.ask(Method::PUT, &one, "application/json", Some(&complete)).await?;
+        expect(written, StatusCode::OK).await
     }
 }
 
