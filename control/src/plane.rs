@@ -253,19 +253,7 @@ impl ControlPlane {
         let controllers = controllers::start(Arc::clone(&shared), controllers_config);
         let scheduler = scheduler::start(client_for(UserInfo::scheduler()), Arc::clone(&shared));
         let tasks = background(&server, &shared, flags.synced);
-        Ok(Self {
-            config,
-            url,
-            store,
-            pki,
-            audit,
-            server,
-            listener,
-            shared,
-            controllers,
-            scheduler,
-            tasks,
-        })
+        Ok(Self { config, url, store, pki, audit, server, listener, shared, controllers, scheduler, tasks })
     }
 
     /// Where it listens.

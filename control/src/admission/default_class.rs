@@ -78,7 +78,7 @@ impl Plugin for DefaultClass {
             return Ok(());
         }
         let all = self.cache.all(&GroupResource::new(of, classes), "");
-        let classes = all.iter().filter_map(|entry| serde_json::from_slice::<Value>(&entry.bytes).ok()).collect();
+        let classes = all.iter().filter_map(|entry| entry.read::<Value>().ok()).collect();
         if let Some(class) = default(classes, is_default) {
             object::set_at(object, field, class);
         }

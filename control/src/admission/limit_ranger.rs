@@ -34,7 +34,7 @@ impl LimitRanger {
     /// All items of the namespace's ranges.
     fn items(&self, namespace: &str) -> Vec<Value> {
         let entries = self.cache.all(&RANGES, namespace);
-        let trees = entries.iter().filter_map(|entry| serde_json::from_slice::<Value>(&entry.bytes).ok());
+        let trees = entries.iter().filter_map(|entry| entry.read::<Value>().ok());
         trees
             .flat_map(|tree| object::at(&tree, "spec.limits").and_then(Value::as_array).cloned().unwrap_or_default())
             .collect()

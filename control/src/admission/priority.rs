@@ -25,13 +25,13 @@ impl Priority {
     }
 
     fn class(&self, name: &str) -> Option<Value> {
-        serde_json::from_slice(&self.cache.get(&CLASSES, "", name)?.bytes).ok()
+        self.cache.get(&CLASSES, "", name)?.read().ok()
     }
 
     /// The default class: the least of them, should there be several.
     fn default_class(&self) -> Option<Value> {
         let all = self.cache.all(&CLASSES, "");
-        let trees = all.iter().filter_map(|entry| serde_json::from_slice::<Value>(&entry.bytes).ok());
+        let trees = all.iter().filter_map(|entry| entry.read::<Value>().ok());
         trees.filter(|class| class.get("globalDefault") == Some(&Value::Bool(true))).min_by_key(value)
     }
 
@@ -86,8 +86,7 @@ impl Plugin for Priority {
     }
 
     async fn validate(&self, request: &Request<'_>, new: Option<&Value>, _: Option<&Value>) -> Result<(), ApiError> {
-        let concerns = request.operation != Operation::Delete
-            && request.resource.group_resource() == CLASSES;
+        let concerns = request.operation != Operation::Delete && request.resource.group_resource() == CLASSES;
         let Some(class) = new.filter(|class| concerns && class.get("globalDefault") == Some(&Value::Bool(true))) else {
             return Ok(());
         };

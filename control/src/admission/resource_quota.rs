@@ -60,11 +60,7 @@ struct Matched {
 
 impl ResourceQuota {
     pub fn new(cache: Cache) -> Self {
-        Self {
-            cache,
-            turns: (0..TURNS).map(|_| Arc::default()).collect(),
-            hasher: RandomState::new(),
-        }
+        Self { cache, turns: (0..TURNS).map(|_| Arc::default()).collect(), hasher: RandomState::new() }
     }
 
     /// Charges a create, or what an update adds. Error: 403, if a quota does not allow it.
@@ -77,11 +73,7 @@ impl ResourceQuota {
         };
         // What ends by itself is not limited, as Kubernetes does not limit Events: a charge ends with the write that makes it.
         let ends = request.resource.expires_after.is_some();
-        if !counts
-            || ends
-            || !request.resource.namespaced()
-            || self.cache.all(&QUOTAS, request.namespace).is_empty()
-        {
+        if !counts || ends || !request.resource.namespaced() || self.cache.all(&QUOTAS, request.namespace).is_empty() {
             return Ok(Charge::default());
         }
         let turn = self.turn(request.namespace).lock_owned().await;
@@ -113,7 +105,7 @@ impl ResourceQuota {
 /// The quota, if it is about the object and has been counted once.
 fn matched(request: &Request<'_>, entry: Arc<Entry>, new: &Value) -> Result<Option<Matched>, ApiError> {
     let (group, plural) = (request.resource.group.as_ref(), request.resource.plural.as_ref());
-    let Ok(stored) = serde_json::from_slice::<Value>(&entry.bytes) else { return Ok(None) };
+    let Ok(stored) = entry.read::<Value>() else { return Ok(None) };
     let spec = stored.get("spec").unwrap_or(&Value::Null);
     if !quota::selects(spec, group, plural, new) {
         return Ok(None);

@@ -37,7 +37,7 @@ impl Plugin for RuntimeClass {
         }
         let name = object::text_at(pod, "spec.runtimeClassName");
         let class = match self.cache.get(&CLASSES, "", &name).filter(|_| !name.is_empty()) {
-            Some(entry) => serde_json::from_slice::<Value>(&entry.bytes).ok(),
+            Some(entry) => entry.read::<Value>().ok(),
             None if name.is_empty() => None,
             None => return Err(refuse(request, format!("RuntimeClass {name:?} not found"))),
         };

@@ -41,7 +41,7 @@ impl ServiceAccount {
                 format!("error looking up service account {place}: serviceaccount {name:?} not found"),
             ));
         }
-        Ok(found.and_then(|entry| serde_json::from_slice(&entry.bytes).ok()))
+        Ok(found.and_then(|entry| entry.read().ok()))
     }
 }
 

@@ -36,6 +36,11 @@ mod tests {
         let robot = user("web", "robot");
         assert_eq!(parts(&robot.name), Some(("web", "robot")));
         assert_eq!(robot.groups, ["system:serviceaccounts", "system:serviceaccounts:web", AUTHENTICATED]);
-        assert!(["jane", "system:serviceaccount:web", "system:serviceaccount:web:a:b"].map(parts).iter().all(Option::is_none));
+        assert!(
+            ["jane", "system:serviceaccount:web", "system:serviceaccount:web:a:b"]
+                .map(parts)
+                .iter()
+                .all(Option::is_none)
+        );
     }
 }

@@ -241,7 +241,7 @@ impl NodeAuthorizer {
     fn tree(&self, group: &str, plural: &str, name: &str) -> Option<Value> {
         let resource = self.registry.by_group_resource(group, plural)?.group_resource();
         let entry: std::sync::Arc<Entry> = self.cache.get(&resource, "", name)?;
-        serde_json::from_slice(&entry.bytes).ok()
+        entry.read().ok()
     }
 
     fn service_account(&self, node: &str, attributes: &Attributes) -> Decision {

@@ -282,7 +282,7 @@ impl Tokens {
 /// Whether an object was deleted a while ago, and only its finalizers keep it.
 fn has_ended(entry: &Entry) -> bool {
     let deleted = || {
-        let object: Value = serde_json::from_slice(&entry.bytes).ok()?;
+        let object: Value = entry.read().ok()?;
         object::text_at(&object, "metadata.deletionTimestamp").parse::<Timestamp>().ok()
     };
     entry.meta.deleting && deleted().is_some_and(|at| at.duration_until(Timestamp::now()) > AFTER_DELETION)

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 
 use super::fields::Fields;
 use super::parse;
@@ -19,6 +20,14 @@ pub struct Entry {
     /// Of its last write.
     pub revision: Revision,
     pub meta: Meta,
+}
+
+impl Entry {
+    /// The object, in the stored version, as a type or as a tree. Nobody but the server writes objects: what cannot be read is
+    /// a defect, or a type that is narrower than the kind.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.bytes)
+    }
 }
 
 /// The parsed part of an entry.

@@ -94,8 +94,7 @@ pub fn default_seats() -> u32 {
 impl Flow {
     /// `total`: seats of all levels together.
     pub(crate) fn new(cache: Cache, total: u32, metrics: Metrics) -> Self {
-        let follow =
-            |plural: &'static str| Follow::new(&GroupResource::new(GROUP, plural));
+        let follow = |plural: &'static str| Follow::new(&GroupResource::new(GROUP, plural));
         let sources = Sources {
             schemas: Objects::default(),
             levels: Objects::default(),
@@ -283,7 +282,7 @@ fn take<K: DeserializeOwned>(objects: &mut Objects<K>, since: Since) -> bool {
         Since::Nothing => false,
         Since::Changed(changes) => {
             for (key, entry) in changes {
-                match entry.and_then(|entry| rules::read(&entry.bytes)) {
+                match entry.and_then(|entry| entry.read().ok()) {
                     Some(object) => drop(objects.insert(name(&key), object)),
                     None => drop(objects.remove(&name(&key))),
                 }
@@ -291,7 +290,7 @@ fn take<K: DeserializeOwned>(objects: &mut Objects<K>, since: Since) -> bool {
             true
         }
         Since::All(entries) => {
-            let read = |entry: &Arc<crate::cache::Entry>| Some((name(&entry.key), rules::read(&entry.bytes)?));
+            let read = |entry: &Arc<crate::cache::Entry>| Some((name(&entry.key), entry.read().ok()?));
             *objects = entries.iter().filter_map(read).collect();
             true
         }

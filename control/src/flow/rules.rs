@@ -43,7 +43,8 @@ fn is(subject: &Subject, user: &UserInfo) -> bool {
     let Some(account) = subject.service_account.as_ref().filter(|_| subject.kind == "ServiceAccount") else {
         return false;
     };
-    accounts::parts(&user.name).is_some_and(|(namespace, name)| namespace == account.namespace && all_or(&account.name, name))
+    accounts::parts(&user.name)
+        .is_some_and(|(namespace, name)| namespace == account.namespace && all_or(&account.name, name))
 }
 
 fn concerns(rule: &PolicyRulesWithSubjects, asked: &Asked<'_>) -> bool {
@@ -102,11 +103,6 @@ pub(super) fn flow<'a>(schema: &FlowSchema, asked: &Asked<'a>) -> &'a str {
 pub(super) fn order(schema: &FlowSchema) -> (i32, &str) {
     let precedence = schema.spec.as_ref().and_then(|spec| spec.matching_precedence).unwrap_or(1000);
     (precedence, schema.metadata.name.as_deref().unwrap_or_default())
-}
-
-/// Reads a stored object.
-pub(super) fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    serde_json::from_slice(bytes).ok()
 }
 
 /// The seats that a request takes: a list takes one for every hundred objects that it goes through, ten at most, as in

@@ -57,8 +57,7 @@ impl Resolver {
         let Some(entry) = self.cache.get(&services, namespace, name) else {
             return Err(ResolveError::NotFound { namespace: owned, name: named });
         };
-        let service: Value =
-            serde_json::from_slice(&entry.bytes).map_err(|error| ResolveError::State(error.to_string()))?;
+        let service: Value = entry.read().map_err(|error| ResolveError::State(error.to_string()))?;
         if object::text_at(&service, "spec.type") == "ExternalName" {
             return Ok(Address::Name { host: object::text_at(&service, "spec.externalName"), port });
         }
@@ -82,7 +81,7 @@ impl Resolver {
         let found = self.cache.list(slices, &filter, At::Latest, None, 0).await.map_err(|error| state(&error))?;
         let mut addresses = Vec::new();
         for entry in found.entries {
-            let slice: Value = serde_json::from_slice(&entry.bytes).map_err(|error| state(&error))?;
+            let slice: Value = entry.read().map_err(|error| state(&error))?;
             addresses.extend(ready_in(&slice, port));
         }
         Ok(addresses)

@@ -73,11 +73,7 @@ type Decision = (Arc<PodInfo>, Result<String, Unschedulable>);
 impl Scheduler {
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::select! {
-            () = self.shared.nodes.synced() => {}
-            () = stop.cancelled() => return,
-        }
-        tokio::select! {
-            () = self.shared.pods.synced() => {}
+            ((), ()) = async { tokio::join!(self.shared.nodes.synced(), self.shared.pods.synced()) } => {}
             () = stop.cancelled() => return,
         }
         let this = self.clone();

@@ -112,9 +112,7 @@ impl Call {
         self.server.admission().validate(request, new, old).await?;
         match self.server.authorizer().admit(&self.user, &self.attributes, new, old).await {
             Ok(()) => Ok(()),
-            Err(Refusal::Forbidden(reason)) => {
-                Err(ApiError::forbidden(&self.resource, request.name, reason).into())
-            }
+            Err(Refusal::Forbidden(reason)) => Err(ApiError::forbidden(&self.resource, request.name, reason).into()),
             Err(Refusal::Error(error)) => Err(error.into()),
         }
     }

@@ -289,7 +289,8 @@ mod tests {
 
     #[test]
     fn a_tag_is_known_in_whatever_form_a_client_sends_it() {
-        let known = |tags: &'static str| has(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(tags))]), "\"a\"");
+        let known =
+            |tags: &'static str| has(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(tags))]), "\"a\"");
         assert!(["\"a\"", "W/\"a\"", "\"b\", \"a\"", "*"].into_iter().all(known));
         assert!(!known("\"b\"") && !known("a") && !has(&HeaderMap::new(), "\"a\""));
     }

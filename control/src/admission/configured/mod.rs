@@ -66,7 +66,7 @@ struct Registrations {
 
 impl Registrations {
     fn of(entries: Vec<Arc<Entry>>) -> Self {
-        let mut objects: Vec<Value> = entries.iter().filter_map(|e| serde_json::from_slice(&e.bytes).ok()).collect();
+        let mut objects: Vec<Value> = entries.iter().filter_map(|e| e.read().ok()).collect();
         objects.sort_by(|a, b| wherry_api::object::name(a).cmp(wherry_api::object::name(b)));
         Self { entries, objects: objects.into() }
     }
@@ -130,7 +130,7 @@ impl Context {
     /// An object of the cache.
     fn find(&self, kind: &GroupResource, namespace: &str, name: &str) -> Option<Value> {
         let entry = self.cache.get(kind, namespace, name)?;
-        serde_json::from_slice(&entry.bytes).ok()
+        entry.read().ok()
     }
 
     fn namespace(&self, name: &str) -> Option<Value> {

@@ -123,7 +123,7 @@ fn named(context: &Context, kind: &GroupResource, namespace: &str, reference: &V
     let selector = reference.get("selector").unwrap_or(&Value::Null);
     let selector = LabelSelector::from_object(selector).map_err(|error| error.message)?;
     let all = context.cache.all(kind, namespace);
-    let trees = all.iter().filter_map(|entry| serde_json::from_slice::<Value>(&entry.bytes).ok());
+    let trees = all.iter().filter_map(|entry| entry.read::<Value>().ok());
     Ok(trees.filter(|tree| selector.matches_object(tree)).collect())
 }
 

@@ -144,7 +144,7 @@ impl PodSecurity {
             if checked % PODS_AT_ONCE == 0 {
                 tokio::task::yield_now().await;
             }
-            let Ok(pod) = serde_json::from_slice::<Value>(&entry.bytes) else { continue };
+            let Ok(pod) = entry.read::<Value>() else { continue };
             let found = violations(standard, Pod { metadata: part(&pod, "/metadata"), spec: part(&pod, "/spec") });
             if !found.is_empty() {
                 let reasons: Vec<&str> = found.iter().map(|violation| violation.reason).collect();

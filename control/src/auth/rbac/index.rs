@@ -89,14 +89,14 @@ impl Index {
     pub(super) fn change(&mut self, kind: Kind, key: &Key, entry: Option<&Entry>) {
         let Some(place) = place(kind, key) else { return };
         if kind.is_role() {
-            match entry.and_then(|entry| serde_json::from_slice::<RoleObject>(&entry.bytes).ok()) {
+            match entry.and_then(|entry| entry.read::<RoleObject>().ok()) {
                 Some(role) => drop(self.roles.insert(place, role.rules.unwrap_or_default().into())),
                 None => drop(self.roles.remove(&place)),
             }
             return;
         }
         self.forget(&place);
-        if let Some(binding) = entry.and_then(|entry| serde_json::from_slice::<BindingObject>(&entry.bytes).ok()) {
+        if let Some(binding) = entry.and_then(|entry| entry.read::<BindingObject>().ok()) {
             self.bind(place, binding);
         }
     }

@@ -44,7 +44,7 @@ impl Tokens {
         let revoked = || TokenError::Revoked { kind: "bootstrap token", name: name.clone() };
         let secrets = GroupResource::new("", "secrets");
         let entry = self.cache.get(&secrets, NAMESPACE, &name).filter(|entry| !entry.meta.deleting);
-        let stored: Value = entry.and_then(|e| serde_json::from_slice(&e.bytes).ok()).ok_or_else(revoked)?;
+        let stored: Value = entry.and_then(|e| e.read().ok()).ok_or_else(revoked)?;
         let held = data(&stored, "token-secret").unwrap_or_default();
         let same = aws_lc_rs::constant_time::verify_slices_are_equal(held.as_bytes(), secret.as_bytes()).is_ok();
         let usable = object::text_at(&stored, "type") == TYPE

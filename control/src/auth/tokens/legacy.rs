@@ -77,7 +77,7 @@ impl Tokens {
         let Some(entry) = self.cache.get(&secrets, namespace, secret).filter(|entry| !entry.meta.deleting) else {
             return false;
         };
-        let held = serde_json::from_slice::<Value>(&entry.bytes).map(|secret| object::text_at(&secret, "data.token"));
+        let held = entry.read::<Value>().map(|secret| object::text_at(&secret, "data.token"));
         held.ok().and_then(|held| STANDARD.decode(held).ok()).is_some_and(|held| held == token.as_bytes())
     }
 }

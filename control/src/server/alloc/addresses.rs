@@ -87,7 +87,7 @@ impl Addresses {
             return Writes { preconditions: vec![(key, Precondition::Absent)], ops: Vec::new() };
         };
         let goes = |found: &Value| belongs(found, service) && object::finalizers(found).is_empty();
-        let goes = serde_json::from_slice::<Value>(&entry.bytes).is_ok_and(|found| goes(&found));
+        let goes = entry.read::<Value>().is_ok_and(|found| goes(&found));
         let own = goes.then(|| Op::Delete { key: entry.key.clone() });
         Writes {
             preconditions: vec![(entry.key.clone(), Precondition::At(entry.revision))],

@@ -101,7 +101,7 @@ fn read(entry: &Entry) -> Option<Ready> {
     if entry.meta.deleting {
         return None;
     }
-    let object: ServiceCIDR = serde_json::from_slice(&entry.bytes).ok()?;
+    let object: ServiceCIDR = entry.read().ok()?;
     let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
     if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status != "True") {
         return None;

@@ -67,7 +67,9 @@ fn seconds(request: &Value) -> Result<i64, ApiError> {
     let path = Path::new("spec").child("expirationSeconds");
     match object::at(request, "spec.expirationSeconds").and_then(Value::as_i64) {
         None => Ok(TOKEN_SECONDS),
-        Some(n) if n < tokens::MIN_SECONDS => Err(invalid(&path, &json!(n), "may not specify a duration less than 10 minutes")),
+        Some(n) if n < tokens::MIN_SECONDS => {
+            Err(invalid(&path, &json!(n), "may not specify a duration less than 10 minutes"))
+        }
         Some(n) if n > MAX_SECONDS => {
             Err(invalid(&path, &json!(n), "may not specify a duration larger than 2^32 seconds"))
         }

@@ -84,10 +84,12 @@ async fn a_pod_on_a_node_has_its_grace_and_it_can_only_shrink() {
 #[tokio::test]
 async fn a_namespace_that_is_finalized_by_its_name_stays_the_one_it_was() {
     let api = Api::new().await;
-    let namespace = |spec: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}, "spec": spec});
+    let namespace =
+        |spec: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}, "spec": spec});
     let made = api.post("/api/v1/namespaces", &namespace(json!({}))).await.expect(201);
     let finalizers = json!(["kubernetes", "example.com/kept"]);
-    let written = api.put("/api/v1/namespaces/a/finalize", &namespace(json!({"finalizers": finalizers}))).await.expect(200);
+    let written =
+        api.put("/api/v1/namespaces/a/finalize", &namespace(json!({"finalizers": finalizers}))).await.expect(200);
     assert_eq!((&written["metadata"]["uid"], &written["spec"]["finalizers"]), (&made["metadata"]["uid"], &finalizers));
     assert_eq!(api.get("/api/v1/namespaces/a").await.expect(200)["metadata"], written["metadata"]);
 }
