@@ -59,6 +59,26 @@ pub(crate) fn record(
     apply::record(writer(call, part, &manager), old, new, asked.as_ref(), &convert);
 }
 
+/// Leaves the record as it was where nothing but its times would change, as Kubernetes does: an apply that leaves out defaults of
+/// a list that is owned as a whole seems to change the list until it has been defaulted.
+pub(crate) fn keep_times(new: &mut Value, old: &Value) {
+    let recorded = object::remove_meta(new, "managedFields");
+    object::copy_meta(new, old, &["managedFields"]);
+    let same = *new == *old && timeless(recorded.as_ref()) == timeless(object::meta(old, "managedFields"));
+    if !same {
+        object::set_meta(new, "managedFields", recorded.unwrap_or_default());
+    }
+}
+
+/// Who has what, whenever that was.
+fn timeless(record: Option<&Value>) -> Vec<Value> {
+    let mut managers = record.and_then(Value::as_array).cloned().unwrap_or_default();
+    for manager in managers.iter_mut().filter_map(Value::as_object_mut) {
+        manager.remove("time");
+    }
+    managers
+}
+
 /// Carries over what is known, for a change that has no owner.
 pub(crate) fn keep(new: &mut Value, old: &Value) {
     object::copy_meta(new, old, &["managedFields"]);
@@ -78,4 +98,28 @@ pub(crate) fn in_version(server: &Server, resource: &Descriptor, tree: &Value, v
         tree = from_stored(tree);
     }
     Some(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn times_alone_are_no_change_of_an_object() {
+        let object = |time: &str, owned: &str, data: &str| {
+            let record = json!([{"manager": "m", "operation": "Apply", "time": time, "fieldsV1": {owned: {}}}]);
+            json!({"metadata": {"name": "a", "managedFields": record}, "data": {"k": data}})
+        };
+        let old = object("early", "f:data", "x");
+        let kept = |mut new: Value| {
+            keep_times(&mut new, &old);
+            new
+        };
+        assert_eq!(kept(object("late", "f:data", "x")), old);
+        for changed in [object("late", "f:data", "y"), object("late", "f:other", "x")] {
+            assert_eq!(kept(changed.clone()), changed);
+        }
+    }
 }

@@ -218,13 +218,16 @@ async fn attempt(
         prepare(call, (view, part), options, &mut new, old).await?;
     }
     object::set_type(&mut new, &resource);
+    object::set_meta(&mut new, "resourceVersion", object::resource_version(old));
     let record = || match rules {
-        Rules::Of(_, part) => managed::record(call, part, *options, Some(old), &mut new, asked),
+        Rules::Of(_, part) => {
+            managed::record(call, part, *options, Some(old), &mut new, asked);
+            managed::keep_times(&mut new, old);
+        }
         // Kubernetes records no owner of what the server itself writes.
         Rules::Own | Rules::Admitted => managed::keep(&mut new, old),
     };
     call.apart(current.bytes.len(), record).await;
-    object::set_meta(&mut new, "resourceVersion", object::resource_version(old));
     let hold = call.server.allocators().begin(&resource, &key, &mut new, Some(old))?;
     let as_written = versions::is_written_so(&resource, current, &new);
     if new == *old && !call.server.store().stale(&key).await && as_written.await? {
