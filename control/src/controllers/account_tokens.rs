@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::write;
 use crate::auth::tokens::{Reference, Tokens};
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, absent_is_fine, uid};
+use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, uid};
 
 /// The type of the Secrets.
 pub const TYPE: &str = "kubernetes.io/service-account-token";
@@ -64,10 +64,8 @@ impl Controller for AccountTokens {
         let account = self.shared.service_accounts.get(&Key::new(&key.namespace, name));
         let meant = secret.annotations().get(ACCOUNT_UID);
         let Some(account) = account.filter(|account| meant.is_none_or(|meant| meant == uid(&**account))) else {
-            let gone = api.delete(&key.name, &write::delete_exactly(&*secret)).await;
-            if let Some(answer) = absent_is_fine(gone).step("remove the token of a service account that has gone")? {
-                self.shared.token_secrets.forget(&*secret, answer);
-            }
+            let store = &self.shared.token_secrets;
+            write::delete(&api, store, &*secret, "remove the token of a service account that has gone").await?;
             return Ok(None);
         };
         let account = Reference { name: name.to_owned(), uid: uid(&*account).to_owned() };

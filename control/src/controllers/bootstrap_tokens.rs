@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::write;
 use crate::auth::tokens::bootstrap::{NAMESPACE, has_ended};
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, absent_is_fine};
+use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared};
 
 /// The public description of the cluster, if somebody has made one.
 pub const CLUSTER_INFO: &str = "cluster-info";
@@ -74,10 +74,8 @@ impl BootstrapTokens {
         for secret in self.shared.bootstrap_tokens.list() {
             let Some(expiration) = data(&secret, "expiration") else { continue };
             if has_ended(expiration, now) {
-                let gone = api.delete(&Key::of(&*secret).name, &write::delete_exactly(&*secret)).await;
-                if let Some(answer) = absent_is_fine(gone).step("remove a bootstrap token that has ended")? {
-                    self.shared.bootstrap_tokens.forget(&*secret, answer);
-                }
+                let store = &self.shared.bootstrap_tokens;
+                write::delete(&api, store, &*secret, "remove a bootstrap token that has ended").await?;
             } else if let Ok(end) = expiration.parse::<Timestamp>() {
                 let left = end.duration_since(now).unsigned_abs();
                 next = Some(next.map_or(left, |earlier: Duration| earlier.min(left)));

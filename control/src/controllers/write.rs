@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::reconcile::kinds::Kind;
-use crate::reconcile::{Error, Store, absent_is_fine, uid};
+use crate::reconcile::{Error, Step, Store, absent_is_fine, uid};
 
 /// The name under which the control plane's writes are recorded, as in Kubernetes.
 pub const MANAGER: &str = "kube-controller-manager";
@@ -26,6 +26,16 @@ pub fn delete_exactly<K: Resource>(object: &K) -> DeleteParams {
         preconditions: Some(Preconditions { uid: Some(uid(object).to_owned()), resource_version: None }),
         ..DeleteParams::background()
     }
+}
+
+/// Deletes exactly this object, and lets the store know. One that is gone already is as good.
+pub async fn delete<K: Kind>(api: &Api<K>, store: &Store<K>, object: &K, step: &'static str) -> Result<(), Error> {
+    let answer = api.delete(&object.name_any(), &delete_exactly(object)).await;
+    match absent_is_fine(answer).step(step)? {
+        Some(answer) => store.forget(object, answer),
+        None => store.forget_now(object),
+    }
+    Ok(())
 }
 
 /// The finalizers that an object is to have, among them `own` until it is being deleted; `None`: it has them.
@@ -77,8 +87,7 @@ pub async fn merge<K: Kind>(api: &Api<K>, store: &Store<K>, object: &K, mut patc
 }
 
 fn observe<K: Kind>(store: &Store<K>, answer: kube::Result<K>, step: &'static str) -> Result<(), Error> {
-    let written = absent_is_fine(answer).map_err(|source| Error::Request { step, source: Box::new(source) })?;
-    if let Some(object) = written {
+    if let Some(object) = absent_is_fine(answer).step(step)? {
         store.observe(object);
     }
     Ok(())

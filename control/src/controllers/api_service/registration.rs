@@ -19,7 +19,7 @@ use wherry_api::registry::Registry;
 use super::plan::{self, Action, Known, LABEL, Manage};
 use crate::controllers::write;
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, absent_is_fine};
+use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step};
 
 #[derive(Debug)]
 pub struct Registration {
@@ -115,10 +115,7 @@ impl Controller for Registration {
                 write::merge(&api, store, &*present, json!({ "spec": spec })).await?;
             }
             (Action::Delete, _, Some(present)) => {
-                let gone = api.delete(&key.name, &write::delete_exactly(&*present)).await;
-                if let Some(answer) = absent_is_fine(gone).step("delete an APIService")? {
-                    store.forget(&*present, answer);
-                }
+                write::delete(&api, store, &*present, "delete an APIService").await?;
             }
             _ => {}
         }

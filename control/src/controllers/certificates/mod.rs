@@ -59,10 +59,8 @@ impl Controller for Certificates {
         match plan(&request, Timestamp::now()) {
             Next::Wait(time) => Ok(Some(time)),
             Next::Remove => {
-                let gone = self.api().delete(&key.name, &write::delete_exactly(&*request)).await;
-                if let Some(answer) = absent_is_fine(gone).step("remove a certificate request that is over")? {
-                    self.shared.certificate_requests.forget(&*request, answer);
-                }
+                let store = &self.shared.certificate_requests;
+                write::delete(&self.api(), store, &*request, "remove a certificate request that is over").await?;
                 Ok(None)
             }
             Next::Recognize(candidates) => {

@@ -24,8 +24,8 @@ use super::{claim, pods, write};
 use crate::reconcile::driver::itself;
 use crate::reconcile::events::Type;
 use crate::reconcile::{
-    Change, Context, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine, code_of,
-    controller_of, message_of, namespace_is_terminating, uid,
+    Change, Context, Controller, Error, EventRecorder, Key, Queue, Shared, Step, code_of, controller_of, message_of,
+    namespace_is_terminating, uid,
 };
 
 #[derive(Debug)]
@@ -202,12 +202,7 @@ impl Deployments {
     async fn delete(&self, set: &ReplicaSet) -> Result<(), Error> {
         let api: Api<ReplicaSet> =
             Api::namespaced(self.shared.client.clone(), set.metadata.namespace.as_deref().unwrap_or_default());
-        let answer = api.delete(&set.name_any(), &write::delete_exactly(set)).await;
-        match absent_is_fine(answer).step("delete an old replica set")? {
-            Some(answer) => self.shared.replica_sets.forget(set, answer),
-            None => self.shared.replica_sets.forget_now(set),
-        }
-        Ok(())
+        write::delete(&api, &self.shared.replica_sets, set, "delete an old replica set").await
     }
 
     /// Writes the status if it changed.

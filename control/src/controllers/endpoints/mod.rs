@@ -21,9 +21,7 @@ use kube::{Api, ResourceExt};
 use super::write;
 use crate::reconcile::driver::itself;
 use crate::reconcile::kinds::SERVICE_NAME;
-use crate::reconcile::{
-    Change, Context, Controller, Error, Key, Queue, Shared, Step, Store, absent_is_fine, namespace_is_terminating,
-};
+use crate::reconcile::{Change, Context, Controller, Error, Key, Queue, Shared, Step, Store, namespace_is_terminating};
 
 /// Changes are gathered for this long.
 const FEW: Duration = Duration::from_millis(100);
@@ -120,12 +118,7 @@ impl Endpoints {
     async fn clear(&self, key: &Key) -> Result<(), Error> {
         let Some(object) = self.shared.endpoints.get(key) else { return Ok(()) };
         let api: Api<Classic> = Api::namespaced(self.shared.client.clone(), &key.namespace);
-        let answer = api.delete(&key.name, &write::delete_exactly(&*object)).await;
-        match absent_is_fine(answer).step("delete the endpoints of a service")? {
-            Some(answer) => self.shared.endpoints.forget(&object, answer),
-            None => self.shared.endpoints.forget_now(&object),
-        }
-        Ok(())
+        write::delete(&api, &self.shared.endpoints, &*object, "delete the endpoints of a service").await
     }
 
     async fn write_slices(&self, key: &Key, service: &Service, backends: &[addresses::Backend]) -> Result<(), Error> {
@@ -167,9 +160,7 @@ async fn write_plan(api: &Api<EndpointSlice>, store: &Store<EndpointSlice>, plan
         store.observe(answer.step("update an endpoint slice")?);
     }
     for slice in &plan.delete {
-        let answer = api.delete(&slice.name_any(), &write::delete_exactly(&**slice)).await;
-        absent_is_fine(answer).step("delete an endpoint slice")?;
-        store.forget_now(slice);
+        write::delete(api, store, &**slice, "delete an endpoint slice").await?;
     }
     Ok(())
 }

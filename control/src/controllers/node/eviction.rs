@@ -96,11 +96,6 @@ impl Evictions {
         let patch =
             Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}));
         absent_is_fine(api.patch_status(&name, &write::patching(), &patch).await).step("say why a pod is evicted")?;
-        let answer = absent_is_fine(api.delete(&name, &write::delete_exactly(pod)).await).step("evict a pod")?;
-        match answer {
-            Some(answer) => self.shared.pods.forget(pod, answer),
-            None => self.shared.pods.forget_now(pod),
-        }
-        Ok(())
+        write::delete(&api, &self.shared.pods, pod, "evict a pod").await
     }
 }

@@ -117,10 +117,8 @@ impl Repair {
             Leak::Wait(time) => Ok(Some(time)),
             Leak::Remove(reason, what) => {
                 self.events.event(&address, Type::Warning, reason, what);
-                let gone = self.addresses().delete(&key.name, &write::delete_exactly(&address)).await;
-                if let Some(answer) = absent_is_fine(gone).step("remove an IPAddress of no Service")? {
-                    self.shared.ip_addresses.forget(&address, answer);
-                }
+                let store = &self.shared.ip_addresses;
+                write::delete(&self.addresses(), store, &address, "remove an IPAddress of no Service").await?;
                 Ok(None)
             }
         }
