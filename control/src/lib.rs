@@ -7,6 +7,7 @@ mod admission;
 pub mod audit;
 pub mod auth;
 pub mod cache;
+pub mod cidr;
 pub mod client;
 pub mod controllers;
 pub mod flow;

@@ -59,8 +59,7 @@ impl Plugin for LimitRanger {
         let Some(object) = new.filter(|object| !object::is_deleting(object)) else { return Ok(()) };
         let claim = request.operation != Operation::Delete
             && request.subresource.is_empty()
-            && request.resource.group.is_empty()
-            && request.resource.plural == "persistentvolumeclaims";
+            && request.resource.is("", "persistentvolumeclaims");
         let is_pod = request.resource.is("", "pods");
         let resized = is_pod && request.operation == Operation::Update && request.subresource == "resize";
         let complaints: Vec<String> = if resized || request.creates("", "pods") {
@@ -72,8 +71,8 @@ impl Plugin for LimitRanger {
         };
         match complaints.as_slice() {
             [] => Ok(()),
-            [one] => Err(ApiError::forbidden(request.resource, request.name, one)),
-            all => Err(ApiError::forbidden(request.resource, request.name, format!("[{}]", all.join(", ")))),
+            [one] => Err(request.forbidden(one)),
+            all => Err(request.forbidden(format!("[{}]", all.join(", ")))),
         }
     }
 }

@@ -104,10 +104,12 @@ impl Request<'_> {
 
     /// Whether this is the creation of such an object.
     fn creates(&self, group: &str, plural: &str) -> bool {
-        self.operation == Operation::Create
-            && self.subresource.is_empty()
-            && self.resource.group == group
-            && self.resource.plural == plural
+        self.operation == Operation::Create && self.subresource.is_empty() && self.resource.is(group, plural)
+    }
+
+    /// 403 about the object.
+    fn forbidden(&self, why: impl fmt::Display) -> ApiError {
+        ApiError::forbidden(self.resource, self.name, why)
     }
 }
 

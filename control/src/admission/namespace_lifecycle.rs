@@ -51,10 +51,9 @@ impl Plugin for NamespaceLifecycle {
         _new: Option<&Value>,
         _old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let resource = request.resource;
-        let concerns = request.operation == Operation::Delete && resource.is("", "namespaces");
+        let concerns = request.operation == Operation::Delete && request.resource.is("", "namespaces");
         if concerns && IMMORTAL.contains(&request.name) {
-            return Err(ApiError::forbidden(resource, request.name, "this namespace may not be deleted"));
+            return Err(request.forbidden("this namespace may not be deleted"));
         }
         Ok(())
     }
@@ -63,7 +62,7 @@ impl Plugin for NamespaceLifecycle {
 fn terminating(request: &Request<'_>) -> ApiError {
     let namespace = request.namespace;
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-    let mut error = ApiError::forbidden(request.resource, request.name, why);
+    let mut error = request.forbidden(why);
     error.details.causes.push(Cause {
         reason: "NamespaceTerminating".into(),
         message: format!("namespace {namespace} is being terminated"),

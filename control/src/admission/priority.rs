@@ -36,7 +36,7 @@ impl Priority {
     }
 
     fn settle(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), ApiError> {
-        let refuse = |why: String| Err(ApiError::forbidden(request.resource, request.name, why));
+        let refuse = |why: String| Err(request.forbidden(why));
         let name = object::text_at(pod, "spec.priorityClassName");
         let class = if name.is_empty() { self.default_class() } else { self.class(&name) };
         if class.is_none() && !name.is_empty() {
@@ -96,7 +96,7 @@ impl Plugin for Priority {
                     "PriorityClass {} is already marked as default. Only one default can exist",
                     object::name(&other)
                 );
-                Err(ApiError::forbidden(request.resource, request.name, why))
+                Err(request.forbidden(why))
             }
             _ => Ok(()),
         }

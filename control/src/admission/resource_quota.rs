@@ -114,14 +114,10 @@ fn matched(request: &Request<'_>, entry: Arc<Entry>, new: &Value) -> Result<Opti
     if (group, plural) == ("", "pods")
         && let Some(missing) = quota::missing(new, hard.keys().map(String::as_str))
     {
-        return Err(refuse(request, format!("failed quota: {}: must specify {missing}", entry.meta.name)));
+        return Err(request.forbidden(format!("failed quota: {}: must specify {missing}", entry.meta.name)));
     }
     let used = quota::amounts(object::at(&stored, "status.used"));
     Ok(Some(Matched { entry, quota: stored, hard, used }))
-}
-
-fn refuse(request: &Request<'_>, why: String) -> ApiError {
-    ApiError::forbidden(request.resource, request.name, why)
 }
 
 /// What would be used of the quota with the write; `None`: nothing that it limits changes.
@@ -135,7 +131,7 @@ fn judge(request: &Request<'_>, matched: &Matched, delta: &Usage) -> Result<Opti
     let uncounted: Vec<&str> = asked.keys().filter(|name| !used.contains_key(*name)).map(String::as_str).collect();
     if !uncounted.is_empty() {
         let resources = uncounted.join(",");
-        return Err(refuse(request, format!("status unknown for quota: {}, resources: {resources}", entry.meta.name)));
+        return Err(request.forbidden(format!("status unknown for quota: {}, resources: {resources}", entry.meta.name)));
     }
     let mut total = used.clone();
     quota::add(&mut total, &asked);
@@ -151,16 +147,13 @@ fn judge(request: &Request<'_>, matched: &Matched, delta: &Usage) -> Result<Opti
         let amount = |name: &String| of.get(name).copied().unwrap_or(Quantity::ZERO);
         over.iter().map(|name| format!("{name}={}", amount(name))).collect::<Vec<_>>().join(",")
     };
-    Err(refuse(
-        request,
-        format!(
-            "exceeded quota: {}, requested: {}, used: {}, limited: {}",
-            entry.meta.name,
-            show(&asked),
-            show(used),
-            show(hard)
-        ),
-    ))
+    Err(request.forbidden(format!(
+        "exceeded quota: {}, requested: {}, used: {}, limited: {}",
+        entry.meta.name,
+        show(&asked),
+        show(used),
+        show(hard)
+    )))
 }
 
 impl Charge {

@@ -46,7 +46,7 @@ impl Plugin for RuntimeClass {
 }
 
 fn refuse(request: &Request<'_>, why: String) -> ApiError {
-    ApiError::forbidden(request.resource, request.name, format!("pod rejected: {why}"))
+    request.forbidden(format!("pod rejected: {why}"))
 }
 
 fn settle(pod: &mut Value, class: Option<&Value>) -> Result<(), String> {

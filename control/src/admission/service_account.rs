@@ -35,11 +35,8 @@ impl ServiceAccount {
         // The default account is made shortly after its namespace; a pod need not wait for it.
         if found.is_none() && name != DEFAULT {
             let place = format!("{}/{name}", request.namespace);
-            return Err(ApiError::forbidden(
-                request.resource,
-                request.name,
-                format!("error looking up service account {place}: serviceaccount {name:?} not found"),
-            ));
+            let why = format!("error looking up service account {place}: serviceaccount {name:?} not found");
+            return Err(request.forbidden(why));
         }
         Ok(found.and_then(|entry| entry.read().ok()))
     }
@@ -82,12 +79,11 @@ impl Plugin for ServiceAccount {
         let concerns = request.creates("", "pods") || (is_pod && request.subresource == "ephemeralcontainers");
         let Some(pod) = new.filter(|_| concerns) else { return Ok(()) };
         if object::annotation(pod, MIRROR).is_some() {
-            return mirrored(pod).map_err(|why| ApiError::forbidden(request.resource, request.name, why));
+            return mirrored(pod).map_err(|why| request.forbidden(why));
         }
         let account = self.account(request, &object::text_at(pod, "spec.serviceAccountName"))?;
         match account.filter(mountable_secrets::limits) {
-            Some(account) => mountable_secrets::check(&account, pod)
-                .map_err(|why| ApiError::forbidden(request.resource, request.name, why)),
+            Some(account) => mountable_secrets::check(&account, pod).map_err(|why| request.forbidden(why)),
             None => Ok(()),
         }
     }

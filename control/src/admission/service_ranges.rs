@@ -8,7 +8,7 @@ use wherry_api::object;
 use wherry_api::status::ApiError;
 
 use super::{Operation, Plugin, Request};
-use crate::server::alloc::Cidr;
+use crate::cidr::Cidr;
 
 /// What the nodes' network has to say of ServiceCIDRs.
 #[derive(Debug)]
@@ -49,8 +49,7 @@ impl Plugin for ServiceRanges {
     }
 
     async fn validate(&self, request: &Request<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
-        let concerns = (request.resource.group.as_ref(), request.resource.plural.as_ref())
-            == ("networking.k8s.io", "servicecidrs")
+        let concerns = request.resource.is("networking.k8s.io", "servicecidrs")
             && request.operation != Operation::Delete
             && request.subresource.is_empty();
         let Some(object) = new.filter(|object| concerns && !object::is_deleting(object)) else { return Ok(()) };

@@ -21,7 +21,6 @@ use wherry_api::status::ApiError;
 
 use self::addresses::Addresses;
 pub(crate) use self::addresses::{ALLOCATOR, FAMILY, MANAGED_BY, Writes, address, family};
-pub use self::cidr::{BadCidr, Cidr};
 pub(crate) use self::ranges::DEFAULT;
 use self::ranges::{GROUP, Ranges, Ready};
 use self::service::{
@@ -32,7 +31,6 @@ use crate::cache::Cache;
 use crate::store::Key;
 
 mod addresses;
-mod cidr;
 mod ranges;
 mod service;
 #[cfg(test)]

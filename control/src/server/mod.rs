@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use wherry_api::registry::Registry;
 
 use self::aggregation::Remotes;
-use self::alloc::{Allocators, Cidr};
+use self::alloc::Allocators;
 use self::body::Body;
 use self::definitions::Definitions;
 use self::discovery::Discovery;
@@ -34,13 +34,14 @@ use crate::auth::pki::FrontProxy;
 use crate::auth::tokens::Tokens;
 use crate::auth::{Authorizer, UserInfo};
 use crate::cache::{At, Cache, Filter};
+use crate::cidr::Cidr;
 use crate::flow::{self, Flow};
 use crate::outbound::Outbound;
 use crate::registry::Images;
 use crate::store::Store;
 
 mod aggregation;
-pub mod alloc;
+pub(crate) mod alloc;
 mod answer;
 mod backup;
 pub mod body;

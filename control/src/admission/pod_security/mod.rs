@@ -97,7 +97,7 @@ impl PodSecurity {
             request.notes.audit("pod-security.kubernetes.io/enforce-policy", policy.enforce.to_string());
             if !found.is_empty() {
                 let why = format!("violates {}", told(policy.enforce, &found));
-                return Err(ApiError::forbidden(request.resource, request.name, why));
+                return Err(request.forbidden(why));
             }
         }
         let audited = violations(policy.audit, pod);

@@ -11,8 +11,8 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use parking_lot::Mutex;
 use wherry_api::resource::GroupResource;
 
-use super::Cidr;
 use crate::cache::{Cache, Entry, Follow, Since};
+use crate::cidr::Cidr;
 use crate::store::{Key, Precondition, Revision};
 
 /// The API group of ServiceCIDRs and IPAddresses.

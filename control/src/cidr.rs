@@ -46,7 +46,7 @@ impl Cidr {
     }
 
     /// The `index`th address, counted from 0, that can be handed out.
-    pub(super) fn nth(self, index: u32) -> Ipv4Addr {
+    pub(crate) fn nth(self, index: u32) -> Ipv4Addr {
         Ipv4Addr::from(self.base.wrapping_add(1).wrapping_add(index))
     }
 
@@ -71,7 +71,7 @@ impl Cidr {
     }
 
     /// How many of the first addresses are left to those who ask for one: Kubernetes' rule.
-    pub(super) fn reserved(self) -> u32 {
+    pub(crate) fn reserved(self) -> u32 {
         (self.size() / 16).clamp(16, 256).min(self.size() / 2)
     }
 }
