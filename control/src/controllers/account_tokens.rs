@@ -11,11 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::write;
 use crate::auth::tokens::{Reference, Tokens};
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, uid};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared, uid};
 
-/// The type of the Secrets.
-pub const TYPE: &str = "kubernetes.io/service-account-token";
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 

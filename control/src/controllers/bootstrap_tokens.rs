@@ -15,12 +15,10 @@ use serde_json::{Map, Value, json};
 
 use super::write;
 use crate::auth::tokens::bootstrap::{NAMESPACE, has_ended};
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared};
+use crate::controllers::Context;
+use crate::reconcile::shared::{CLUSTER_INFO, PUBLIC};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared};
 
-/// The public description of the cluster, if somebody has made one.
-pub const CLUSTER_INFO: &str = "cluster-info";
-/// Where it is.
-pub const PUBLIC: &str = "kube-public";
 const KUBECONFIG: &str = "kubeconfig";
 const SIGNATURE: &str = "jws-kubeconfig-";
 

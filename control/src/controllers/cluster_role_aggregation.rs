@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::write;
 use crate::auth::rbac::aggregate;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared};
+use crate::controllers::Context;
+use crate::reconcile::{Controller, Error, Key, Queue, Shared};
 
 #[derive(Debug)]
 pub struct ClusterRoleAggregation {

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
 use super::Config;
-use crate::reconcile::{Context, Shared};
+use crate::controllers::Context;
+use crate::reconcile::Shared;
 use crate::server::body;
 
 /// `answer` is given the method, path and body of a request; what it says nothing to is never answered.

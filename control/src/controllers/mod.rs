@@ -36,8 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::pki::Pki;
 use crate::auth::tokens::Tokens;
 use crate::outbound::Outbound;
-use crate::reconcile::driver::boxed;
-use crate::reconcile::{Context, Controller, Metrics, Running, Shared};
+use crate::reconcile::{Controller, EventRecorder, Metrics, Running, Shared, driver};
 
 /// What controllers must be told.
 #[derive(Clone, Debug)]
@@ -66,6 +65,36 @@ impl Config {
             outbound: None,
         }
     }
+}
+
+/// What every controller gets.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub shared: Arc<Shared>,
+    pub metrics: Metrics,
+    pub config: Arc<Config>,
+    pub stop: CancellationToken,
+}
+
+impl Context {
+    pub fn client(&self) -> kube::Client {
+        self.shared.client.clone()
+    }
+
+    /// A recorder whose events carry this component's name.
+    pub fn events(&self, component: &'static str) -> EventRecorder {
+        self.shared.events.component(component)
+    }
+
+    /// Runs a controller until it is told to stop.
+    async fn run<C: Controller>(self, controller: C) {
+        driver::run(controller, self.shared, self.metrics, self.stop).await;
+    }
+}
+
+/// A controller that runs, as the list holds it.
+fn boxed<C: Controller>(controller: C, context: &Context) -> BoxFuture<'static, ()> {
+    Box::pin(context.clone().run(controller))
 }
 
 type Start = fn(&Context) -> BoxFuture<'static, ()>;

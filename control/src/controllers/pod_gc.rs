@@ -15,7 +15,8 @@ use serde_json::json;
 use tracing::info;
 
 use super::{pods, write};
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, absent_is_fine};
+use crate::controllers::Context;
+use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, absent_is_fine};
 
 /// How often pods are looked through.
 const EVERY: Duration = Duration::from_secs(20);

@@ -19,8 +19,9 @@ use wherry_api::resource::Descriptor;
 use wherry_api::schema;
 
 use super::write;
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared};
 
 /// Kinds that a policy is checked with, as in Kubernetes.
 const MOST: usize = 10;

@@ -18,9 +18,10 @@ use wherry_api::quantity::Quantity;
 use wherry_api::registry::Registry;
 
 use super::{pods, write};
+use crate::controllers::Context;
 use crate::quota::{self, Usage};
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Change, Context, Controller, Error, Key, Queue, Shared, Step, code_of};
+use crate::reconcile::{Change, Controller, Error, Key, Queue, Shared, Step, code_of};
 
 /// Departures within this time are counted together.
 const TOGETHER: Duration = Duration::from_millis(100);

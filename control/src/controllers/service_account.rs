@@ -10,9 +10,10 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::write;
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
 use crate::reconcile::shared::ROOT_CA;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, code_of, namespace_is_terminating};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, code_of, namespace_is_terminating};
 
 const DEFAULT: &str = "default";
 const FILE: &str = "ca.crt";

@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 
 use super::write;
 use crate::admission::storage_protection::{CLAIM, VOLUME};
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step};
 
 /// Pods read at a time.
 const PAGE: u32 = 500;

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::queue::Item;
-use super::{Error, EventRecorder, Key, Metrics, Queue, Shared};
+use super::{Error, Key, Metrics, Queue, Shared};
 
-/// Reconciles in flight get this long to end when the process stops.
+/// What is in flight gets this long to end when the process stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Keeps one kind of object as it should be.
@@ -40,26 +40,6 @@ pub trait Controller: Send + Sync + 'static {
 
     /// Brings the key's object nearer to what it should be. `Some`: look again after this time.
     fn reconcile(&self, key: &Self::Key) -> impl Future<Output = Result<Option<Duration>, Error>> + Send;
-}
-
-/// What every controller gets.
-#[derive(Clone, Debug)]
-pub struct Context {
-    pub shared: Arc<Shared>,
-    pub metrics: Metrics,
-    pub config: Arc<crate::controllers::Config>,
-    pub stop: CancellationToken,
-}
-
-impl Context {
-    pub fn client(&self) -> kube::Client {
-        self.shared.client.clone()
-    }
-
-    /// A recorder whose events carry this component's name.
-    pub fn events(&self, component: &'static str) -> EventRecorder {
-        self.shared.events.component(component)
-    }
 }
 
 /// Tasks that run until they are told to stop.
@@ -89,11 +69,10 @@ impl Running {
     }
 }
 
-/// Runs one controller until the context says stop.
-pub async fn run<C: Controller>(controller: C, context: Context) {
-    let stop = context.stop.clone();
+/// Runs one controller until it is told to stop.
+pub async fn run<C: Controller>(controller: C, shared: Arc<Shared>, metrics: Metrics, stop: CancellationToken) {
     tokio::select! {
-        () = context.shared.synced() => {}
+        () = shared.synced() => {}
         () = stop.cancelled() => return,
     }
     let controller = Arc::new(controller);
@@ -112,15 +91,20 @@ pub async fn run<C: Controller>(controller: C, context: Context) {
             },
             _ = resync.tick() => controller.keys().into_iter().for_each(|key| queue.add(key)),
             key = queue.next(), if flights.len() < C::WORKERS => {
-                flights.spawn(one(controller.clone(), queue.clone(), key, context.metrics.clone()));
+                flights.spawn(one(controller.clone(), queue.clone(), key, metrics.clone()));
             }
         }
-        context.metrics.waiting(C::NAME, queue.depth());
+        metrics.waiting(C::NAME, queue.depth());
     }
     queue.close();
+    drain(flights, C::NAME).await;
+}
+
+/// Gives what is in flight a moment to end when the process stops, and aborts the rest.
+pub async fn drain(mut flights: JoinSet<()>, of: &'static str) {
     let drained = tokio::time::timeout(DRAIN, async { while flights.join_next().await.is_some() {} }).await;
     if drained.is_err() {
-        debug!(controller = C::NAME, "reconciles were still in flight at the end and are given up");
+        debug!(of, "requests were still in flight at the end and are given up");
     }
     flights.shutdown().await;
 }
@@ -162,11 +146,6 @@ fn report(controller: &'static str, key: &impl std::fmt::Debug, error: &Error) {
     } else {
         warn!(controller, ?key, %error, cause, "reconcile failed; will try again");
     }
-}
-
-/// A future that the list of controllers can hold.
-pub fn boxed<C: Controller>(controller: C, context: &Context) -> BoxFuture<'static, ()> {
-    Box::pin(run(controller, context.clone()))
 }
 
 /// Enqueues the object itself.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use kube::{Resource, ResourceExt};
 
-pub use driver::{Context, Controller, Running};
+pub use driver::{Controller, Running};
 pub use events::EventRecorder;
 pub use metrics::Metrics;
 pub use queue::Queue;

@@ -29,10 +29,15 @@ use wherry_api::lenient::{Lenient, Raw, Told};
 use super::kinds::Kind;
 use super::{EventRecorder, Metrics, Store};
 use crate::auth::tokens::bootstrap;
-use crate::controllers::{account_tokens, bootstrap_tokens};
 
 /// The ConfigMap that every namespace has; the only one that the control plane's caches hold.
 pub const ROOT_CA: &str = "kube-root-ca.crt";
+/// The type of the Secrets that hold tokens of service accounts.
+pub const ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
+/// The public description of the cluster, if somebody has made one.
+pub const CLUSTER_INFO: &str = "cluster-info";
+/// Where it is.
+pub const PUBLIC: &str = "kube-public";
 /// Where nodes renew their Leases.
 pub const NODE_LEASES: &str = "kube-node-lease";
 
@@ -117,19 +122,14 @@ impl Shared {
             cluster_roles: follow(&mut tasks, c, None, all()),
             validating_policies: follow(&mut tasks, c, None, all()),
             certificate_requests: follow(&mut tasks, c, None, all()),
-            token_secrets: follow(&mut tasks, c, None, all().fields(&format!("type={}", account_tokens::TYPE))),
+            token_secrets: follow(&mut tasks, c, None, all().fields(&format!("type={ACCOUNT_TOKEN}"))),
             bootstrap_tokens: follow(
                 &mut tasks,
                 c,
                 Some(bootstrap::NAMESPACE),
                 all().fields(&format!("type={}", bootstrap::TYPE)),
             ),
-            cluster_infos: follow(
-                &mut tasks,
-                c,
-                Some(bootstrap_tokens::PUBLIC),
-                all().fields(&format!("metadata.name={}", bootstrap_tokens::CLUSTER_INFO)),
-            ),
+            cluster_infos: follow(&mut tasks, c, Some(PUBLIC), all().fields(&format!("metadata.name={CLUSTER_INFO}"))),
             root_cas: follow(&mut tasks, c, None, all().fields(&format!("metadata.name={ROOT_CA}"))),
             leases: follow(&mut tasks, c, Some(NODE_LEASES), all()),
             departures: Departures::default(),

@@ -31,6 +31,7 @@ use self::pod::PodInfo;
 use self::queue::{Queue, Wake};
 use self::snapshot::Cluster;
 use crate::controllers::pods;
+use crate::reconcile::driver::drain;
 use crate::reconcile::events::Type;
 use crate::reconcile::{Change, EventRecorder, Key, Running, Shared, code_of};
 
@@ -38,8 +39,6 @@ use crate::reconcile::{Change, EventRecorder, Key, Running, Shared, code_of};
 pub const NAME: &str = "default-scheduler";
 /// Requests in flight; more would only wait in the server.
 const IN_FLIGHT: usize = 512;
-/// Bindings in flight get this long to end when the process stops.
-const DRAIN: Duration = Duration::from_secs(2);
 /// How often the queue is looked through for pods that have waited too long.
 const FLUSH: Duration = Duration::from_secs(30);
 
@@ -85,11 +84,7 @@ impl Scheduler {
             () = self.work(&mut flights) => {}
             () = stop.cancelled() => {}
         }
-        let drained = tokio::time::timeout(DRAIN, async { while flights.join_next().await.is_some() {} }).await;
-        if drained.is_err() {
-            debug!("bindings were still in flight at the end and are given up");
-        }
-        flights.shutdown().await;
+        drain(flights, NAME).await;
     }
 
     async fn work(self: &Arc<Self>, flights: &mut JoinSet<()>) {

@@ -17,11 +17,12 @@ use tokio::time::timeout;
 use super::plan::{self, Behind, Verdict};
 use super::unavailable::Unavailable;
 use crate::auth::UserInfo;
+use crate::controllers::Context;
 use crate::controllers::write;
 use crate::outbound::{ClientConfig, Outbound};
 use crate::reconcile::driver::itself;
 use crate::reconcile::kinds::SERVICE_NAME;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared};
 use crate::server::body;
 
 /// For an answer to one question.

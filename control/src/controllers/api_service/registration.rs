@@ -17,9 +17,10 @@ use wherry_api::kinds::apiregistration::priorities::{self, CUSTOM};
 use wherry_api::registry::Registry;
 
 use super::plan::{self, Action, Known, LABEL, Manage};
+use crate::controllers::Context;
 use crate::controllers::write;
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step};
 
 #[derive(Debug)]
 pub struct Registration {

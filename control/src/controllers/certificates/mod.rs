@@ -18,8 +18,9 @@ use serde_json::{Value, json};
 use self::plan::{Step as Next, plan};
 use super::write;
 use crate::auth::pki::Pki;
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, absent_is_fine};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, absent_is_fine};
 
 /// A request whose sender may not have it signed yet is looked at again after this long.
 const RECOGNIZE_AGAIN: Duration = Duration::from_secs(30);

@@ -18,8 +18,9 @@ use wherry_api::custom::FINALIZER;
 
 use super::contents::Contents;
 use super::write;
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, code_of};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, code_of};
 
 mod plan;
 

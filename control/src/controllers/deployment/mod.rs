@@ -21,10 +21,11 @@ use serde_json::{Map, json};
 use self::plan::{Action, Update};
 use self::status::Note;
 use super::{claim, pods, write};
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
 use crate::reconcile::events::Type;
 use crate::reconcile::{
-    Change, Context, Controller, Error, EventRecorder, Key, Queue, Shared, Step, code_of, controller_of, message_of,
+    Change, Controller, Error, EventRecorder, Key, Queue, Shared, Step, code_of, controller_of, message_of,
     namespace_is_terminating, uid,
 };
 

@@ -14,10 +14,11 @@ use kube::{Api, ResourceExt};
 use super::addresses::Port;
 use super::slices::{Group, MANAGED_BY, Plan, endpoints_of, family_of, group_of, write_port};
 use super::write_plan;
+use crate::controllers::Context;
 use crate::controllers::claim::reference;
 use crate::reconcile::driver::itself;
 use crate::reconcile::kinds::{LAST_APPLIED, SERVICE_NAME};
-use crate::reconcile::{Change, Context, Controller, Error, Key, Queue, Shared};
+use crate::reconcile::{Change, Controller, Error, Key, Queue, Shared};
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 /// On Endpoints that are not to be mirrored.

@@ -19,9 +19,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, ResourceExt};
 
 use super::write;
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
 use crate::reconcile::kinds::SERVICE_NAME;
-use crate::reconcile::{Change, Context, Controller, Error, Key, Queue, Shared, Step, Store, namespace_is_terminating};
+use crate::reconcile::{Change, Controller, Error, Key, Queue, Shared, Step, Store, namespace_is_terminating};
 
 /// Changes are gathered for this long.
 const FEW: Duration = Duration::from_millis(100);

@@ -28,8 +28,9 @@ use tokio::sync::{Notify, watch};
 
 use self::graph::{FOREGROUND, Fate, Graph, Node, ORPHAN, Owner, Standing, Task, Uid, fate, owners};
 use super::write;
+use crate::controllers::Context;
 use crate::reconcile::events::Type;
-use crate::reconcile::{Context, Controller, Error, Queue, Shared, Step, absent_is_fine, driver};
+use crate::reconcile::{Controller, Error, Queue, Shared, Step, absent_is_fine};
 
 pub const NAME: &str = "garbagecollector";
 /// Owners that the server said are gone; emptied when full.
@@ -76,7 +77,7 @@ pub fn start(context: &Context) -> BoxFuture<'static, ()> {
     let context = context.clone();
     Box::pin(async move {
         let monitors = monitor::run(gc.clone(), context.stop.clone());
-        tokio::join!(driver::run(Collector(gc), context), monitors);
+        tokio::join!(context.run(Collector(gc)), monitors);
     })
 }
 

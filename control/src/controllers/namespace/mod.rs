@@ -21,8 +21,9 @@ use kube::{Api, Client, ResourceExt};
 use self::conditions::{Left, Outcome};
 use super::contents::Contents;
 use super::write;
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step, code_of, message_of};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, code_of, message_of};
 
 /// The finalizer that keeps a namespace until it is empty.
 const FINALIZER: &str = "kubernetes";

@@ -11,9 +11,10 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::taints::leaves_in;
+use crate::controllers::Context;
 use crate::controllers::{pods, write};
 use crate::reconcile::events::Type;
-use crate::reconcile::{Change, Context, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine};
+use crate::reconcile::{Change, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine};
 
 #[derive(Debug)]
 pub struct Evictions {

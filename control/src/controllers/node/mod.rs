@@ -23,10 +23,11 @@ use tokio::time::Instant;
 
 use self::taints::Health;
 use super::{pods, write};
+use crate::controllers::Context;
 use crate::reconcile::driver::itself;
 use crate::reconcile::events::Type;
 use crate::reconcile::shared::NODE_LEASES;
-use crate::reconcile::{Context, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine};
+use crate::reconcile::{Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine};
 
 /// A node may be silent for this long.
 const GRACE: Duration = Duration::from_secs(40);

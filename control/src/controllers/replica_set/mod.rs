@@ -21,10 +21,11 @@ use kube::{Api, ResourceExt};
 use self::owner::Owner;
 use self::plan::Failure;
 use super::{claim, pods, write};
+use crate::controllers::Context;
 use crate::reconcile::events::Type;
 use crate::reconcile::{
-    Change, Context, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine, controller_of,
-    message_of, namespace_is_terminating, uid,
+    Change, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine, controller_of, message_of,
+    namespace_is_terminating, uid,
 };
 
 /// Changes of a set's pods within this time are looked at together.

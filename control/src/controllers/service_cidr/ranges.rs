@@ -15,9 +15,10 @@ use serde_json::json;
 use wherry_api::lenient::Lenient;
 
 use super::plan::{self, Action};
+use crate::controllers::Context;
 use crate::controllers::write;
 use crate::reconcile::driver::itself;
-use crate::reconcile::{Context, Controller, Error, Key, Queue, Shared, Step};
+use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step};
 use crate::server::alloc::{ALLOCATOR, MANAGED_BY};
 
 #[derive(Debug)]

@@ -15,9 +15,10 @@ use k8s_openapi::api::networking::v1::IPAddress;
 use kube::Api;
 
 use super::plan::{self, Fix, Leak, Verdict};
+use crate::controllers::Context;
 use crate::controllers::write;
 use crate::reconcile::events::Type;
-use crate::reconcile::{Context, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine};
+use crate::reconcile::{Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine};
 
 #[derive(Debug)]
 pub struct Repair {
