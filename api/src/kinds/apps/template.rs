@@ -9,6 +9,7 @@ use crate::kinds::core::podspec;
 use crate::kinds::tree::{int, list, map, object, some, text};
 use crate::meta;
 use crate::resource::Column;
+use crate::selector::LabelSelector;
 
 /// Defaults of `spec.template`.
 pub(crate) fn default(workload_spec: &mut Value) {
@@ -71,7 +72,7 @@ fn is_empty(selector: &Value) -> bool {
 /// `spec.selector` must match the labels of `spec.template`; no selector at all selects nothing.
 pub(crate) fn validate_selected(workload: &Value, errors: &mut ErrorList) {
     let labels = workload.pointer("/spec/template/metadata/labels");
-    if !some(workload, "/spec/selector").is_some_and(|selector| selects(selector, labels)) {
+    if misses(workload.pointer("/spec/selector").unwrap_or(&Value::Null), labels) {
         mismatch(labels, errors);
     }
 }
@@ -113,20 +114,10 @@ pub(crate) fn validate_endless(template: &Value, kind: &str, path: &Path, errors
     }
 }
 
-/// Whether a `metav1.LabelSelector` matches labels.
-pub(crate) fn selects(selector: &Value, labels: Option<&Value>) -> bool {
-    let label = |key: &str| labels.and_then(|l| l.get(key)).and_then(Value::as_str);
-    map(selector, "/matchLabels").all(|(key, value)| label(key) == value.as_str())
-        && list(selector, "/matchExpressions").iter().all(|expression| {
-            let value = label(text(expression, "/key"));
-            let listed = || list(expression, "/values").iter().any(|v| value.is_some() && v.as_str() == value);
-            match text(expression, "/operator") {
-                "In" => listed(),
-                "NotIn" => !listed(),
-                "Exists" => value.is_some(),
-                _ => value.is_none(),
-            }
-        })
+/// Whether a `metav1.LabelSelector` does not match labels. Of one that is ill formed nothing more is said than that.
+pub(crate) fn misses(selector: &Value, labels: Option<&Value>) -> bool {
+    let label = |key: &str| labels?.get(key)?.as_str();
+    LabelSelector::from_object(selector).is_ok_and(|selector| !selector.matches(label))
 }
 
 /// Judges a `metav1.LabelSelector`.
@@ -318,17 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn expressions_select() {
+    fn what_a_selector_misses_is_judged_unless_it_is_ill_formed() {
         let labels = json!({"a": "1"});
-        for (expression, matches) in [
-            (json!({"key": "a", "operator": "In", "values": ["1", "2"]}), true),
-            (json!({"key": "a", "operator": "NotIn", "values": ["1"]}), false),
-            (json!({"key": "b", "operator": "NotIn", "values": ["1"]}), true),
-            (json!({"key": "a", "operator": "Exists"}), true),
-            (json!({"key": "a", "operator": "DoesNotExist"}), false),
-        ] {
-            assert_eq!(selects(&json!({"matchExpressions": [expression]}), Some(&labels)), matches, "{expression}");
+        for (operator, misses_it) in [("In", false), ("NotIn", true), ("Is", false)] {
+            let selector = json!({"matchExpressions": [{"key": "a", "operator": operator, "values": ["1"]}]});
+            assert_eq!(misses(&selector, Some(&labels)), misses_it, "{operator}");
         }
+        assert!(misses(&Value::Null, Some(&labels)));
+        assert!(!misses(&json!({}), None));
     }
 
     #[test]

@@ -179,7 +179,7 @@ fn validate_generated_selector(job: &Value, errors: &mut ErrorList) {
     }
     let generated: serde_json::Map<String, Value> =
         expected.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
-    if !template::selects(selector, Some(&Value::Object(generated))) {
+    if template::misses(selector, Some(&Value::Object(generated))) {
         errors.invalid(&Path::new("spec").child("selector"), selector, "`selector` not auto-generated");
     }
 }
