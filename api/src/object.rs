@@ -200,17 +200,6 @@ pub fn add_finalizer(object: &mut Value, finalizer: &str) -> bool {
     true
 }
 
-/// Removes a finalizer. Returns whether the object changed.
-pub fn remove_finalizer(object: &mut Value, finalizer: &str) -> bool {
-    let before = finalizers(object);
-    let kept: Vec<String> = before.iter().filter(|f| **f != finalizer).map(|f| (*f).to_owned()).collect();
-    if kept.len() == before.len() {
-        return false;
-    }
-    set_finalizers(object, kept);
-    true
-}
-
 /// An item of `metadata.ownerReferences`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -249,13 +238,6 @@ pub fn owner_references(object: &Value) -> Vec<OwnerReference> {
 /// The reference whose `controller` is true.
 pub fn controller(object: &Value) -> Option<OwnerReference> {
     owner_references(object).into_iter().find(OwnerReference::is_controller)
-}
-
-/// Writes `metadata.ownerReferences`; an empty list removes the field.
-pub fn set_owner_references(object: &mut Value, references: &[OwnerReference]) {
-    let value =
-        if references.is_empty() { Value::Null } else { serde_json::to_value(references).unwrap_or(Value::Null) };
-    set_meta(object, "ownerReferences", value);
 }
 
 /// `metadata.generation`, or 0.
@@ -486,11 +468,12 @@ mod tests {
     }
 
     #[test]
-    fn finalizers_are_added_once_and_the_last_takes_the_field_with_it() {
+    fn a_finalizer_is_added_once_and_the_last_takes_the_field_with_it() {
         let mut object = json!({"metadata": {}});
         assert!(add_finalizer(&mut object, "a/b"));
         assert!(!add_finalizer(&mut object, "a/b"));
-        assert!(remove_finalizer(&mut object, "a/b"));
+        assert_eq!(finalizers(&object), ["a/b"]);
+        set_finalizers(&mut object, Vec::new());
         assert_eq!(object, json!({"metadata": {}}));
     }
 

@@ -133,6 +133,15 @@ pub enum SchemaSource {
     Custom(Arc<crate::custom::Schema>),
 }
 
+impl fmt::Debug for SchemaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn(_) => f.write_str("BuiltIn(..)"),
+            Self::Custom(schema) => schema.fmt(f),
+        }
+    }
+}
+
 /// A field that selectors may name besides `metadata.name` and `metadata.namespace`. An absent one reads as the empty
 /// string. Paths are dotted, without a leading dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,15 +152,6 @@ pub struct Selectable {
     pub stored: Cow<'static, str>,
     /// What it reads as where it is absent: the zero value of its type (`false`, `0`), else the empty string.
     pub absent: &'static str,
-}
-
-impl fmt::Debug for SchemaSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BuiltIn(_) => f.write_str("BuiltIn(..)"),
-            Self::Custom(schema) => schema.fmt(f),
-        }
-    }
 }
 
 /// Whether a PUT says which revision of the object it changes.

@@ -168,21 +168,6 @@ impl LabelSelector {
         Ok(Self::of(requirements))
     }
 
-    /// From a plain map of labels (`spec.selector` of Services and ReplicationControllers). An absent (null) or empty one
-    /// matches nothing, as those kinds have it.
-    pub fn from_map(labels: &Value) -> Self {
-        let pairs = labels.as_object().into_iter().flatten();
-        let requirements: Vec<Requirement> = pairs
-            .map(|(key, value)| Requirement {
-                key: key.clone(),
-                operator: Operator::In,
-                values: vec![value.as_str().unwrap_or_default().to_owned()],
-                exact: true,
-            })
-            .collect();
-        Self { nothing: requirements.is_empty(), requirements }
-    }
-
     fn of(mut requirements: Vec<Requirement>) -> Self {
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Self { requirements, nothing: false }

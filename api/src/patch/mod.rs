@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::resource::Descriptor;
 use crate::status::{ApiError, Cause};
 
-/// A patch's format, from its content type.
+/// A patch's format, which its content type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchType {
     /// `application/json-patch+json`, RFC 6902.
@@ -24,17 +24,6 @@ pub enum PatchType {
 }
 
 impl PatchType {
-    /// From a content type without parameters.
-    pub fn from_media_type(media_type: &str) -> Option<Self> {
-        match media_type {
-            "application/json-patch+json" => Some(Self::Json),
-            "application/merge-patch+json" => Some(Self::Merge),
-            "application/strategic-merge-patch+json" => Some(Self::Strategic),
-            "application/apply-patch+yaml" => Some(Self::Apply),
-            _ => None,
-        }
-    }
-
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json-patch+json",
