@@ -1,14 +1,16 @@
-//! Reading and changing the common parts of an object's JSON tree: type, metadata, owner references, finalizers; and
-//! the one encoding that is stored, cached and sent.
+//! Reading and changing the common parts of an object's JSON tree: type, metadata, owner references, finalizers.
 //!
-//! Readers take anything (a missing or ill-typed part reads as absent); writers create what they need. Times are RFC 3339
-//! in UTC with whole seconds, as `metav1.Time` is.
+//! Readers take anything (a missing or ill-typed part reads as absent); writers create what they need.
+
+mod encode;
+mod time;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::encode::encode;
+pub use self::time::{format_micro_time, format_time, is_time, parse_micro_time, parse_time};
 use crate::resource::Descriptor;
 
 /// `metadata.name`, or `""`.
@@ -269,108 +271,10 @@ pub fn deletion_grace_period(object: &Value) -> Option<i64> {
     meta(object, "deletionGracePeriodSeconds").and_then(Value::as_i64)
 }
 
-/// Marks the object as being deleted.
+/// Marks the object as being deleted. `at` is written without its fraction of a second.
 pub fn set_deletion(object: &mut Value, at: Timestamp, grace_period_seconds: i64) {
     set_meta(object, "deletionTimestamp", format_time(at));
     set_meta(object, "deletionGracePeriodSeconds", grace_period_seconds);
-}
-
-/// `2006-01-02T15:04:05Z`: whole seconds.
-pub fn format_time(time: Timestamp) -> String {
-    format!("{time:.0}")
-}
-
-/// `2006-01-02T15:04:05.000000Z`, as `metav1.MicroTime` is.
-pub fn format_micro_time(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}
-
-/// An RFC 3339 time with an offset, as Go reads it.
-pub fn parse_time(text: &str) -> Option<Timestamp> {
-    if !is_time(text) {
-        return None;
-    }
-    let time: Timestamp = text.parse().ok()?;
-    (0..=9999).contains(&time.to_zoned(TimeZone::UTC).year()).then_some(time)
-}
-
-/// Like [`parse_time`], for a `metav1.MicroTime`: its fraction has six digits.
-pub fn parse_micro_time(text: &str) -> Option<Timestamp> {
-    let micro = text.get(19..26).is_some_and(|fraction| fits(fraction, ".000000"));
-    let ended = !text.get(26..27).is_some_and(|next| fits(next, "0"));
-    if micro && ended { parse_time(text) } else { None }
-}
-
-/// Whether a text is written like a time of RFC 3339. What no clock here can name is one all the same.
-pub fn is_time(text: &str) -> bool {
-    let Some((start, rest)) = text.split_at_checked(19) else { return false };
-    let (fraction, zone) = match rest.strip_prefix('.') {
-        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())),
-        None => ("0", rest),
-    };
-    fits(start, "0000-00-00T00:00:00")
-        && start.get(17..).is_some_and(|seconds| seconds < "60")
-        && (1..=9).contains(&fraction.len())
-        && (zone == "Z" || fits(zone, "+00:00") || fits(zone, "-00:00"))
-}
-
-/// Whether a text has a digit where the form has a nought, and is the form elsewhere.
-fn fits(text: &str, form: &str) -> bool {
-    let same = |(given, wanted): (u8, u8)| if wanted == b'0' { given.is_ascii_digit() } else { given == wanted };
-    text.len() == form.len() && text.bytes().zip(form.bytes()).all(same)
-}
-
-/// Compact JSON with `"resourceVersion":""` in `metadata` (whatever was there), and the offset between its quotes, where
-/// the store writes the revision.
-pub fn encode(object: &Value) -> (Vec<u8>, usize) {
-    let empty = Map::new();
-    let map = object.as_object().unwrap_or(&empty);
-    let metadata = map.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
-    let mut out = Vec::with_capacity(1024);
-    let mut splice = 0;
-    out.push(b'{');
-    let before = map.iter().filter(|(key, _)| key.as_str() < "metadata");
-    let after = map.iter().filter(|(key, _)| key.as_str() > "metadata");
-    for (key, value) in before {
-        write_entry(&mut out, key, value);
-    }
-    write_key(&mut out, "metadata");
-    write_metadata(&mut out, metadata, &mut splice);
-    for (key, value) in after {
-        write_entry(&mut out, key, value);
-    }
-    out.push(b'}');
-    (out, splice)
-}
-
-fn write_metadata(out: &mut Vec<u8>, metadata: &Map<String, Value>, splice: &mut usize) {
-    const FIELD: &str = "resourceVersion";
-    out.push(b'{');
-    for (key, value) in metadata.iter().filter(|(key, _)| key.as_str() < FIELD) {
-        write_entry(out, key, value);
-    }
-    write_key(out, FIELD);
-    out.push(b'"');
-    *splice = out.len();
-    out.push(b'"');
-    for (key, value) in metadata.iter().filter(|(key, _)| key.as_str() > FIELD) {
-        write_entry(out, key, value);
-    }
-    out.push(b'}');
-}
-
-fn write_entry(out: &mut Vec<u8>, key: &str, value: &Value) {
-    write_key(out, key);
-    // A Vec takes every write and a tree's keys are strings: this cannot fail.
-    let _ = serde_json::to_writer(out, value);
-}
-
-fn write_key(out: &mut Vec<u8>, key: &str) {
-    if out.last() != Some(&b'{') {
-        out.push(b',');
-    }
-    let _ = serde_json::to_writer(&mut *out, key);
-    out.push(b':');
 }
 
 #[cfg(test)]
@@ -378,94 +282,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn encoding_leaves_room_for_the_revision_between_the_quotes() {
-        let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "data": {"a": "{"},
-            "metadata": {"name": "x", "resourceVersion": "7", "uid": "u"}});
-        let (mut bytes, splice) = encode(&object);
-        bytes.splice(splice..splice, *b"42");
-        let text = String::from_utf8(bytes).unwrap();
-        assert_eq!(
-            text,
-            r#"{"apiVersion":"v1","data":{"a":"{"},"kind":"ConfigMap","metadata":{"name":"x","resourceVersion":"42","uid":"u"}}"#
-        );
-    }
-
-    #[test]
-    fn an_object_without_metadata_is_encoded_with_it() {
-        let (bytes, splice) = encode(&json!({"z": 1}));
-        assert_eq!(bytes, br#"{"metadata":{"resourceVersion":""},"z":1}"#);
-        assert_eq!(bytes.get(splice), Some(&b'"'));
-    }
-
-    #[test]
-    fn times_have_whole_seconds_and_round_trip() {
-        let time: Timestamp = "2024-02-29T23:59:58.987654Z".parse().unwrap();
-        assert_eq!(format_time(time), "2024-02-29T23:59:58Z");
-        assert_eq!(format_micro_time(time), "2024-02-29T23:59:58.987654Z");
-        assert_eq!(parse_time("2024-02-29T23:59:58.987654Z"), Some(time));
-        assert_eq!(parse_time("2024-02-29 23:59:58Z"), None);
-        assert_eq!(parse_time(""), None);
-    }
-
-    #[test]
-    fn a_time_is_one_that_go_reads() {
-        for good in ["2024-02-29T01:02:03Z", "2024-02-29T01:02:03.5+05:30", "0000-01-01T00:00:00Z"] {
-            assert!(parse_time(good).is_some(), "{good}");
-        }
-        for bad in [
-            "2024-02-29T01:02:03-04[America/New_York]",
-            "2024-02-29T01:02:03Z[UTC]",
-            "2024-02-29T01:02:60Z",
-            "2024-02-29T01:02:03+05",
-            "2024-02-29T01:02:03+05:00:00",
-            "2024-02-29T01:02:03,5Z",
-            "2024-02-29T01:02:03.Z",
-            "2024-02-29T01:02:03z",
-            "2024-02-29T01:02:03",
-            "2023-02-29T01:02:03Z",
-            "-02024-02-29T01:02:03Z",
-            "0000-01-01T00:00:00+01:00",
-            "2024-02-29T01:02:0é",
-        ] {
-            assert_eq!(parse_time(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_micro_time_has_six_digits() {
-        assert!(parse_micro_time("2024-02-29T01:02:03.000000Z").is_some());
-        assert!(parse_micro_time("2024-02-29T01:02:03.000001+01:00").is_some());
-        for bad in ["2024-02-29T01:02:03Z", "2024-02-29T01:02:03.00000Z", "2024-02-29T01:02:03.0000000Z"] {
-            assert_eq!(parse_micro_time(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn what_typed_clients_write_is_read() {
-        let noon: Timestamp = "2024-02-29T12:00:00Z".parse().unwrap();
-        let micro = serde_json::to_value(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(noon)).unwrap();
-        assert_eq!(micro.as_str().and_then(parse_micro_time), Some(noon));
-    }
-
-    /// Much that is nearly a time.
-    const NEARLY: &str = "[0-9]{4}-[0-1][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9]([.,][0-9]{0,10})?(Z|z|[+-][0-9]{2}(:?[0-9]{2}){0,2}|\\[UTC\\]){0,2}";
-
-    proptest::proptest! {
-        #[test]
-        fn a_time_that_is_read_is_of_one_form(text in NEARLY) {
-            let form = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$";
-            let good = regex::Regex::new(form).unwrap().is_match(&text);
-            proptest::prop_assert_eq!(is_time(&text), good);
-            if let Some(time) = parse_time(&text) {
-                proptest::prop_assert!(good);
-                proptest::prop_assert!(is_time(&format_time(time)));
-                let micro = format_micro_time(time);
-                proptest::prop_assert_eq!(parse_micro_time(&micro).map(format_micro_time), Some(micro));
-            }
-        }
-    }
 
     #[test]
     fn a_finalizer_is_added_once_and_the_last_takes_the_field_with_it() {
