@@ -81,29 +81,33 @@ pub struct Decoded {
 /// Parses a body into a tree without looking at its kind (patches, options, lists). A duplicate key is in `warnings`; its
 /// last value counts. Errors: 400 with line and column, or that the body is not UTF-8; 413 for too many values.
 pub fn tree(body: &[u8], format: Format) -> Result<Decoded, ApiError> {
-    if format == Format::Protobuf {
-        let object = protobuf::tree(body).map_err(|error| match error {
-            protobuf::ProtobufError::Crowded(_) => crowded(error.to_string()),
-            error => ApiError::bad_request(error.to_string()),
-        })?;
-        return Ok(Decoded { object, warnings: Vec::new() });
-    }
-    if format == Format::Cbor {
-        return tree::cbor(body).map_err(refused);
-    }
-    let text = std::str::from_utf8(body).map_err(|error| {
-        ApiError::bad_request(format!("the body is not valid UTF-8: invalid byte at offset {}", error.valid_up_to()))
-    })?;
     match format {
-        Format::Yaml if !nesting::is_sane(text) => return Err(too_deep()),
-        // Each value may have a key.
-        Format::Yaml if nesting::entries(text) > tree::MAX_VALUES || has_more(text, 2 * tree::MAX_VALUES)? => {
-            Err(tree::TreeError::Crowded)
-        }
-        Format::Yaml => tree::yaml(text),
-        Format::Json | Format::Cbor | Format::Protobuf => tree::json(text),
+        Format::Json => tree::json(utf8(body)?).map_err(refused),
+        Format::Yaml => yaml(utf8(body)?),
+        Format::Cbor => tree::cbor(body).map_err(refused),
+        Format::Protobuf => match protobuf::tree(body) {
+            Ok(object) => Ok(Decoded { object, warnings: Vec::new() }),
+            Err(error @ protobuf::ProtobufError::Crowded(_)) => Err(crowded(error.to_string())),
+            Err(error) => Err(ApiError::bad_request(error.to_string())),
+        },
     }
-    .map_err(refused)
+}
+
+fn utf8(body: &[u8]) -> Result<&str, ApiError> {
+    std::str::from_utf8(body).map_err(|error| {
+        ApiError::bad_request(format!("the body is not valid UTF-8: invalid byte at offset {}", error.valid_up_to()))
+    })
+}
+
+fn yaml(text: &str) -> Result<Decoded, ApiError> {
+    if !nesting::is_sane(text) {
+        return Err(too_deep());
+    }
+    // Each value may have a key.
+    if nesting::entries(text) > tree::MAX_VALUES || has_more(text, 2 * tree::MAX_VALUES)? {
+        return Err(refused(tree::TreeError::Crowded));
+    }
+    tree::yaml(text).map_err(refused)
 }
 
 /// Whether a YAML text has more values and keys than these.
@@ -150,13 +154,13 @@ pub fn body(
 ) -> Result<Decoded, ApiError> {
     let decoded = tree(body, format)?;
     let checked = check::object(resource, decoded, format == Format::Yaml);
-    judge(resource, checked, validation)
+    settle(checked, validation).map_err(|refusal| refusal.into_error(resource))
 }
 
 /// Checks a tree (from a body) against the kind's schema: apiVersion and kind match (absent ones are filled in), types fit
 /// (400 as Kubernetes words it), unknown fields are removed and reported as `validation` says, nulls are dropped.
 pub fn object(resource: &Descriptor, decoded: Decoded, validation: FieldValidation) -> Result<Decoded, ApiError> {
-    judge(resource, check::object(resource, decoded, false), validation)
+    settle(check::object(resource, decoded, false), validation).map_err(|refusal| refusal.into_error(resource))
 }
 
 /// Like [`object`], for the result of a patch: what does not fit is the patch's fault, so it is 422 with the field `patch`.
@@ -173,37 +177,24 @@ pub fn patched(
         error.details.causes.push(Cause { reason: "FieldValueInvalid".into(), message, field: "patch".into() });
         error
     };
-    match check::object(resource, decoded, false) {
-        Ok(found) if validation == FieldValidation::Strict && !found.warnings.is_empty() => {
-            Err(refuse(&strict(&found.warnings)))
+    settle(check::object(resource, decoded, false), validation).map_err(|refusal| match refusal {
+        check::Refusal::Content(why) => refuse(&why),
+        other => other.into_error(resource),
+    })
+}
+
+/// What unknown and duplicate fields come to.
+fn settle(checked: Result<Decoded, check::Refusal>, validation: FieldValidation) -> Result<Decoded, check::Refusal> {
+    let mut found = checked?;
+    match validation {
+        FieldValidation::Ignore => found.warnings.clear(),
+        FieldValidation::Strict if !found.warnings.is_empty() => {
+            let complaints = found.warnings.join(", ");
+            return Err(check::Refusal::Content(format!("strict decoding error: {complaints}")));
         }
-        Ok(found) => Ok(quiet(found, validation)),
-        Err(check::Refusal::Content(why)) => Err(refuse(&why)),
-        Err(other) => Err(other.into_error(resource)),
+        FieldValidation::Warn | FieldValidation::Strict => {}
     }
-}
-
-fn judge(
-    resource: &Descriptor,
-    checked: Result<Decoded, check::Refusal>,
-    validation: FieldValidation,
-) -> Result<Decoded, ApiError> {
-    let found = checked.map_err(|refusal| refusal.into_error(resource))?;
-    if validation == FieldValidation::Strict && !found.warnings.is_empty() {
-        return Err(check::Refusal::Content(strict(&found.warnings)).into_error(resource));
-    }
-    Ok(quiet(found, validation))
-}
-
-fn strict(complaints: &[String]) -> String {
-    format!("strict decoding error: {}", complaints.join(", "))
-}
-
-fn quiet(mut found: Decoded, validation: FieldValidation) -> Decoded {
-    if validation == FieldValidation::Ignore {
-        found.warnings.clear();
-    }
-    found
+    Ok(found)
 }
 
 #[cfg(test)]

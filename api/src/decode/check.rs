@@ -36,11 +36,6 @@ const MAX_ITEMS: usize = 10_000;
 
 impl Refusal {
     pub(super) fn into_error(self, resource: &Descriptor) -> ApiError {
-        if let Self::Crowded { path, items } = &self {
-            let mut errors = ErrorList::default();
-            errors.too_many(&Path::new(path), *items, MAX_ITEMS);
-            return ApiError::invalid(resource, "", &errors);
-        }
         let (kind, version) = (&resource.kind, &resource.version);
         ApiError::bad_request(match self {
             Self::Version { given } => format!(
@@ -54,7 +49,11 @@ impl Refusal {
                 "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: cannot unmarshal {what} into an object"
             ),
             Self::Content(why) => format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"),
-            Self::Crowded { path, .. } => path,
+            Self::Crowded { path, items } => {
+                let mut errors = ErrorList::default();
+                errors.too_many(&Path::new(&path), items, MAX_ITEMS);
+                return ApiError::invalid(resource, "", &errors);
+            }
         })
     }
 }
