@@ -14,7 +14,7 @@ pub enum Schedule {
     At(Times),
 }
 
-/// Sets of numbers, one bit each.
+/// Sets of numbers: bit n stands for n.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Times {
     pub minutes: u64,

@@ -67,6 +67,7 @@ pub struct Config {
     pub service_range: Cidr,
     /// What else the nodes' network has addresses from.
     pub not_for_services: Vec<Cidr>,
+    /// What Services of type NodePort and LoadBalancer get their ports from.
     pub node_ports: RangeInclusive<u16>,
     /// The cluster's name in kubeconfigs.
     pub cluster: String,

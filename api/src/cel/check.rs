@@ -13,6 +13,7 @@ use super::types::{Decl, Type};
 /// What went wrong, and at which node.
 #[derive(Debug)]
 pub struct Complaint {
+    /// Its id in the parsed expression.
     pub node: u64,
     pub message: String,
 }
@@ -23,6 +24,7 @@ type Checked = Result<Known, Complaint>;
 #[derive(Clone, Debug)]
 pub struct Known {
     pub decl: Decl,
+    /// What its evaluation costs at most, in the units of CEL's cost model.
     pub cost: u64,
 }
 

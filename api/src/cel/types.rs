@@ -87,6 +87,7 @@ pub struct Field {
 #[derive(Clone, Debug)]
 pub struct Decl {
     pub ty: Type,
+    /// Bytes of a text, elements of a list or map; 1 of what has no size.
     pub max: u64,
 }
 

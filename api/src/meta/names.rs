@@ -5,7 +5,9 @@
 
 use crate::strategy::NameRule;
 
+/// Bytes of a DNS label, at most.
 pub const LABEL_MAX: usize = 63;
+/// Bytes of a DNS name, at most.
 pub const SUBDOMAIN_MAX: usize = 253;
 
 const DNS1123_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and \

@@ -37,6 +37,7 @@ pub enum SigningError {
 pub struct Asked {
     pub common_name: String,
     pub organizations: Vec<String>,
+    /// How many alternative names of each kind there are.
     pub dns_names: usize,
     pub addresses: usize,
     pub emails: usize,

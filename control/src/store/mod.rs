@@ -205,6 +205,7 @@ pub struct StoreStats {
     pub batches: u64,
     /// Transactions written to disk.
     pub transactions: u64,
+    /// Transactions of the largest of them.
     pub largest_batch: u64,
     /// Transactions that were acknowledged from memory.
     pub relaxed: u64,
@@ -214,7 +215,9 @@ pub struct StoreStats {
     pub expired: u64,
     /// Time spent in durable commits.
     pub fsync: Duration,
+    /// The longest of them.
     pub slowest_fsync: Duration,
+    /// Records that are there now.
     pub records: usize,
     /// Relaxed transactions that are not on disk yet.
     pub unwritten: usize,

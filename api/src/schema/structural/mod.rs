@@ -140,6 +140,7 @@ pub struct Limits {
     pub minimum: Option<Number>,
     pub exclusive_minimum: bool,
     pub multiple_of: Option<Number>,
+    /// In code points, as JSON Schema counts them.
     pub max_length: Option<u64>,
     pub min_length: Option<u64>,
     pub pattern: Option<Pattern>,

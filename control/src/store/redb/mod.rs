@@ -47,11 +47,13 @@ const QUEUE: usize = 4096;
 /// Changes handed to a watcher at once (a transaction is never split).
 const WATCH_BATCH: usize = 512;
 
-/// Bounds of the history.
+/// Bounds of the history: what is older than its age, or beyond its bytes, is forgotten.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// Of what is in memory, from which most watches resume.
     pub memory_history_bytes: usize,
     pub memory_history_age: Duration,
+    /// Of what is on disk, for watches that resume from further back or after a restart.
     pub disk_history_bytes: u64,
     pub disk_history_age: Duration,
     /// How long a disk that has no room is left alone.
