@@ -1,5 +1,6 @@
 //! Services for the host in `local` mode: a listener per Service address and node port. A connection that lands on a guest
-//! of this process is not proxied: its stream is given to that guest's HTTP server. Others are copied, TCP only.
+//! of this process is not proxied: its stream is given to that guest's HTTP server. Others are copied, TCP only. While a Service
+//! has no endpoint, its ports are bound and nobody listens: who connects is refused, as by kube-proxy.
 //!
 //! Node ports listen where the network was told to, 127.0.0.1 by default: nothing of a laptop is open to its network unasked.
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
@@ -27,6 +28,8 @@ const WAITING: usize = 256;
 const LISTENERS: usize = 4096;
 /// Of the addresses of one Service so many ports are opened to the host; guests reach them all.
 const PORTS: usize = 64;
+/// Connections that the kernel keeps for a listener.
+const BACKLOG: u32 = 1024;
 /// Longest time to connect to one endpoint before the next is tried.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A port that could not be had is tried again after this time, and then after twice as long each time, up to [`RETRY`].
@@ -39,7 +42,7 @@ const TOLD: Duration = Duration::from_secs(15);
 pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>) {
     let copies = Places::new(COPIED_AT_ONCE, WAITING);
     let mut tasks = JoinSet::new();
-    let mut open: HashMap<Frontend, AbortHandle> = HashMap::new();
+    let mut open: HashMap<Frontend, Opened> = HashMap::new();
     let mut left_out = 0;
     loop {
         let all = shared.services.frontends();
@@ -53,18 +56,31 @@ pub(super) async fn serve(shared: Arc<Shared>, mut changes: watch::Receiver<()>)
                 "Services have more ports than are opened on this machine; guests reach them, the host does not"
             );
         }
-        for (_, task) in open.iter().filter(|(frontend, _)| !wanted.contains(frontend)) {
-            task.abort();
+        for (_, opened) in open.iter().filter(|(frontend, _)| !wanted.contains(frontend)) {
+            opened.task.abort();
         }
         for frontend in wanted {
-            open.entry(frontend).or_insert_with(|| tasks.spawn(listen(shared.clone(), frontend, copies.clone())));
+            let serves = shared.services.behind(frontend).is_some_and(|port| !port.endpoints.is_empty());
+            let opened = open.entry(frontend).or_insert_with(|| {
+                let (send, receive) = watch::channel(serves);
+                let task = tasks.spawn(listen(shared.clone(), frontend, copies.clone(), receive));
+                Opened { task, serves: send }
+            });
+            opened.serves.send_if_modified(|now| std::mem::replace(now, serves) != serves);
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             // Its port is free now, and may be wanted again.
-            Some(ended) = tasks.join_next_with_id() => open.retain(|_, task| task.id() != id(&ended)),
+            Some(ended) = tasks.join_next_with_id() => open.retain(|_, opened| opened.task.id() != id(&ended)),
         }
     }
+}
+
+/// A frontend that has a task.
+struct Opened {
+    task: AbortHandle,
+    /// Whether its Service has an endpoint.
+    serves: watch::Sender<bool>,
 }
 
 /// How many listeners this process may have.
@@ -117,26 +133,52 @@ impl Frontend {
     }
 }
 
-/// Accepts connections to one frontend.
-async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Places) {
+/// Accepts connections to one frontend, while its Service has an endpoint.
+async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Places, mut serves: watch::Receiver<bool>) {
     let noted = match frontend {
         Frontend::NodePort(port) => Some(shared.host_ports.note(port)),
         Frontend::Address(..) => None,
     };
-    let listener = bind(&shared, frontend, noted.as_ref()).await;
-    if let Some(noted) = &noted {
-        noted.set(Ok(()));
-    }
     let mut connections = JoinSet::new();
+    loop {
+        let bound = bind(&shared, frontend, noted.as_ref()).await;
+        if let Some(noted) = &noted {
+            noted.set(Ok(()));
+        }
+        // Until then who connects is refused.
+        if serves.wait_for(|serves| *serves).await.is_err() {
+            return;
+        }
+        match bound.listen(BACKLOG) {
+            Ok(listener) => accept(&shared, frontend, &listener, &copies, &mut connections, &mut serves).await,
+            // Somebody else has begun to; binding it fails then, and is told.
+            Err(error) => {
+                tracing::debug!(%error, "a Service's port is bound and cannot be listened on");
+                tokio::time::sleep(RETRY_FIRST).await;
+            }
+        }
+    }
+}
+
+/// Accepts connections until the Service has no endpoint.
+async fn accept(
+    shared: &Arc<Shared>,
+    frontend: Frontend,
+    listener: &TcpListener,
+    copies: &Places,
+    connections: &mut JoinSet<()>,
+    serves: &mut watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
+            _ = serves.wait_for(|serves| !serves) => return,
         };
         match accepted {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                if let Some(copy) = dispatch(&shared, frontend, stream, peer) {
+                if let Some(copy) = dispatch(shared, frontend, stream, peer) {
                     let Some(ticket) = copies.ask() else { continue };
                     connections.spawn(async move {
                         let Some(_place) = ticket.place().await else { return };
@@ -155,12 +197,12 @@ async fn listen(shared: Arc<Shared>, frontend: Frontend, copies: Places) {
 
 /// Binds a frontend's address; waits while another process has it, or while this user may not have it, which concerns the
 /// host only: guests reach the Service by its address all the same.
-async fn bind(shared: &Shared, frontend: Frontend, noted: Option<&Noted>) -> TcpListener {
+async fn bind(shared: &Shared, frontend: Frontend, noted: Option<&Noted>) -> TcpSocket {
     let (mut pause, mut told) = (RETRY_FIRST, false);
     let began = tokio::time::Instant::now();
     loop {
-        match TcpListener::bind(frontend.address(shared.host_ports.address())).await {
-            Ok(listener) => return listener,
+        match bound(frontend.address(shared.host_ports.address())) {
+            Ok(socket) => return socket,
             Err(error) => {
                 let known = noted.map(Noted::is_known);
                 if !told && (known.is_none() || began.elapsed() >= TOLD) {
@@ -177,6 +219,15 @@ async fn bind(shared: &Shared, frontend: Frontend, noted: Option<&Noted>) -> Tcp
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY);
     }
+}
+
+/// A socket that has an address and does not listen.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Connections of before, or their remains, do not keep the address from us.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 fn tell(shared: &Shared, frontend: Frontend, error: &io::Error) {
@@ -273,8 +324,9 @@ mod tests {
         // An address that is nobody else's on this machine.
         let frontend = Frontend::Address(front.address(), 8080);
         shared.services.replace("shop", "web", Some(service(front.address(), pod.address())));
-        let _proxy =
-            tokio_util::task::AbortOnDropHandle::new(tokio::spawn(listen(shared, frontend, Places::new(1, 1))));
+        let (_serves, serves) = watch::channel(true);
+        let listens = listen(shared, frontend, Places::new(1, 1), serves);
+        let _proxy = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(listens));
         let all = async {
             let connect = || TcpStream::connect((front.address(), 8080));
             let first = loop {
@@ -288,6 +340,48 @@ mod tests {
             assert!(matches!(third.read(&mut [0]).await, Ok(0) | Err(_)));
             drop((first, copied));
             guest.accept().await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_service_without_an_endpoint_refuses_until_it_has_one() {
+        let network = Lone::new();
+        let (shared, [front, pod]) = (network.shared(), ["front", "pod"].map(|name| network.pod(name)));
+        let guest = TcpListener::bind((pod.address(), 0)).await.unwrap();
+        let (asked, actual) = (SocketAddr::new(pod.address().into(), 80), guest.local_addr().unwrap());
+        let _listens = pod.listening(Protocol::Tcp, asked, actual, None).unwrap();
+        let (changed, changes) = watch::channel(());
+        let served = service(front.address(), pod.address());
+        let ports = |endpoints: bool| {
+            let mut service = served.clone();
+            if !endpoints {
+                let port = json!({"metadata": {"name": "web", "namespace": "shop"},
+                    "spec": {"clusterIP": front.address().to_string(), "ports": [{"port": 8080, "targetPort": 80}]}});
+                service = build(&from_value(port).unwrap(), &[], "n1", None);
+            }
+            shared.services.replace("shop", "web", Some(service));
+            changed.send_replace(());
+        };
+        ports(true);
+        let _proxy = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(serve(shared.clone(), changes)));
+        let connect = || TcpStream::connect((front.address(), 8080));
+        let all = async {
+            for _ in 0..3 {
+                let mut client = loop {
+                    match connect().await {
+                        Ok(client) => break client,
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused),
+                    }
+                };
+                let (mut kept, _) = guest.accept().await.unwrap();
+                ports(false);
+                while connect().await.is_ok() {}
+                assert_eq!(connect().await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+                tokio::io::AsyncWriteExt::write_all(&mut kept, b"on").await.unwrap();
+                client.read_exact(&mut [0; 2]).await.unwrap();
+                ports(true);
+            }
         };
         tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
     }
