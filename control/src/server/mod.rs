@@ -26,6 +26,7 @@ use self::health::Health;
 use self::heavy::Heavy;
 use self::intake::Intake;
 use self::metrics::Metrics;
+use self::nodes::Asking;
 use self::openapi::Merged;
 use self::unsent::Unsent;
 use crate::admission::{self, ServiceRanges};
@@ -157,6 +158,7 @@ struct Inner {
     flow: Flow,
     intake: Intake,
     unsent: Unsent,
+    asking: Asking,
     config: Config,
     stopping: CancellationToken,
     /// Writes in flight; they end even if their client has gone.
@@ -219,6 +221,7 @@ impl Server {
             flow,
             intake: Intake::new(),
             unsent: Unsent::new(),
+            asking: Asking::default(),
             config,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -307,6 +310,11 @@ impl Server {
     /// Bodies that are awaited.
     fn intake(&self) -> &Intake {
         &self.inner.intake
+    }
+
+    /// Answers of nodes that are under way.
+    fn asking(&self) -> &Asking {
+        &self.inner.asking
     }
 
     /// Answers that wait to be sent.

@@ -29,7 +29,7 @@ pub(crate) async fn log(call: &Call) -> Result<Response<Body>, ServerError> {
         return Ok(text(crate::server::body::empty())?);
     }
     let path = format!("/containerLogs/{}/{}/{container}?{}", call.info.namespace, call.info.name, passed(&call.query));
-    let answer = nodes::get(&call.server, &node, &path).await?;
+    let answer = nodes::get(&call.server, &call.user.name, &node, &path).await?;
     if answer.status() == StatusCode::OK {
         return Ok(text(answer.into_body())?);
     }
