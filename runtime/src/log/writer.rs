@@ -22,6 +22,9 @@ use crate::backend::{LogSink, Stream};
 /// Formatted bytes of one container that wait for the disk before its guest waits.
 const BUFFER: usize = 64 * 1024;
 
+/// Beyond so many, what a guest writes is not even taken: its container may have hundreds of instances, each with something to say.
+const MOST: usize = 1 << 20;
+
 /// The writing thread's priority: a flood of lines gives way to whoever answers requests, and its guest waits for it.
 const NICE: i32 = 10;
 
@@ -162,7 +165,7 @@ impl ContainerLog {
             }
             self.enqueue(&mut state);
         }
-        self.drain(0).await;
+        self.flushed().await;
         self.state.lock().closed = true;
         self.written.notify_waiters();
     }
@@ -182,15 +185,17 @@ impl ContainerLog {
         }
     }
 
-    /// Waits until at most `room` bytes wait for the disk.
-    async fn drain(&self, room: usize) {
+    /// Waits until all is on disk.
+    async fn flushed(&self) {
+        self.once(|state| state.pending.is_empty() && !state.queued).await;
+    }
+
+    /// Waits until `done` says so.
+    async fn once(&self, mut done: impl FnMut(&mut State) -> bool) {
         loop {
             let drained = self.drained.notified();
-            {
-                let state = self.state.lock();
-                if state.pending.len() <= room && (room > 0 || !state.queued) {
-                    return;
-                }
+            if done(&mut self.state.lock()) {
+                return;
             }
             drained.await;
         }
@@ -229,12 +234,16 @@ impl ContainerLog {
 impl LogSink for ContainerLog {
     async fn write(&self, stream: Stream, bytes: Bytes) {
         for chunk in bytes.chunks(BUFFER / 2) {
-            {
-                let mut state = self.state.lock();
-                state.take(stream, chunk);
-                self.enqueue(&mut state);
-            }
-            self.drain(BUFFER).await;
+            self.once(|state| {
+                let room = state.pending.len() < MOST;
+                if room {
+                    state.take(stream, chunk);
+                    self.enqueue(state);
+                }
+                room
+            })
+            .await;
+            self.once(|state| state.pending.len() <= BUFFER).await;
         }
     }
 
@@ -363,4 +372,27 @@ fn rotate(path: &Path, files: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_for_the_disk_is_bounded_however_many_write_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        // Nobody writes but the test.
+        let writer = Arc::new(Writer { limits: Limits::default(), shared: Arc::default(), thread: None });
+        let log = ContainerLog::new(folder.path().join("a").join("0.log"), 0, writer);
+        let chunk = Bytes::from("\n".repeat(BUFFER / 2));
+        let mut writes: Vec<_> = (0..10).map(|_| log.write(Stream::Stdout, chunk.clone())).collect();
+        while !writes.is_empty() {
+            writes.retain_mut(|write| write.now_or_never().is_none());
+            let lines = log.state.lock().pending.split(|byte| *byte == b'\n').count();
+            assert!(lines <= BUFFER / 2 + 1, "{lines} lines wait");
+            log.flush(Limits::default());
+        }
+    }
 }
