@@ -118,6 +118,22 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// Bytes of a message in a pod's status, as the kubelet cuts those of containers that ended: it may have names that an image gives.
+pub const STATUS: usize = 4096;
+
+/// Bytes of an event's message, as Kubernetes bounds it.
+pub const EVENT: usize = 1024;
+
+/// The first bytes of a message, with a sign that there were more.
+pub fn cut(mut message: String, most: usize) -> String {
+    const MORE: char = '\u{2026}';
+    if message.len() > most {
+        message.truncate(message.floor_char_boundary(most - MORE.len_utf8()));
+        message.push(MORE);
+    }
+    message
+}
+
 /// An error and what caused it, outermost first.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| {
@@ -136,6 +152,12 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("client error (Connect)")]
     struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        assert_eq!(cut("\u{e9}".repeat(4), 8), "\u{e9}".repeat(4));
+        assert_eq!(cut("\u{e9}".repeat(5), 8), "\u{e9}\u{e9}\u{2026}");
+    }
 
     fn fault(error: io::Error) -> Option<Fault> {
         Fault::of(&Outer(error))

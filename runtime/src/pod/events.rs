@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::api;
 use super::setup::identity;
+use crate::fault;
 
 /// Events that wait to be written; beyond it ordinary ones are dropped.
 const QUEUE: usize = 1024;
@@ -59,7 +60,7 @@ impl Said {
             field_path: container.map(|name| format!("spec.containers{{{name}}}")),
             warning,
             reason,
-            message,
+            message: fault::cut(message, fault::EVENT),
         }
     }
 

@@ -269,10 +269,14 @@ fn config(message: &str) -> Refused {
     Refused::Create { reason: "CreateContainerConfigError", message: message.to_owned() }
 }
 
+fn told(error: &BackendError) -> String {
+    fault::cut(fault::with_causes(error), fault::STATUS)
+}
+
 fn not_created(error: BackendError) -> Refused {
     match error {
         BackendError::CannotRun(_) => Refused::Start(not_started(&error)),
-        other => Refused::Create { reason: "CreateContainerError", message: fault::with_causes(&other) },
+        other => Refused::Create { reason: "CreateContainerError", message: told(&other) },
     }
 }
 
@@ -281,10 +285,5 @@ fn not_started(error: &BackendError) -> Exit {
         BackendError::CannotRun(_) => "ContainerCannotRun",
         _ => "StartError",
     };
-    Exit {
-        code: NOT_STARTED,
-        reason: reason.to_owned(),
-        message: fault::with_causes(error),
-        finished_at: Timestamp::now(),
-    }
+    Exit { code: NOT_STARTED, reason: reason.to_owned(), message: told(error), finished_at: Timestamp::now() }
 }

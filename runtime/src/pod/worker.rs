@@ -26,6 +26,7 @@ use super::state::{Action, Input, Now, PodState, Update};
 use super::status::{self, Transitions};
 use super::unsupported::{self, Unsupported};
 use crate::backend::{Container, Exit};
+use crate::fault;
 use crate::image::{Image, ImageError};
 use crate::log::ContainerLog;
 use crate::network::{NetworkError, PodIdentity, PodNetwork};
@@ -315,7 +316,8 @@ impl Worker {
                 Some(Input::ImageReady { container, id })
             }
             Outcome::Pulled(Err(error)) => {
-                Some(Input::ImageFailed { container, reason: error.reason(), message: error.to_string() })
+                let message = fault::cut(error.to_string(), fault::STATUS);
+                Some(Input::ImageFailed { container, reason: error.reason(), message })
             }
             Outcome::Launched(Ok(launched)) => Some(self.launched(container, launched)),
             Outcome::Launched(Err(Refused::Create { reason, message })) => {
