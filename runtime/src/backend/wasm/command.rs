@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
 
+use super::failure;
 use super::guests::Place;
 use super::life::{Life, TERMINATED, TRAPPED, exit, out_of_memory};
 use super::linker::Prepared;
@@ -99,14 +100,14 @@ async fn run(guest: &Guest, place: &Arc<Place>, entered: oneshot::Sender<Result<
         Err(error) => return cannot_run(entered, &error),
     };
     drop(store);
+    let exit = judge(&ran, denied.load(Ordering::Relaxed), guest.usage.limit());
+    let told = ran.err().filter(|error| !error.is::<I32Exit>()).map(|error| failure::told(&error));
     stdout.drained().await;
     stderr.drained().await;
-    if let Err(error) = &ran
-        && !error.is::<I32Exit>()
-    {
-        guest.complain(&format!("Error: {error:?}")).await;
+    if let Some(told) = told {
+        guest.complain(&told).await;
     }
-    judge(&ran, denied.load(Ordering::Relaxed), guest.usage.limit())
+    exit
 }
 
 fn cannot_run(entered: oneshot::Sender<Result<(), String>>, error: &wasmtime::Error) -> Exit {

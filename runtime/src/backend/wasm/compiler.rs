@@ -34,11 +34,11 @@ const ASIDE: usize = 16;
 /// Bytes of a component that brings no more than an interpreter, and what one weighs at most. Of larger or heavier ones only so
 /// many compile at once, and the next of them waits while smaller ones pass it.
 const LARGE: usize = 32 << 20;
-const HEAVY: Weight = Weight { heaviest: 192 << 20, kept: 512 << 20 };
+const HEAVY: Weight = Weight { heaviest: 192 << 20, kept: 512 << 20, ..Weight::NONE };
 const LARGE_AT_ONCE: usize = 4;
 
 /// What weighs more is not compiled at all.
-const MOST: Weight = Weight { heaviest: 1 << 30, kept: 2 << 30 };
+const MOST: Weight = Weight { heaviest: 1 << 30, kept: 2 << 30, longest_name: 64 << 10 };
 
 /// Who answers requests comes first, and a machine whose cores others keep busy still compiles: a tenth of a core is left to
 /// this thread there, where the lowest priority (19) would leave it a hundredth.
@@ -58,6 +58,9 @@ pub(super) fn weighed(wasm: &[u8]) -> Result<Weight, EngineError> {
     }
     if weight.kept > MOST.kept {
         return Err(refused("its functions together need", weight.kept, MOST.kept));
+    }
+    if weight.longest_name > MOST.longest_name {
+        return Err(EngineError::LongName { most: MOST.longest_name >> 10 });
     }
     Ok(weight)
 }

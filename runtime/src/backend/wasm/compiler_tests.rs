@@ -7,8 +7,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-const LIGHT: Weight = Weight { heaviest: 0, kept: 0 };
-const BULKY: Weight = Weight { heaviest: HEAVY.heaviest + 1, kept: 0 };
+const LIGHT: Weight = Weight::NONE;
+const BULKY: Weight = Weight { heaviest: HEAVY.heaviest + 1, ..Weight::NONE };
 
 #[test]
 fn namespaces_take_turns_and_a_busy_one_has_none() {

@@ -46,6 +46,9 @@ pub enum EngineError {
         if it was not"
     )]
     TooHeavy { what: &'static str, weight: u64, most: u64 },
+    /// A function's name is longer than any compiler makes it, in KiB.
+    #[error("not a component this node can compile: a function has a name of more than {most} KiB")]
+    LongName { most: u64 },
     /// An artifact does not load: made by another version, or damaged.
     #[error("the compiled code does not load: {0}")]
     Load(String),
@@ -235,6 +238,18 @@ mod tests {
             with optimisation, if it was not"
         );
         engine.compile_in_turn("a", "light", wat::parse_str("(component)").unwrap().into()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_component_with_longer_names_of_functions_than_compilers_make_is_refused() {
+        let engine = Engine::new().unwrap();
+        let named = |bytes: usize| format!("(component (core module (func ${})))", "n".repeat(bytes));
+        let compile = async |bytes: usize| {
+            engine.compile_in_turn("a", &bytes.to_string(), wat::parse_str(named(bytes)).unwrap().into()).await
+        };
+        compile(64 << 10).await.unwrap();
+        let refused = compile((64 << 10) + 1).await.unwrap_err();
+        assert!(refused.to_string().ends_with("a function has a name of more than 64 KiB"), "{refused}");
     }
 
     #[test]

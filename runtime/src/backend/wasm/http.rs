@@ -30,8 +30,10 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::bell::Bell;
 use super::caller::{Caller, Quiet, Wire};
+use super::failure;
 use super::life::{KILLED, Life, exit};
 use super::patience::Patience;
+use super::room::Taken;
 use super::state::Guest;
 use super::worker::{Pool, Wanted};
 use crate::backend::{BackendError, Container, Exit, Started, Stats};
@@ -201,9 +203,7 @@ struct Local(Arc<Shared>);
 impl LocalHttp for Local {
     fn serve(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), TcpStream> {
         let Some(_welcome) = self.0.life.welcome() else { return Err(stream) };
-        let (Some(room), Some(ticket)) = (self.0.guest.connections.take(), self.0.places.ask()) else {
-            return Err(stream);
-        };
+        let (Some(room), Some(ticket)) = (self.0.room(), self.0.places.ask()) else { return Err(stream) };
         let moved = stream.into_std().and_then(|stream| {
             let _entered = self.0.life.handle().enter();
             TcpStream::from_std(stream)
@@ -243,7 +243,7 @@ impl Shared {
                 None => return,
                 Some(Ok((stream, _))) => {
                     // Closed if its namespace, or the node, has as many as it may.
-                    let Some(room) = self.guest.connections.take() else { continue };
+                    let Some(room) = self.room() else { continue };
                     let shared = Arc::clone(&self);
                     self.life.spawn_front(async move {
                         shared.connection(stream).await;
@@ -256,6 +256,21 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A descriptor for one more connection, if the namespace and the node have one left. That there is none is said, but not
+    /// each time.
+    fn room(&self) -> Option<Taken> {
+        let room = &self.guest.connections;
+        let taken = room.take();
+        if taken.is_none() && room.tells() {
+            let namespace = room.namespace();
+            tracing::warn!(
+                namespace,
+                "connections to a pod were closed: its namespace, or the node, has as many as it may"
+            );
+        }
+        taken
     }
 
     /// Serves one connection until its client, the client's silence or the container's end closes it.
@@ -327,7 +342,7 @@ impl Shared {
             }
             Some(Ok(Err(error))) => {
                 wanted.delivered();
-                self.failed(&error).await
+                self.failed(error).await
             }
             // The instance ended without an answer, which its worker has told in the log.
             Some(Err(_)) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the component ended without an answer"),
@@ -335,11 +350,13 @@ impl Shared {
         }
     }
 
-    async fn failed(&self, error: &wasmtime::Error) -> Response<GuestBody> {
+    async fn failed(&self, error: wasmtime::Error) -> Response<GuestBody> {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return try_later();
         }
-        self.guest.complain(&format!("Error: {error:?}")).await;
+        let told = failure::told(&error);
+        drop(error);
+        self.guest.complain(&told).await;
         problem(StatusCode::INTERNAL_SERVER_ERROR, "the component failed")
     }
 }

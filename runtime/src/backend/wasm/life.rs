@@ -15,6 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::bell::Bell;
 use super::guests::{Place, Placed, Threads};
 use crate::backend::Exit;
+use crate::fault;
 
 /// Exit code of a container that was killed, by limit or by deadline.
 pub(super) const KILLED: i32 = 137;
@@ -91,6 +92,11 @@ impl Life {
         &self.drain
     }
 
+    /// Whether every task is to be dropped: one that is polled may still go on for a moment.
+    pub(super) fn is_killed(&self) -> bool {
+        self.kill.has_rung()
+    }
+
     /// Drops every task.
     pub(super) fn kill(&self) {
         self.kill.ring();
@@ -147,7 +153,12 @@ impl Drop for Life {
 
 /// An end, now.
 pub(super) fn exit(code: i32, reason: &str, message: impl Into<String>) -> Exit {
-    Exit { code, reason: reason.to_owned(), message: message.into(), finished_at: Timestamp::now() }
+    Exit {
+        code,
+        reason: reason.to_owned(),
+        message: fault::cut(message.into(), fault::STATUS),
+        finished_at: Timestamp::now(),
+    }
 }
 
 /// The end of a container that needed more memory than its limit.
@@ -165,6 +176,11 @@ fn binary(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_container_ended_is_told_in_as_much_as_the_kubelet_does() {
+        assert_eq!(exit(128, "ContainerCannotRun", "x".repeat(1 << 20)).message.len(), 4096);
+    }
 
     #[test]
     fn a_memory_limit_is_told_in_the_unit_of_its_manifest() {

@@ -59,6 +59,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     super::requests::replace_in(&mut linker)?;
+    super::files::replace_in(&mut linker)?;
     super::sockets::add_to_linker(&mut linker)?;
     Ok(linker)
 }

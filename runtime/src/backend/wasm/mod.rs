@@ -12,6 +12,8 @@ mod command;
 mod compiler;
 mod engine;
 mod exit_code;
+mod failure;
+mod files;
 mod guests;
 mod http;
 mod life;
@@ -147,6 +149,7 @@ impl WasmBackend {
         sandbox: &SandboxConfig,
         config: ContainerConfig,
     ) -> Guest {
+        let memory = config.memory_limit.unwrap_or(DEFAULT_MEMORY);
         Guest {
             engine: self.engine.clone(),
             prepared,
@@ -158,7 +161,8 @@ impl WasmBackend {
             log: config.log,
             network: Arc::clone(&sandbox.network),
             outgoing: Arc::clone(&self.outgoing),
-            usage: limits::Usage::new(config.memory_limit.unwrap_or(DEFAULT_MEMORY)),
+            usage: limits::Usage::new(memory),
+            entries_left: Guest::all_entries(memory),
             sockets: self.sockets.room(&sandbox.namespace, limits::SOCKETS),
             connections: self.connections.room(&sandbox.namespace, self.clients.connections + self.clients.waiting),
             cpu: Arc::default(),

@@ -1,5 +1,5 @@
-//! What a guest's outgoing requests keep in the host beside their fields: a method and an authority of its choosing, which the
-//! host's implementation takes at any length.
+//! What a guest's outgoing requests keep in the host beside their fields: a method, an authority and a path of its choosing, which
+//! the host's implementation takes at any length, or at more than an entry of a guest's table may keep.
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
@@ -19,6 +19,9 @@ const METHOD: usize = 128;
 /// Bytes of an authority: a name, and a port.
 const AUTHORITY: usize = 1024;
 
+/// Bytes of a path with its query: twice what servers commonly take.
+const PATH: usize = 16 << 10;
+
 type Set = wasmtime::Result<(Result<(), ()>,)>;
 
 /// Puts these functions in place of the host's, which do the work.
@@ -27,9 +30,11 @@ pub(super) fn replace_in(linker: &mut Linker<GuestState>) -> wasmtime::Result<()
     let mut types = linker.instance(TYPES_2)?;
     types.func_wrap("[method]outgoing-request.set-method", set_method_2)?;
     types.func_wrap("[method]outgoing-request.set-authority", set_authority_2)?;
+    types.func_wrap("[method]outgoing-request.set-path-with-query", set_path_2)?;
     let mut types = linker.instance(TYPES_3)?;
     types.func_wrap("[method]request.set-method", set_method_3)?;
     types.func_wrap("[method]request.set-authority", set_authority_3)?;
+    types.func_wrap("[method]request.set-path-with-query", set_path_3)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -75,6 +80,22 @@ fn set_authority_3(
     checked(&mut store, fits, |host| p3::HostRequest::set_authority(host, request, authority))
 }
 
+fn set_path_2(
+    mut store: StoreContextMut<'_, GuestState>,
+    (request, path): (Resource<p2::OutgoingRequest>, Option<String>),
+) -> Set {
+    let fits = path.as_ref().is_none_or(|path| path.len() <= PATH);
+    checked(&mut store, fits, |host| p2::HostOutgoingRequest::set_path_with_query(host, request, path))
+}
+
+fn set_path_3(
+    mut store: StoreContextMut<'_, GuestState>,
+    (request, path): (Resource<p3::Request>, Option<String>),
+) -> Set {
+    let fits = path.as_ref().is_none_or(|path| path.len() <= PATH);
+    checked(&mut store, fits, |host| p3::HostRequest::set_path_with_query(host, request, path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +108,7 @@ mod tests {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).unwrap();
         wasmtime_wasi_http::p3::add_to_linker(&mut linker).unwrap();
         for (types, resource) in [(TYPES_2, "outgoing-request"), (TYPES_3, "request")] {
-            for name in ["set-method", "set-authority"] {
+            for name in ["set-method", "set-authority", "set-path-with-query"] {
                 let mut types = linker.instance(types).unwrap();
                 let again = types.func_wrap(&format!("[method]{resource}.{name}"), |_, (): ()| Ok(()));
                 assert!(again.is_err(), "{resource} {name}");

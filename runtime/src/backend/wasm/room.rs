@@ -1,8 +1,11 @@
 //! How many of the process's descriptors guests may hold, so that the API server, the store and the node always have some
 //! left: a container has a bound of its own, its namespace one for all its containers, and the node one for all.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,6 +16,9 @@ use crate::shares::Shares;
 const OF_PROCESS: u64 = 8;
 const OF_ALL: usize = 2;
 
+/// How often it is said of a namespace that there were none left.
+const SAID_EVERY: Duration = Duration::from_mins(1);
+
 /// Descriptors for one purpose.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
@@ -20,12 +26,13 @@ pub(super) struct Descriptors {
     all: OnceLock<(usize, Arc<Semaphore>)>,
     /// Of the namespaces that have a container.
     namespaces: Shares,
+    said: Arc<Said>,
 }
 
 impl Descriptors {
     #[cfg(test)]
     pub(super) fn with(all: usize) -> Self {
-        Self { all: OnceLock::from((all, Arc::new(Semaphore::new(all)))), namespaces: Shares::default() }
+        Self { all: OnceLock::from((all, Arc::new(Semaphore::new(all)))), ..Self::default() }
     }
 
     /// Room for a container, which has so many at most.
@@ -36,13 +43,18 @@ impl Descriptors {
             (count, Arc::new(Semaphore::new(count)))
         });
         let of_namespace = self.namespaces.of(namespace, count / OF_ALL);
-        Arc::new(Room([Arc::new(Semaphore::new(most)), of_namespace, Arc::clone(all)]))
+        let left = [Arc::new(Semaphore::new(most)), of_namespace, Arc::clone(all)];
+        Arc::new(Room { left, namespace: namespace.to_owned(), said: Arc::clone(&self.said) })
     }
 }
 
 /// A container's room, in its namespace's, in the node's.
 #[derive(Debug)]
-pub(super) struct Room([Arc<Semaphore>; 3]);
+pub(super) struct Room {
+    left: [Arc<Semaphore>; 3],
+    namespace: String,
+    said: Arc<Said>,
+}
 
 /// One descriptor that a container may have, until this is dropped.
 #[derive(Debug)]
@@ -54,21 +66,55 @@ impl Room {
     /// Room for one more, if there is some.
     pub(super) fn take(&self) -> Option<Taken> {
         let take = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_owned().ok();
-        let [container, namespace, node] = &self.0;
+        let [container, namespace, node] = &self.left;
         Some(Taken { _permits: [take(container)?, take(namespace)?, take(node)?] })
+    }
+
+    /// Whether to say now that there was no room.
+    pub(super) fn tells(&self) -> bool {
+        self.said.is_due(&self.namespace, Instant::now())
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// How many the container itself may have still.
     #[cfg(test)]
     pub(super) fn left(&self) -> usize {
-        let [container, ..] = &self.0;
+        let [container, ..] = &self.left;
         container.available_permits()
+    }
+}
+
+/// When it was said last of a namespace that there was no room: as many as were turned away in the last minute.
+#[derive(Debug, Default)]
+struct Said(Mutex<HashMap<String, Instant>>);
+
+impl Said {
+    fn is_due(&self, namespace: &str, now: Instant) -> bool {
+        let mut said = self.0.lock();
+        said.retain(|_, at| now.saturating_duration_since(*at) < SAID_EVERY);
+        let due = !said.contains_key(namespace);
+        if due {
+            said.insert(namespace.to_owned(), now);
+        }
+        due
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_that_is_turned_away_is_told_of_once_a_minute() {
+        let (said, now) = (Said::default(), Instant::now());
+        assert!(said.is_due("a", now) && said.is_due("b", now));
+        assert!(!said.is_due("a", now + SAID_EVERY / 2));
+        assert!(said.is_due("a", now + SAID_EVERY));
+        assert!(!said.is_due("a", now + SAID_EVERY + SAID_EVERY / 2), "it was told of again");
+    }
 
     #[test]
     fn a_namespace_has_half_of_what_there_is_and_leaves_the_rest_to_others() {

@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 
 use wasmparser::{
-    FuncValidator, FuncValidatorAllocations, FunctionBody, Operator, OperatorsReader, Parser, ValidPayload, Validator,
-    ValidatorResources, WasmFeatures,
+    CustomSectionReader, FuncValidator, FuncValidatorAllocations, FunctionBody, KnownCustom, Name, Operator,
+    OperatorsReader, Parser, Payload, ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
 
 /// Bytes for each instruction, call, and value that is alive at a place where control may go elsewhere: a local, or what is
@@ -31,6 +31,8 @@ const KEPT_INSTRUCTION: u64 = 32;
 pub(super) struct Weight {
     pub(super) heaviest: u64,
     pub(super) kept: u64,
+    /// Of a function: each trap copies the names that are on the stack.
+    pub(super) longest_name: u64,
 }
 
 /// What a component weighs. Of one that is not valid, as far as it is: the compiler says what is wrong.
@@ -40,6 +42,9 @@ pub(super) fn weigh(wasm: &[u8]) -> Weight {
     let mut weight = Weight::default();
     for payload in Parser::new(0).parse_all(wasm) {
         let Ok(payload) = payload else { break };
+        if let Payload::CustomSection(section) = &payload {
+            weight.longest_name = weight.longest_name.max(longest_name(section));
+        }
         match validator.payload(&payload) {
             Ok(ValidPayload::Func(function, body)) => {
                 let mut function = function.into_validator(room);
@@ -53,6 +58,20 @@ pub(super) fn weigh(wasm: &[u8]) -> Weight {
     weight
 }
 
+/// The longest name of a function that a section gives, as far as it can be read.
+fn longest_name(section: &CustomSectionReader<'_>) -> u64 {
+    let KnownCustom::Name(names) = section.as_known() else { return 0 };
+    let functions = names.into_iter().map_while(Result::ok).filter_map(|names| match names {
+        Name::Function(names) => Some(names),
+        _ => None,
+    });
+    functions
+        .flat_map(|names| names.into_iter().map_while(Result::ok))
+        .map(|name| name.name.len() as u64)
+        .max()
+        .unwrap_or(0)
+}
+
 #[derive(Default)]
 struct Function {
     instructions: u64,
@@ -63,6 +82,8 @@ struct Function {
 }
 
 impl Weight {
+    pub(super) const NONE: Self = Self { heaviest: 0, kept: 0, longest_name: 0 };
+
     fn add(&mut self, function: &Function) {
         let Function { instructions, calls, places, operands, locals } = function;
         let values = locals.alive(*places).saturating_mul(LOCAL) + locals.written * WRITTEN + operands * OPERAND;
@@ -270,6 +291,15 @@ mod tests {
         let module = format!("(core module {})", "(func)".repeat(500));
         let weight = weigh(&wat::parse_str(format!("(component {module} {module})")).unwrap());
         assert!(weight.kept > 1000 * KEPT && weight.heaviest < KEPT);
+    }
+
+    #[test]
+    fn the_longest_name_of_a_function_is_known() {
+        let weight = weigh(
+            &wat::parse_str("(component (core module (func $a) (func $bcd) (global $efgh i32 (i32.const 0))))")
+                .unwrap(),
+        );
+        assert_eq!(weight.longest_name, 3);
     }
 
     #[test]

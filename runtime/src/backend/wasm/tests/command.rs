@@ -52,6 +52,26 @@ async fn a_trap_is_code_134_and_its_backtrace_is_in_the_log() {
 }
 
 #[tokio::test]
+async fn a_trap_among_functions_with_long_names_is_told_in_a_few_lines() {
+    let (node, log) = (Node::new(), Log::new());
+    let name = "n".repeat(1 << 20);
+    let image = node.image(&format!(
+        r#"(module (memory (export "memory") 1)
+            (func ${name} (param i32)
+                (if (i32.eqz (local.get 0)) (then unreachable))
+                (call ${name} (i32.sub (local.get 0) (i32.const 1))))
+            (func (export "_start") (call ${name} (i32.const 40))))"#
+    ));
+    assert_eq!(run(&node, node.config(&image, &log)).await.code, 134);
+    let told = log.stderr();
+    assert!(told.len() < 64 << 10, "{}", told.len());
+    assert!(
+        told.contains("wasm backtrace") && told.ends_with("wasm `unreachable` instruction executed\n"),
+        "{told:.99}"
+    );
+}
+
+#[tokio::test]
 async fn allocating_over_the_limit_is_oom_killed() {
     let node = Node::new();
     let mut config = misbehaving(&node, &Log::new(), "allocate");

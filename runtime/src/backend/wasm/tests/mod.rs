@@ -1,6 +1,7 @@
 //! Real components in the backend: what a pod's containers do and what becomes of them.
 
 mod command;
+mod files;
 mod http;
 mod instances;
 mod service;

@@ -24,6 +24,7 @@ use self::ticket::Ticket;
 pub(super) use self::ticket::Wanted;
 #[cfg(test)]
 pub(super) use self::wakes::tests::Count;
+use super::failure;
 use super::guests::Place;
 use super::life::{Life, out_of_memory};
 use super::linker::Prepared;
@@ -194,10 +195,11 @@ impl Pool {
         let (stdout, stderr) = (store.data().stdout.clone(), store.data().stderr.clone());
         let result = instance::live(self, place, pre, &mut store, first).await;
         drop(store);
+        let told = result.err().map(|error| failure::told(&error));
         stdout.drained().await;
         stderr.drained().await;
-        if let Err(error) = result {
-            self.guest.complain(&format!("Error: {error:?}")).await;
+        if let Some(told) = told {
+            self.guest.complain(&told).await;
         }
         if denied.load(Ordering::Relaxed) {
             self.life.end(out_of_memory(self.guest.usage.limit()));
@@ -242,6 +244,10 @@ impl Seat {
         let pool = Arc::clone(&self.pool);
         let (mut next, mut permit) = (Some(first), None);
         while let Some(job) = next.take() {
+            // Whose client left because of that makes room for none that waits.
+            if pool.life.is_killed() {
+                return;
+            }
             // The node's instances are never all taken for good: containers that wait for one come first.
             if pool.node.available_permits() == 0 {
                 permit = None;
