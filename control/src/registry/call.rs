@@ -1,5 +1,6 @@
 //! What a request says beside its path and body: method, headers, parameters, and the ranges in them.
 
+use http::header::CONTENT_RANGE;
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
@@ -29,6 +30,11 @@ impl Call {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
+
+    /// Where the chunk begins that is sent, if the client says so.
+    pub(super) fn chunk_start(&self) -> Result<Option<u64>, RegistryError> {
+        self.header(CONTENT_RANGE.as_str()).map(chunk_start).transpose()
+    }
 }
 
 /// The query's parameters.
@@ -45,7 +51,7 @@ impl Parameters {
 }
 
 /// The start of a chunk's `Content-Range: START-END` (a prefix of `bytes ` and a size are tolerated).
-pub(super) fn chunk_start(text: &str) -> Result<u64, RegistryError> {
+fn chunk_start(text: &str) -> Result<u64, RegistryError> {
     let range = text.trim_start_matches("bytes").trim_start_matches([' ', '=']);
     let (start, end) = range.split_once('-').ok_or(RegistryError::Parameter("Content-Range"))?;
     let end = end.split('/').next().unwrap_or_default();

@@ -134,10 +134,15 @@ impl Disk {
         self.write_linked(&self.blob_link(repository, digest), b"")
     }
 
-    /// Somebody relies on a blob's being there, and will not send it: it is as if it had just come.
-    pub(crate) fn touch_blob(&self, repository: &Repository, digest: &Digest) -> io::Result<()> {
-        touch(&self.blob_link(repository, digest))?;
-        touch(&self.blob_path(digest))
+    /// The size of a blob that somebody relies on, and will not send: it is as if it had just come. Nothing may be collected
+    /// meanwhile.
+    pub(crate) fn rely_on_blob(&self, repository: &Repository, digest: &Digest) -> io::Result<Option<u64>> {
+        let size = self.blob_size(repository, digest)?;
+        if size.is_some() {
+            touch(&self.blob_link(repository, digest))?;
+            touch(&self.blob_path(digest))?;
+        }
+        Ok(size)
     }
 
     /// The size of a blob, if the repository has it.

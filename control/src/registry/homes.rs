@@ -75,10 +75,22 @@ impl Homes {
         Ok(Home { homes: self.clone(), namespace: namespace.to_owned(), uid })
     }
 
+    /// Does something in which no [`Homes::alone`] comes between. Blocks.
+    pub(super) fn beside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _nobody_is_alone = self.0.closing.read();
+        work()
+    }
+
     /// Does something while nobody writes into any namespace. Blocks.
     pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
         let _nobody_writes = self.0.closing.write();
         work()
+    }
+
+    /// Whether something is done that does not go with being alone.
+    #[cfg(test)]
+    pub(super) fn is_busy(&self) -> bool {
+        self.0.closing.try_write().is_none()
     }
 
     /// From now on nothing is written into a namespace, until the answer is dropped; `work` is done when nobody writes. Blocks.

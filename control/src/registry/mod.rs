@@ -35,7 +35,7 @@ pub(crate) use self::route::transfers;
 pub use self::route::{Reference, Repository};
 
 use self::answer::{base, created, empty, file_body, list_of, listing, progress};
-use self::call::{Call, byte_range, chunk_start};
+use self::call::{Call, byte_range};
 use self::disk::{Disk, StoredManifest};
 use self::homes::{Home, Homes};
 use self::pages::page;
@@ -325,14 +325,14 @@ impl Images {
         let unknown = RegistryError::BlobUnknown(digest.clone());
         match call.method {
             Method::GET | Method::HEAD => {
-                let (wanted, asks) = (digest.clone(), call.method == Method::HEAD);
+                let (wanted, asks, homes) = (digest.clone(), call.method == Method::HEAD, self.homes.clone());
                 let size = move |disk: &Disk| {
-                    let size = disk.blob_size(&repository, &wanted)?;
-                    // Who pushes asks what need not be sent.
-                    if asks && size.is_some() {
-                        disk.touch_blob(&repository, &wanted)?;
+                    if asks {
+                        // Who pushes asks what need not be sent: what is there now must be when its manifest comes.
+                        homes.beside(|| disk.rely_on_blob(&repository, &wanted))
+                    } else {
+                        disk.blob_size(&repository, &wanted)
                     }
-                    Ok(size)
                 };
                 let size = self.on_disk(size).await?.ok_or(unknown)?;
                 self.send_blob(&digest, size, call).await
@@ -431,22 +431,17 @@ impl Images {
     async fn upload(&self, repository: Repository, id: &str, call: &Call, body: Body, home: Home) -> Answer {
         match call.method {
             Method::PATCH => {
-                let from = call.header(CONTENT_RANGE.as_str()).map(chunk_start).transpose()?;
+                let from = call.chunk_start()?;
                 let written = self.uploads.append(&repository, id, from, body).await?;
                 progress(StatusCode::ACCEPTED, &repository, id, written)
             }
             Method::PUT => {
-                let digest = call.query.get("digest").ok_or(RegistryError::Digest(NotADigest))?;
-                self.finish(&repository, id, digest, body, home).await
+                let digest: Digest = call.query.get("digest").ok_or(RegistryError::Digest(NotADigest))?.parse()?;
+                self.uploads.finish(&repository, id, &digest, (call.chunk_start()?, body), home).await?;
+                kept(&repository, &digest)
             }
             _ => Err(RegistryError::Method),
         }
-    }
-
-    async fn finish(&self, repository: &Repository, id: &str, digest: &str, body: Body, home: Home) -> Answer {
-        let digest: Digest = digest.parse()?;
-        self.uploads.finish(repository, id, &digest, body, home).await?;
-        kept(repository, &digest)
     }
 }
 

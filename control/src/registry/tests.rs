@@ -142,7 +142,10 @@ async fn an_upload_in_chunks_continues_where_it_stopped() {
     assert_eq!((asked.status().as_u16(), header(&asked, "range")), (204, "0-2"));
     registry.call("PATCH", &location, &[("content-range", "3-5")], b"def").await;
     let digest = Digest::of(b"abcdefg");
-    let done = registry.call("PUT", &format!("{location}?digest={digest}"), &[], b"g").await;
+    let end = format!("{location}?digest={digest}");
+    let gap = registry.call("PUT", &end, &[("content-range", "7-7")], b"g").await;
+    assert_eq!((gap.status().as_u16(), header(&gap, "range")), (416, "0-5"), "and the upload is still there");
+    let done = registry.call("PUT", &end, &[("content-range", "6-6")], b"g").await;
     assert_eq!(done.status(), 201);
     let blob = registry.call("GET", header(&done, "location"), &[], b"").await;
     assert_eq!(&blob.body()[..], b"abcdefg");

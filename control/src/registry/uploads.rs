@@ -7,6 +7,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,10 +86,16 @@ impl Uploads {
         // Asked again below, with the lock held: here it saves a refused one the file.
         Self::room(&self.slots.lock(), user)?;
         let id = format!("{:032x}", rand::random::<u128>());
-        let unfinished = Unfinished(Some(self.disk.upload_path(&id)));
-        let file = File::create_new(self.disk.upload_path(&id)).await?;
+        let path = self.disk.upload_path(&id);
+        // Also a request that is given up meanwhile: whoever has made the file has it to remove.
+        let making = tokio::task::spawn_blocking(move || {
+            let file = std::fs::File::create_new(&path)?;
+            Ok::<_, io::Error>((file, Unfinished(Some(path))))
+        });
+        let (file, unfinished) = making.await??;
         let gone = CancellationToken::new();
-        let upload = Upload { file, hasher: Sha256::new(), written: 0, closed: false, gone: gone.clone() };
+        let upload =
+            Upload { file: File::from_std(file), hasher: Sha256::new(), written: 0, closed: false, gone: gone.clone() };
         let slot = Slot {
             repository,
             user: user.to_owned(),
@@ -170,9 +177,7 @@ impl Uploads {
     ) -> Result<u64, RegistryError> {
         let upload = self.find(repository, id)?;
         let mut upload = upload.lock().await;
-        if from.is_some_and(|from| from != upload.written) {
-            return Err(RegistryError::OutOfOrder { at: upload.written });
-        }
+        upload.follows(from)?;
         self.take(id, &mut upload, body).await?;
         Ok(upload.written)
     }
@@ -197,17 +202,18 @@ impl Uploads {
     }
 
     /// Ends an upload: what arrived becomes a blob if it has the digest and its namespace is still there, and is dropped if
-    /// not.
+    /// not. A last chunk that does not begin where the client says ends nothing.
     pub(crate) async fn finish(
         &self,
         repository: &Repository,
         id: &str,
         digest: &Digest,
-        body: Body,
+        (from, body): (Option<u64>, Body),
         home: Home,
     ) -> Result<(), RegistryError> {
         let upload = self.find(repository, id)?;
         let mut upload = upload.lock().await;
+        upload.follows(from)?;
         self.take(id, &mut upload, body).await?;
         let slot = self.remove(repository, id)?;
         // Those who wait for their turn write into no blob.
@@ -242,7 +248,7 @@ impl Uploads {
     ) -> Result<(), RegistryError> {
         let id = self.begin(repository.clone(), user).await?;
         let _of_request = OfRequest { uploads: self, id: &id };
-        self.finish(repository, &id, digest, body, home).await
+        self.finish(repository, &id, digest, (None, body), home).await
     }
 
     /// Gives an upload up.
@@ -271,6 +277,14 @@ impl Drop for OfRequest<'_> {
 }
 
 impl Upload {
+    /// Whether a chunk may begin there.
+    fn follows(&self, from: Option<u64>) -> Result<(), RegistryError> {
+        match from {
+            Some(from) if from != self.written => Err(RegistryError::OutOfOrder { at: self.written }),
+            _ => Ok(()),
+        }
+    }
+
     async fn take(&mut self, disk: &Disk, unseen: &AtomicU64, mut body: Body) -> Result<(), RegistryError> {
         if self.closed {
             return Err(RegistryError::UploadUnknown);
@@ -336,7 +350,7 @@ impl Drop for Unfinished {
     }
 }
 
-fn removed(result: std::io::Result<()>) {
+fn removed(result: io::Result<()>) {
     if let Err(error) = result {
         tracing::debug!(%error, "an abandoned upload could not be removed");
     }

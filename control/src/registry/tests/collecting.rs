@@ -103,3 +103,26 @@ async fn what_a_manifest_refers_to_that_comes_meanwhile_is_not_collected() {
     let path = format!("/v2/web/app/blobs/{}", Digest::of(b"layer"));
     assert_eq!(registry.call("GET", &path, &[], b"").await.status(), 200);
 }
+
+#[tokio::test]
+async fn nothing_is_collected_between_the_look_at_a_blob_and_the_answer_that_it_is_there() {
+    let registry = Registry::new();
+    let digest = registry.push_blob("web/app", b"layer").await;
+    let link = registry.dir.path().join("repositories/web/app/_blobs").join(digest.hex());
+    std::fs::remove_file(&link).unwrap();
+    // Whoever makes it young waits until somebody has its other end.
+    rustix::fs::mknodat(rustix::fs::CWD, &link, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let path = format!("/v2/web/app/blobs/{digest}");
+    let looked = async {
+        while !registry.images.homes.is_busy() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let collector_waits = async {
+        let waits = tokio::time::timeout(Duration::from_secs(20), looked).await.is_ok();
+        let other_end = std::fs::File::options().write(true).open(&link).unwrap();
+        (waits, other_end)
+    };
+    let (head, (waits, _other_end)) = tokio::join!(registry.call("HEAD", &path, &[], b""), collector_waits);
+    assert_eq!((head.status().as_u16(), waits), (200, true));
+}

@@ -57,7 +57,7 @@ impl Begun {
 
     async fn finish(&self, whole: &[u8], body: Body) -> Result<(), RegistryError> {
         let home = Homes::new(Arc::new(Everywhere)).open("web")?;
-        self.uploads.finish(&self.repository, &self.id, &Digest::of(whole), body, home).await
+        self.uploads.finish(&self.repository, &self.id, &Digest::of(whole), (None, body), home).await
     }
 
     fn blob(&self, whole: &[u8]) -> Option<Vec<u8>> {
@@ -66,6 +66,15 @@ impl Begun {
 
     fn files(&self) -> usize {
         std::fs::read_dir(self.dir.path().join("uploads")).unwrap().count()
+    }
+
+    async fn no_file_is_left(&self) {
+        let gone = async {
+            while self.files() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nobody would remove it");
     }
 }
 
@@ -85,7 +94,7 @@ async fn an_upload_whose_write_failed_is_given_up_and_never_becomes_a_blob() {
     let upload = begun.uploads.find(&begun.repository, &begun.id).unwrap();
     let file = std::mem::replace(&mut upload.lock().await.file, full);
     let failed = begun.append("def").await;
-    assert!(matches!(&failed, Err(RegistryError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull));
+    assert!(matches!(&failed, Err(RegistryError::Io(error)) if error.kind() == io::ErrorKind::StorageFull));
     assert_eq!(begun.files(), 0, "what it took is free for others");
     // There is room again.
     upload.lock().await.file = file;
@@ -129,7 +138,7 @@ async fn an_upload_that_failed_and_whose_file_is_gone_says_why_it_failed() {
     upload.lock().await.file = full;
     std::fs::remove_dir_all(begun.dir.path().join("uploads")).unwrap();
     let failed = begun.append("abc").await;
-    assert!(matches!(&failed, Err(RegistryError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull));
+    assert!(matches!(&failed, Err(RegistryError::Io(error)) if error.kind() == io::ErrorKind::StorageFull));
 }
 
 #[tokio::test]
@@ -142,12 +151,7 @@ async fn who_leaves_while_an_upload_ends_leaves_no_file() {
         tokio::task::yield_now().await;
     }
     drop(finishing);
-    let gone = async {
-        while begun.files() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nobody would remove it");
+    begun.no_file_is_left().await;
 }
 
 #[tokio::test]
@@ -176,4 +180,26 @@ async fn who_writes_beside_the_end_of_an_upload_writes_into_no_blob() {
     finished.unwrap();
     assert!(matches!(appended, Err(RegistryError::UploadUnknown)), "{appended:?}");
     assert_eq!(begun.blob(b"abc").as_deref(), Some(&b"abc"[..]));
+}
+
+#[test]
+fn who_leaves_while_an_upload_begins_leaves_no_file() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).max_blocking_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let begun = Begun::new().await;
+        begun.uploads.cancel(&begun.repository, &begun.id).await.unwrap();
+        for _ in 0..5_000 {
+            let mut beginning = Box::pin(begun.uploads.begin(begun.repository.clone(), "somebody"));
+            assert!(futures::poll!(beginning.as_mut()).is_pending());
+        }
+        // Both threads that make files have come to the end of what they were told.
+        let both = Arc::new(std::sync::Barrier::new(2));
+        let end = [0, 1].map(|_| {
+            let both = Arc::clone(&both);
+            tokio::task::spawn_blocking(move || both.wait())
+        });
+        futures::future::join_all(end).await;
+        begun.no_file_is_left().await;
+    });
 }
