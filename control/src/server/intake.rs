@@ -71,20 +71,28 @@ impl Intake {
     /// one has been read. `None`: there is no room.
     pub(super) async fn admit(&self, user: &str, bytes: usize, patient: bool) -> Option<Held> {
         let (bytes, lost) = (bytes.max(LEAST), CancellationToken::new());
-        if patient { Request::of(self, user, true)?.wait(bytes, lost).await } else { self.hold(user, bytes, lost) }
+        if patient {
+            Request::of(self, user, true)?.wait(bytes).await?.hold(bytes, lost)
+        } else {
+            self.hold(user, bytes, lost)
+        }
     }
 
-    /// Makes room, if need be when the user's other bodies have gone. Who is to drop the body hears so through `lost`. How many
-    /// wait is the caller's to bound.
-    pub(super) async fn wait(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
-        Request::of(self, user, false)?.wait(bytes, lost).await
-    }
-
-    /// Makes room now, or not at all.
+    /// Makes room now, or not at all. Who is to drop the body hears so through `lost`.
     pub(super) fn hold(&self, user: &str, bytes: usize, lost: CancellationToken) -> Option<Held> {
+        self.reserve(user, bytes)?.hold(bytes, lost)
+    }
+
+    /// Room among the user's own now, or not at all.
+    pub(super) fn reserve(&self, user: &str, bytes: usize) -> Option<Reserved> {
         let request = Request::of(self, user, false)?;
         let own = Arc::clone(&request.own).try_acquire_many_owned(units(bytes)?).ok()?;
-        request.hold(own, bytes, lost)
+        Some(Reserved { own, request })
+    }
+
+    /// The same, if need be when the user's other bodies have gone. How many wait is the caller's to bound.
+    pub(super) async fn wait(&self, user: &str, bytes: usize) -> Option<Reserved> {
+        Request::of(self, user, false)?.wait(bytes).await
     }
 
     /// Counts what is there whether or not there is room. Nobody gives way for it, but for the user's own oldest beyond twice
@@ -108,6 +116,12 @@ fn units(bytes: usize) -> Option<u32> {
 }
 
 impl State {
+    /// Whether a body would be taken in.
+    fn fits(&self, total: usize, user: &Arc<str>, bytes: usize) -> bool {
+        let mine = self.users.get(user).map_or(0, |user| user.held).saturating_add(bytes);
+        self.held.saturating_add(bytes) <= total || self.sizes.last().is_some_and(|(most, _)| *most >= mine)
+    }
+
     /// Takes a body in, in the place of others' if need be. The answer is its number.
     fn hold(&mut self, total: usize, user: &Arc<str>, bytes: usize, lost: &CancellationToken) -> Option<u64> {
         let mine = self.users.get(user)?.held.saturating_add(bytes);
@@ -200,18 +214,11 @@ impl Request {
         Some(Self { intake: intake.clone(), user: name, own: Arc::clone(&known.own) })
     }
 
-    /// Has its body held when there is room among the user's.
-    async fn wait(self, bytes: usize, lost: CancellationToken) -> Option<Held> {
+    /// Room among the user's, when there is some.
+    async fn wait(self, bytes: usize) -> Option<Reserved> {
         let own = Arc::clone(&self.own).acquire_many_owned(units(bytes)?);
         let own = timeout(WAIT, own).await.ok()?.ok()?;
-        self.hold(own, bytes, lost)
-    }
-
-    /// Has its body held, in the place of others' if need be.
-    fn hold(self, own: OwnedSemaphorePermit, bytes: usize, lost: CancellationToken) -> Option<Held> {
-        let Inner { total, state, .. } = &*self.intake.0;
-        let number = state.lock().hold(*total, &self.user, bytes, &lost)?;
-        Some(Held { number, lost, own: Some(own), request: self })
+        Some(Reserved { own, request: self })
     }
 }
 
@@ -223,6 +230,39 @@ impl Drop for Request {
         if known.requests == 0 {
             state.users.remove(&self.user);
         }
+    }
+}
+
+/// Room for a body among the user's own, before it is held: nobody has given way for it.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    // Given back before the user may be forgotten.
+    own: OwnedSemaphorePermit,
+    request: Request,
+}
+
+impl Reserved {
+    /// Whether the body could be held now, if need be in the place of others'.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        let Inner { total, state, .. } = &*self.request.intake.0;
+        state.lock().fits(*total, &self.request.user, bytes)
+    }
+
+    /// Has the body held, in the place of others' if need be.
+    fn hold(self, bytes: usize, lost: CancellationToken) -> Option<Held> {
+        let Inner { total, state, .. } = &*self.request.intake.0;
+        let number = state.lock().hold(*total, &self.request.user, bytes, &lost)?;
+        Some(Held { number, lost, own: Some(self.own), request: self.request })
+    }
+
+    /// The same of one that is there: if nobody gives way, it is counted.
+    pub(super) fn keep(self, bytes: usize, lost: CancellationToken) -> Held {
+        let Inner { total, of_user, state } = &*self.request.intake.0;
+        let (mut state, user) = (state.lock(), &self.request.user);
+        let held = state.hold(*total, user, bytes, &lost);
+        let number = held.unwrap_or_else(|| state.count(*of_user, user, bytes, &lost));
+        drop(state);
+        Held { number, lost, own: Some(self.own), request: self.request }
     }
 }
 

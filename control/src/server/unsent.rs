@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use wherry_api::status::ApiError;
 
 use super::body::{self, Body, BoxError};
-use super::intake::{Held, Intake};
+use super::intake::{Held, Intake, Reserved};
 use super::listen::{Connection, owner};
 use crate::flow::WAIT;
 
@@ -140,28 +140,40 @@ fn length(answer: &Response<Body>) -> usize {
 impl Asked {
     /// A place, if there is one now.
     fn take(&self, bytes: usize) -> Option<Place> {
-        self.place(bytes, |bytes| self.unsent.0.hold(&self.user, bytes, self.connection.closing()))
+        self.place(bytes, |bytes| self.unsent.0.hold(&self.user, bytes, self.connection.closing()).map(Kind::Held))
+    }
+
+    /// A place for what may never come, if there is one now: nobody gives way for it before it has.
+    fn reserve(&self, bytes: usize) -> Option<Place> {
+        self.place(bytes, |bytes| reserved(self.unsent.0.reserve(&self.user, bytes), bytes))
     }
 
     /// The place of what is there, if it is as large; what was not expected to be so large is there all the same.
     fn keep(&self, reserved: Option<Place>, bytes: usize) -> Option<Arc<Place>> {
-        let mut place = reserved.filter(|place| place.bytes >= bytes).or_else(|| self.count(bytes))?;
+        let mut place = match reserved.filter(|place| place.bytes >= bytes) {
+            Some(Place { kind: Kind::Reserved(room), .. }) => {
+                let held = room.keep(bytes.min(OF_USER), self.connection.closing());
+                Place { bytes, kind: Kind::Held(held) }
+            }
+            Some(place) => place,
+            None => self.count(bytes)?,
+        };
         place.shrink(bytes);
         Some(Arc::new(place))
     }
 
     /// A place for what is there already.
     fn count(&self, bytes: usize) -> Option<Place> {
-        self.place(bytes, |bytes| self.unsent.0.count(&self.user, bytes, self.connection.closing()))
+        self.place(bytes, |bytes| self.unsent.0.count(&self.user, bytes, self.connection.closing()).map(Kind::Held))
     }
 
-    fn place(&self, bytes: usize, held: impl FnOnce(usize) -> Option<Held>) -> Option<Place> {
+    fn place(&self, bytes: usize, held: impl FnOnce(usize) -> Option<Kind>) -> Option<Place> {
         let free = u32::try_from(bytes)
             .ok()
             .and_then(|bytes| Arc::clone(self.connection.room()).try_acquire_many_owned(bytes).ok());
         let kind = match free {
             Some(free) => Kind::Free(free),
-            None => Kind::Held(held(bytes.min(OF_USER))?),
+            None => held(bytes.min(OF_USER))?,
         };
         Some(Place { bytes, kind })
     }
@@ -174,19 +186,27 @@ impl Asked {
             None => pending().await,
         };
         let waits = async move {
-            let held = asked.unsent.0.wait(&asked.user, bytes.min(OF_USER), asked.connection.closing());
+            let own = async {
+                let bytes = bytes.min(OF_USER);
+                reserved(asked.unsent.0.wait(&asked.user, bytes).await, bytes)
+            };
             let taken = async {
                 tokio::select! {
                     biased;
                     free = free(Arc::clone(asked.connection.room())) => Some(Kind::Free(free?)),
                     // Who holds most is refused what all share, and may still read what its connection has.
-                    Some(held) = held => Some(Kind::Held(held)),
+                    Some(own) = own => Some(own),
                 }
             };
             Some(Place { bytes, kind: timeout(WAIT, taken).await.ok()?? })
         };
         waits.boxed()
     }
+}
+
+/// Room of a user's own that all have room for.
+fn reserved(own: Option<Reserved>, bytes: usize) -> Option<Kind> {
+    own.filter(|own| own.fits(bytes)).map(Kind::Reserved)
 }
 
 type Waits = BoxFuture<'static, Option<Place>>;
@@ -203,6 +223,8 @@ enum Kind {
     /// In the room of the connection.
     Free(OwnedSemaphorePermit),
     Held(Held),
+    /// For a piece that has not been made.
+    Reserved(Reserved),
 }
 
 impl Place {
@@ -210,6 +232,7 @@ impl Place {
         match &mut self.kind {
             Kind::Free(free) => drop(free.split(free.num_permits().saturating_sub(bytes))),
             Kind::Held(held) => held.shrink(bytes),
+            Kind::Reserved(_) => {}
         }
         self.bytes = self.bytes.min(bytes);
     }
@@ -257,7 +280,7 @@ impl Sent {
     fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Place>, NoPlace>> {
         let Kept::Pieces { expected, waits, .. } = &mut self.place else { return Poll::Ready(Ok(None)) };
         if waits.is_none() {
-            match self.asked.take(*expected) {
+            match self.asked.reserve(*expected) {
                 Some(place) => return Poll::Ready(Ok(Some(place))),
                 None => *waits = Some(self.asked.wait(*expected)),
             }
@@ -419,6 +442,26 @@ mod tests {
         let hold = || unsent.0.hold("eve", 1 << 10, tokio_util::sync::CancellationToken::new());
         let _unread: Vec<Held> = std::iter::from_fn(hold).collect();
         foreseen.fill(Response::new(body::full(vec![0; 1_000]))).unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_gives_way_to_who_waits_for_events_before_there_is_one() {
+        let unsent = Unsent(Intake::bounded(4 * PIECE, 4 * PIECE));
+        let closing = tokio_util::sync::CancellationToken::new();
+        let _unread = unsent.0.hold("greedy", 4 * PIECE, closing.clone()).unwrap();
+        let (connection, _) = a_connection();
+        let _busy = Arc::clone(connection.room()).try_acquire_many_owned(u32::try_from(FREE).unwrap()).unwrap();
+        let (events, sent) = futures::channel::mpsc::unbounded();
+        let watch = Response::new(body::stream(sent));
+        let mut watch = unsent.room(Some(connection), "modest").put(watch).into_body();
+        assert!(poll!(watch.frame()).is_pending());
+        assert!(!closing.is_cancelled());
+        events.unbounded_send(Ok(Bytes::from_static(b"event"))).unwrap();
+        let event = watch.frame().await.unwrap().unwrap();
+        assert!(closing.is_cancelled(), "the event has a place");
+        assert_eq!(unsent.held(), 5 + AROUND_PIECE);
+        drop(event);
+        assert_eq!(unsent.held(), 0);
     }
 
     #[tokio::test]
