@@ -44,7 +44,7 @@ use crate::server::listen::{Bound, Listen, ListenError, Listener};
 use crate::server::{self, Server};
 use crate::store::encrypted::{ConfigError, EncryptedStore, Encryption};
 use crate::store::redb::RedbStore;
-use crate::store::{Key, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 mod numbers;
 
@@ -404,21 +404,17 @@ fn node_tls(pki: &Pki) -> Result<rustls::ClientConfig, PlaneError> {
 }
 
 fn health(store: &Arc<dyn Store>, cache: &Cache, flags: &Flags) -> Health {
-    let (store, cache) = (Arc::clone(store), cache.clone());
-    let readable = move || {
-        let store = Arc::clone(&store);
-        async move { store.get(&Key::from_stored("healthz")).await.map(drop).map_err(|error| error.to_string()) }
-    };
+    let cache = cache.clone();
     let following = move || {
         let following = cache.following();
         async move { if following { Ok(()) } else { Err("the watch cache does not follow the store".to_owned()) } }
     };
-    Health::new(vec![
-        Check::live("store", readable),
+    let others = [
         Check::live("watch-cache", following),
         Check::started("poststarthook/bootstrap", Arc::clone(&flags.bootstrapped)),
         Check::started("informer-sync", Arc::clone(&flags.synced)),
-    ])
+    ];
+    Health::new(Check::of_store(store).into_iter().chain(others).collect())
 }
 
 /// What runs beside the controllers.

@@ -13,7 +13,7 @@ use wherry_api::object;
 use wherry_api::resource::{Durability, GroupResource};
 
 use super::*;
-use crate::store::{Encoded, Op, Txn};
+use crate::store::{Encoded, Key, Op, Txn};
 
 const DRAIN: Duration = Duration::from_secs(10);
 

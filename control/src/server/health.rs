@@ -1,5 +1,6 @@
 //! `/livez`, `/readyz`, `/healthz`: named checks, each of which can be asked alone, left out, or listed.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use http::{HeaderValue, Response, StatusCode};
 use wherry_api::status::ApiError;
 
 use super::body::{self, Body};
+use crate::store::{Key, Store, StoreError};
 
 /// What a check does: `Err` says why it fails, for the log; clients read that the reason is withheld.
 pub type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
@@ -45,6 +47,24 @@ impl Check {
         Self { live: false, ..Self::live(name, probe) }
     }
 
+    /// What a server needs of its store: one that can be read, and whose failure is no longer than its reason; and, to be
+    /// ready, one that takes writes now.
+    pub fn of_store(store: &Arc<dyn Store>) -> [Self; 2] {
+        let (read, written) = (Arc::clone(store), Arc::clone(store));
+        let live = move || {
+            let store = Arc::clone(&read);
+            async move {
+                store.get(&Key::from_stored("healthz")).await.map_err(|error| why(&error))?;
+                store.writable().or_else(|error| if error.passes() { Ok(()) } else { Err(why(&error)) })
+            }
+        };
+        let ready = move || {
+            let writable = written.writable().map_err(|error| why(&error));
+            async move { writable }
+        };
+        [Self::live("store", live), Self::ready("store-readiness", ready)]
+    }
+
     /// Fails until `flag` is set: a step of the start.
     pub fn started(name: &'static str, flag: Arc<AtomicBool>) -> Self {
         Self::ready(name, move || {
@@ -52,6 +72,10 @@ impl Check {
             async move { if done { Ok(()) } else { Err("not finished".to_owned()) } }
         })
     }
+}
+
+fn why(error: &StoreError) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 /// All checks of a server.

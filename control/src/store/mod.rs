@@ -194,6 +194,13 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether it ends by itself.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Full | Self::InUse)
+    }
+}
+
 /// Batches of changes of one transaction group, in order. Ends with an error when the watcher was too slow or
 /// the history it needs is gone.
 pub type Changes = BoxStream<'static, Result<Vec<Change>, StoreError>>;
@@ -248,6 +255,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn stale(&self, _key: &Key) -> bool {
         false
     }
+
+    /// Why writes are refused, as far as is known. [`StoreError::Full`] and [`StoreError::InUse`] pass by themselves.
+    fn writable(&self) -> Result<(), StoreError>;
 
     /// The revision of the last commit.
     fn revision(&self) -> Revision;

@@ -94,6 +94,10 @@ impl Store for EncryptedStore {
         matches!(self.engine.get(key).await, Ok(Some(record)) if self.encryption.stale(key, &record.value))
     }
 
+    fn writable(&self) -> Result<(), StoreError> {
+        self.engine.writable()
+    }
+
     fn revision(&self) -> Revision {
         self.engine.revision()
     }

@@ -57,7 +57,7 @@ pub(super) struct InFlight {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Health {
     Open,
-    /// A disk write found no room: it did not happen, and the file is opened again at this time, if somebody writes.
+    /// A disk write found no room: it did not happen, and the file is opened again at this time.
     Full(Instant),
     /// A disk write failed; whether it happened is unknown, so nothing more is accepted.
     Failed(String),

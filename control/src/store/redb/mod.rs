@@ -11,8 +11,8 @@
 //!   that does, or that finds the gap used up, waits for its turn in the queue. Revisions therefore skip numbers.
 //! - Relaxed writes that a crash takes back were seen with revisions that must not be given out again. A store that was not
 //!   closed continues [`core::RESERVE`] further on, and a watch from inside that range must list again.
-//! - A batch that finds no room on the disk did not happen: the file is opened again, after a pause while somebody writes,
-//!   and goes on from the batch before. When the disk fails otherwise, whether the batch happened is unknown: the store
+//! - A batch that finds no room on the disk did not happen: after a pause the file is opened again, and written, until that
+//!   succeeds; it goes on from the batch before. When the disk fails otherwise, whether the batch happened is unknown: the store
 //!   refuses everything but reads from then on, until it is opened again by a person.
 //!
 //! Watches pull: each has a cursor into the history, in memory or on disk, so that a slow one costs nothing and ends with
@@ -174,8 +174,7 @@ impl RedbStore {
             counters: Counters::default(),
             options,
         });
-        let writer =
-            Writer { shared: Arc::clone(&shared), disk, state, gathering: Gathering::none(), opened_again: false };
+        let writer = Writer { shared: Arc::clone(&shared), disk, state, gathering: Gathering::none() };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|e| StoreError::Engine(e.into()))?;
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })
@@ -289,6 +288,11 @@ impl Store for RedbStore {
 
     fn revision(&self) -> Revision {
         self.shared.core.lock().published
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        let healthy = self.shared.core.lock().healthy();
+        healthy.map_err(|error| self.shared.why(error))
     }
 
     fn oldest(&self) -> Revision {

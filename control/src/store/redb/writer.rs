@@ -197,8 +197,6 @@ pub(super) struct Writer {
     pub(super) disk: Arc<Disk>,
     pub(super) state: State,
     pub(super) gathering: Gathering,
-    /// The file was opened since there was no room, and not written since.
-    pub(super) opened_again: bool,
 }
 
 /// A batch with revisions, ready for the disk.
@@ -210,6 +208,8 @@ struct Batch {
     flushes: Vec<Reply<()>>,
     /// Whether the store accepts anything.
     accepted: Result<(), StoreError>,
+    /// Written also if it has nothing, to find out whether there is room.
+    tries: bool,
     state: State,
     now: u64,
 }
@@ -228,21 +228,15 @@ impl Writer {
         }
     }
 
-    /// After a write that found no room: opens the file again, if it is time to, and says whether the next batch may be
+    /// After a write that found no room: opens the file again, if it is time to, and says whether the next batch is to be
     /// tried. The file holds what it held before that write, or a person must see to it.
     fn recover(&mut self, last: bool) -> bool {
         let due = |health: &Health| matches!(health, Health::Full(at) if last || *at <= Instant::now());
         if !due(&self.shared.core.lock().health) {
             return false;
         }
-        if self.opened_again {
-            return true;
-        }
         let why = match self.disk.open_again() {
-            Ok(Some(state)) if state == self.state => {
-                self.opened_again = true;
-                return true;
-            }
+            Ok(Some(state)) if state == self.state => return true,
             Ok(_) => "the file is not as it was before the disk was full".to_owned(),
             Err(fault) if fault.passes() => {
                 self.shared.core.lock().health = self.full();
@@ -264,7 +258,7 @@ impl Writer {
         let core = self.shared.core.lock();
         match core.health {
             Health::Open => {}
-            Health::Full(at) => return core.unwritten.front().map(|_| at),
+            Health::Full(at) => return Some(at),
             Health::Failed(_) | Health::Closed => return None,
         }
         let flush_after = u64::try_from(FLUSH_AFTER.as_millis()).unwrap_or(u64::MAX);
@@ -291,6 +285,7 @@ impl Writer {
             answers: Vec::new(),
             flushes: Vec::new(),
             accepted: healthy(&core),
+            tries,
             state: State { complete: published, ..self.state },
             now,
         };
@@ -322,8 +317,8 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: Batch) {
-        let Batch { visible, staged, mut answers, flushes, accepted, state, now } = batch;
-        let needed = !visible.is_empty() || !staged.is_empty() || state.clean;
+        let Batch { visible, staged, mut answers, flushes, accepted, tries, state, now } = batch;
+        let needed = tries || !visible.is_empty() || !staged.is_empty() || state.clean;
         let (answered, began) = (answers.len(), Instant::now());
         let outcome = match accepted {
             Ok(()) if needed => self.write(&visible, &staged, state, now),
@@ -361,7 +356,6 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let all: Vec<Arc<Written>> = visible.iter().chain(staged).cloned().collect();
         let result = self.disk.write(&all, state, now, &self.shared.options);
-        self.opened_again = false;
         let mut core = self.shared.core.lock();
         core.in_flight = None;
         match result {

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use ::redb::{BackendError, StorageBackend};
 
 use super::*;
+use crate::server::health::{Check, Health};
 use crate::store::redb::backend::Source;
 
 /// A backend whose syncs can be held up, or fail, and that has no room for more writes than it is told.
@@ -173,8 +174,18 @@ async fn who_writes_while_a_backup_reads_hears_what_it_waits_for_and_not_that_th
     accepted(&store, put("after", "1")).await;
 }
 
+/// Asks until it is so.
+async fn until(what: impl AsyncFn() -> bool) {
+    let asking = async {
+        while !what().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("it does not come about");
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_open_again_is_not_opened_anew_for_what_writes_nothing() {
+async fn a_store_finds_out_by_itself_that_there_is_room_and_opens_its_file_no_more() {
     let memory = Arc::new(InMemoryBackend::new());
     let opened = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = Arc::clone(&opened);
@@ -186,14 +197,33 @@ async fn a_file_that_is_open_again_is_not_opened_anew_for_what_writes_nothing() 
     store.commit(put("before", "1")).await.unwrap();
     mood.writes_left.store(0, Ordering::SeqCst);
     assert!(matches!(store.commit(put("refused", "1")).await, Err(StoreError::Full)));
+    assert!(matches!(store.writable(), Err(StoreError::Full)));
     mood.writes_left.store(usize::MAX, Ordering::SeqCst);
+    until(async || store.writable().is_ok()).await;
     let before = opened.load(Ordering::SeqCst);
-    for _ in 0..5 {
-        let unmet = Txn { preconditions: vec![(key("before"), Precondition::Absent)], ..put("before", "2") };
-        assert!(matches!(store.commit(unmet).await, Err(StoreError::Precondition { .. })));
-    }
-    assert_eq!(opened.load(Ordering::SeqCst) - before, 1);
+    let unmet = Txn { preconditions: vec![(key("before"), Precondition::Absent)], ..put("before", "2") };
+    assert!(matches!(store.commit(unmet).await, Err(StoreError::Precondition { .. })));
     store.commit(put("after", "1")).await.unwrap();
+    assert_eq!(opened.load(Ordering::SeqCst), before);
+    assert_eq!(names(&store).await, ["after", "before"].map(key));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_not_ready_while_its_store_refuses_writes_and_not_alive_if_that_does_not_pass() {
+    let (store, mood) = moody();
+    let checked: Arc<dyn Store> = store.clone();
+    let health = Health::new(Check::of_store(&checked).into());
+    let code = async |path: &str| health.respond(path, "").await.unwrap().status().as_u16();
+    let codes = async || [code("/readyz").await, code("/readyz/store").await, code("/livez").await];
+    assert_eq!(codes().await, [200, 200, 200]);
+    mood.writes_left.store(0, Ordering::SeqCst);
+    assert!(store.commit(put("refused", "1")).await.is_err());
+    assert_eq!(codes().await, [500, 200, 200]);
+    mood.writes_left.store(usize::MAX, Ordering::SeqCst);
+    until(async || codes().await == [200, 200, 200]).await;
+    mood.fails.store(true, Ordering::SeqCst);
+    assert!(store.commit(put("lost", "1")).await.is_err());
+    assert_eq!(codes().await, [500, 500, 500]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
