@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response};
@@ -22,6 +22,7 @@ use wherry_api::resource::Descriptor;
 use wherry_api::status::ApiError;
 
 use super::body::{self, Body};
+use super::request;
 use crate::admission::Durations;
 
 /// Seconds; from a cached GET to a LIST of everything.
@@ -129,6 +130,37 @@ pub struct Metrics {
     admission: Durations,
 }
 
+/// Of a request that was not answered, as Kubernetes has it: its deadline and its client's leave are one there.
+const UNANSWERED: u16 = 504;
+/// The same of one whose answer has no end.
+const NOT_BEGUN: u16 = 0;
+
+/// A request that is counted once, when it is answered or given up.
+#[derive(Debug)]
+pub struct Counted {
+    metrics: Metrics,
+    /// What is known of it.
+    pub labels: Labels,
+    begun: Instant,
+    code: Option<u16>,
+}
+
+impl Counted {
+    /// It was answered.
+    pub fn answered(mut self, code: u16) {
+        self.code = Some(code);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let labels = std::mem::take(&mut self.labels);
+        let endless = labels.verb == "WATCH" || request::lasts(&labels.subresource);
+        let code = self.code.unwrap_or(if endless { NOT_BEGUN } else { UNANSWERED });
+        self.metrics.observe(labels, code, self.begun.elapsed());
+    }
+}
+
 /// Counts a request as being served until it is dropped.
 #[derive(Debug)]
 pub struct InFlight(Gauge<i64, AtomicI64>);
@@ -178,6 +210,11 @@ impl Metrics {
         InFlight(gauge)
     }
 
+    /// Counts a request when it is answered, or left by its client.
+    pub fn begun(&self, labels: Labels) -> Counted {
+        Counted { metrics: self.clone(), labels, begun: Instant::now(), code: None }
+    }
+
     /// Counts the events of watches of a kind.
     pub fn watch_events(&self, resource: &Descriptor) -> Counter {
         let labels = WatchLabels {
@@ -193,8 +230,8 @@ impl Metrics {
         &self.admission
     }
 
-    /// Counts an answered request. A watch's duration is not one, so it is left out of the histogram.
-    pub fn observe(&self, labels: Labels, code: u16, took: Duration) {
+    /// Counts a request. A watch's duration is not one, so it is left out of the histogram.
+    fn observe(&self, labels: Labels, code: u16, took: Duration) {
         let Labels { verb, dry_run, scope, group, version, resource, subresource } = labels;
         let labels =
             DurationLabels { verb, dry_run, group, version, resource, subresource, scope, component: COMPONENT };

@@ -7,7 +7,6 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures::FutureExt;
 use http::request::Parts;
@@ -28,7 +27,7 @@ use super::forms;
 use super::issuer;
 use super::labels;
 use super::listen::{Connection, Refused};
-use super::metrics::Labels;
+use super::metrics::{Counted, Labels};
 use super::negotiate::{self, Accepted, Media};
 use super::openapi;
 use super::query::Query;
@@ -52,8 +51,8 @@ type Answer = Result<Response<Body>, ServerError>;
 pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserInfo) -> Response<Body> {
     let id = audit::request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let (start, in_flight) = (Instant::now(), server.config().metrics.start(&method));
-    let mut seen = Seen::of(&method);
+    let in_flight = server.config().metrics.start(&method);
+    let mut seen = Seen::of(server, &method);
     let (parts, body) = request.into_parts();
     let asked = user.name.clone();
     seen.room = server.unsent().room(connection(&parts), &asked);
@@ -103,7 +102,7 @@ pub(super) async fn handle(server: &Server, request: Request<Body>, user: UserIn
     let mut response = unanswered.answered(looked, response).await;
     turn::label(&mut response, seen.class.as_ref());
     name(&mut response, &id);
-    server.config().metrics.observe(seen.labels, response.status().as_u16(), start.elapsed());
+    seen.counted.answered(response.status().as_u16());
     response
 }
 
@@ -131,7 +130,7 @@ fn sent(method: &Method, answer: Response<Body>) -> Response<Body> {
 /// What is known of a request when it has been answered, however that ended.
 #[derive(Debug)]
 struct Seen {
-    labels: Labels,
+    counted: Counted,
     accepted: Accepted,
     /// Whether a success is a stream of events.
     watch: bool,
@@ -142,10 +141,10 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(method: &Method) -> Self {
+    fn of(server: &Server, method: &Method) -> Self {
         let labels = Labels { verb: labels::of_method(method), ..Labels::default() };
         Self {
-            labels,
+            counted: server.config().metrics.begun(labels),
             accepted: Accepted::default(),
             watch: false,
             class: None,
@@ -309,7 +308,7 @@ async fn elsewhere(
 ) -> Answer {
     let resource = remote.resource(&info.resource).unwrap_or_default();
     let shown = RequestInfo { resource: resource.to_owned(), ..info.clone() };
-    seen.labels = labels::of(&shown, query, request.headers(), None);
+    seen.counted.labels = labels::of(&shown, query, request.headers(), None);
     permit(server, &user, &attributes(info, query, None), record).await?;
     remote.forward(server, turn.whole(&user, request).await?, &user).await
 }
@@ -330,7 +329,7 @@ async fn resource(
     let Asking { user, record, turn } = asking;
     let known = served.registry.by_plural(&info.group, &info.version, &info.resource).cloned();
     if known.is_some() {
-        seen.labels = labels::of(&info, &query, request.headers(), known.as_deref());
+        seen.counted.labels = labels::of(&info, &query, request.headers(), known.as_deref());
     }
     let attributes = attributes(&info, &query, known.as_deref());
     permit(server, &user, &attributes, record).await?;

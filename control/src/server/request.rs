@@ -71,7 +71,7 @@ impl RequestInfo {
 
     /// Whether its answer lasts as long as its client, or whatever it is passed on to, likes.
     pub(crate) fn is_lasting(&self) -> bool {
-        matches!(self.subresource.as_str(), "attach" | "exec" | "log" | "portforward" | "proxy")
+        lasts(&self.subresource)
     }
 
     fn resource_path(&mut self, parts: &[String]) -> Option<()> {
@@ -94,6 +94,11 @@ impl RequestInfo {
         }
         Some(())
     }
+}
+
+/// Whether the answers of a part of an object are streams, whether or not they end.
+pub(crate) fn lasts(subresource: &str) -> bool {
+    matches!(subresource, "attach" | "exec" | "log" | "portforward" | "proxy")
 }
 
 fn decode(segment: &str) -> Option<String> {

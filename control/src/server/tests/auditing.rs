@@ -113,7 +113,7 @@ async fn a_read_for_whose_answer_there_is_no_room_is_recorded_as_refused() {
 }
 
 #[tokio::test]
-async fn whose_client_leaves_before_it_is_answered_is_recorded() {
+async fn whose_client_leaves_before_it_is_answered_is_recorded_and_counted() {
     let audited = Audited::new("omitStages: [RequestReceived]\nrules: [{level: Request, verbs: [create]}]").await;
     let request = Request::post(MAPS).header(CONTENT_TYPE, "application/json");
     let request = request.body(body::full(config_map("left").to_string())).unwrap();
@@ -127,6 +127,10 @@ async fn whose_client_leaves_before_it_is_answered_is_recorded() {
     };
     tokio::time::timeout(Duration::from_secs(20), written).await.expect("it is written, whoever waits");
     drop(asked);
+    let numbers = audited.api.server.config().metrics.respond().unwrap().into_body().collect().await.unwrap();
+    let numbers = String::from_utf8(numbers.to_bytes().to_vec()).unwrap();
+    let counted = r#"apiserver_request_total{verb="POST",dry_run="",group="",version="v1",resource="configmaps",subresource="",scope="resource",component="apiserver",code="504"} 1"#;
+    assert!(numbers.contains(counted), "{numbers}");
     let event = audited.event_until("ResponseComplete").await;
     assert_eq!((&event["verb"], &event["objectRef"]["name"]), (&json!("create"), &json!("left")));
     assert_eq!(event["requestObject"]["metadata"]["name"], "left");
