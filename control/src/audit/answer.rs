@@ -48,7 +48,8 @@ impl Unanswered {
         let asks = |record: &Record| record.level() >= Level::RequestResponse || record.facts.deletes();
         let shown = self.record().is_some_and(|record| code >= 400 || asks(record));
         let is_json = response.headers().get(CONTENT_TYPE).is_some_and(json);
-        if endless || !shown || !is_json {
+        let is_ours = response.extensions().get::<OfAnother>().is_none();
+        if endless || !shown || !is_json || !is_ours {
             return (Looked { code, read: None }, response);
         }
         if length(&response).is_some_and(|bytes| bytes > LARGEST) {
@@ -87,6 +88,10 @@ impl Drop for Unanswered {
         }
     }
 }
+
+/// Marks an answer of another server: what is in it is that server's to record, as in Kubernetes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfAnother;
 
 /// What of an answer is to be recorded.
 #[derive(Debug)]

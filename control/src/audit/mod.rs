@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::answer::Unanswered;
+pub(crate) use self::answer::{OfAnother, Unanswered};
 use self::event::{Arrival, Facts};
 use self::log::{Log, LogError};
 pub use self::policy::{Level, Stage};

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use wherry_api::status::ApiError;
 
 use super::{PassedOn, Remote};
+use crate::audit::OfAnother;
 use crate::auth::UserInfo;
 use crate::outbound::{Outbound, OutboundError};
 use crate::server::body::Body;
@@ -64,6 +65,7 @@ pub(super) async fn forward(
     }
     connectionless(response.headers_mut());
     *response.version_mut() = Version::default();
+    response.extensions_mut().insert(OfAnother);
     Ok(response)
 }
 

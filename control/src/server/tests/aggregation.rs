@@ -10,6 +10,7 @@ use http::Response;
 use hyper::body::Incoming;
 
 use super::*;
+use crate::audit::{Mode, fixture};
 use crate::auth::authn::Authenticator;
 use crate::auth::pki::{Pki, ServerNames};
 use crate::auth::tokens::Tokens;
@@ -64,7 +65,10 @@ async fn extension(request: Request<Incoming>) -> Said {
         _ if parts.uri.query().is_some_and(|query| query.contains("watch=")) => {
             let event = |n: u32| bytes::Bytes::from(json!({"type": "ADDED", "object": {"n": n}}).to_string() + "\n");
             let events = futures::stream::iter([Ok(event(1))]).chain(futures::stream::pending());
-            return Ok(Response::new(body::stream(events)));
+            return Ok(Response::builder()
+                .header(CONTENT_TYPE, "application/json")
+                .body(body::stream(events))
+                .unwrap());
         }
         _ => {
             let headers: Vec<(String, String)> = parts
@@ -297,6 +301,27 @@ async fn who_may_not_use_a_group_does_not_reach_its_server() {
     assert!(code == 403 && text.contains(message), "{text}");
     let (code, _) = api.status_as(Request::get("/apis/wardle.example.com/v1alpha1"), "", &jane).await;
     assert_eq!(code, 403);
+}
+
+#[tokio::test]
+async fn what_another_server_answers_is_not_read_for_the_audit_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let policy =
+        "omitStages: [RequestReceived]\nrules: [{level: RequestResponse, resources: [{group: wardle.example.com}]}]";
+    let audit = fixture::audit(policy, &path, Mode::Blocking);
+    let api = Api::configured(|_, _| Arc::new(AllowAll), |config| config.audit = Some(audit)).await;
+    let _extension = api.extended().await;
+    api.reached().await;
+    // No watch for this server, and yet without an end.
+    let request = Request::get(format!("{FLUNDERS}/a?stopwatch=1")).body(body::empty()).unwrap();
+    let asked = api.server.handle(request, UserInfo::admin());
+    let answer = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("it is read to its end");
+    assert_eq!(answer.status(), 200);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let event: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!((&event["objectRef"]["name"], &event["responseStatus"]["code"]), (&json!("a"), &json!(200)));
+    assert_eq!(event["responseObject"], Value::Null);
 }
 
 /// An APIService that leads back: a request is passed on once.
