@@ -1,8 +1,7 @@
 //! What a kind does beyond being stored: hooks that the generic verbs call, each a no-op by default.
 //!
-//! Order on create: `prepare_create` → `default` → `settle` → `validate`. On update (of the object, its status, or by a patch):
-//! `default` → `prepare_update` → `settle` → `validate_update`. A hook changes or judges one JSON tree; it does no I/O. Typed work
-//! goes through [`view`].
+//! Order on create: `prepare_create` → `default` → `validate`. On update (of the object, its status, or by a patch): `default` →
+//! `prepare_update` → `validate_update`. A hook changes or judges one JSON tree; it does no I/O. Typed work goes through [`view`].
 
 use std::fmt;
 
@@ -36,10 +35,6 @@ pub trait Strategy: Send + Sync + fmt::Debug {
         self.default(object);
         Ok(())
     }
-
-    /// Brings an object that is to be written, and is good, to the one form in which it is stored; leaves one that
-    /// [`Strategy::validate`] refuses as it is. Must be idempotent.
-    fn settle(&self, _object: &mut Value) {}
 
     /// Judges a new object, `metadata` excepted except for what the kind adds to it (the generic verb validates names,
     /// labels, annotations, owner references and finalizers; [`Strategy::name_rule`] says which names are good).
@@ -83,6 +78,11 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     /// Warnings that a client should read (deprecated fields and the like).
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Warnings that who changes an object should read: by default, those about what it becomes.
+    fn update_warnings(&self, new: &Value, _old: &Value) -> Vec<String> {
+        self.warnings(new)
     }
 
     /// Warnings about a new object that its writer reads once, and not again at each update (its name above all).

@@ -119,9 +119,9 @@ impl Strategy for DaemonSetStrategy {
     fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
         split_status(new, old, part);
         let before: i64 = annotation(old, TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default();
-        let changed = !meta::same(new.pointer("/spec/template"), old.pointer("/spec/template"));
         if before > 0 {
-            set_annotation(new, TEMPLATE_GENERATION, &before.saturating_add(i64::from(changed)).to_string());
+            let changed = i64::from(!is_same_template(new, old));
+            set_annotation(new, TEMPLATE_GENERATION, &before.saturating_add(changed).to_string());
         }
     }
 
@@ -139,6 +139,14 @@ impl Strategy for DaemonSetStrategy {
     fn warnings(&self, object: &Value) -> Vec<String> {
         template::warnings(object)
     }
+
+    fn update_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        if is_same_template(new, old) { Vec::new() } else { self.warnings(new) }
+    }
+}
+
+fn is_same_template(new: &Value, old: &Value) -> bool {
+    meta::same(new.pointer("/spec/template"), old.pointer("/spec/template"))
 }
 
 fn validate_strategy(object: &Value, path: &Path, errors: &mut ErrorList) {

@@ -90,6 +90,10 @@ impl Strategy for DeploymentStrategy {
     fn warnings(&self, object: &Value) -> Vec<String> {
         template::warnings(object)
     }
+
+    fn update_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        if template::is_new(new, old) { self.warnings(new) } else { Vec::new() }
+    }
 }
 
 fn validate_rollout(object: &Value, errors: &mut ErrorList) {

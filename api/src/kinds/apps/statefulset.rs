@@ -130,6 +130,10 @@ impl Strategy for StatefulSetStrategy {
         template::warnings(object)
     }
 
+    fn update_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        if template::is_new(new, old) { self.warnings(new) } else { Vec::new() }
+    }
+
     /// Pods are called after it.
     fn name_rule(&self) -> NameRule {
         NameRule::DnsLabel

@@ -8,6 +8,7 @@ use crate::kinds::core::pod::annotations;
 use crate::kinds::core::podspec;
 use crate::kinds::tree::{int, list, map, object, some, text};
 use crate::meta;
+use crate::object::generation;
 use crate::resource::Column;
 use crate::selector::LabelSelector;
 
@@ -262,6 +263,11 @@ pub(crate) fn warn_of_name(object: &Value, used: &str) -> Option<String> {
             complaints.join(" ")
         )
     })
+}
+
+/// Whether an update changes what its writer should be warned of; who labels a workload, say, does not.
+pub(crate) fn is_new(new: &Value, old: &Value) -> bool {
+    generation(new) != generation(old)
 }
 
 /// Warnings about the template.

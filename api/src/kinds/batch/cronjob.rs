@@ -103,17 +103,32 @@ impl Strategy for CronJobStrategy {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
-        let template = object.pointer("/spec/jobTemplate/spec/template").unwrap_or(&Value::Null);
-        let mut all = podspec::warnings(template, &path);
-        all.extend(job::size_warning(object.pointer("/spec/jobTemplate/spec").unwrap_or(&Value::Null)));
-        if text(object, "/spec/schedule").contains("TZ") {
-            let why = "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
-                https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details";
-            all.push(why.to_owned());
-        }
+        let mut all = job_warnings(object);
+        all.extend(zone_warning(object));
         all
     }
+
+    fn update_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        let mut all = if template::is_new(new, old) { job_warnings(new) } else { Vec::new() };
+        all.extend(zone_warning(new));
+        all
+    }
+}
+
+/// Warnings about what its Jobs are made of.
+fn job_warnings(object: &Value) -> Vec<String> {
+    let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
+    let template = object.pointer("/spec/jobTemplate/spec/template").unwrap_or(&Value::Null);
+    let mut all = podspec::warnings(template, &path);
+    all.extend(job::size_warning(object.pointer("/spec/jobTemplate/spec").unwrap_or(&Value::Null)));
+    all
+}
+
+/// The warning about a time zone in the schedule, which Kubernetes repeats as long as it is there.
+fn zone_warning(object: &Value) -> Option<String> {
+    let why = "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
+               https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details";
+    text(object, "/spec/schedule").contains("TZ").then(|| why.to_owned())
 }
 
 fn validate_spec(object: &Value, old: Option<&Value>, errors: &mut ErrorList) {

@@ -49,6 +49,10 @@ impl Strategy for PodTemplateStrategy {
     fn warnings(&self, object: &Value) -> Vec<String> {
         podspec::warnings(object.get("template").unwrap_or(&Value::Null), &Path::new("template"))
     }
+
+    fn update_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        if template::is_new(new, old) { self.warnings(new) } else { Vec::new() }
+    }
 }
 
 #[cfg(test)]

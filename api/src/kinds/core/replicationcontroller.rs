@@ -93,6 +93,10 @@ impl Strategy for ReplicationControllerStrategy {
     fn warnings(&self, object: &Value) -> Vec<String> {
         template::warnings(object)
     }
+
+    fn update_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        if template::is_new(new, old) { self.warnings(new) } else { Vec::new() }
+    }
 }
 
 #[cfg(test)]

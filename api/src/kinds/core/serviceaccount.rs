@@ -40,6 +40,11 @@ impl Strategy for ServiceAccountStrategy {
     fn warnings(&self, account: &Value) -> Vec<String> {
         deprecated::of_service_account(account)
     }
+
+    fn update_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        // Who did not put it there is not told of it.
+        if self.warnings(old).is_empty() { self.warnings(new) } else { Vec::new() }
+    }
 }
 
 /// Secrets are those of the account's own namespace: nothing but their names is kept.

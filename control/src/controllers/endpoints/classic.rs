@@ -68,17 +68,16 @@ fn subsets(listed: &[(&Backend, bool)]) -> Vec<EndpointSubset> {
             });
         }
     }
-    repacked(by_ports.into_values().collect())
+    let subsets: Vec<_> = by_ports.into_values().collect();
+    // One alone has no ports in common with another.
+    if subsets.len() < 2 { subsets } else { repacked(&subsets) }
 }
 
-/// What the server makes of subsets whose ports overlap: otherwise they would never be what is there.
-fn repacked(subsets: Vec<EndpointSubset>) -> Vec<EndpointSubset> {
-    if subsets.len() < 2 {
-        return subsets;
-    }
+/// Subsets in their one form, as Kubernetes' controllers make and read them.
+pub(super) fn repacked(subsets: &[EndpointSubset]) -> Vec<EndpointSubset> {
     let trees: Option<Vec<_>> = subsets.iter().map(|subset| serde_json::to_value(subset).ok()).collect();
     let repacked = trees.map(|trees| endpoints::repack(&trees).into_iter().map(serde_json::from_value).collect());
-    repacked.and_then(Result::ok).unwrap_or(subsets)
+    repacked.and_then(Result::ok).unwrap_or_else(|| subsets.to_vec())
 }
 
 fn address(backend: &Backend, ip: &str) -> EndpointAddress {
@@ -147,15 +146,15 @@ mod tests {
     }
 
     #[test]
-    fn subsets_that_have_ports_in_common_are_as_the_server_stores_them() {
+    fn subsets_that_have_ports_in_common_are_in_their_one_form() {
         let subset = |ip: &str, ports: &[i32]| -> EndpointSubset {
             let ports: Vec<_> = ports.iter().map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
             serde_json::from_value(json!({"addresses": [{"ip": ip}], "ports": ports})).unwrap()
         };
-        let made = repacked(vec![subset("10.0.0.1", &[80, 90]), subset("10.0.0.2", &[80, 91])]);
+        let made = repacked(&[subset("10.0.0.1", &[80, 90]), subset("10.0.0.2", &[80, 91])]);
         let ports = |subset: &EndpointSubset| subset.ports.iter().flatten().map(|port| port.port).collect::<Vec<_>>();
         assert_eq!(made.iter().map(ports).collect::<Vec<_>>(), [[80], [90], [91]]);
-        assert_eq!(repacked(made.clone()), made);
+        assert_eq!(repacked(&made), made);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use kube::api::ObjectMeta;
 use kube::{Api, ResourceExt};
 
 use super::addresses::Port;
+use super::classic;
 use super::slices::{Group, MANAGED_BY, Plan, endpoints_of, family_of, group_of, write_port};
 use super::write_plan;
 use crate::controllers::Context;
@@ -120,7 +121,9 @@ fn plan(endpoints: &Endpoints, present: &[Arc<EndpointSlice>]) -> Plan {
 
 fn groups(endpoints: &Endpoints) -> BTreeMap<Group, Vec<Endpoint>> {
     let mut groups: BTreeMap<Group, Vec<Endpoint>> = BTreeMap::new();
-    for subset in endpoints.subsets.iter().flatten() {
+    // Who says twice of an address whether it is ready, says no if it says so once.
+    let subsets = classic::repacked(endpoints.subsets.as_deref().unwrap_or_default());
+    for subset in &subsets {
         let ports = ports(subset);
         let ready = subset.addresses.iter().flatten().map(|address| (address, true));
         for (address, ready) in ready.chain(subset.not_ready_addresses.iter().flatten().map(|address| (address, false)))
@@ -213,6 +216,21 @@ mod tests {
         let next = endpoints(&json!([{"ports": port, "addresses": [{"ip": "10.0.0.3"}]}]));
         let changed = plan(&next, &present);
         assert_eq!((changed.create.len(), changed.update.len(), changed.delete.len()), (0, 1, 1));
+    }
+
+    #[test]
+    fn an_address_that_is_written_twice_is_ready_only_if_both_say_so() {
+        let port = json!([{"name": "web", "port": 80}]);
+        let made = plan(
+            &endpoints(&json!([{"ports": port, "addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]},
+                {"ports": port, "notReadyAddresses": [{"ip": "10.0.0.1"}]}])),
+            &[],
+        );
+        assert_eq!(made.create.len(), 1);
+        let ready = |e: &Endpoint| (e.addresses[0].clone(), e.conditions.as_ref().and_then(|c| c.ready) == Some(true));
+        let mut told: Vec<_> = endpoints_of(&made.create[0]).iter().map(ready).collect();
+        told.sort();
+        assert_eq!(told, [("10.0.0.1".to_owned(), false), ("10.0.0.2".to_owned(), true)]);
     }
 
     #[test]

@@ -95,17 +95,68 @@ async fn a_status_brings_the_metadata_that_kubernetes_takes_with_it() {
 }
 
 #[tokio::test]
-async fn endpoints_are_stored_in_one_form_and_writing_them_again_is_no_change() {
+async fn endpoints_are_stored_as_they_are_written_and_their_writer_is_warned_of_places_in_that() {
     let api = Api::new().await;
-    let (at, port) = (|ip: &str| json!({"ip": ip}), json!({"port": 80, "protocol": "TCP"}));
+    let at = |ips: &[&str]| json!(ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>());
+    let port = json!({"port": 80, "protocol": "TCP"});
     let given = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "e"}, "subsets": [
-        {"addresses": [at("192.0.2.2"), at("192.0.2.1")], "ports": [port]}, {"addresses": [at("192.0.2.2")], "ports": [port]}]});
+        {"addresses": at(&["2001:db8:0::2", "2001:db8::1"]), "ports": [port]},
+        {"addresses": at(&["2001:db8::1"]), "ports": [port]}]});
     let all = "/api/v1/namespaces/default/endpoints";
-    let made = api.post(all, &given).await.expect(201);
-    assert_eq!(made["subsets"], json!([{"addresses": [at("192.0.2.1"), at("192.0.2.2")], "ports": [port]}]));
-    let again = api.put(&format!("{all}/e"), &given).await.expect(200);
-    assert_eq!(again["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
-    assert_eq!(api.get(&format!("{all}/e")).await.expect(200)["subsets"], made["subsets"]);
+    let first =
+        |answer: &super::Answer| answer.warnings().iter().any(|text| text.contains("subsets[0].addresses[0].ip: "));
+    let made = api.post(all, &given).await;
+    assert!(first(&made), "{:?}", made.warnings());
+    let made = made.expect(201);
+    assert_eq!(made["subsets"], given["subsets"]);
+    let changed = json!({"metadata": {"labels": {"a": "b"}}});
+    let changed = api.patch("merge-patch", &format!("{all}/e"), &changed).await;
+    assert!(first(&changed), "{:?}", changed.warnings());
+    let version = changed.expect(200)["metadata"]["resourceVersion"].clone();
+    let mut again = given;
+    again["metadata"]["labels"] = json!({"a": "b"});
+    let again = api.put(&format!("{all}/e"), &again).await.expect(200);
+    assert_eq!((&again["subsets"], &again["metadata"]["resourceVersion"]), (&made["subsets"], &version));
+}
+
+#[tokio::test]
+async fn who_changes_nothing_of_a_template_is_not_warned_of_it_again() {
+    let api = Api::new().await;
+    let registry = api.server.registry().clone();
+    let told =
+        |answer: &super::Answer| answer.warnings().iter().any(|text| text.contains("terminationGracePeriodSeconds"));
+    for (group, plural) in
+        [("apps", "deployments"), ("apps", "daemonsets"), ("batch", "cronjobs"), ("", "podtemplates")]
+    {
+        let resource = registry.by_plural(group, "v1", plural).unwrap();
+        let mut object = super::sample(resource, "w");
+        let spec = match plural {
+            "cronjobs" => "/spec/jobTemplate/spec/template/spec",
+            "podtemplates" => "/template/spec",
+            _ => "/spec/template/spec",
+        };
+        object.pointer_mut(spec).unwrap()["terminationGracePeriodSeconds"] = json!(-1);
+        let all = super::collection(resource);
+        let path = format!("{all}/w");
+        let made = api.post(&all, &object).await;
+        assert!(told(&made), "{plural}: {:?}", made.warnings());
+        let mut object = made.expect(201);
+        object["metadata"]["labels"] = json!({"a": "b"});
+        let labelled = api.put(&path, &object).await;
+        assert!(!told(&labelled), "{plural}: {:?}", labelled.warnings());
+        let mut object = labelled.expect(200);
+        object.pointer_mut(spec).unwrap()["terminationGracePeriodSeconds"] = json!(-2);
+        assert!(told(&api.put(&path, &object).await), "{plural}");
+    }
+    let mut pod = pod("p");
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(-1);
+    let made = api.post(PODS, &pod).await;
+    assert!(told(&made));
+    let mut changed = made.expect(201);
+    changed["spec"]["containers"][0]["image"] = json!("example.com/c:2");
+    let changed = api.put(&format!("{PODS}/p"), &changed).await;
+    assert!(!told(&changed));
+    changed.expect(200);
 }
 
 #[tokio::test]

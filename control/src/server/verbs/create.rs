@@ -145,7 +145,6 @@ fn finish(
     let resource = &call.resource;
     resource.strategy.prepare_create(object);
     resource.strategy.try_default(object)?;
-    resource.strategy.settle(object);
     object::set_type(object, resource);
     managed::record(call, Part::Main, options, None, object, asked);
     let mut errors = ErrorList::default();

@@ -280,7 +280,6 @@ async fn prepare(
     let finish = || {
         resource.strategy.try_default(new)?;
         resource.strategy.prepare_update(new, old, part);
-        resource.strategy.settle(new);
         if part == Part::Status {
             metadata::keep_all_but_status(resource, new, old);
         } else {
@@ -320,7 +319,7 @@ fn validate(call: &Call, part: Part, new: &Value, old: &Value) -> Result<Vec<Str
         return Err(ApiError::invalid(resource, &call.info.name, &errors));
     }
     Ok(match part {
-        Part::Main => resource.strategy.warnings(new),
+        Part::Main => resource.strategy.update_warnings(new, old),
         Part::Status => Vec::new(),
         // Of what this path brought, and not again of what was there.
         Part::Named(_) => {

@@ -102,6 +102,10 @@ impl Strategy for JobStrategy {
         all.extend(size_warning(job.get("spec").unwrap_or(&Value::Null)));
         all
     }
+
+    fn update_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        if template::is_new(new, old) { self.warnings(new) } else { Vec::new() }
+    }
 }
 
 /// The warning about a spec, also a CronJob's, whose Jobs have more indexes than can be kept count of.

@@ -132,6 +132,11 @@ impl Strategy for PodStrategy {
         podspec::warnings(pod, &Path::default())
     }
 
+    /// It was programs that changed it, and often.
+    fn update_warnings(&self, _new: &Value, _old: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
     fn new_warnings(&self, pod: &Value) -> Vec<String> {
         template::warn_of_name(pod, "the Pod's hostname").into_iter().collect()
     }
