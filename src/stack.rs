@@ -61,7 +61,7 @@ impl Stack {
         config.not_for_services = kept.context("a range of the local network is not one")?;
         let plane = ControlPlane::start(config).await?;
         let engine = engine.await.context("the WebAssembly engine's start was interrupted")??;
-        let client = plane.client_for(UserInfo::node(node_name));
+        let client = plane.client_for(UserInfo::node(node_name), "kube-proxy");
         let network = LocalNetwork::start(slot, client, node_name.to_owned(), node_ports);
         let host_ports = network.host_ports();
         let node = start_node(&plane, data, node_name, network, engine).await?;
@@ -113,7 +113,7 @@ impl Stack {
 
     /// An administrator's client.
     pub fn admin(&self) -> kube::Client {
-        self.plane.client_for(UserInfo::admin())
+        self.plane.client_for(UserInfo::admin(), "wherry")
     }
 
     /// Ends containers, then everything else. The pods stay as objects and run again at the next start.
@@ -171,7 +171,7 @@ async fn start_node(
     network: LocalNetwork,
     engine: Engine,
 ) -> anyhow::Result<Node> {
-    let client = plane.client_for(UserInfo::node(name));
+    let client = plane.client_for(UserInfo::node(name), "kubelet");
     let address = IpAddr::from(Ipv4Addr::LOCALHOST);
     let credentials = plane.issue_node_credentials(name, &[address])?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use support::run::Following;
 use support::server::text;
@@ -16,6 +18,7 @@ fn every_client_command_works_against_a_server() {
         apply_leaves_to_others_what_is_theirs,
         apply_reads_urls,
         apply_waits_until_what_it_made_can_be_used,
+        what_components_write_is_recorded_as_theirs,
         describe_tells_everything_about_any_object,
         get_prints_the_servers_tables_and_whole_objects,
         scale_and_delete_act_and_wait,
@@ -197,6 +200,23 @@ fn apply_waits_until_what_it_made_can_be_used(server: &Wherry) {
     let late = server.wherry_with(&["apply", "--wait", "--timeout=1", "-f", "-"], &lost).fails();
     has(&late, &["error: not ready after 1 s: lost pending"]);
     server.wherry(&["delete", "pod", "ends", "lost"]).ok();
+}
+
+fn what_components_write_is_recorded_as_theirs(server: &Wherry) {
+    let managers = |path: &str| {
+        let list = server.api().get(path).ok();
+        let items = list["items"].as_array().unwrap().iter();
+        let fields = items.flat_map(|item| item["metadata"]["managedFields"].as_array().unwrap());
+        fields.map(|of| text(of, "/manager").to_owned()).collect::<BTreeSet<_>>()
+    };
+    let known = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+    let pods = "/api/v1/namespaces/default/pods?labelSelector=app=hello";
+    eventually("the pods' statuses are there", || {
+        let managers = managers(pods);
+        if managers == known(&["kube-controller-manager", "kubelet"]) { Ok(()) } else { Err(format!("{managers:?}")) }
+    });
+    let events = managers("/api/v1/namespaces/default/events");
+    assert_eq!(events, known(&["kube-controller-manager", "kube-scheduler", "kubelet"]));
 }
 
 fn describe_tells_everything_about_any_object(server: &Wherry) {

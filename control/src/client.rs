@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use kube::client::Body as ClientBody;
 use tokio::sync::Semaphore;
@@ -21,10 +22,12 @@ use crate::server::listen::Handler;
 /// Requests of one client at once. More wait here, where they are not turned away: a flow's queues hold 300.
 const IN_FLIGHT: usize = 200;
 
-/// A client that acts as `user`.
-pub fn in_process(server: Arc<dyn Handler>, user: UserInfo) -> kube::Client {
+/// A client that acts as `user`, by the name of a component: fields are recorded as its own, and the audit log tells it.
+pub fn in_process(server: Arc<dyn Handler>, user: UserInfo, component: &'static str) -> kube::Client {
     let places = Arc::new(Semaphore::new(IN_FLIGHT));
-    let service = service_fn(move |request: Request<ClientBody>| {
+    let agent = HeaderValue::from_static(component);
+    let service = service_fn(move |mut request: Request<ClientBody>| {
+        request.headers_mut().entry(USER_AGENT).or_insert_with(|| agent.clone());
         call(Arc::clone(&server), user.clone(), Arc::clone(&places), request)
     });
     kube::Client::new(service, "default")

@@ -241,8 +241,8 @@ impl ControlPlane {
         let url = format!("https://{}", reachable(listener.address()));
         kubeconfig::write_admin(&config.data_dir.join("admin.kubeconfig"), &url, &config.cluster, &pki)?;
 
-        let client_for = |user| client::in_process(Arc::new(server.clone()), user);
-        let client = client_for(UserInfo::controller_manager());
+        let client_for = |user, component| client::in_process(Arc::new(server.clone()), user, component);
+        let client = client_for(UserInfo::controller_manager(), "kube-controller-manager");
         let shared = Shared::with_metrics(client, &queues);
         let controllers_config = controllers::Config {
             metrics: queues,
@@ -252,7 +252,7 @@ impl ControlPlane {
             ..controllers::Config::new(pki.ca_pem().to_owned())
         };
         let controllers = controllers::start(Arc::clone(&shared), controllers_config);
-        let scheduler = scheduler::start(client_for(UserInfo::scheduler()), Arc::clone(&shared));
+        let scheduler = scheduler::start(client_for(UserInfo::scheduler(), "kube-scheduler"), Arc::clone(&shared));
         let tasks = background(&server, &shared, flags.synced);
         Ok(Self { config, url, store, pki, audit, server, listener, shared, controllers, scheduler, tasks })
     }
@@ -267,9 +267,9 @@ impl ControlPlane {
         &self.url
     }
 
-    /// A client of this process that acts as `user`: no socket, the same rules.
-    pub fn client_for(&self, user: UserInfo) -> kube::Client {
-        client::in_process(Arc::new(self.server.clone()), user)
+    /// A client of this process that acts as `user` by the name of a component: no socket, the same rules.
+    pub fn client_for(&self, user: UserInfo, component: &'static str) -> kube::Client {
+        client::in_process(Arc::new(self.server.clone()), user, component)
     }
 
     /// The typed caches that controllers and scheduler read; a node of this process reads them too.

@@ -74,7 +74,7 @@ async fn what_was_written_is_there_after_a_restart() {
 async fn a_client_in_the_process_and_one_outside_see_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let plane = ControlPlane::start(config(dir.path())).await.unwrap();
-    let inside: Api<ConfigMap> = Api::default_namespaced(plane.client_for(UserInfo::admin()));
+    let inside: Api<ConfigMap> = Api::default_namespaced(plane.client_for(UserInfo::admin(), "test"));
     let outside: Api<ConfigMap> = Api::default_namespaced(admin(&plane).await);
     let revision = outside.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
     let params = WatchParams::default();
@@ -193,7 +193,7 @@ async fn an_image_is_pushed_and_pulled_through_the_server() {
     use sha2::Digest;
     let dir = tempfile::tempdir().unwrap();
     let plane = ControlPlane::start(config(dir.path())).await.unwrap();
-    let client = plane.client_for(UserInfo::admin());
+    let client = plane.client_for(UserInfo::admin(), "test");
     let digest = crate::hex::lower(sha2::Sha256::digest(b"blob"));
     let path = format!("/v2/default/app/blobs/uploads/?digest=sha256:{digest}");
     let request = http::Request::post(path).body(kube::client::Body::from(b"blob".to_vec())).unwrap();

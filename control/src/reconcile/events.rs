@@ -50,6 +50,8 @@ impl Type {
 #[derive(Clone, Debug)]
 pub struct EventRecorder {
     component: &'static str,
+    /// As whose events are recorded; `None`: the client's.
+    manager: Option<&'static str>,
     sender: mpsc::Sender<Record>,
     metrics: Metrics,
 }
@@ -58,6 +60,7 @@ pub struct EventRecorder {
 #[derive(Clone, Debug)]
 struct Record {
     component: &'static str,
+    manager: Option<&'static str>,
     about: ObjectReference,
     kind: Type,
     reason: &'static str,
@@ -69,13 +72,19 @@ impl EventRecorder {
     /// A recorder and the task that serves it; the caller owns the task.
     pub fn new(client: Client, metrics: Metrics) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        (Self { component: "wherry", sender, metrics }, record(client, receiver))
+        (Self { component: "wherry", manager: None, sender, metrics }, record(client, receiver))
     }
 
     /// The same recorder under another component's name.
     #[must_use]
     pub fn component(&self, component: &'static str) -> Self {
         Self { component, ..self.clone() }
+    }
+
+    /// The same recorder for another program of the cluster, which is the manager of what it writes.
+    #[must_use]
+    pub fn managed_by(&self, manager: &'static str) -> Self {
+        Self { manager: Some(manager), ..self.clone() }
     }
 
     /// Records that something happened to `object`.
@@ -101,7 +110,7 @@ impl EventRecorder {
     }
 
     fn send(&self, about: ObjectReference, kind: Type, reason: &'static str, message: String, at: Timestamp) {
-        let record = Record { component: self.component, about, kind, reason, message, at };
+        let record = Record { component: self.component, manager: self.manager, about, kind, reason, message, at };
         if self.sender.try_send(record).is_err() {
             self.metrics.dropped_event();
         }
@@ -117,24 +126,25 @@ async fn record(client: Client, mut receiver: mpsc::Receiver<Record>) {
             flights.join_next().await;
         }
         while flights.try_join_next().is_some() {}
-        flights.spawn(write(client.clone(), event));
+        flights.spawn(write(client.clone(), event, record.manager.map(str::to_owned)));
     }
 }
 
-async fn write(client: Client, event: Event) {
+async fn write(client: Client, event: Event, field_manager: Option<String>) {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let name = event.metadata.name.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client, &namespace);
     let mut result = Ok(());
     if event.count.unwrap_or_default() > 1 {
         let patch = json!({"count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message});
-        result = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop);
+        let params = PatchParams { field_manager: field_manager.clone(), ..PatchParams::default() };
+        result = api.patch(&name, &params, &Patch::Merge(patch)).await.map(drop);
         if result.as_ref().err().and_then(code_of) != Some(404) {
             return note(result);
         }
     }
     if result.is_err() || event.count.unwrap_or_default() <= 1 {
-        note(api.create(&PostParams::default(), &event).await.map(drop));
+        note(api.create(&PostParams { field_manager, ..PostParams::default() }, &event).await.map(drop));
     }
 }
 
@@ -257,6 +267,7 @@ mod tests {
 
     fn happened(message: &str, second: i64) -> Record {
         Record {
+            manager: None,
             component: "replicaset-controller",
             about: ObjectReference { name: Some("r".into()), uid: Some("u".into()), ..ObjectReference::default() },
             kind: Type::Normal,

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::pod::PodInfo;
 use crate::controllers::pods;
 
-const MANAGER: &str = "kube-scheduler";
+pub(super) const MANAGER: &str = "kube-scheduler";
 
 /// Binds the pod to the node.
 pub async fn bind(client: Client, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {

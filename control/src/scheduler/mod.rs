@@ -46,7 +46,7 @@ const FLUSH: Duration = Duration::from_secs(30);
 pub fn start(client: Client, shared: Arc<Shared>) -> Running {
     let stop = CancellationToken::new();
     let mut running = Running::new(stop.clone());
-    let events = shared.events.component(NAME);
+    let events = shared.events.component(NAME).managed_by(bind::MANAGER);
     let scheduler = Arc::new(Scheduler { client, shared, events, state: Mutex::default(), wake: Notify::new() });
     running.spawn(Box::pin(scheduler.run(stop)));
     running

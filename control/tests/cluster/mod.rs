@@ -77,18 +77,25 @@ impl Cluster {
         server.bootstrap().await.expect("the first objects");
         server.bootstrap_roles().await.expect("the default roles");
         server.bootstrap_flow().await.expect("the default flow schemas");
-        let client = in_process(Arc::new(server.clone()), UserInfo::admin());
+        let client = in_process(Arc::new(server.clone()), UserInfo::admin(), "test");
         for name in nodes {
             register(&client, name).await;
         }
-        let shared = Shared::start(in_process(Arc::new(server.clone()), UserInfo::controller_manager()));
+        let shared = Shared::start(in_process(
+            Arc::new(server.clone()),
+            UserInfo::controller_manager(),
+            "kube-controller-manager",
+        ));
         let kubelet = kubelet(client.clone(), &shared);
         let authority = tempfile::tempdir().expect("a folder");
         let signer = Pki::open(authority.path()).expect("an authority");
         let config = controllers::Config { signer: Some(signer), ..controllers::Config::new(ROOT_CA.to_owned()) };
         let running = vec![
             controllers::start(shared.clone(), config),
-            scheduler::start(in_process(Arc::new(server.clone()), UserInfo::scheduler()), shared.clone()),
+            scheduler::start(
+                in_process(Arc::new(server.clone()), UserInfo::scheduler(), "kube-scheduler"),
+                shared.clone(),
+            ),
         ];
         tokio::time::timeout(PATIENCE, shared.synced()).await.expect("the caches fill");
         let cluster = Self { client, shared, store, server, running, kubelet };
@@ -102,7 +109,7 @@ impl Cluster {
 
     /// A client that is somebody else.
     pub fn client_as(&self, user: UserInfo) -> Client {
-        in_process(Arc::new(self.server.clone()), user)
+        in_process(Arc::new(self.server.clone()), user, "test")
     }
 
     /// Stops everything, as a process would.
