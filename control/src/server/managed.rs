@@ -3,7 +3,7 @@
 
 use http::header::USER_AGENT;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use wherry_api::object;
 use wherry_api::patch::apply::{self, Writer};
 use wherry_api::resource::Descriptor;
@@ -62,12 +62,23 @@ pub(crate) fn record(
 /// Leaves the record as it was where nothing but its times would change, as Kubernetes does: an apply that leaves out defaults of
 /// a list that is owned as a whole seems to change the list until it has been defaulted.
 pub(crate) fn keep_times(new: &mut Value, old: &Value) {
-    let recorded = object::remove_meta(new, "managedFields");
-    object::copy_meta(new, old, &["managedFields"]);
-    let same = *new == *old && timeless(recorded.as_ref()) == timeless(object::meta(old, "managedFields"));
-    if !same {
-        object::set_meta(new, "managedFields", recorded.unwrap_or_default());
+    let record = |tree| timeless(object::meta(tree, "managedFields"));
+    if same_besides_record(new, old) && record(new) == record(old) {
+        object::copy_meta(new, old, &["managedFields"]);
     }
+}
+
+fn same_besides_record(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
+    let metadata = [new, old].map(|object| object.get("metadata").and_then(Value::as_object));
+    let [Some(new_metadata), Some(old_metadata)] = metadata else { return false };
+    same_but(new, old, "metadata") && same_but(new_metadata, old_metadata, "managedFields")
+}
+
+/// Whether two maps differ in this field at most.
+fn same_but(one: &Map<String, Value>, other: &Map<String, Value>, field: &str) -> bool {
+    let others = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key(field));
+    others(one) == others(other) && one.iter().all(|(key, value)| key == field || other.get(key) == Some(value))
 }
 
 /// Who has what, whenever that was.
