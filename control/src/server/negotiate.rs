@@ -182,14 +182,10 @@ fn best(header: &str, include: IncludeObject, answer: Answer) -> Result<(Media, 
 }
 
 fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
-    match query.get("includeObject") {
-        None | Some("Metadata") => Ok(IncludeObject::Metadata),
-        Some("Object") => Ok(IncludeObject::Object),
-        Some("None") => Ok(IncludeObject::None),
-        Some(other) => Err(ApiError::bad_request(format!(
-            "unrecognized includeObject {other:?}: it must be one of None, Metadata, Object"
-        ))),
-    }
+    let text = query.get("includeObject").unwrap_or_default();
+    IncludeObject::from_query(text).ok_or_else(|| {
+        ApiError::bad_request(format!("unrecognized includeObject {text:?}: it must be one of None, Metadata, Object"))
+    })
 }
 
 fn browser(headers: &HeaderMap) -> bool {

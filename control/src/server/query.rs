@@ -59,9 +59,7 @@ impl Query {
         let mut asked = false;
         for value in self.all("dryRun").filter(|v| !v.is_empty()) {
             if value != "All" {
-                let mut errors = ErrorList::default();
-                errors.not_supported(&Path::new("dryRun"), value, &["All"]);
-                return Err(invalid_options(kind, &errors));
+                return Err(refuse(kind, |errors| errors.not_supported(&Path::new("dryRun"), value, &["All"])));
             }
             asked = true;
         }
@@ -69,16 +67,11 @@ impl Query {
     }
 
     pub(crate) fn field_validation(&self, kind: &str) -> Result<FieldValidation, ApiError> {
-        match self.get("fieldValidation") {
-            None | Some("Warn") => Ok(FieldValidation::Warn),
-            Some("Ignore") => Ok(FieldValidation::Ignore),
-            Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => {
-                let mut errors = ErrorList::default();
-                errors.not_supported(&Path::new("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]);
-                Err(invalid_options(kind, &errors))
-            }
-        }
+        let text = self.get("fieldValidation").unwrap_or_default();
+        FieldValidation::from_query(text).ok_or_else(|| {
+            let known = ["", "Ignore", "Strict", "Warn"];
+            refuse(kind, |errors| errors.not_supported(&Path::new("fieldValidation"), text, &known))
+        })
     }
 
     /// Checks `fieldManager`, which names who writes.
@@ -115,9 +108,8 @@ impl WriteOptions {
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, ApiError> {
         query.check_field_manager(kind)?;
         if kind == PATCH && query.flag("force")?.is_some() {
-            let mut errors = ErrorList::default();
-            errors.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
-            return Err(invalid_options(kind, &errors));
+            let why = "may not be specified for non-apply patch";
+            return Err(refuse(kind, |errors| errors.forbidden(&Path::new("force"), why)));
         }
         Ok(Self { dry_run: query.dry_run(kind)?, validation: query.field_validation(kind)?, ..Self::default() })
     }
@@ -125,9 +117,8 @@ impl WriteOptions {
     /// The options of an apply, which says who applies.
     pub(crate) fn parse_apply(query: &Query) -> Result<Self, ApiError> {
         if query.get("fieldManager").is_none() {
-            let mut errors = ErrorList::default();
-            errors.required(&Path::new("fieldManager"), "is required for apply patch");
-            return Err(invalid_options(PATCH, &errors));
+            let why = "is required for apply patch";
+            return Err(refuse(PATCH, |errors| errors.required(&Path::new("fieldManager"), why)));
         }
         query.check_field_manager(PATCH)?;
         Ok(Self {
@@ -217,17 +208,20 @@ impl ListOptions {
 
 fn parse_version(text: &str) -> Result<Revision, ApiError> {
     text.parse().map_err(|_| {
-        let mut errors = ErrorList::default();
-        errors.invalid(
-            &Path::new("resourceVersion"),
-            &text.into(),
-            &format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
-        );
-        let mut error = invalid_options("ListOptions", &errors);
+        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        let path = Path::new("resourceVersion");
+        let mut error = refuse("ListOptions", |errors| errors.invalid(&path, &text.into(), &why));
         error.code = 400;
         error.reason = "BadRequest".into();
         error
     })
+}
+
+/// [`invalid_options`] for one complaint.
+fn refuse(kind: &str, complain: impl FnOnce(&mut ErrorList)) -> ApiError {
+    let mut errors = ErrorList::default();
+    complain(&mut errors);
+    invalid_options(kind, &errors)
 }
 
 /// 422 for options of `meta.k8s.io`.
