@@ -123,11 +123,7 @@ impl NodeAuthorizer {
             // A mirror pod; `admit` looks at it.
             ("create", "") => Decision::Allow,
             ("get" | "delete", "") | ("get" | "update" | "patch", "status") | ("create", "eviction") => {
-                if self.own_pod(node, &attributes.namespace, &attributes.name) {
-                    Decision::Allow
-                } else {
-                    Decision::deny(no_relationship(node))
-                }
+                if_related(node, self.own_pod(node, &attributes.namespace, &attributes.name))
             }
             _ => Decision::Deny(String::new()),
         }
@@ -168,8 +164,8 @@ impl NodeAuthorizer {
     }
 
     fn only_get(&self, node: &str, attributes: &Attributes) -> Decision {
-        if attributes.verb != "get" || !attributes.subresource.is_empty() {
-            return Decision::deny("can only get individual resources of this type");
+        if !gets_object(attributes) {
+            return Decision::deny(ONLY_GET);
         }
         self.related(node, attributes, &attributes.name)
     }
@@ -179,31 +175,27 @@ impl NodeAuthorizer {
         match (attributes.verb.as_str(), attributes.subresource.as_str()) {
             ("get", "") | ("get" | "update" | "patch", "status") => self.related(node, attributes, &attributes.name),
             (_, "status") => Decision::deny("can only get/update/patch this type"),
-            _ => Decision::deny("can only get individual resources of this type"),
+            _ => Decision::deny(ONLY_GET),
         }
     }
 
     /// A volume is read by a node that mounts the claim that it is bound to.
     fn volume(&self, node: &str, attributes: &Attributes) -> Decision {
-        if attributes.verb != "get" || !attributes.subresource.is_empty() {
-            return Decision::deny("can only get individual resources of this type");
+        if !gets_object(attributes) {
+            return Decision::deny(ONLY_GET);
         }
-        let claim = self.tree("", "persistentvolumes", &attributes.name).and_then(|volume| {
+        let mounted = self.tree("", "persistentvolumes", &attributes.name).is_some_and(|volume| {
             let text = |field: &str| object::text_at(&volume, &format!("spec.claimRef.{field}"));
-            let kind = Referenced::PersistentVolumeClaim;
-            self.graph.refers(node, kind, &text("namespace"), &text("name")).then_some(())
+            self.graph.refers(node, Referenced::PersistentVolumeClaim, &text("namespace"), &text("name"))
         });
-        claim.map_or_else(|| Decision::deny(no_relationship(node)), |()| Decision::Allow)
+        if_related(node, mounted)
     }
 
     fn attachment(&self, node: &str, attributes: &Attributes) -> Decision {
-        if attributes.verb != "get" || !attributes.subresource.is_empty() {
-            return Decision::deny("can only get individual resources of this type");
+        if !gets_object(attributes) {
+            return Decision::deny(ONLY_GET);
         }
-        match self.tree("storage.k8s.io", "volumeattachments", &attributes.name) {
-            Some(attachment) if object::text_at(&attachment, "spec.nodeName") == node => Decision::Allow,
-            _ => Decision::deny(no_relationship(node)),
-        }
+        if_related(node, self.is_of("storage.k8s.io", "volumeattachments", &attributes.name, node))
     }
 
     /// A node publishes its own devices.
@@ -213,10 +205,7 @@ impl NodeAuthorizer {
             // `admit` looks at it.
             "create" => Decision::Allow,
             "get" | "update" | "patch" | "delete" => {
-                match self.tree("resource.k8s.io", "resourceslices", &attributes.name) {
-                    Some(slice) if object::text_at(&slice, "spec.nodeName") == node => Decision::Allow,
-                    _ => Decision::deny(no_relationship(node)),
-                }
+                if_related(node, self.is_of("resource.k8s.io", "resourceslices", &attributes.name, node))
             }
             _ => {
                 let own = self.selector(attributes).is_some_and(|s| s.required("spec.nodeName") == Some(node));
@@ -231,10 +220,13 @@ impl NodeAuthorizer {
     }
 
     fn related(&self, node: &str, attributes: &Attributes, name: &str) -> Decision {
-        match Referenced::of(&attributes.resource) {
-            Some(kind) if self.graph.refers(node, kind, &attributes.namespace, name) => Decision::Allow,
-            _ => Decision::deny(no_relationship(node)),
-        }
+        let kind = Referenced::of(&attributes.resource);
+        if_related(node, kind.is_some_and(|kind| self.graph.refers(node, kind, &attributes.namespace, name)))
+    }
+
+    /// Whether a cluster-scoped object names the node that it is of.
+    fn is_of(&self, group: &str, plural: &str, name: &str, node: &str) -> bool {
+        self.tree(group, plural, name).is_some_and(|object| object::text_at(&object, "spec.nodeName") == node)
     }
 
     /// A cluster-scoped object.
@@ -296,8 +288,20 @@ fn admit_audiences(node: &str, request: Option<&Value>, pod: &[u8]) -> Decision 
     ))
 }
 
-fn no_relationship(node: &str) -> String {
-    format!("no relationship found between node '{node}' and this object")
+/// Why a node is not let do more than [`gets_object`].
+const ONLY_GET: &str = "can only get individual resources of this type";
+
+fn gets_object(attributes: &Attributes) -> bool {
+    attributes.verb == "get" && attributes.subresource.is_empty()
+}
+
+/// Allows a node what has to do with it.
+fn if_related(node: &str, related: bool) -> Decision {
+    if related {
+        Decision::Allow
+    } else {
+        Decision::deny(format!("no relationship found between node '{node}' and this object"))
+    }
 }
 
 fn own_node(node: &str, attributes: &Attributes) -> Decision {
