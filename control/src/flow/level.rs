@@ -151,8 +151,6 @@ impl<T> Level<T> {
             return Came::Served(self.serve(queue, seats, now));
         }
         let Some(queuing) = self.queuing else { return Came::Refused(Why::NoSeat) };
-        let virtual_now = self.virtual_now;
-        let empty = || Queue { waiting: VecDeque::new(), wanted: 0, used: 0, begins: virtual_now };
         let length = self.queues.get(&queue).map_or(0, |queue| queue.waiting.len());
         if length >= queuing.length || self.waiting >= MAX_WAITING {
             return Came::Refused(Why::QueueFull);
@@ -161,7 +159,7 @@ impl<T> Level<T> {
         self.next += 1;
         self.wanted = self.wanted.saturating_add(seats);
         self.waiting += 1;
-        let queue = self.queues.entry(queue).or_insert_with(empty);
+        let queue = self.queue(queue);
         queue.wanted = queue.wanted.saturating_add(seats);
         queue.waiting.push_back(Waiting { number, seats, who });
         Came::Waits(number)
@@ -221,10 +219,14 @@ impl<T> Level<T> {
         self.used.saturating_add(seats) <= self.seats || (self.used == 0 && self.seats > 0)
     }
 
+    /// The queue of this number, which begins now if there is none.
+    fn queue(&mut self, key: u64) -> &mut Queue<T> {
+        let begins = self.virtual_now;
+        self.queues.entry(key).or_insert_with(|| Queue { waiting: VecDeque::new(), wanted: 0, used: 0, begins })
+    }
+
     fn serve(&mut self, key: u64, seats: u32, now: Instant) -> Place {
-        let virtual_now = self.virtual_now;
-        let empty = || Queue { waiting: VecDeque::new(), wanted: 0, used: 0, begins: virtual_now };
-        let queue = self.queues.entry(key).or_insert_with(empty);
+        let queue = self.queue(key);
         queue.begins += GUESS * f64::from(seats);
         queue.used = queue.used.saturating_add(seats);
         self.used = self.used.saturating_add(seats);
