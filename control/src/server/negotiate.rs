@@ -292,6 +292,15 @@ mod tests {
     }
 
     #[test]
+    fn rows_have_the_metadata_of_their_objects_unless_something_else_is_asked() {
+        let read = |query: &str| include_object(&Query::parse(Some(query))).map_err(|e| e.code);
+        assert_eq!(read(""), Ok(IncludeObject::Metadata));
+        assert_eq!(read("includeObject=Object"), Ok(IncludeObject::Object));
+        assert_eq!(read("includeObject=None"), Ok(IncludeObject::None));
+        assert_eq!(read("includeObject=object"), Err(400));
+    }
+
+    #[test]
     fn what_has_no_metadata_is_no_table() {
         let asked = |accept: &'static str| {
             let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);

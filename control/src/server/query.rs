@@ -277,6 +277,19 @@ mod tests {
     }
 
     #[test]
+    fn field_validation_is_warned_of_unless_it_is_said_otherwise() {
+        let read = |query: &str| Query::parse(Some(query)).field_validation("CreateOptions").map_err(|e| e.message);
+        assert_eq!(read(""), Ok(FieldValidation::Warn));
+        assert_eq!(read("fieldValidation="), Ok(FieldValidation::Warn));
+        assert_eq!(read("fieldValidation=Strict"), Ok(FieldValidation::Strict));
+        assert_eq!(
+            read("fieldValidation=strict").unwrap_err(),
+            "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"strict\": supported values: \
+             \"\", \"Ignore\", \"Strict\", \"Warn\""
+        );
+    }
+
+    #[test]
     fn dry_run_is_all_or_nothing() {
         assert_eq!(Query::parse(Some("dryRun=All")).dry_run("CreateOptions"), Ok(true));
         assert_eq!(Query::parse(Some("dryRun=")).dry_run("CreateOptions"), Ok(false));
