@@ -256,6 +256,17 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
+    /// Its terms about metadata, which every version of an object has alike, and the others.
+    pub fn split(self) -> (Self, Self) {
+        let (metadata, others) = self.terms.into_iter().partition(|term| term.stored.starts_with("metadata."));
+        (Self { terms: metadata }, Self { terms: others })
+    }
+
+    /// Whether fields match of an object in the version that the selector is written for.
+    pub fn matches_served(&self, object: &Value) -> bool {
+        self.terms.iter().all(|term| (served_text(object, &term.path) == term.value) == term.equal)
+    }
+
     /// Whether fields match; `get` looks a field up by its dotted path in the stored form, an absent one is `""`.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> &'a str) -> bool {
         self.terms.iter().all(|term| (get(&term.stored) == term.value) == term.equal)
@@ -275,6 +286,16 @@ impl fmt::Display for FieldSelector {
             write!(f, "{comma}{}{operator}{}", term.path, escape(&term.value))?;
         }
         Ok(())
+    }
+}
+
+/// A field by its dotted path, as text; `""`: it is absent, or not a single value.
+fn served_text(object: &Value, path: &str) -> String {
+    let found = path.split('.').try_fold(object, |value, name| value.get(name));
+    match found {
+        Some(Value::String(text)) => text.clone(),
+        Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
+        _ => String::new(),
     }
 }
 

@@ -59,6 +59,9 @@ pub trait Convert: Send + Sync + fmt::Debug {
     /// the present schema.
     fn is_current(&self, revision: u64) -> bool;
 
+    /// Whether a field may read otherwise in the served version than in what is stored.
+    fn may_change_fields(&self) -> bool;
+
     /// Stored objects, in whatever version each was written, in the served version: as many, in the same order.
     #[expect(clippy::wrong_self_convention, reason = "it is the objects that come from the store")]
     fn from_stored(&self, objects: Vec<Value>) -> Converting<'_, Vec<Value>>;
@@ -109,6 +112,14 @@ impl Descriptor {
             None => true,
             Some(Conversion::Pure { .. }) => false,
             Some(Conversion::Custom(convert)) => convert.is_current(revision),
+        }
+    }
+
+    /// Whether what is stored may tell otherwise of the fields that selectors may name than this version does.
+    pub fn may_change_fields(&self) -> bool {
+        match self.stored_as.as_ref().map(|stored| &stored.conversion) {
+            Some(Conversion::Custom(convert)) => convert.may_change_fields(),
+            None | Some(Conversion::Pure { .. }) => false,
         }
     }
 

@@ -93,7 +93,11 @@ pub struct List {
 #[derive(Clone, Debug)]
 pub enum Event {
     Added(Arc<Entry>),
-    Modified(Arc<Entry>),
+    Modified {
+        new: Arc<Entry>,
+        /// What it was before.
+        old: Arc<Entry>,
+    },
     /// The last state that matched, already with the resourceVersion of what ended it, and that revision.
     Deleted {
         last: Arc<Entry>,
@@ -107,7 +111,7 @@ impl Event {
     /// The revision that a watcher has seen with it.
     pub fn revision(&self) -> Revision {
         match self {
-            Self::Added(entry) | Self::Modified(entry) => entry.revision,
+            Self::Added(entry) | Self::Modified { new: entry, .. } => entry.revision,
             Self::Deleted { revision, .. } | Self::Progress(revision) => *revision,
         }
     }

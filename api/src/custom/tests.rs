@@ -19,6 +19,9 @@ impl Convert for AsIs {
     fn is_current(&self, _: u64) -> bool {
         true
     }
+    fn may_change_fields(&self) -> bool {
+        false
+    }
     fn from_stored(&self, objects: Vec<Value>) -> Converting<'_, Vec<Value>> {
         Box::pin(async { Ok(objects) })
     }

@@ -97,7 +97,7 @@ async fn next(events: &mut Events) -> Result<Event, CacheError> {
 fn show(event: &Event) -> String {
     match event {
         Event::Added(entry) => format!("+{}", entry.meta.name),
-        Event::Modified(entry) => format!("~{}", entry.meta.name),
+        Event::Modified { new: entry, .. } => format!("~{}", entry.meta.name),
         Event::Deleted { last, .. } => format!("-{}", last.meta.name),
         Event::Progress(_) => "progress".to_owned(),
     }
@@ -359,7 +359,7 @@ proptest! {
                     Event::Added(entry) => {
                         prop_assert!(replayed.insert(entry.key.clone(), entry.bytes.clone()).is_none());
                     }
-                    Event::Modified(entry) => {
+                    Event::Modified { new: entry, .. } => {
                         prop_assert!(replayed.insert(entry.key.clone(), entry.bytes.clone()).is_some());
                     }
                     Event::Deleted { last, .. } => prop_assert!(replayed.remove(&last.key).is_some()),

@@ -214,7 +214,7 @@ pub(super) fn fit(filter: &Filter, update: &Update, deleted: &mut Option<Arc<Ent
     let seen = |entry: &Option<Arc<Entry>>| entry.as_ref().filter(|e| filter.matches(&e.meta)).cloned();
     match (seen(&update.new), seen(&update.old)) {
         (Some(new), None) => Some(Event::Added(new)),
-        (Some(new), Some(_)) => Some(Event::Modified(new)),
+        (Some(new), Some(old)) => Some(Event::Modified { new, old }),
         (None, Some(old)) => {
             let last = deleted.get_or_insert_with(|| entry::deleted(&old, update.revision));
             Some(Event::Deleted { last: Arc::clone(last), revision: update.revision })

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use wherry_api::object;
 use wherry_api::resource::Descriptor;
+use wherry_api::selector::FieldSelector;
 use wherry_api::status::ApiError;
 use wherry_api::version::{Conversion, StoredAs};
 
@@ -50,6 +51,22 @@ pub(crate) async fn all(resource: &Descriptor, entries: &[Arc<Entry>]) -> Result
     Ok(shown)
 }
 
+/// Which of the objects, whose bytes in the version of `resource` are `shown`, have these fields in that version.
+pub(crate) fn with_fields(
+    resource: &Descriptor,
+    fields: &FieldSelector,
+    entries: &[Arc<Entry>],
+    shown: &[Bytes],
+) -> Result<Vec<bool>, ServerError> {
+    let has = |(entry, shown): (&Arc<Entry>, &Bytes)| {
+        if resource.serves_as_stored(entry.revision) {
+            return Ok(fields.matches(|path| entry.meta.field(path)));
+        }
+        Ok(fields.matches_served(&answer::parse(shown)?))
+    };
+    entries.iter().zip(shown).map(has).collect()
+}
+
 /// A watch's event with its object in the version of `resource`.
 pub(crate) async fn event(resource: &Descriptor, event: Event) -> Result<Event, ServerError> {
     if resource.stored_as.is_none() {
@@ -57,10 +74,40 @@ pub(crate) async fn event(resource: &Descriptor, event: Event) -> Result<Event, 
     }
     Ok(match event {
         Event::Added(entry) => Event::Added(self::entry(resource, entry).await?),
-        Event::Modified(entry) => Event::Modified(self::entry(resource, entry).await?),
+        Event::Modified { new, old } => Event::Modified { new: entry(resource, new).await?, old },
         // Its revision is that of its end, which does not say when it was written.
         Event::Deleted { last, revision } => Event::Deleted { last: converted(resource, &last).await?, revision },
         Event::Progress(revision) => Event::Progress(revision),
+    })
+}
+
+/// Like [`event`], for a watch of the objects with these fields in the version of `resource`: one that comes to have them is
+/// added, one that has them no longer is deleted. `None`: it is not about them.
+pub(crate) async fn event_with_fields(
+    resource: &Descriptor,
+    fields: &FieldSelector,
+    event: Event,
+) -> Result<Option<Event>, ServerError> {
+    let (new, old) = match event {
+        Event::Added(new) => (new, None),
+        Event::Modified { new, old } => (new, Some(old)),
+        Event::Deleted { last, revision } => {
+            let last = converted(resource, &last).await?;
+            let had = fields.matches_served(&answer::parse(&last.bytes)?);
+            return Ok(had.then_some(Event::Deleted { last, revision }));
+        }
+        Event::Progress(revision) => return Ok(Some(Event::Progress(revision))),
+    };
+    let states: Vec<Arc<Entry>> = [new].into_iter().chain(old).collect();
+    let shown = all(resource, &states).await?;
+    let has = with_fields(resource, fields, &states, &shown)?;
+    let mut shown = states.iter().zip(shown).zip(has).map(|((entry, bytes), has)| has.then(|| with(entry, bytes)));
+    let revision = states.first().map(|new| new.revision).unwrap_or_default();
+    Ok(match (shown.next().flatten(), shown.next().flatten()) {
+        (Some(new), None) => Some(Event::Added(new)),
+        (Some(new), Some(old)) => Some(Event::Modified { new, old }),
+        (None, Some(last)) => Some(Event::Deleted { last, revision }),
+        (None, None) => None,
     })
 }
 
@@ -69,8 +116,12 @@ async fn entry(resource: &Descriptor, entry: Arc<Entry>) -> Result<Arc<Entry>, S
 }
 
 async fn converted(resource: &Descriptor, entry: &Entry) -> Result<Arc<Entry>, ServerError> {
-    let bytes = encode(&convert_one(resource, answer::parse(&entry.bytes)?).await?);
-    Ok(Arc::new(Entry { key: entry.key.clone(), bytes, revision: entry.revision, meta: entry.meta.clone() }))
+    Ok(with(entry, encode(&convert_one(resource, answer::parse(&entry.bytes)?).await?)))
+}
+
+/// The entry with its object written otherwise.
+fn with(entry: &Entry, bytes: Bytes) -> Arc<Entry> {
+    Arc::new(Entry { key: entry.key.clone(), bytes, revision: entry.revision, meta: entry.meta.clone() })
 }
 
 /// An object of `resource`'s version as it is stored.

@@ -47,6 +47,12 @@ fn size(value: &Value) -> usize {
 }
 
 impl Structural {
+    /// Whether it has a default anywhere.
+    pub fn has_defaults(&self) -> bool {
+        let inner = self.properties.values().chain(self.items()).chain(self.values());
+        self.default.is_some() || inner.into_iter().any(Self::has_defaults)
+    }
+
     /// Fills what is absent, or null where null is not allowed, with defaults; a null that is not allowed and has no
     /// default is dropped. A second call changes nothing. After an error the object has a part of its defaults.
     pub fn apply_defaults(&self, object: &mut Value) -> Result<(), Overgrown> {

@@ -218,6 +218,10 @@ impl Convert for Converter {
         revision > self.since && self.to.name == self.definition.storage
     }
 
+    fn may_change_fields(&self) -> bool {
+        self.webhook.is_some() || self.to.schema.structural().has_defaults()
+    }
+
     fn from_stored(&self, mut objects: Vec<Value>) -> Converting<'_, Vec<Value>> {
         Box::pin(async move {
             for object in &mut objects {

@@ -196,6 +196,71 @@ async fn a_webhook_converts_between_versions_and_its_failures_are_told() {
 }
 
 #[tokio::test]
+async fn selectors_are_about_the_fields_of_the_version_that_is_asked_for() {
+    let api = Api::new().await;
+    let hook = crate::outbound::tests::Echo::converting("127.0.0.1").await;
+    let mut converted = definition();
+    let config = json!({"url": format!("https://127.0.0.1:{}/convert", hook.port), "caBundle": hook.bundle});
+    converted["spec"]["conversion"] =
+        json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": config}});
+    api.define(&converted).await;
+    let selected = format!("{V2}?fieldSelector=spec.name%3Dswan%20to%20sea.example.com/v2");
+    let mut watch = api.watch(&format!("{selected}&watch=1")).await;
+    api.post(V1, &boat("a", &json!({"name": "swan"}))).await.expect(201);
+    api.post(V1, &boat("b", &json!({"name": "heron"}))).await.expect(201);
+
+    let list = api.get(&selected).await.expect(200);
+    assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(list["items"][0]["metadata"]["name"], "a");
+    let first = api.get(&format!("{selected}&limit=1")).await.expect(200);
+    assert!(first["metadata"].get("remainingItemCount").is_none(), "how many have the field is not known: {first}");
+    let of = |list: Value| list["items"].as_array().unwrap().len();
+    assert_eq!(of(api.get(&format!("{V2}?fieldSelector=spec.name%3Dswan")).await.expect(200)), 0);
+    assert_eq!(of(api.get(&format!("{V1}?fieldSelector=spec.name%3Dswan")).await.expect(200)), 1);
+    assert_eq!(of(api.get(&format!("{selected},metadata.name%3Db")).await.expect(200)), 0);
+
+    let rename = |name: &str| json!({"spec": {"name": name}});
+    let path = format!("{V1}/a");
+    api.patch("merge-patch", &path, &rename("crane")).await.expect(200);
+    api.patch("merge-patch", &path, &rename("crane")).await.expect(200);
+    let back = api.patch("merge-patch", &path, &rename("swan")).await.expect(200);
+    api.patch("merge-patch", &path, &json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
+    assert_eq!(of(api.delete(&selected).await.expect(200)), 1);
+    assert_eq!(of(api.get(V1).await.expect(200)), 1, "the other one stays");
+    for (wanted, name) in
+        [("ADDED", "swan"), ("DELETED", "swan"), ("ADDED", "swan"), ("MODIFIED", "swan"), ("DELETED", "swan")]
+    {
+        let (event, object) = watch.next().await.unwrap();
+        assert_eq!((event.as_str(), &object["metadata"]["name"]), (wanted, &json!("a")), "{object}");
+        assert_eq!(object["spec"]["name"], format!("{name} to sea.example.com/v2"));
+    }
+
+    let since = back["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut later = api.watch(&format!("{selected}&watch=1&resourceVersion={since}")).await;
+    assert_eq!(later.next().await.unwrap().0, "MODIFIED");
+    assert_eq!(later.next().await.unwrap().0, "DELETED");
+}
+
+#[tokio::test]
+async fn a_selector_sees_the_default_of_what_was_stored_without_it() {
+    let api = Api::new().await;
+    let mut definition = definition();
+    for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] = json!({"type": "integer"});
+        version["selectableFields"] = json!([{"jsonPath": ".spec.size"}]);
+    }
+    api.define(&definition).await;
+    api.post(V1, &boat("a", &json!({}))).await.expect(201);
+    for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"]["default"] = json!(4);
+    }
+    let patch = json!({"spec": {"versions": definition["spec"]["versions"]}});
+    api.patch("merge-patch", &format!("{DEFINITIONS}/boats.sea.example.com"), &patch).await.expect(200);
+    let list = api.get(&format!("{V1}?fieldSelector=spec.size%3D4")).await.expect(200);
+    assert_eq!(list["items"][0]["spec"]["size"], 4, "{list}");
+}
+
+#[tokio::test]
 async fn a_small_body_does_not_become_an_object_of_any_size() {
     let api = Api::new().await;
     let mut definition = definition();

@@ -6,7 +6,7 @@ use http::Response;
 use serde_json::json;
 
 use super::delete::{self, Admission, DeleteOptions, Outcome};
-use super::list;
+use super::list::{self, Selection};
 use crate::server::body::Body;
 use crate::server::call::Call;
 use crate::server::error::ServerError;
@@ -19,10 +19,15 @@ const AT_ONCE: usize = 64;
 pub(crate) async fn delete_collection(call: &mut Call, body: Body) -> Result<Response<Body>, ServerError> {
     let tree = call.read_tree(body).await?.map(|d| d.object);
     let options = &DeleteOptions::parse(tree, &call.query)?;
-    let filter = list::filter(call)?;
+    let Selection { filter, served } = list::selection(call)?;
     let call = &*call;
-    let page = list::page(call, &filter, &ListOptions::parse(&call.query, false)?).await?;
-    let deletions: Vec<_> = page.entries.iter().map(|entry| one(call, &entry.meta.name, options).boxed()).collect();
+    let mut entries = list::page(call, &filter, &ListOptions::parse(&call.query, false)?).await?.entries;
+    if !served.is_empty() {
+        let shown = versions::all(&call.resource, &entries).await?;
+        let mut kept = versions::with_fields(&call.resource, &served, &entries, &shown)?.into_iter();
+        entries.retain(|_| kept.next().unwrap_or_default());
+    }
+    let deletions: Vec<_> = entries.iter().map(|entry| one(call, &entry.meta.name, options).boxed()).collect();
     let deleted: Vec<Option<Bytes>> = stream::iter(deletions).buffered(AT_ONCE).try_collect().await?;
     let items = deleted.into_iter().flatten().collect();
     let metadata = json!({"resourceVersion": call.server.cache().revision().to_string()});

@@ -71,8 +71,15 @@ impl Token {
     }
 }
 
-/// The filter of a list, watch or deletecollection.
-pub(crate) fn filter(call: &Call) -> Result<Filter, ApiError> {
+/// What a list, watch or deletecollection is about.
+pub(crate) struct Selection {
+    /// By what the cache knows.
+    pub(crate) filter: Filter,
+    /// By what only an object in the version of the request tells: what the filter lets through is judged by these as well.
+    pub(crate) served: FieldSelector,
+}
+
+pub(crate) fn selection(call: &Call) -> Result<Selection, ApiError> {
     let labels = call.query.get("labelSelector").map(LabelSelector::parse).transpose()?.unwrap_or_default();
     let mut fields: FieldSelector = match call.query.get("fieldSelector") {
         Some(text) => FieldSelector::parse(&call.resource, text)?,
@@ -87,14 +94,20 @@ pub(crate) fn filter(call: &Call) -> Result<Filter, ApiError> {
         }
         fields = FieldSelector::parse(&call.resource, &format!("metadata.name={}", call.info.name))?;
     }
+    let (fields, served) =
+        if call.resource.may_change_fields() { fields.split() } else { (fields, FieldSelector::default()) };
     let namespaced = call.resource.namespaced() && !call.info.namespace.is_empty();
-    Ok(Filter { namespace: namespaced.then(|| call.info.namespace.clone()), labels, fields })
+    let filter = Filter { namespace: namespaced.then(|| call.info.namespace.clone()), labels, fields };
+    Ok(Selection { filter, served })
 }
 
 pub(crate) async fn list(call: &Call) -> Result<Response<Body>, ServerError> {
     let options = ListOptions::parse(&call.query, false)?;
-    let filter = filter(call)?;
-    let page = page(call, &filter, &options).await?;
+    let Selection { filter, served } = selection(call)?;
+    let mut page = page(call, &filter, &options).await?;
+    if !served.is_empty() {
+        page.remaining = None;
+    }
     let metadata = metadata(&page);
     let size: usize = page.entries.iter().map(|entry| entry.bytes.len()).sum();
     let count = page.entries.len();
@@ -105,7 +118,11 @@ pub(crate) async fn list(call: &Call) -> Result<Response<Body>, ServerError> {
         Form::Table { .. } | Form::Metadata { .. } => size.min(count * ROW),
     };
     call.room.foresee(shown)?;
-    let items = versions::all(&call.resource, &page.entries).await?;
+    let mut items = versions::all(&call.resource, &page.entries).await?;
+    if !served.is_empty() {
+        let mut kept = versions::with_fields(&call.resource, &served, &page.entries, &items)?.into_iter();
+        items.retain(|_| kept.next().unwrap_or_default());
+    }
     if is_joined {
         return joined(call, &metadata, items);
     }

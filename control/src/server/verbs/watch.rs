@@ -12,9 +12,10 @@ use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 use wherry_api::object;
 use wherry_api::resource::Descriptor;
+use wherry_api::selector::FieldSelector;
 
-use super::list;
-use crate::cache::{At, CacheError, Entry, Event, deleted_bytes};
+use super::list::{self, Selection};
+use crate::cache::{At, CacheError, Entry, Event, Filter, deleted_bytes};
 use crate::server::answer;
 use crate::server::body::{self, Body};
 use crate::server::call::Call;
@@ -44,7 +45,8 @@ impl From<Result<Event, CacheError>> for Step {
 
 pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, ServerError> {
     let options = ListOptions::parse(&call.query, true)?;
-    let steps = steps(call, &options).await?;
+    let Selection { filter, served: fields } = list::selection(call)?;
+    let steps = steps(call, filter, &options).await?;
     let mut writer = Writer {
         resource: call.resource.clone(),
         form: call.accepted.form,
@@ -54,8 +56,9 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, ServerError> {
     };
     let lasts = Duration::from_secs(options.timeout.unwrap_or_else(|| rand::random_range(LASTS)));
     let stopping = call.server.stopping().clone();
-    let resource = call.resource.clone();
-    let steps = steps.then(move |step| served(resource.clone(), step)).boxed();
+    let (resource, fields) = (call.resource.clone(), Arc::new(fields));
+    let steps = steps.then(move |step| served(resource.clone(), fields.clone(), step));
+    let steps = steps.filter_map(std::future::ready).boxed();
     let lines = until_error(steps)
         .filter_map(move |step| std::future::ready(writer.line(step)))
         .take_until(Box::pin(async move {
@@ -68,8 +71,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Response<Body>, ServerError> {
     Ok(answer::head(StatusCode::OK).body(body::stream(lines))?)
 }
 
-async fn steps(call: &Call, options: &ListOptions) -> Result<BoxStream<'static, Step>, ServerError> {
-    let filter = list::filter(call)?;
+async fn steps(call: &Call, filter: Filter, options: &ListOptions) -> Result<BoxStream<'static, Step>, ServerError> {
     let (cache, resource) = (call.server.cache(), &call.resource);
     if options.initial_events == Some(true) {
         let at = options.version.filter(|v| *v != 0).map_or(At::Latest, At::NotOlderThan);
@@ -101,10 +103,16 @@ fn until_error(steps: BoxStream<'static, Step>) -> impl Stream<Item = Step> {
     })
 }
 
-/// The step with its object in the version that is watched. An object that cannot be converted ends the watch.
-async fn served(resource: Arc<Descriptor>, step: Step) -> Step {
-    let Step::Event(event) = step else { return step };
-    versions::event(&resource, event).await.map_or_else(Step::Failed, Step::Event)
+/// The step with its object in the version that is watched; `None`: it has not these fields there. An object that cannot be
+/// converted ends the watch.
+async fn served(resource: Arc<Descriptor>, fields: Arc<FieldSelector>, step: Step) -> Option<Step> {
+    let Step::Event(event) = step else { return Some(step) };
+    let event = if fields.is_empty() {
+        versions::event(&resource, event).await.map(Some)
+    } else {
+        versions::event_with_fields(&resource, &fields, event).await
+    };
+    event.map_or_else(|error| Some(Step::Failed(error)), |event| event.map(Step::Event))
 }
 
 /// Writes events in the form that the client asked for.
@@ -130,7 +138,7 @@ impl Writer {
     fn shown(&mut self, step: Step) -> Option<Bytes> {
         match step {
             Step::Event(Event::Added(entry)) => Some(self.object("ADDED", &entry, &entry.bytes)),
-            Step::Event(Event::Modified(entry)) => Some(self.object("MODIFIED", &entry, &entry.bytes)),
+            Step::Event(Event::Modified { new, .. }) => Some(self.object("MODIFIED", &new, &new.bytes)),
             Step::Event(Event::Deleted { last, revision }) => {
                 let bytes = deleted_bytes(&last, revision);
                 Some(self.object("DELETED", &last, &bytes))
