@@ -45,13 +45,17 @@ impl Scope {
         Self { inner: outer.clone(), outer }
     }
 
-    /// Of a policy with this spec.
+    /// Of a policy with this spec. Its variables have the types of their expressions, each of which sees those before it.
     pub(super) fn policy(spec: &Value) -> Self {
-        let params = some(spec, "/paramKind").is_some();
-        Self {
-            outer: admission::declarations(&[], params),
-            inner: admission::declarations(&names(spec, usize::MAX), params),
+        let outer = admission::declarations(&[], some(spec, "/paramKind").is_some());
+        let mut inner = outer.clone();
+        for variable in list(spec, "/variables") {
+            // What is wrong with it is told where variables are judged.
+            let compiled = Program::compile(text(variable, "/expression"), &inner);
+            let decl = compiled.map_or_else(|_| Type::Dyn.into(), |program| program.decl().clone());
+            inner.push((admission::variable(text(variable, "/name")), decl));
         }
+        Self { outer, inner }
     }
 
     pub(super) fn condition(&self, source: &str, path: &Path, errors: &mut ErrorList) {
@@ -64,18 +68,12 @@ impl Scope {
 }
 
 /// Judges a policy's variables: each sees those before it.
-pub(super) fn variables(spec: &Value, path: &Path, errors: &mut ErrorList) {
-    let params = some(spec, "/paramKind").is_some();
+pub(super) fn variables(spec: &Value, scope: &Scope, path: &Path, errors: &mut ErrorList) {
     for (index, variable) in list(spec, "/variables").iter().enumerate() {
-        let known = admission::declarations(&names(spec, index), params);
+        let known = scope.inner.get(..scope.outer.len() + index).unwrap_or_default();
         let path = path.child("variables").index(index).child("expression");
-        check(text(variable, "/expression"), &known, Wanted::Anything, &path, errors);
+        check(text(variable, "/expression"), known, Wanted::Anything, &path, errors);
     }
-}
-
-/// The names of a policy's first variables.
-fn names(spec: &Value, most: usize) -> Vec<String> {
-    list(spec, "/variables").iter().take(most).map(|variable| text(variable, "/name").to_owned()).collect()
 }
 
 /// That there is no expression is told elsewhere.
@@ -99,9 +97,25 @@ mod tests {
     use crate::kinds::check::complaints;
 
     #[test]
+    fn a_variable_has_the_type_of_its_expression() {
+        let spec = json!({"variables": [
+            {"name": "replicas", "expression": "object.spec.replicas"},
+            {"name": "odd", "expression": "variables.replicas % 2 == 1"},
+            {"name": "why", "expression": "variables.odd ? 'odd' : 'even'"},
+        ]});
+        let scope = Scope::policy(&spec);
+        let judge = |source: &str, wanted: Wanted| complaints(|e| scope.expression(source, wanted, &Path::new("x"), e));
+        assert!(judge("variables.odd", Wanted::Bool).is_empty());
+        assert!(judge("variables.why", Wanted::Text).is_empty());
+        assert_eq!(judge("variables.why", Wanted::Bool).len(), 1);
+        assert_eq!(judge("variables.replicas", Wanted::Bool).len(), 1, "whatever it is is no bool");
+        assert!(judge("variables.why > 1", Wanted::Bool)[0].contains("no matching overload"));
+    }
+
+    #[test]
     fn an_expression_compiles_to_what_is_wanted_of_it() {
         let spec = json!({"variables": [{"name": "a", "expression": "variables.b"}, {"name": "b", "expression": "1"}]});
-        let told = complaints(|errors| variables(&spec, &Path::new("spec"), errors));
+        let told = complaints(|errors| variables(&spec, &Scope::policy(&spec), &Path::new("spec"), errors));
         assert_eq!(told.len(), 1, "a variable does not see those after it: {told:?}");
         assert!(
             told[0].starts_with("spec.variables[0].expression: Invalid value: \"variables.b\": compilation failed: ")

@@ -41,8 +41,9 @@ impl Strategy for MutatingAdmissionPolicyStrategy {
         if mutations.is_empty() {
             errors.required(&path.child("mutations"), "mutations must contain at least one item");
         }
+        let scope = Scope::policy(spec);
         for (index, mutation) in mutations.iter().enumerate() {
-            validate_mutation(mutation, &Scope::policy(spec), &path.child("mutations").index(index), errors);
+            validate_mutation(mutation, &scope, &path.child("mutations").index(index), errors);
         }
     }
 }

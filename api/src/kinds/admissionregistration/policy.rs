@@ -62,8 +62,9 @@ pub(super) fn validate(policy: &Value, errors: &mut ErrorList) {
             }
         }
     }
-    matching::validate_conditions(spec, &Scope::policy(spec), &path, errors);
-    expressions::variables(spec, &path, errors);
+    let scope = Scope::policy(spec);
+    matching::validate_conditions(spec, &scope, &path, errors);
+    expressions::variables(spec, &scope, &path, errors);
     for (index, variable) in list(spec, "/variables").iter().enumerate() {
         let path = path.child("variables").index(index);
         let name = text(variable, "/name");
