@@ -65,6 +65,16 @@ pub trait Strategy: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether a new object keeps the status that it comes with (Node: it says at once what it is).
+    fn created_with_status(&self) -> bool {
+        false
+    }
+
+    /// Why an object of this name is not deleted, whoever asks for it (PriorityClass: those of the system).
+    fn kept_because(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a deletion that names no policy leaves the dependents alone (Job, ReplicationController).
     fn orphans_by_default(&self) -> bool {
         false

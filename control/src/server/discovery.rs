@@ -103,6 +103,7 @@ impl Discovery {
         match (place(path), form) {
             (Place::Fixed, Some(api)) => Some(aggregated_list(&groups(), api, path == "/api")),
             (Place::Fixed, None) => Some(match path {
+                "/" => index(&groups()),
                 "/version" => version(),
                 "/api" => legacy(&groups(), &self.address),
                 _ => group_list(&groups()),
@@ -136,12 +137,39 @@ enum Place<'a> {
 
 fn place(path: &str) -> Place<'_> {
     match path.split('/').collect::<Vec<_>>().as_slice() {
-        ["", "version" | "api" | "apis"] => Place::Fixed,
+        ["", "" | "version" | "api" | "apis"] => Place::Fixed,
         ["", "api", version] => Place::Version("", version),
         ["", "apis", group] if !group.is_empty() => Place::Group(group),
         ["", "apis", group, version] if !group.is_empty() => Place::Version(group, version),
         _ => Place::Nowhere,
     }
+}
+
+/// Paths of every server.
+const PATHS: [&str; 11] = [
+    "/.well-known/openid-configuration",
+    "/api",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+];
+
+/// What there is, for who asks for nothing else.
+fn index(groups: &[(&str, Versions<'_>)]) -> Value {
+    let mut paths: Vec<String> = PATHS.map(str::to_owned).into();
+    for (group, versions) in groups {
+        let root = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
+        paths.extend(versions.iter().map(|(version, _)| format!("{root}/{version}")));
+        paths.extend((!group.is_empty()).then_some(root));
+    }
+    paths.sort();
+    json!({"paths": paths})
 }
 
 fn send(document: &Document, media: HeaderValue, headers: &HeaderMap) -> Response<Body> {

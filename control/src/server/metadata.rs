@@ -82,6 +82,7 @@ pub(crate) fn prepare_create(resource: &Descriptor, object: &mut Value, now: Tim
         object::remove_meta(object, "generation");
     }
     if resource.has_status()
+        && !resource.strategy.created_with_status()
         && let Some(map) = object.as_object_mut()
     {
         map.remove("status");

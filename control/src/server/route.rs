@@ -8,7 +8,7 @@ use super::request::RequestInfo;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     Resource(Box<RequestInfo>),
-    /// `/api`, `/apis`, `/apis/GROUP`, `/api/VERSION`, `/apis/GROUP/VERSION`, `/version`.
+    /// `/`, `/api`, `/apis`, `/apis/GROUP`, `/api/VERSION`, `/apis/GROUP/VERSION`, `/version`.
     Discovery,
     OpenApi,
     /// `/healthz`, `/livez`, `/readyz` and below.
@@ -27,6 +27,7 @@ impl Route {
     pub(crate) fn of(method: &Method, path: &str, watch: bool) -> Self {
         let mut segments = path.split('/').skip(1);
         match segments.next().unwrap_or_default() {
+            "" if path == "/" => Self::Discovery,
             "healthz" | "livez" | "readyz" => Self::Health,
             "metrics" if segments.next().is_none() => Self::Metrics,
             "backup" if segments.next().is_none() => Self::Backup,
@@ -69,7 +70,8 @@ mod tests {
             ("/v2/a/b/manifests/c", Route::Images),
             ("/openid/v1/jwks", Route::Issuer),
             ("/openid/v1", Route::Unknown),
-            ("/", Route::Unknown),
+            ("/", Route::Discovery),
+            ("//", Route::Unknown),
             ("/nonsense", Route::Unknown),
         ] {
             assert_eq!(Route::of(&Method::GET, path, false), route, "{path}");

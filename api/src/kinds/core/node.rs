@@ -86,6 +86,10 @@ fn roles(node: &Value) -> String {
 struct NodeStrategy;
 
 impl Strategy for NodeStrategy {
+    fn created_with_status(&self) -> bool {
+        true
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         deprecated::of_node(object)
     }

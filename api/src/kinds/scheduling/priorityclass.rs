@@ -48,6 +48,11 @@ impl Strategy for PriorityClassStrategy {
         }
     }
 
+    fn kept_because(&self, name: &str) -> Option<&'static str> {
+        let own = SYSTEM.iter().any(|(known, _)| *known == name);
+        own.then_some("this is a system priority class and cannot be deleted")
+    }
+
     fn default(&self, class: &mut Value) {
         fill(class, "value", 0);
         drop_false(class, "globalDefault");

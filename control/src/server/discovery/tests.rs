@@ -37,6 +37,17 @@ async fn every_kind_is_found_in_both_forms() {
 }
 
 #[tokio::test]
+async fn the_root_names_the_paths_that_there_are() {
+    let (status, _, root) = get("/", "").await;
+    let paths: Vec<&str> = root["paths"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(status, StatusCode::OK);
+    assert!(paths.is_sorted(), "{paths:?}");
+    for path in ["/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/livez", "/openapi/v3", "/version"] {
+        assert!(paths.contains(&path), "{path} of {paths:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_has_the_document_is_told_so() {
     let discovery = Discovery::new(Registry::builtin(), Arc::default(), "127.0.0.1:6443".to_owned());
     let first = discovery.respond("/apis/", &HeaderMap::new()).unwrap();

@@ -20,6 +20,9 @@ pub(crate) async fn create(call: &Call, mut review: Value) -> Result<Value, Serv
     if resource.plural.ends_with("accessreviews") {
         spec::check(&resource, &review, &call.info.namespace)?;
     }
+    if resource.plural == "tokenreviews" && object::text_at(&review, "spec.token").is_empty() {
+        return Err(ApiError::bad_request("token is required for TokenReview in authentication").into());
+    }
     let status = match (resource.group.as_ref(), resource.plural.as_ref()) {
         ("authentication.k8s.io", "selfsubjectreviews") => json!({"userInfo": call.user.to_json()}),
         ("authentication.k8s.io", "tokenreviews") => token(call, &review).await,

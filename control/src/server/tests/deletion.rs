@@ -107,3 +107,19 @@ async fn a_namespace_ends_when_it_is_finalized_and_some_never_do() {
     api.put("/api/v1/namespaces/a/finalize", &ending).await.expect(200);
     api.get("/api/v1/namespaces/a").await.expect(404);
 }
+
+#[tokio::test]
+async fn a_priority_class_of_the_system_is_not_deleted() {
+    const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let api = Api::new().await;
+    for name in ["system-node-critical", "system-cluster-critical"] {
+        let refused = api.delete(&format!("{CLASSES}/{name}")).await;
+        assert_eq!((refused.code, refused.reason().as_str()), (403, "Forbidden"), "{name}");
+        assert!(refused.message().ends_with("this is a system priority class and cannot be deleted"));
+        api.get(&format!("{CLASSES}/{name}")).await.expect(200);
+    }
+    let own =
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "own"}, "value": 1});
+    api.post(CLASSES, &own).await.expect(201);
+    api.delete(&format!("{CLASSES}/own")).await.expect(200);
+}

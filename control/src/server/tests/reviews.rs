@@ -57,3 +57,13 @@ async fn a_review_that_asks_nothing_is_invalid() {
     let groups: Value = json!({"spec": {"groups": ["g"], "nonResourceAttributes": path}});
     assert_eq!(api.post(&subject, &groups).await.expect(201)["status"]["allowed"], true);
 }
+
+#[tokio::test]
+async fn a_review_of_no_token_is_refused() {
+    let api = Api::new().await;
+    let refused = api.post("/apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"audiences": ["x"]}})).await;
+    assert_eq!(
+        (refused.code, refused.message().as_str()),
+        (400, "token is required for TokenReview in authentication")
+    );
+}

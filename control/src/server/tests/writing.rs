@@ -66,6 +66,22 @@ async fn main_part_and_status_are_written_apart() {
 }
 
 #[tokio::test]
+async fn a_new_node_has_the_status_that_it_comes_with() {
+    const NODES: &str = "/api/v1/nodes";
+    let api = Api::new().await;
+    let status = json!({"capacity": {"cpu": "2"}, "conditions": [{"type": "Ready", "status": "True"}]});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "fresh"}, "status": status});
+    let made = api.post(NODES, &node).await.expect(201);
+    assert_eq!(made["status"]["conditions"], status["conditions"]);
+    assert_eq!(made["status"]["allocatable"], status["capacity"]);
+    let mut changed = made.clone();
+    changed["status"] = json!({});
+    changed["spec"]["unschedulable"] = json!(true);
+    let changed = api.put(&format!("{NODES}/fresh"), &changed).await.expect(200);
+    assert_eq!((&changed["status"], &changed["spec"]["unschedulable"]), (&made["status"], &json!(true)));
+}
+
+#[tokio::test]
 async fn a_status_brings_the_metadata_that_kubernetes_takes_with_it() {
     let api = Api::new().await;
     let owner =

@@ -126,7 +126,7 @@ impl DeleteOptions {
         shown
     }
 
-    fn check_preconditions(&self, resource: &Descriptor, old: &Value) -> Result<(), ApiError> {
+    pub(crate) fn check_preconditions(&self, resource: &Descriptor, old: &Value) -> Result<(), ApiError> {
         let Some(preconditions) = &self.preconditions else { return Ok(()) };
         let failed = |what: &str, asked: &str, is: &str| {
             Err(ApiError::conflict(resource, object::name(old), metadata::unmet(what, asked, is)))
@@ -221,6 +221,9 @@ pub(crate) async fn delete(call: &mut Call, body: Body) -> Result<Response<Body>
     let tree = call.read_tree(body).await?.map(|d| d.object);
     let options = DeleteOptions::parse(tree, &call.query)?;
     let (resource, name) = (call.resource.clone(), call.info.name.clone());
+    if let Some(why) = resource.strategy.kept_because(&name) {
+        return Err(ApiError::forbidden(&resource, &name, why).into());
+    }
     match run(call, &name, &options, Admission::Asked).await? {
         Outcome::Removed(last) => {
             let status = answer::success(&resource, &name, object::uid(&answer::parse(&last.bytes)?));
