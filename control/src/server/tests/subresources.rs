@@ -75,6 +75,29 @@ async fn an_eviction_deletes_its_pod() {
 }
 
 #[tokio::test]
+async fn an_evicted_pod_says_that_it_was_disrupted() {
+    let api = Api::new().await;
+    let mut bound = pod("p");
+    bound["spec"]["nodeName"] = json!("n1");
+    let made = api.post(PODS, &bound).await.expect(201);
+    let path = format!("{PODS}/p/eviction");
+    let eviction = |options: serde_json::Value| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}, "deleteOptions": options});
+    api.post(&path, &eviction(json!({"dryRun": ["All"]}))).await.expect(201);
+    let refused = api.post(&path, &eviction(json!({"preconditions": {"uid": "another"}}))).await;
+    assert_eq!((refused.code, refused.reason().as_str()), (409, "Conflict"));
+    assert_eq!(api.get(&format!("{PODS}/p")).await.expect(200), made, "neither changes the pod");
+
+    let now = json!({"preconditions": {"resourceVersion": made["metadata"]["resourceVersion"]}});
+    api.post(&path, &eviction(now)).await.expect(201);
+    let waiting = api.get(&format!("{PODS}/p")).await.expect(200);
+    assert!(waiting["metadata"]["deletionTimestamp"].is_string());
+    let conditions = waiting["status"]["conditions"].as_array().unwrap();
+    let told = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&told["status"], &told["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
+    assert_eq!(told["message"], "Eviction API: evicting");
+}
+
+#[tokio::test]
 async fn logs_of_a_pod_without_a_node_are_empty() {
     let api = Api::new().await;
     api.post(PODS, &pod("p")).await.expect(201);
