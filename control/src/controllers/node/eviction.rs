@@ -1,5 +1,6 @@
 //! Drives pods away from nodes whose `NoExecute` taints they do not tolerate, or no longer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::Patch;
 use kube::{Api, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::taints::leaves_in;
@@ -20,11 +22,14 @@ use crate::reconcile::{Change, Controller, Error, EventRecorder, Key, Queue, Sha
 pub struct Evictions {
     shared: Arc<Shared>,
     events: EventRecorder,
+    /// Since when pods are seen that must leave later. Bound: the pods of tainted nodes.
+    seen: Mutex<HashMap<Key, Timestamp>>,
 }
 
 impl Evictions {
     pub fn new(context: &Context) -> Self {
-        Self { shared: context.shared.clone(), events: context.events("taint-eviction-controller") }
+        let events = context.events("taint-eviction-controller");
+        Self { shared: context.shared.clone(), events, seen: Mutex::default() }
     }
 }
 
@@ -44,7 +49,8 @@ impl Controller for Evictions {
     fn watch(self: &Arc<Self>, queue: &Queue<Key>) {
         let (to, shared) = (queue.clone(), self.shared.clone());
         self.shared.nodes.subscribe(move |change: &Change<'_, Node>| {
-            let Some(node) = change.new.filter(|node| drives_away(node)) else { return };
+            let drove_away = change.old.is_some_and(|node| drives_away(node));
+            let Some(node) = change.new.filter(|node| drove_away || drives_away(node)) else { return };
             if change.old.is_some_and(|old| taints(old) == taints(node)) {
                 return;
             }
@@ -71,17 +77,29 @@ impl Controller for Evictions {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let Some(pod) = self.shared.pods.get(key).filter(|pod| pods::is_active(pod)) else { return Ok(None) };
-        let Some(node) = self.shared.nodes.get(&Key::new("", pods::node(&pod))) else { return Ok(None) };
-        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
-        match leaves_in(taints(&node), tolerations, Timestamp::now()) {
-            Some(Duration::ZERO) => self.evict(&pod).await.map(|()| None),
-            later => Ok(later),
+        let pod = self.shared.pods.get(key).filter(|pod| pods::is_active(pod));
+        let left = pod.as_ref().and_then(|pod| self.leaves_in(key, pod));
+        let left = match (pod, left) {
+            (Some(pod), Some(Duration::ZERO)) => self.evict(&pod).await.map(|()| None)?,
+            (_, left) => left,
+        };
+        if left.is_none() {
+            self.seen.lock().remove(key);
         }
+        Ok(left)
     }
 }
 
 impl Evictions {
+    /// When the pod must leave its node: `None` never, zero now.
+    fn leaves_in(&self, key: &Key, pod: &Pod) -> Option<Duration> {
+        let node = self.shared.nodes.get(&Key::new("", pods::node(pod)))?;
+        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
+        let now = Timestamp::now();
+        let seen = *self.seen.lock().entry(key.clone()).or_insert(now);
+        leaves_in(taints(&node), tolerations, seen, now)
+    }
+
     async fn evict(&self, pod: &Pod) -> Result<(), Error> {
         let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &pod.namespace().unwrap_or_default());
         let name = pod.name_any();

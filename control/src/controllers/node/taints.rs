@@ -105,10 +105,12 @@ fn unknown(condition: NodeCondition, now: Timestamp) -> NodeCondition {
     }
 }
 
-/// When a pod must leave a node with these taints: `None` never, zero now.
+/// When a pod must leave a node with these taints: `None` never, zero now. `seen`: when the pod was first seen with them, which
+/// counts for a taint that does not say since when it is there.
 pub fn leaves_in(
     taints: &[Taint],
     tolerations: &[k8s_openapi::api::core::v1::Toleration],
+    seen: Timestamp,
     now: Timestamp,
 ) -> Option<Duration> {
     use crate::scheduler::filters::taints::tolerates;
@@ -119,7 +121,7 @@ pub fn leaves_in(
             return Some(Duration::ZERO);
         }
         let Some(seconds) = used.filter_map(|toleration| toleration.toleration_seconds).min() else { continue };
-        let since = taint.time_added.as_ref().map_or(now, |t| t.0);
+        let since = taint.time_added.as_ref().map_or(seen, |t| t.0);
         let left = jiff::SignedDuration::from_secs(seconds.max(0)) - now.duration_since(since);
         let left = Duration::try_from(left).unwrap_or_default();
         soonest = Some(soonest.map_or(left, |soonest: Duration| soonest.min(left)));
@@ -192,11 +194,15 @@ mod tests {
                 .expect("a toleration"),
             ]
         };
-        assert_eq!(leaves_in(&tainted, &[], now()), Some(Duration::ZERO));
-        assert_eq!(leaves_in(&tainted, &toleration(json!(300)), now()), Some(Duration::from_mins(5)));
-        assert_eq!(leaves_in(&tainted, &toleration(json!(null)), now()), None);
+        assert_eq!(leaves_in(&tainted, &[], now(), now()), Some(Duration::ZERO));
+        assert_eq!(leaves_in(&tainted, &toleration(json!(300)), now(), now()), Some(Duration::from_mins(5)));
+        assert_eq!(leaves_in(&tainted, &toleration(json!(null)), now(), now()), None);
         let later = now() + jiff::SignedDuration::from_secs(301);
-        assert_eq!(leaves_in(&tainted, &toleration(json!(300)), later), Some(Duration::ZERO));
-        assert_eq!(leaves_in(&[], &[], now()), None);
+        assert_eq!(leaves_in(&tainted, &toleration(json!(300)), later, later), Some(Duration::ZERO));
+        assert_eq!(leaves_in(&[], &[], now(), now()), None);
+
+        let timeless: Vec<Taint> = tainted.into_iter().map(|taint| Taint { time_added: None, ..taint }).collect();
+        assert_eq!(leaves_in(&timeless, &toleration(json!(300)), now(), now()), Some(Duration::from_mins(5)));
+        assert_eq!(leaves_in(&timeless, &toleration(json!(300)), now(), later), Some(Duration::ZERO));
     }
 }
