@@ -72,6 +72,15 @@ pub(super) fn decl_of(schema: &Structural, whole: bool) -> Option<Decl> {
     })
 }
 
+/// The type of a custom resource of this schema, whose metadata have this type.
+pub fn of_resource(schema: &Structural, metadata: Decl) -> Decl {
+    let Some(decl) = decl_of(schema, true) else { return Type::Dyn.into() };
+    let Type::Object(Object::Fields(known)) = &decl.ty else { return decl };
+    let mut fields = known.fields.clone();
+    fields.insert("metadata".to_owned(), Field { name: "metadata".to_owned(), decl: metadata });
+    Decl::sized(Type::Object(Object::Fields(Arc::new(Fields { name: known.name.clone(), fields }))), decl.max)
+}
+
 fn string_type(format: Option<Format>) -> Type {
     match format {
         Some(Format::Byte) => Type::Bytes,

@@ -34,6 +34,7 @@ pub mod text;
 pub mod types;
 pub mod value;
 
+pub use declare::of_resource;
 pub use eval::Lookup;
 pub use types::{Decl, Type};
 pub use value::Val;

@@ -1,8 +1,8 @@
 //! Type checking of ValidatingAdmissionPolicies: what their expressions would trip over, given the kinds that they are about,
 //! is written into their status for their authors to read.
 //!
-//! Checked are rules that name built-in kinds in full; a wildcard, a part of an object or a custom kind could be anything. A
-//! warning refuses nothing.
+//! Checked are rules that name kinds in full, those that there are; a wildcard or a part of an object could be anything. A warning
+//! refuses nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,12 @@ use std::time::Duration;
 use k8s_openapi::api::admissionregistration::v1::{
     ExpressionWarning, TypeChecking, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyStatus,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use serde_json::Value;
 use wherry_api::cel::types::Object;
-use wherry_api::cel::{Decl, Program, Type};
+use wherry_api::cel::{self, Decl, Program, Type};
+use wherry_api::custom::Definition;
 use wherry_api::registry::Registry;
 use wherry_api::resource::Descriptor;
 use wherry_api::schema;
@@ -59,7 +61,7 @@ impl Controller for PolicyTypes {
             return Ok(None);
         }
         let spec = serde_json::to_value(&policy.spec).map_err(Error::Encode)?;
-        let found = warnings(&spec, &self.registry);
+        let found = warnings(&spec, &Kinds { registry: &self.registry, definitions: self.shared.definitions.list() });
         let new = ValidatingAdmissionPolicyStatus {
             observed_generation: policy.metadata.generation,
             type_checking: Some(TypeChecking { expression_warnings: (!found.is_empty()).then_some(found) }),
@@ -79,9 +81,56 @@ fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Where the kinds that policies name are described.
+struct Kinds<'a> {
+    registry: &'a Registry,
+    definitions: Vec<Arc<CustomResourceDefinition>>,
+}
+
+/// A kind that a policy is about.
+struct Subject {
+    /// `apps/v1, Kind=Deployment`.
+    name: String,
+    decl: Decl,
+}
+
+impl Kinds<'_> {
+    fn by_plural(&self, group: &str, version: &str, plural: &str) -> Option<Subject> {
+        self.registry.by_plural(group, version, plural).map(|kind| built_in(kind)).or_else(|| {
+            let is = |crd: &&Arc<CustomResourceDefinition>| crd.spec.group == group && crd.spec.names.plural == plural;
+            self.custom(self.definitions.iter().find(is)?, version)
+        })
+    }
+
+    fn by_kind(&self, api_version: &str, kind: &str) -> Option<Subject> {
+        self.registry.by_kind(api_version, kind).map(|kind| built_in(kind)).or_else(|| {
+            let (group, version) = api_version.split_once('/')?;
+            let is = |crd: &&Arc<CustomResourceDefinition>| crd.spec.group == group && crd.spec.names.kind == kind;
+            self.custom(self.definitions.iter().find(is)?, version)
+        })
+    }
+
+    fn custom(&self, crd: &CustomResourceDefinition, version: &str) -> Option<Subject> {
+        let definition = Definition::parse(&serde_json::to_value(crd).ok()?);
+        let version = definition.version(version).filter(|version| version.served)?;
+        // All kinds have the same.
+        let metadata = self.by_kind("v1", "Namespace").and_then(|kind| match kind.decl.ty {
+            Type::Object(object) => object.field("metadata").map(|field| field.decl),
+            _ => None,
+        });
+        let decl = cel::of_resource(version.schema.structural(), metadata.unwrap_or(Type::Dyn.into()));
+        Some(Subject { name: format!("{}, Kind={}", definition.api_version(&version.name), definition.kind), decl })
+    }
+}
+
+fn built_in(kind: &Descriptor) -> Subject {
+    let decl = Type::Object(Object::Shape(schema::of(kind))).into();
+    Subject { name: format!("{}, Kind={}", kind.api_version(), kind.kind), decl }
+}
+
 /// What is wrong with which expression, for the kinds that the policy is about.
-fn warnings(spec: &Value, registry: &Registry) -> Vec<ExpressionWarning> {
-    let scopes: Vec<_> = kinds(spec, registry).into_iter().map(|kind| (kind, scope(spec, kind, registry))).collect();
+fn warnings(spec: &Value, kinds: &Kinds<'_>) -> Vec<ExpressionWarning> {
+    let scopes: Vec<_> = subjects(spec, kinds).into_iter().map(|kind| (scope(spec, &kind, kinds), kind.name)).collect();
     let mut found = Vec::new();
     for (index, validation) in list(spec, "/validations").iter().enumerate() {
         for field in ["expression", "messageExpression"] {
@@ -89,10 +138,10 @@ fn warnings(spec: &Value, registry: &Registry) -> Vec<ExpressionWarning> {
             let complaints: Vec<String> = scopes
                 .iter()
                 .filter(|_| !source.trim().is_empty())
-                .filter_map(|(kind, scope)| {
+                .filter_map(|(scope, kind)| {
                     let error = Program::compile(source, scope).err()?.to_string();
                     let why = error.strip_prefix("compilation failed: ").unwrap_or(&error).to_owned();
-                    Some(format!("{}, Kind={}: {why}\n", kind.api_version(), kind.kind))
+                    Some(format!("{kind}: {why}\n"))
                 })
                 .collect();
             if !complaints.is_empty() {
@@ -105,8 +154,8 @@ fn warnings(spec: &Value, registry: &Registry) -> Vec<ExpressionWarning> {
 }
 
 /// The kinds that rules name in full.
-fn kinds<'r>(spec: &Value, registry: &'r Registry) -> Vec<&'r Descriptor> {
-    let mut found: Vec<&Descriptor> = Vec::new();
+fn subjects(spec: &Value, kinds: &Kinds<'_>) -> Vec<Subject> {
+    let mut found: Vec<Subject> = Vec::new();
     let names = |rule: &Value, field: &str| -> Vec<String> {
         let all: Vec<String> = list(rule, field).iter().filter_map(Value::as_str).map(str::to_owned).collect();
         if all.iter().any(|name| name == "*") { Vec::new() } else { all }
@@ -115,8 +164,11 @@ fn kinds<'r>(spec: &Value, registry: &'r Registry) -> Vec<&'r Descriptor> {
         for group in names(rule, "/apiGroups") {
             for version in names(rule, "/apiVersions") {
                 for resource in names(rule, "/resources").iter().filter(|name| !name.contains(['/', '*'])) {
-                    let kind = registry.by_plural(&group, &version, resource);
-                    found.extend(kind.map(|kind| &**kind).filter(|kind| found.len() < MOST && !has(&found, kind)));
+                    if found.len() >= MOST {
+                        return found;
+                    }
+                    let kind = kinds.by_plural(&group, &version, resource);
+                    found.extend(kind.filter(|kind| found.iter().all(|known| known.name != kind.name)));
                 }
             }
         }
@@ -124,19 +176,14 @@ fn kinds<'r>(spec: &Value, registry: &'r Registry) -> Vec<&'r Descriptor> {
     found
 }
 
-fn has(found: &[&Descriptor], kind: &Descriptor) -> bool {
-    found.iter().any(|known| std::ptr::eq(*known, kind))
-}
-
 /// The variables of an expression about objects of this kind.
-fn scope(spec: &Value, kind: &Descriptor, registry: &Registry) -> Vec<(String, Decl)> {
-    let typed = |kind: &Descriptor| -> Decl { Type::Object(Object::Shape(schema::of(kind))).into() };
-    let named = |api_version: &str, kind: &str| registry.by_kind(api_version, kind).map(|kind| typed(kind));
+fn scope(spec: &Value, kind: &Subject, kinds: &Kinds<'_>) -> Vec<(String, Decl)> {
+    let named = |api_version: &str, kind: &str| kinds.by_kind(api_version, kind).map(|kind| kind.decl);
     let any = || Decl::from(Type::Dyn);
     let param = spec.get("paramKind").filter(|kind| !kind.is_null());
     let mut known = vec![
-        ("object".to_owned(), typed(kind)),
-        ("oldObject".to_owned(), typed(kind)),
+        ("object".to_owned(), kind.decl.clone()),
+        ("oldObject".to_owned(), kind.decl.clone()),
         ("namespaceObject".to_owned(), named("v1", "Namespace").unwrap_or_else(any)),
         ("request".to_owned(), any()),
         ("authorizer".to_owned(), any()),
@@ -149,7 +196,7 @@ fn scope(spec: &Value, kind: &Descriptor, registry: &Registry) -> Vec<(String, D
     for variable in list(spec, "/variables") {
         // A variable that is wrong itself is told where it is used.
         let decl = Program::compile(text(variable, "/expression"), &known).map_or_else(|_| any(), |p| p.decl().clone());
-        known.push((format!("variables.{}", text(variable, "/name")), decl));
+        known.push((cel::admission::variable(text(variable, "/name")), decl));
     }
     known
 }
@@ -161,9 +208,14 @@ mod tests {
     use super::*;
 
     fn judge(rule: &Value, more: &Value) -> Vec<(String, String)> {
+        judge_with(&[], rule, more)
+    }
+
+    fn judge_with(definitions: &[Value], rule: &Value, more: &Value) -> Vec<(String, String)> {
         let mut spec = json!({"matchConstraints": {"resourceRules": [rule]}});
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let found = warnings(&spec, &Registry::builtin());
+        let definitions = definitions.iter().map(|crd| serde_json::from_value(crd.clone()).unwrap()).map(Arc::new);
+        let found = warnings(&spec, &Kinds { registry: &Registry::builtin(), definitions: definitions.collect() });
         found.into_iter().map(|warning| (warning.field_ref, warning.warning)).collect()
     }
 
@@ -190,6 +242,25 @@ mod tests {
         assert!(only.starts_with("apps/v1, Kind=ReplicaSet: ERROR: <input>:1:"), "a Deployment can be paused: {only}");
         assert!(only.contains("undefined field 'paused'"), "{only}");
         assert_eq!(found[1].1.matches("undefined field 'nothing'").count(), 2, "{}", found[1].1);
+    }
+
+    #[test]
+    fn an_expression_about_a_custom_kind_is_judged_by_its_schema() {
+        let spec = json!({"type": "object", "properties": {"replicas": {"type": "integer"}}});
+        let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
+        let crd = json!({"metadata": {"name": "crontabs.own.example"}, "spec": {"group": "own.example", "scope": "Namespaced",
+            "names": {"plural": "crontabs", "kind": "CronTab"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}});
+        let rule = json!({"apiGroups": ["own.example"], "apiVersions": ["v1"], "resources": ["crontabs"]});
+        let validations = json!([
+            {"expression": "object.spec.replicas > 1 && object.metadata.labels.all(l, l != 'x')"},
+            {"expression": "object.spec.replicas > '1'"},
+        ]);
+        let found = judge_with(&[crd], &rule, &json!({"validations": validations}));
+        let [(place, why)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(place, "spec.validations[1].expression");
+        assert!(why.starts_with("own.example/v1, Kind=CronTab: ERROR: <input>:1:22: "), "{why}");
+        assert!(why.contains("found no matching overload for '_>_' applied to '(int, string)'"), "{why}");
     }
 
     #[test]
