@@ -86,7 +86,11 @@ fn a_node_port_that_somebody_has_is_not_shown_as_a_url() {
     let port = held.local_addr().unwrap().port();
     let service = serde_json::json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
         "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}});
-    let manifest = server.file("service.yaml", service.to_string()).display().to_string();
+    // An address that is nobody's: without an endpoint the port would be refused.
+    let slice = serde_json::json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["192.0.2.1"]}], "ports": [{"port": 80}]});
+    let manifest = server.file("service.yaml", format!("{service}\n---\n{slice}")).display().to_string();
     server.up(&["-f", &manifest]);
     let said = eventually("what stands in the way is said", || {
         let said = server.log();
