@@ -31,6 +31,7 @@ fn bad_requests_are_answered_with_what_is_wrong() {
         of_two_writers_one_is_told_to_try_again,
         options_that_make_no_sense_are_refused,
         a_patch_that_does_not_fit_is_refused,
+        mistakes_in_manifests_are_placed,
         nobody_gets_in_without_a_name_or_further_than_theirs,
         a_watch_from_too_long_ago_is_410,
         the_server_is_well_after_all_this,
@@ -265,6 +266,47 @@ fn a_patch_that_does_not_fit_is_refused(server: &Wherry) {
     let identity = api.patch(&path, "merge", &json!({"metadata": {"name": "other"}}));
     assert!(identity.status == 400 || identity.status == 422, "{}", identity.text());
     has(&api.patch(&path, "merge", &json!({"metadata": {"uid": "x"}})).refused(422, "Invalid"), &["metadata.uid"]);
+}
+
+fn mistakes_in_manifests_are_placed(server: &Wherry) {
+    let apply = |text: &str| {
+        let path = server.file("wrong.yaml", text).display().to_string();
+        server.wherry(&["apply", "-f", &path]).fails()
+    };
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: [x: y\n"),
+        &["wrong.yaml", "line 5", "column"],
+    );
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: b}\ndata: {c: d}\n"),
+        &["wrong.yaml", r#"duplicate field "data""#],
+    );
+    has(&apply("kind: ConfigMap\nmetadata: {name: a}\n"), &["apiVersion"]);
+    has(&apply("apiVersion: v1\nkind: Boat\nmetadata: {name: a}\n"), &["Boat", "v1"]);
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndatum: {}\n"),
+        &["ConfigMap a", "wrong.yaml", ".datum: field not declared in schema"],
+    );
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_B}\n"),
+        &["ConfigMap A_B", "metadata.name", "RFC 1123"],
+    );
+    has(
+        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_B}\ndata: {a b: c}\n"),
+        &["\n* metadata.name: Invalid value: \"A_B\"", "\n* data[a b]: Invalid value: \"a b\""],
+    );
+    has(&apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {n: 1}\n"), &["data", "string"]);
+    let path = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: ./lost.wasm}]}\n";
+    has(&apply(path), &["lost.wasm", "No such file"]);
+    assert!(!apply(path).contains("/./"), "{}", apply(path));
+    let bare = path.replace("./lost.wasm", "lost.wasm").replace("metadata: {name: a}", "metadata: {name: A_B}");
+    has(&apply(&bare), &["./lost.wasm was not found beside the manifest"]);
+    server.file("beside.wasm", "no component");
+    has(&apply(&bare.replace("lost.wasm", "beside.wasm")), &["beside.wasm: ", "not WebAssembly"]);
+    let direct = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "a", "image": "./app.wasm"}]}});
+    let refused = server.api().post("/api/v1/namespaces/default/pods", &direct).refused(422, "Invalid");
+    has(&refused, &["spec.containers[0].image", "wherry apply"]);
+    has(&server.wherry(&["apply", "-f", "/nonexistent.yaml"]).fails(), &["/nonexistent.yaml"]);
 }
 
 fn nobody_gets_in_without_a_name_or_further_than_theirs(server: &Wherry) {

@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 use support::run::Following;
 use support::server::text;
@@ -18,14 +16,12 @@ fn every_client_command_works_against_a_server() {
         apply_leaves_to_others_what_is_theirs,
         apply_reads_urls,
         apply_waits_until_what_it_made_can_be_used,
-        what_components_write_is_recorded_as_theirs,
         describe_tells_everything_about_any_object,
         get_prints_the_servers_tables_and_whole_objects,
         scale_and_delete_act_and_wait,
         logs_are_streamed,
         images_are_imported_listed_inspected_and_removed,
         version_and_kubeconfig_are_printed,
-        mistakes_in_manifests_are_placed,
     );
     a_backup_restores_the_cluster(&mut server);
 }
@@ -200,23 +196,6 @@ fn apply_waits_until_what_it_made_can_be_used(server: &Wherry) {
     let late = server.wherry_with(&["apply", "--wait", "--timeout=1", "-f", "-"], &lost).fails();
     has(&late, &["error: not ready after 1 s: lost pending"]);
     server.wherry(&["delete", "pod", "ends", "lost"]).ok();
-}
-
-fn what_components_write_is_recorded_as_theirs(server: &Wherry) {
-    let managers = |path: &str| {
-        let list = server.api().get(path).ok();
-        let items = list["items"].as_array().unwrap().iter();
-        let fields = items.flat_map(|item| item["metadata"]["managedFields"].as_array().unwrap());
-        fields.map(|of| text(of, "/manager").to_owned()).collect::<BTreeSet<_>>()
-    };
-    let known = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
-    let pods = "/api/v1/namespaces/default/pods?labelSelector=app=hello";
-    eventually("the pods' statuses are there", || {
-        let managers = managers(pods);
-        if managers == known(&["kube-controller-manager", "kubelet"]) { Ok(()) } else { Err(format!("{managers:?}")) }
-    });
-    let events = managers("/api/v1/namespaces/default/events");
-    assert_eq!(events, known(&["kube-controller-manager", "kube-scheduler", "kubelet"]));
 }
 
 fn describe_tells_everything_about_any_object(server: &Wherry) {
@@ -468,47 +447,6 @@ fn version_and_kubeconfig_are_printed(server: &Wherry) {
     assert_eq!(printed, std::fs::read_to_string(server.kubeconfig()).unwrap());
     let path = server.wherry(&["kubeconfig", "--path", "--data-dir", &data]).ok();
     assert_eq!(path.trim(), server.kubeconfig().display().to_string());
-}
-
-fn mistakes_in_manifests_are_placed(server: &Wherry) {
-    let apply = |text: &str| {
-        let path = server.file("wrong.yaml", text).display().to_string();
-        server.wherry(&["apply", "-f", &path]).fails()
-    };
-    has(
-        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: [x: y\n"),
-        &["wrong.yaml", "line 5", "column"],
-    );
-    has(
-        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: b}\ndata: {c: d}\n"),
-        &["wrong.yaml", r#"duplicate field "data""#],
-    );
-    has(&apply("kind: ConfigMap\nmetadata: {name: a}\n"), &["apiVersion"]);
-    has(&apply("apiVersion: v1\nkind: Boat\nmetadata: {name: a}\n"), &["Boat", "v1"]);
-    has(
-        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndatum: {}\n"),
-        &["ConfigMap a", "wrong.yaml", ".datum: field not declared in schema"],
-    );
-    has(
-        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_B}\n"),
-        &["ConfigMap A_B", "metadata.name", "RFC 1123"],
-    );
-    has(
-        &apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: A_B}\ndata: {a b: c}\n"),
-        &["\n* metadata.name: Invalid value: \"A_B\"", "\n* data[a b]: Invalid value: \"a b\""],
-    );
-    has(&apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {n: 1}\n"), &["data", "string"]);
-    let path = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: ./lost.wasm}]}\n";
-    has(&apply(path), &["lost.wasm", "No such file"]);
-    assert!(!apply(path).contains("/./"), "{}", apply(path));
-    let bare = path.replace("./lost.wasm", "lost.wasm").replace("metadata: {name: a}", "metadata: {name: A_B}");
-    has(&apply(&bare), &["./lost.wasm was not found beside the manifest"]);
-    server.file("beside.wasm", "no component");
-    has(&apply(&bare.replace("lost.wasm", "beside.wasm")), &["beside.wasm: ", "not WebAssembly"]);
-    let direct = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "a", "image": "./app.wasm"}]}});
-    let refused = server.api().post("/api/v1/namespaces/default/pods", &direct).refused(422, "Invalid");
-    has(&refused, &["spec.containers[0].image", "wherry apply"]);
-    has(&server.wherry(&["apply", "-f", "/nonexistent.yaml"]).fails(), &["/nonexistent.yaml"]);
 }
 
 /// The copy is taken while the server runs; what came later is gone after it is put in place.

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ fn kubectl_reads_the_cluster() {
         explain_api_resources_and_versions_come_from_the_server,
         whoami_names_the_administrator,
         events_are_listed,
+        what_components_write_is_recorded_as_theirs,
     );
 }
 
@@ -226,6 +228,23 @@ fn events_are_listed(server: &Wherry) {
     has(&get(server, &["events", "-A"]), &["NAMESPACE", "Scheduled", "pod/web-"]);
 }
 
+fn what_components_write_is_recorded_as_theirs(server: &Wherry) {
+    let managers = |path: &str| {
+        let list = server.api().get(path).ok();
+        let items = list["items"].as_array().unwrap().iter();
+        let fields = items.flat_map(|item| item["metadata"]["managedFields"].as_array().unwrap());
+        fields.map(|of| text(of, "/manager").to_owned()).collect::<BTreeSet<_>>()
+    };
+    let known = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+    let pods = "/api/v1/namespaces/default/pods?labelSelector=app=web";
+    eventually("the pods' statuses are there", || {
+        let managers = managers(pods);
+        if managers == known(&["kube-controller-manager", "kubelet"]) { Ok(()) } else { Err(format!("{managers:?}")) }
+    });
+    let events = managers("/api/v1/namespaces/default/events");
+    assert_eq!(events, known(&["kube-controller-manager", "kube-scheduler", "kubelet"]));
+}
+
 fn config(name: &str, data: Value) -> String {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}).to_string()
 }
@@ -309,7 +328,7 @@ fn the_three_patches_do_what_each_is_for(server: &Wherry) {
     let containers = || jsonpath(server, "deploy/patched", "{.spec.template.spec.containers[*].name}");
     let added = json!({"spec": {"template": {"spec": {"containers": [{"name": "side", "image": "side:1"}]}}}});
     patch("strategic", added).ok();
-    assert_eq!(containers().split(' ').collect::<std::collections::BTreeSet<_>>(), ["main", "side"].into());
+    assert_eq!(containers().split(' ').collect::<BTreeSet<_>>(), ["main", "side"].into());
     patch("strategic", json!({"spec": {"template": {"spec": {"containers": [{"name": "side", "$patch": "delete"}]}}}}))
         .ok();
     assert_eq!(containers(), "main");

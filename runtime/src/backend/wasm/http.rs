@@ -5,29 +5,26 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmtime_wasi_http::WasiBody;
 
+use self::body::{GuestBody, Visited};
 use super::bell::Bell;
 use super::caller::{Caller, Quiet, Wire};
 use super::failure;
@@ -35,10 +32,12 @@ use super::life::{KILLED, Life, exit};
 use super::patience::Patience;
 use super::room::Taken;
 use super::state::Guest;
-use super::worker::{Pool, Wanted};
+use super::worker::Pool;
 use crate::backend::{BackendError, Container, Exit, Started, Stats};
 use crate::network::{Denied, ListenGuard, LocalHttp, Protocol};
 use crate::places::Places;
+
+mod body;
 
 /// Connections of one container. More wait in the listener's backlog; of those that Services hand over so many wait, and others
 /// are given back.
@@ -225,7 +224,7 @@ impl LocalHttp for Local {
         let (shared, visit) = (Arc::clone(&self.0), self.0.life.visit());
         Box::pin(async move {
             let answer = shared.answer(request, &Patience::default()).await;
-            answer.map(|body| Visited { body, _visit: visit }.boxed_unsync())
+            answer.map(|body| Visited::new(body, visit).boxed_unsync())
         })
     }
 }
@@ -406,82 +405,6 @@ where
     }
 }
 
-/// A response's body; dropping it before its end tells the instance that nobody wants the rest.
-pub(super) struct GuestBody {
-    body: WasiBody,
-    wanted: Option<Wanted>,
-    /// Bytes to come, if the length was declared: its reader stops there without asking for the end.
-    left: Option<u64>,
-}
-
-impl GuestBody {
-    /// `sent`: the answer is one that has a body.
-    fn new(body: WasiBody, wanted: Wanted, sent: bool) -> Self {
-        let left = body.size_hint().exact();
-        let mut this = Self { body, wanted: Some(wanted), left };
-        this.settle(!sent || left == Some(0));
-        this
-    }
-
-    fn text(text: &'static str) -> Self {
-        let body = Full::new(Bytes::from(format!("{text}\n"))).map_err(|never| match never {}).boxed_unsync();
-        Self { body, wanted: None, left: None }
-    }
-
-    fn settle(&mut self, done: bool) {
-        if done && let Some(wanted) = self.wanted.take() {
-            wanted.delivered();
-        }
-    }
-}
-
-impl Body for GuestBody {
-    type Data = Bytes;
-    type Error = wasmtime_wasi_http::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let (Some(left), Some(Ok(frame))) = (&mut self.left, &frame) {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            *left = left.saturating_sub(bytes as u64);
-        }
-        let done = frame.is_none() || self.left == Some(0) || self.body.is_end_stream();
-        self.settle(done);
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The body of an answer to a guest of this node, which is under way until it was read.
-struct Visited {
-    body: GuestBody,
-    _visit: TaskTrackerToken,
-}
-
-impl Body for Visited {
-    type Data = Bytes;
-    type Error = wasmtime_wasi_http::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -491,7 +414,7 @@ mod tests {
         if let Some(host) = host {
             builder = builder.header(HOST, host);
         }
-        builder.body(GuestBody::text("").body).unwrap()
+        builder.body(GuestBody::text("").boxed_unsync()).unwrap()
     }
 
     #[test]

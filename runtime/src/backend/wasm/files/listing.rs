@@ -232,7 +232,9 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let names: BTreeSet<String> = (0..FILES).map(|n| format!("{n}")).collect();
-        names.iter().for_each(|name| std::fs::write(folder.path().join(name), name).unwrap());
+        for name in &names {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
         std::fs::create_dir(folder.path().join("sub")).unwrap();
         let (opened, room) = (Arc::new(File::open(folder.path()).unwrap()), Descriptors::with(8).room("a", 4));
         runtime.block_on(async {
