@@ -191,7 +191,10 @@ fn who_leaves_while_an_upload_begins_leaves_no_file() {
         begun.uploads.cancel(&begun.repository, &begun.id).await.unwrap();
         for _ in 0..5_000 {
             let mut beginning = Box::pin(begun.uploads.begin(begun.repository.clone(), "somebody"));
-            assert!(futures::poll!(beginning.as_mut()).is_pending());
+            // One whose file was made at once is no case.
+            if let std::task::Poll::Ready(begun_at_once) = futures::poll!(beginning.as_mut()) {
+                begun.uploads.cancel(&begun.repository, &begun_at_once.unwrap()).await.unwrap();
+            }
         }
         // Both threads that make files have come to the end of what they were told.
         let both = Arc::new(std::sync::Barrier::new(2));
