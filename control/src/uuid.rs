@@ -9,17 +9,17 @@ pub(crate) fn random() -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::random;
 
     #[test]
     fn a_uid_is_a_version_4_uuid() {
         let uid = random();
-        let parts: Vec<&str> = uid.split('-').collect();
-        assert_eq!(parts.iter().map(|p| p.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
-        assert!(parts[2].starts_with('4'));
-        assert!(parts[3].starts_with(['8', '9', 'a', 'b']));
+        let parts: [&str; 5] = uid.split('-').collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!(parts.map(str::len), [8, 4, 4, 4, 12]);
+        let [_, _, version, variant, _] = parts;
+        assert!(version.starts_with('4'));
+        assert!(variant.starts_with(['8', '9', 'a', 'b']));
         assert_ne!(uid, random());
     }
 }

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::outbound::tests::Echo;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const V1: &str = "/apis/sea.example.com/v1/namespaces/default/boats";
@@ -168,15 +169,21 @@ async fn a_definition_ends_after_its_finalizer_and_takes_no_new_objects() {
     api.get(V1).await.expect(404);
 }
 
+/// Defines boats that a webhook converts between their versions, for as long as it is kept.
+async fn define_converted(api: &Api) -> Echo {
+    let hook = Echo::converting("127.0.0.1").await;
+    let mut converted = definition();
+    converted["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": format!("https://127.0.0.1:{}/convert", hook.port), "caBundle": hook.bundle}}});
+    api.define(&converted).await;
+    hook
+}
+
 #[tokio::test]
 async fn a_webhook_converts_between_versions_and_its_failures_are_told() {
     let api = Api::new().await;
-    let hook = crate::outbound::tests::Echo::converting("127.0.0.1").await;
-    let mut converted = definition();
-    let config = json!({"url": format!("https://127.0.0.1:{}/convert", hook.port), "caBundle": hook.bundle});
-    converted["spec"]["conversion"] =
-        json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": config}});
-    api.define(&converted).await;
+    let hook = define_converted(&api).await;
     api.post(V1, &boat("a", &json!({"name": "swan"}))).await.expect(201);
     let read = api.get(&format!("{V2}/a")).await.expect(200);
     assert_eq!(read["apiVersion"], "sea.example.com/v2");
@@ -198,12 +205,7 @@ async fn a_webhook_converts_between_versions_and_its_failures_are_told() {
 #[tokio::test]
 async fn selectors_are_about_the_fields_of_the_version_that_is_asked_for() {
     let api = Api::new().await;
-    let hook = crate::outbound::tests::Echo::converting("127.0.0.1").await;
-    let mut converted = definition();
-    let config = json!({"url": format!("https://127.0.0.1:{}/convert", hook.port), "caBundle": hook.bundle});
-    converted["spec"]["conversion"] =
-        json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": config}});
-    api.define(&converted).await;
+    let _hook = define_converted(&api).await;
     let selected = format!("{V2}?fieldSelector=spec.name%3Dswan%20to%20sea.example.com/v2");
     let mut watch = api.watch(&format!("{selected}&watch=1")).await;
     api.post(V1, &boat("a", &json!({"name": "swan"}))).await.expect(201);

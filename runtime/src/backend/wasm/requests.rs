@@ -48,6 +48,10 @@ fn checked(
     Ok((if fits { set(&mut store.data_mut().http())? } else { Err(()) },))
 }
 
+fn is_short(text: Option<&str>, most: usize) -> bool {
+    text.is_none_or(|text| text.len() <= most)
+}
+
 fn set_method_2(
     mut store: StoreContextMut<'_, GuestState>,
     (request, method): (Resource<p2::OutgoingRequest>, p2::Method),
@@ -60,7 +64,7 @@ fn set_authority_2(
     mut store: StoreContextMut<'_, GuestState>,
     (request, authority): (Resource<p2::OutgoingRequest>, Option<String>),
 ) -> Set {
-    let fits = authority.as_ref().is_none_or(|authority| authority.len() <= AUTHORITY);
+    let fits = is_short(authority.as_deref(), AUTHORITY);
     checked(&mut store, fits, |host| p2::HostOutgoingRequest::set_authority(host, request, authority))
 }
 
@@ -76,7 +80,7 @@ fn set_authority_3(
     mut store: StoreContextMut<'_, GuestState>,
     (request, authority): (Resource<p3::Request>, Option<String>),
 ) -> Set {
-    let fits = authority.as_ref().is_none_or(|authority| authority.len() <= AUTHORITY);
+    let fits = is_short(authority.as_deref(), AUTHORITY);
     checked(&mut store, fits, |host| p3::HostRequest::set_authority(host, request, authority))
 }
 
@@ -84,7 +88,7 @@ fn set_path_2(
     mut store: StoreContextMut<'_, GuestState>,
     (request, path): (Resource<p2::OutgoingRequest>, Option<String>),
 ) -> Set {
-    let fits = path.as_ref().is_none_or(|path| path.len() <= PATH);
+    let fits = is_short(path.as_deref(), PATH);
     checked(&mut store, fits, |host| p2::HostOutgoingRequest::set_path_with_query(host, request, path))
 }
 
@@ -92,7 +96,7 @@ fn set_path_3(
     mut store: StoreContextMut<'_, GuestState>,
     (request, path): (Resource<p3::Request>, Option<String>),
 ) -> Set {
-    let fits = path.as_ref().is_none_or(|path| path.len() <= PATH);
+    let fits = is_short(path.as_deref(), PATH);
     checked(&mut store, fits, |host| p3::HostRequest::set_path_with_query(host, request, path))
 }
 
