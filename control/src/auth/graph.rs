@@ -65,20 +65,13 @@ impl Graph {
 
 impl State {
     fn refresh(&mut self, cache: &Cache) {
-        match cache.since(&mut self.follow) {
-            Since::Nothing => {}
-            Since::Changed(changes) => {
-                for (key, entry) in changes {
-                    self.change(key, entry);
-                }
-            }
-            Since::All(entries) => {
-                self.places.clear();
-                self.nodes.clear();
-                for entry in entries {
-                    self.change(entry.key.clone(), Some(entry));
-                }
-            }
+        let Since { afresh, changes } = cache.since(&mut self.follow);
+        if afresh {
+            self.places.clear();
+            self.nodes.clear();
+        }
+        for (key, entry) in changes {
+            self.change(key, entry);
         }
     }
 

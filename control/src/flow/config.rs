@@ -3,7 +3,7 @@
 //! What must stay true: the mandatory objects count even where they are missing; a schema whose level is missing is
 //! passed over; a level that stays keeps its queues, whatever else changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration, PriorityLevelConfigurationSpec};
@@ -54,7 +54,7 @@ pub(super) struct Config {
 }
 
 /// The objects by their names.
-pub(super) type Objects<K> = HashMap<String, K>;
+pub(super) type Objects<K> = BTreeMap<String, K>;
 
 impl Config {
     /// Makes one of the objects there are, with what stays of the one before.

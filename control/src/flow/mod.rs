@@ -277,22 +277,8 @@ impl Inner {
 
 /// Takes what changed into the objects; whether anything did.
 fn take<K: DeserializeOwned>(objects: &mut Objects<K>, since: Since) -> bool {
-    let name = |key: &Key| key.as_str().rsplit('/').next().unwrap_or_default().to_owned();
-    match since {
-        Since::Nothing => false,
-        Since::Changed(changes) => {
-            for (key, entry) in changes {
-                match entry.and_then(|entry| entry.read().ok()) {
-                    Some(object) => drop(objects.insert(name(&key), object)),
-                    None => drop(objects.remove(&name(&key))),
-                }
-            }
-            true
-        }
-        Since::All(entries) => {
-            let read = |entry: &Arc<crate::cache::Entry>| Some((name(&entry.key), entry.read().ok()?));
-            *objects = entries.iter().filter_map(read).collect();
-            true
-        }
-    }
+    let any = !since.is_empty();
+    let name = |key: Key| key.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+    since.read_into(objects, name, |entry| entry.read().ok());
+    any
 }

@@ -20,7 +20,7 @@ use wherry_api::resource::GroupResource;
 
 use self::index::{Grant, Index, Kind};
 use super::{Attributes, Decision, UserInfo};
-use crate::cache::{Cache, Follow, Since};
+use crate::cache::{Cache, Follow};
 
 /// The API group of roles and bindings.
 pub const GROUP: &str = "rbac.authorization.k8s.io";
@@ -129,21 +129,16 @@ impl Rbac {
         }
         let mut follows = self.follows.lock();
         for (kind, follow) in &mut *follows {
-            match self.cache.since(follow) {
-                Since::Nothing => {}
-                Since::Changed(changes) => {
-                    let mut index = self.index.write();
-                    for (key, entry) in changes {
-                        index.change(*kind, &key, entry.as_deref());
-                    }
-                }
-                Since::All(entries) => {
-                    let mut index = self.index.write();
-                    index.clear(*kind);
-                    for entry in entries {
-                        index.change(*kind, &entry.key, Some(&entry));
-                    }
-                }
+            let since = self.cache.since(follow);
+            if since.is_empty() {
+                continue;
+            }
+            let mut index = self.index.write();
+            if since.afresh {
+                index.clear(*kind);
+            }
+            for (key, entry) in since.changes {
+                index.change(*kind, &key, entry.as_deref());
             }
         }
         self.shown.store(revision, Ordering::Release);

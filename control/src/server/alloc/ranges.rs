@@ -11,7 +11,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use parking_lot::Mutex;
 use wherry_api::resource::GroupResource;
 
-use crate::cache::{Cache, Entry, Follow, Since};
+use crate::cache::{Cache, Entry, Follow};
 use crate::cidr::Cidr;
 use crate::store::{Key, Precondition, Revision};
 
@@ -74,21 +74,11 @@ impl Ranges {
     /// Those that are ready now, the server's own before the others by their names.
     pub(super) fn ready(&self) -> Arc<[Ready]> {
         let mut followed = self.followed.lock();
-        match self.cache.since(&mut followed.follow) {
-            Since::Nothing => return Arc::clone(&followed.ready),
-            Since::Changed(changes) => {
-                for (key, entry) in changes {
-                    match entry.and_then(|entry| read(&entry)) {
-                        Some(ready) => drop(followed.known.insert(key, ready)),
-                        None => drop(followed.known.remove(&key)),
-                    }
-                }
-            }
-            Since::All(entries) => {
-                let all = entries.iter().filter_map(|entry| Some((entry.key.clone(), read(entry)?)));
-                followed.known = all.collect();
-            }
+        let since = self.cache.since(&mut followed.follow);
+        if since.is_empty() {
+            return Arc::clone(&followed.ready);
         }
+        since.read_into(&mut followed.known, |key| key, read);
         let (own, others): (Vec<_>, Vec<_>) = followed.known.values().cloned().partition(|ready| ready.own);
         followed.ready = own.into_iter().chain(others).collect();
         Arc::clone(&followed.ready)
