@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::write;
 use crate::auth::tokens::{Reference, Tokens};
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Controller, Error, Key, Queue, Shared, uid};
 
@@ -25,8 +25,8 @@ pub struct AccountTokens {
     root_ca: String,
 }
 
-impl AccountTokens {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for AccountTokens {
+    fn new(context: &Context) -> Self {
         let config = &context.config;
         Self { shared: context.shared.clone(), tokens: config.tokens.clone(), root_ca: config.root_ca.clone() }
     }

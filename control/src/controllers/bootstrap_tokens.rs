@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::write;
 use crate::auth::tokens::bootstrap::{NAMESPACE, has_ended};
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::shared::{CLUSTER_INFO, PUBLIC};
 use crate::reconcile::{Controller, Error, Key, Queue, Shared};
 
@@ -27,8 +27,8 @@ pub struct BootstrapTokens {
     shared: Arc<Shared>,
 }
 
-impl BootstrapTokens {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for BootstrapTokens {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone() }
     }
 }

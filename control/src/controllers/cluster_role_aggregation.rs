@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::write;
 use crate::auth::rbac::aggregate;
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::{Controller, Error, Key, Queue, Shared};
 
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub struct ClusterRoleAggregation {
     shared: Arc<Shared>,
 }
 
-impl ClusterRoleAggregation {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for ClusterRoleAggregation {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone() }
     }
 }

@@ -92,45 +92,44 @@ impl Context {
     }
 }
 
-/// A controller that runs, as the list holds it.
-fn boxed<C: Controller>(controller: C, context: &Context) -> BoxFuture<'static, ()> {
-    Box::pin(context.clone().run(controller))
+/// A controller that can be made of what every controller gets.
+pub trait FromContext: Controller + Sized {
+    fn new(context: &Context) -> Self;
 }
 
-type Start = fn(&Context) -> BoxFuture<'static, ()>;
+/// A controller's name, and what starts it.
+type Listed = (&'static str, fn(&Context) -> BoxFuture<'static, ()>);
+
+const fn of<C: FromContext>() -> Listed {
+    (C::NAME, |context| Box::pin(context.clone().run(C::new(context))))
+}
 
 /// THE list.
-pub const CONTROLLERS: &[(&str, Start)] = &[
-    (deployment::Deployments::NAME, |context| boxed(deployment::Deployments::new(context), context)),
-    (replica_set::ReplicaSets::NAME, |context| boxed(replica_set::ReplicaSets::new(context), context)),
-    (replica_set::ReplicationControllers::NAME, |context| {
-        boxed(replica_set::ReplicationControllers::new(context), context)
-    }),
-    (endpoints::Endpoints::NAME, |context| boxed(endpoints::Endpoints::new(context), context)),
-    (api_service::Registration::NAME, |context| boxed(api_service::Registration::new(context), context)),
-    (api_service::Availability::NAME, |context| boxed(api_service::Availability::new(context), context)),
-    (endpoints::Mirror::NAME, |context| boxed(endpoints::Mirror::new(context), context)),
-    (definition::Definitions::NAME, |context| boxed(definition::Definitions::new(context), context)),
+pub const CONTROLLERS: &[Listed] = &[
+    of::<deployment::Deployments>(),
+    of::<replica_set::ReplicaSets>(),
+    of::<replica_set::ReplicationControllers>(),
+    of::<endpoints::Endpoints>(),
+    of::<api_service::Registration>(),
+    of::<api_service::Availability>(),
+    of::<endpoints::Mirror>(),
+    of::<definition::Definitions>(),
     (gc::NAME, gc::start),
-    (resource_quota::ResourceQuotas::NAME, |context| boxed(resource_quota::ResourceQuotas::new(context), context)),
-    (account_tokens::AccountTokens::NAME, |context| boxed(account_tokens::AccountTokens::new(context), context)),
-    (bootstrap_tokens::BootstrapTokens::NAME, |context| {
-        boxed(bootstrap_tokens::BootstrapTokens::new(context), context)
-    }),
-    (certificates::Certificates::NAME, |context| boxed(certificates::Certificates::new(context), context)),
-    (cluster_role_aggregation::ClusterRoleAggregation::NAME, |context| {
-        boxed(cluster_role_aggregation::ClusterRoleAggregation::new(context), context)
-    }),
-    (namespace::Namespaces::NAME, |context| boxed(namespace::Namespaces::new(context), context)),
-    (service_account::ServiceAccounts::NAME, |context| boxed(service_account::ServiceAccounts::new(context), context)),
-    (service_cidr::ServiceCidrs::NAME, |context| boxed(service_cidr::ServiceCidrs::new(context), context)),
-    (service_cidr::Repair::NAME, |context| boxed(service_cidr::Repair::new(context), context)),
-    (policy_types::PolicyTypes::NAME, |context| boxed(policy_types::PolicyTypes::new(context), context)),
-    (volume_protection::Claims::NAME, |context| boxed(volume_protection::Claims::new(context), context)),
-    (volume_protection::Volumes::NAME, |context| boxed(volume_protection::Volumes::new(context), context)),
-    (node::Nodes::NAME, |context| boxed(node::Nodes::new(context), context)),
-    (node::eviction::Evictions::NAME, |context| boxed(node::eviction::Evictions::new(context), context)),
-    (pod_gc::PodGc::NAME, |context| boxed(pod_gc::PodGc::new(context), context)),
+    of::<resource_quota::ResourceQuotas>(),
+    of::<account_tokens::AccountTokens>(),
+    of::<bootstrap_tokens::BootstrapTokens>(),
+    of::<certificates::Certificates>(),
+    of::<cluster_role_aggregation::ClusterRoleAggregation>(),
+    of::<namespace::Namespaces>(),
+    of::<service_account::ServiceAccounts>(),
+    of::<service_cidr::ServiceCidrs>(),
+    of::<service_cidr::Repair>(),
+    of::<policy_types::PolicyTypes>(),
+    of::<volume_protection::Claims>(),
+    of::<volume_protection::Volumes>(),
+    of::<node::Nodes>(),
+    of::<node::eviction::Evictions>(),
+    of::<pod_gc::PodGc>(),
 ];
 
 /// Starts every controller on the shared caches.

@@ -15,7 +15,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::{pods, write};
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, absent_is_fine};
 
 /// How often pods are looked through.
@@ -31,8 +31,8 @@ pub struct PodGc {
     missing: Mutex<HashMap<String, Instant>>,
 }
 
-impl PodGc {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for PodGc {
+    fn new(context: &Context) -> Self {
         let keep = context.config.terminated_pods;
         Self { shared: context.shared.clone(), keep, missing: Mutex::default() }
     }

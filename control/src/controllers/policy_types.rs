@@ -21,7 +21,7 @@ use wherry_api::resource::Descriptor;
 use wherry_api::schema;
 
 use super::write;
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Controller, Error, Key, Queue, Shared};
 
@@ -35,8 +35,8 @@ pub(super) struct PolicyTypes {
     registry: Registry,
 }
 
-impl PolicyTypes {
-    pub(super) fn new(context: &Context) -> Self {
+impl FromContext for PolicyTypes {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone(), registry: Registry::builtin() }
     }
 }

@@ -18,7 +18,7 @@ use wherry_api::quantity::Quantity;
 use wherry_api::registry::Registry;
 
 use super::{pods, write};
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::quota::{self, Usage};
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Change, Controller, Error, Key, Queue, Shared, Step, code_of};
@@ -36,8 +36,8 @@ pub struct ResourceQuotas {
     registry: Registry,
 }
 
-impl ResourceQuotas {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for ResourceQuotas {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone(), registry: Registry::builtin() }
     }
 }

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::write;
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::shared::ROOT_CA;
 use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, code_of, namespace_is_terminating};
@@ -27,8 +27,8 @@ pub struct ServiceAccounts {
     root_ca: String,
 }
 
-impl ServiceAccounts {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for ServiceAccounts {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone(), root_ca: context.config.root_ca.clone() }
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::write;
 use crate::admission::storage_protection::{CLAIM, VOLUME};
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step};
 
@@ -34,14 +34,14 @@ pub struct Volumes {
     shared: Arc<Shared>,
 }
 
-impl Claims {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Claims {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone() }
     }
 }
 
-impl Volumes {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Volumes {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone() }
     }
 }

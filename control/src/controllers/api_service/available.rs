@@ -17,8 +17,8 @@ use tokio::time::timeout;
 use super::plan::{self, Behind, Verdict};
 use super::unavailable::Unavailable;
 use crate::auth::UserInfo;
-use crate::controllers::Context;
 use crate::controllers::write;
+use crate::controllers::{Context, FromContext};
 use crate::outbound::{ClientConfig, Outbound};
 use crate::reconcile::driver::itself;
 use crate::reconcile::kinds::SERVICE_NAME;
@@ -37,12 +37,14 @@ pub struct Availability {
     unavailable: Unavailable,
 }
 
-impl Availability {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Availability {
+    fn new(context: &Context) -> Self {
         let unavailable = context.metrics.unavailable.clone();
         Self { shared: context.shared.clone(), outbound: context.config.outbound.clone(), unavailable }
     }
+}
 
+impl Availability {
     async fn judge(&self, spec: &APIServiceSpec) -> Verdict {
         let Some(behind) = Behind::of(spec) else { return Verdict::here() };
         let service = self.shared.services.get(&Key::new(&behind.namespace, &behind.name));

@@ -17,8 +17,8 @@ use wherry_api::kinds::apiregistration::priorities::{self, CUSTOM};
 use wherry_api::registry::Registry;
 
 use super::plan::{self, Action, Known, LABEL, Manage};
-use crate::controllers::Context;
 use crate::controllers::write;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step};
 
@@ -36,14 +36,16 @@ struct Names {
     settled: HashSet<Key>,
 }
 
-impl Registration {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Registration {
+    fn new(context: &Context) -> Self {
         let registry = Registry::builtin();
         let ranked = registry.iter().filter(|kind| priorities::built_in(&kind.group, &kind.version).is_some());
         let built_in = ranked.map(|kind| name_of(&kind.group, &kind.version)).collect();
         Self { shared: context.shared.clone(), built_in, names: Mutex::default() }
     }
+}
 
+impl Registration {
     fn wanted(&self, key: &Key) -> Option<(Manage, APIServiceSpec)> {
         let (group, version) = priorities::of_name(&key.name)?;
         if let Some(priority) = priorities::built_in(group, version).filter(|_| self.built_in.contains(key)) {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use self::plan::{Step as Next, plan};
 use super::write;
 use crate::auth::pki::Pki;
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, absent_is_fine};
 
@@ -31,11 +31,13 @@ pub struct Certificates {
     signer: Option<Arc<Pki>>,
 }
 
-impl Certificates {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Certificates {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone(), signer: context.config.signer.clone() }
     }
+}
 
+impl Certificates {
     fn api(&self) -> Api<CertificateSigningRequest> {
         Api::all(self.shared.client.clone())
     }

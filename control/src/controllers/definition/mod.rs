@@ -18,7 +18,7 @@ use wherry_api::custom::FINALIZER;
 
 use super::contents::Contents;
 use super::write;
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, code_of};
 
@@ -34,8 +34,8 @@ pub struct Definitions {
     shared: Arc<Shared>,
 }
 
-impl Definitions {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Definitions {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone() }
     }
 }

@@ -21,7 +21,7 @@ use serde_json::{Map, json};
 use self::plan::{Action, Update};
 use self::status::Note;
 use super::{claim, pods, write};
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::events::Type;
 use crate::reconcile::{
@@ -35,8 +35,8 @@ pub struct Deployments {
     events: EventRecorder,
 }
 
-impl Deployments {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Deployments {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone(), events: context.events("deployment-controller") }
     }
 }

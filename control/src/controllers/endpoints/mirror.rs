@@ -15,8 +15,8 @@ use super::addresses::Port;
 use super::classic;
 use super::slices::{Group, MANAGED_BY, Plan, endpoints_of, family_of, group_of, write_port};
 use super::write_plan;
-use crate::controllers::Context;
 use crate::controllers::claim::reference;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::kinds::{LAST_APPLIED, SERVICE_NAME};
 use crate::reconcile::{Change, Controller, Error, Key, Queue, Shared};
@@ -35,8 +35,8 @@ pub struct Mirror {
     shared: Arc<Shared>,
 }
 
-impl Mirror {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Mirror {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone() }
     }
 }

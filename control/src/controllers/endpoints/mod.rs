@@ -19,7 +19,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, ResourceExt};
 
 use super::write;
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::kinds::SERVICE_NAME;
 use crate::reconcile::{Change, Controller, Error, Key, Queue, Shared, Step, Store, namespace_is_terminating};
@@ -36,8 +36,8 @@ pub struct Endpoints {
     shared: Arc<Shared>,
 }
 
-impl Endpoints {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Endpoints {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone() }
     }
 }

@@ -21,7 +21,7 @@ use kube::{Api, Client, ResourceExt};
 use self::conditions::{Left, Outcome};
 use super::contents::Contents;
 use super::write;
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step, code_of, message_of};
 
@@ -37,8 +37,8 @@ pub struct Namespaces {
     shared: Arc<Shared>,
 }
 
-impl Namespaces {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Namespaces {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone() }
     }
 }

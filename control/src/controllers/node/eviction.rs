@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::taints::leaves_in;
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::controllers::{pods, write};
 use crate::reconcile::events::Type;
 use crate::reconcile::{Change, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine};
@@ -26,8 +26,8 @@ pub struct Evictions {
     seen: Mutex<HashMap<Key, Timestamp>>,
 }
 
-impl Evictions {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Evictions {
+    fn new(context: &Context) -> Self {
         let events = context.events("taint-eviction-controller");
         Self { shared: context.shared.clone(), events, seen: Mutex::default() }
     }

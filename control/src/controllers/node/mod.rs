@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use self::taints::Health;
 use super::{pods, write};
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::events::Type;
 use crate::reconcile::shared::NODE_LEASES;
@@ -53,8 +53,8 @@ struct Heard {
 
 type Sign = (Option<Timestamp>, Option<Timestamp>);
 
-impl Nodes {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Nodes {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone(), events: context.events("node-controller"), heard: Mutex::default() }
     }
 }

@@ -21,7 +21,7 @@ use kube::{Api, ResourceExt};
 use self::owner::Owner;
 use self::plan::Failure;
 use super::{claim, pods, write};
-use crate::controllers::Context;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::events::Type;
 use crate::reconcile::{
     Change, Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine, controller_of, message_of,
@@ -42,8 +42,8 @@ pub struct Replicas<O> {
 pub type ReplicaSets = Replicas<ReplicaSet>;
 pub type ReplicationControllers = Replicas<ReplicationController>;
 
-impl<O: Owner> Replicas<O> {
-    pub fn new(context: &Context) -> Self {
+impl<O: Owner> FromContext for Replicas<O> {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone(), events: context.events(O::COMPONENT), owner: PhantomData }
     }
 }

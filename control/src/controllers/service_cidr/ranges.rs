@@ -15,8 +15,8 @@ use serde_json::json;
 use wherry_api::lenient::Lenient;
 
 use super::plan::{self, Action};
-use crate::controllers::Context;
 use crate::controllers::write;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::driver::itself;
 use crate::reconcile::{Controller, Error, Key, Queue, Shared, Step};
 use crate::server::alloc::{ALLOCATOR, MANAGED_BY};
@@ -26,11 +26,13 @@ pub struct ServiceCidrs {
     shared: Arc<Shared>,
 }
 
-impl ServiceCidrs {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for ServiceCidrs {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone() }
     }
+}
 
+impl ServiceCidrs {
     fn api(&self) -> Api<ServiceCIDR> {
         Api::all(self.shared.client.clone())
     }

@@ -15,8 +15,8 @@ use k8s_openapi::api::networking::v1::IPAddress;
 use kube::Api;
 
 use super::plan::{self, Fix, Leak, Verdict};
-use crate::controllers::Context;
 use crate::controllers::write;
+use crate::controllers::{Context, FromContext};
 use crate::reconcile::events::Type;
 use crate::reconcile::{Controller, Error, EventRecorder, Key, Queue, Shared, Step, absent_is_fine};
 
@@ -33,11 +33,13 @@ pub enum Place {
     Address(Key),
 }
 
-impl Repair {
-    pub fn new(context: &Context) -> Self {
+impl FromContext for Repair {
+    fn new(context: &Context) -> Self {
         Self { shared: context.shared.clone(), events: context.events("ipallocator-repair-controller") }
     }
+}
 
+impl Repair {
     fn services(&self, namespace: &str) -> Api<Service> {
         Api::namespaced(self.shared.client.clone(), namespace)
     }
