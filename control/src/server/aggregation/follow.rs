@@ -51,13 +51,9 @@ struct Known {
     place: Option<Place>,
 }
 
+/// A server behind an APIService, and when it is asked.
 struct Place {
-    group: String,
-    version: String,
-    priority: Priority,
-    config: Result<ClientConfig, String>,
-    available: bool,
-    said: Arc<Said>,
+    remote: Remote,
     asking: bool,
     due: Instant,
     failures: u32,
@@ -151,15 +147,7 @@ impl Follower {
 
     async fn show(&self, server: &Server) {
         let places = self.known.values().filter_map(|known| known.place.as_ref());
-        let remotes = places.map(|place| Remote {
-            group: place.group.clone(),
-            version: place.version.clone(),
-            priority: place.priority,
-            config: place.config.clone(),
-            available: place.available,
-            said: Arc::clone(&place.said),
-        });
-        server.serve_remotes(Remotes::new(remotes)).await;
+        server.serve_remotes(Remotes::new(places.map(|place| place.remote.clone()))).await;
     }
 
     fn places(&mut self) -> impl Iterator<Item = (&Box<str>, &mut Place)> {
@@ -168,7 +156,7 @@ impl Follower {
 
     /// When the next server is to be asked.
     fn due(&mut self) -> Instant {
-        let waiting = self.places().filter(|(_, place)| place.available && !place.asking && place.config.is_ok());
+        let waiting = self.places().filter(|(_, place)| place.waits());
         waiting.map(|(_, place)| place.due).min().unwrap_or_else(|| Instant::now() + EVERY)
     }
 
@@ -177,13 +165,11 @@ impl Follower {
         let (now, outbound) = (Instant::now(), self.outbound.clone());
         let mut questions = Vec::new();
         for (name, place) in self.places() {
-            if !place.available || place.asking || place.due > now {
+            if !place.waits() || place.due > now {
                 continue;
             }
-            let Ok(config) = &place.config else { continue };
-            let (group, version) = (place.group.clone(), place.version.clone());
-            let question = Question { outbound: outbound.clone(), config: config.clone(), group, version };
-            questions.push((name.clone(), question, Arc::clone(&place.said)));
+            let Remote { group, version, config: Ok(config), said, .. } = place.remote.clone() else { continue };
+            questions.push((name.clone(), Question { outbound: outbound.clone(), config, group, version }, said));
             place.asking = true;
         }
         for (name, question, before) in questions {
@@ -199,7 +185,7 @@ impl Follower {
         let place = self.known.get_mut(&answer.name).and_then(|known| known.place.as_mut());
         let Some(place) = place else { return false };
         place.asking = false;
-        if place.config.as_ref() != Ok(&answer.config) {
+        if place.remote.config.as_ref() != Ok(&answer.config) {
             // It was asked of another server.
             place.due = Instant::now();
             return false;
@@ -213,18 +199,29 @@ impl Follower {
                 tracing::debug!(name = answer.name, why, "the server behind an APIService did not say what it serves");
                 let wait = RETRY.saturating_mul(1 << place.failures.min(10)).min(EVERY);
                 (place.failures, place.due) = (place.failures.saturating_add(1), Instant::now() + wait);
-                Said { current: false, ..(*place.said).clone() }
+                place.remote.said.outdated()
             }
         };
         // An answer that came after it was found to be unavailable is not the newest word.
-        let said = Said { current: said.current && place.available, ..said };
-        let changed = !place.said.same(&said);
-        place.said = Arc::new(said);
+        let said = Said { current: said.current && place.remote.available, ..said };
+        let changed = !place.remote.said.same(&said);
+        place.remote.said = Arc::new(said);
         changed
     }
 }
 
+impl Place {
+    /// Whether it is to be asked when its time comes.
+    fn waits(&self) -> bool {
+        self.remote.available && !self.asking && self.remote.config.is_ok()
+    }
+}
+
 impl Said {
+    fn outdated(&self) -> Self {
+        Self { current: false, ..self.clone() }
+    }
+
     fn same(&self, other: &Self) -> bool {
         let etag = |said: &Self| said.openapi.as_ref().map(|(_, document)| document.etag.clone());
         self.current == other.current && self.resources == other.resources && etag(self) == etag(other)
@@ -245,15 +242,18 @@ fn place(entry: &Entry, before: Option<Place>) -> Result<Option<Place>, ServerEr
     let priority = Priority { group: rank("groupPriorityMinimum"), version: rank("versionPriority") };
     let config = ClientConfig::of_api_service(spec).map_err(|error| error.to_string());
     let available = is_available(&service);
-    let before = before.filter(|before| before.config == config);
-    let (was_available, asking) = before.as_ref().map_or((false, false), |before| (before.available, before.asking));
-    let (said, due, failures) = match before {
-        Some(before) => (before.said, before.due, before.failures),
-        None => (Arc::default(), Instant::now(), 0),
+    let remote = Remote { group, version, priority, config, available, said: Arc::default() };
+    let mut place = match before.filter(|before| before.remote.config == remote.config) {
+        Some(before) => {
+            let due = if available && !before.remote.available { Instant::now() } else { before.due };
+            Place { remote: Remote { said: before.remote.said, ..remote }, due, ..before }
+        }
+        None => Place { remote, asking: false, due: Instant::now(), failures: 0 },
     };
-    let due = if available && !was_available { Instant::now() } else { due };
-    let said = if available { said } else { Arc::new(Said { current: false, ..(*said).clone() }) };
-    Ok(Some(Place { group, version, priority, config, available, said, asking, due, failures }))
+    if !available {
+        place.remote.said = Arc::new(place.remote.said.outdated());
+    }
+    Ok(Some(place))
 }
 
 fn is_available(service: &Value) -> bool {

@@ -40,7 +40,7 @@ pub(super) struct Said {
 }
 
 /// A group version that another server serves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Remote {
     pub(super) group: String,
     pub(super) version: String,
