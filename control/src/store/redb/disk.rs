@@ -249,17 +249,19 @@ fn decode_slot(bytes: &[u8]) -> Option<Slot> {
 
 impl Disk {
     /// Writes a batch durably, trims the history, and returns the new state. `state` is the one before, with `last`,
-    /// `complete` and `clean` already those of the batch.
+    /// `complete` and `clean` already those of the batch. A file that is not closed after a write that `opens_at_once` is ready
+    /// when it is opened; after another one all of it is checked first. The former takes a second sync.
     pub(super) fn write(
         &self,
         batch: &[Arc<Written>],
         state: State,
         now: u64,
         options: &Options,
+        opens_at_once: bool,
     ) -> Result<(State, Duration), redb::Error> {
         let open = self.open.read();
         let mut txn = open.as_ref().ok_or(redb::Error::DatabaseClosed)?.db.begin_write()?;
-        txn.set_quick_repair(true);
+        txn.set_quick_repair(opens_at_once);
         let state = write_tables(&txn, batch, state, now, options)?;
         let began = std::time::Instant::now();
         txn.commit()?;

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
@@ -174,7 +174,8 @@ impl RedbStore {
             counters: Counters::default(),
             options,
         });
-        let writer = Writer { shared: Arc::clone(&shared), disk, state, gathering: Gathering::none() };
+        let (gathering, wrote) = (Gathering::none(), Instant::now());
+        let writer = Writer { shared: Arc::clone(&shared), disk, state, gathering, wrote };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|e| StoreError::Engine(e.into()))?;
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })

@@ -11,6 +11,7 @@ use crate::store::contract::{Factory, delete, key, object, put};
 use crate::store::{Op, Precondition};
 
 mod faults;
+mod power;
 
 fn short() -> Options {
     Options { memory_history_bytes: 8 << 10, disk_history_bytes: 32 << 10, ..Options::default() }

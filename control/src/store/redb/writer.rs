@@ -1,7 +1,7 @@
 //! The writer thread: takes what is queued, gives each transaction its revision and checks, and commits all of it in one
 //! durable redb transaction. While it waits for the disk the queue fills: that is the next batch. Callers that write one
-//! thing after the other would so split into two groups that take turns; the writer gives those that it has just answered a
-//! moment to ask again, and all of them share the next commit.
+//! thing after the other so split into two groups that take turns. Where commits take long, the writer gives those that it has
+//! just answered a moment to ask again, and all of them share the next commit.
 //!
 //! Must stay true: only this thread writes the disk; an answer is sent after the fsync that covers it.
 
@@ -22,8 +22,13 @@ use crate::store::{Committed, Durability, Revision, StoreError, StoreStats, Txn}
 const MAX_BATCH: usize = 1024;
 /// How long a relaxed write may stay off the disk.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
-/// How long the writer waits at most for callers that it has just answered; never longer than half a commit took.
+/// How long the writer waits at most for callers that it has just answered; never longer than half of what a commit took
+/// beyond [`CHEAP`].
 const GATHER: Duration = Duration::from_millis(4);
+/// A commit that takes no longer costs less than to wait for those who could share it.
+const CHEAP: Duration = Duration::from_millis(2);
+/// After such a pause a commit leaves the file so that it opens at once if the process is then killed.
+pub(super) const QUIET: Duration = Duration::from_secs(1);
 /// Records deleted per round because they expired.
 const EXPIRE_LIMIT: usize = 512;
 
@@ -70,7 +75,7 @@ impl Gathering {
 
     /// After a commit that `took` so long.
     fn after(answered: usize, took: Duration) -> Self {
-        Self { answered, until: Instant::now() + GATHER.min(took / 2) }
+        Self { answered, until: Instant::now() + GATHER.min(took.saturating_sub(CHEAP) / 2) }
     }
 }
 
@@ -197,6 +202,8 @@ pub(super) struct Writer {
     pub(super) disk: Arc<Disk>,
     pub(super) state: State,
     pub(super) gathering: Gathering,
+    /// When it last wrote.
+    pub(super) wrote: Instant,
 }
 
 /// A batch with revisions, ready for the disk.
@@ -355,7 +362,9 @@ impl Writer {
         now: u64,
     ) -> Result<(), StoreError> {
         let all: Vec<Arc<Written>> = visible.iter().chain(staged).cloned().collect();
-        let result = self.disk.write(&all, state, now, &self.shared.options);
+        let opens_at_once = self.wrote.elapsed() >= QUIET;
+        let result = self.disk.write(&all, state, now, &self.shared.options, opens_at_once);
+        self.wrote = Instant::now();
         let mut core = self.shared.core.lock();
         core.in_flight = None;
         match result {

@@ -160,12 +160,12 @@ async fn who_writes_while_a_backup_reads_hears_what_it_waits_for_and_not_that_th
     mood.writes_left.store(usize::MAX, Ordering::SeqCst);
     let disk = store.shared.disk().unwrap();
     let reader = disk.read();
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     for durability in [wherry_api::resource::Durability::Synced, wherry_api::resource::Durability::Relaxed] {
         loop {
             match store.commit(Txn { durability, ..put("refused", "2") }).await {
                 Err(StoreError::InUse) => break,
-                Err(StoreError::Full) if std::time::Instant::now() < deadline => {}
+                Err(StoreError::Full) if Instant::now() < deadline => {}
                 other => panic!("{other:?}"),
             }
         }
