@@ -169,6 +169,8 @@ pub struct Descriptor {
     /// `""` is the core group.
     pub group: Cow<'static, str>,
     pub version: Cow<'static, str>,
+    /// Other API versions that a body may name: it has the same fields there (Kubernetes: `policy/v1beta1` of an Eviction).
+    pub also_in: &'static [&'static str],
     pub kind: Cow<'static, str>,
     pub list_kind: Cow<'static, str>,
     pub plural: Cow<'static, str>,
@@ -232,6 +234,7 @@ impl Descriptor {
         Self {
             group: T::GROUP.into(),
             version: T::VERSION.into(),
+            also_in: &[],
             kind: T::KIND.into(),
             list_kind: format!("{}List", T::KIND).into(),
             plural: T::URL_PATH_SEGMENT.into(),

@@ -146,6 +146,7 @@ impl Definition {
         Descriptor {
             group: self.group.clone().into(),
             version: version.name.clone().into(),
+            also_in: &[],
             kind: self.kind.clone().into(),
             list_kind: self.list_kind.clone().into(),
             plural: self.plural.clone().into(),

@@ -91,7 +91,7 @@ pub(super) fn object(resource: &Descriptor, mut decoded: Decoded, octal: bool) -
 fn check_type(resource: &Descriptor, map: &Map<String, Value>) -> Result<(), Refusal> {
     let text = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
-    if !version.is_empty() && version != resource.api_version() {
+    if !version.is_empty() && version != resource.api_version() && !resource.also_in.contains(&version) {
         return Err(Refusal::Version { given: version.to_owned() });
     }
     if !kind.is_empty() && kind != resource.kind {

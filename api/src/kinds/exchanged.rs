@@ -23,7 +23,7 @@ pub fn bodies() -> &'static [Descriptor] {
     static BODIES: LazyLock<Vec<Descriptor>> = LazyLock::new(|| {
         vec![
             core::binding::descriptor(),
-            Descriptor::of::<Eviction>(),
+            Descriptor { also_in: &["policy/v1beta1"], ..Descriptor::of::<Eviction>() },
             Descriptor::of::<TokenRequest>().strategy(TokenRequestStrategy),
             Descriptor::of::<Scale>().columns(scale_columns()),
         ]

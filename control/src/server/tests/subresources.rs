@@ -69,9 +69,15 @@ async fn a_pod_is_bound_once_through_its_subresource() {
 async fn an_eviction_deletes_its_pod() {
     let api = Api::new().await;
     api.post(PODS, &pod("p")).await.expect(201);
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
-    api.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(201);
-    api.get(&format!("{PODS}/p")).await.expect(404);
+    let eviction = |version: &str| json!({"apiVersion": version, "kind": "Eviction", "metadata": {"name": "p"}});
+    let refused = api.post(&format!("{PODS}/p/eviction"), &eviction("policy/v2")).await;
+    assert!(refused.code == 400 && refused.message().contains("does not match"), "{}", refused.message());
+    // Old clients name the version before.
+    for version in ["policy/v1", "policy/v1beta1"] {
+        api.post(PODS, &pod("p")).await;
+        api.post(&format!("{PODS}/p/eviction"), &eviction(version)).await.expect(201);
+        api.get(&format!("{PODS}/p")).await.expect(404);
+    }
 }
 
 #[tokio::test]
