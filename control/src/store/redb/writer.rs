@@ -333,10 +333,9 @@ impl Writer {
         };
         let took = began.elapsed();
         if let Err(error) = &outcome {
+            // Also of what was refused: that may have been for what another of the batch wrote, which now is not there.
             for (_, answer, _) in &mut answers {
-                if answer.is_ok() {
-                    *answer = Err(again(error));
-                }
+                *answer = Err(again(error));
             }
         }
         for (reply, answer, permit) in answers {

@@ -298,6 +298,33 @@ async fn a_heartbeat_is_acknowledged_while_a_sync_stalls_and_is_seen_before_it()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_conflicts_with_a_write_that_found_no_room() {
+    let (store, mood) = moody();
+    let stall = mood.stall.lock();
+    let write = |txn: Txn| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.commit(txn).await })
+    };
+    let first = write(put("a", "1"));
+    while !mood.syncing.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    let new = || Txn { preconditions: vec![(key("b"), Precondition::Absent)], ..put("b", &"x".repeat(1 << 20)) };
+    let same_batch = [write(new()), write(new())];
+    while store.shared.permits.available_permits() > QUEUE - 3 {
+        std::thread::yield_now();
+    }
+    // Enough for the first.
+    mood.writes_left.store(3, Ordering::SeqCst);
+    drop(stall);
+    first.await.unwrap().unwrap();
+    for refused in same_batch {
+        let refused = refused.await.unwrap();
+        assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_failed_write_reads_go_on_and_nothing_more_is_accepted() {
     let (store, mood) = moody();
     store.commit(put("a", "1")).await.unwrap();
