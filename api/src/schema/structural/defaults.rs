@@ -100,9 +100,9 @@ impl Structural {
         Ok(())
     }
 
-    /// Whether the value is a null that the schema does not allow. An untyped node allows it.
+    /// Whether the value is a null that the schema does not allow.
     fn refuses(&self, value: &Value) -> bool {
-        value.is_null() && !self.nullable && (self.kind.is_some() || self.int_or_string)
+        value.is_null() && !self.nullable
     }
 }
 

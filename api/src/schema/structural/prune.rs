@@ -13,7 +13,7 @@ impl Structural {
     /// `spec.list[0].y`); the first of them, where that is a lot.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         let mut unknown = Unknown::default();
-        prune(object, Some(self), true, &mut String::new(), &mut unknown);
+        prune(object, Some(self), true, false, &mut String::new(), &mut unknown);
         unknown.paths.sort();
         unknown.paths
     }
@@ -21,7 +21,7 @@ impl Structural {
     /// Like [`Structural::prune`], for a value that is not an object of its own.
     pub(super) fn prune_value(&self, value: &mut Value) -> Vec<String> {
         let mut unknown = Unknown::default();
-        prune(value, Some(self), self.embedded_resource, &mut String::new(), &mut unknown);
+        prune(value, Some(self), self.embedded_resource, false, &mut String::new(), &mut unknown);
         unknown.paths
     }
 }
@@ -48,14 +48,20 @@ impl Unknown {
     }
 }
 
-/// `None` knows nothing.
-fn prune(value: &mut Value, schema: Option<&Structural>, whole: bool, path: &mut String, unknown: &mut Unknown) {
+/// `None` knows nothing. `keep`: what the schema does not know stays.
+fn prune(
+    value: &mut Value,
+    schema: Option<&Structural>,
+    whole: bool,
+    keep: bool,
+    path: &mut String,
+    unknown: &mut Unknown,
+) {
+    let keep = keep || schema.is_some_and(|s| s.preserve_unknown_fields);
     match value {
-        Value::Object(map) => fields(map, schema, whole, path, unknown),
+        Value::Object(map) => fields(map, schema, whole, keep, path, unknown),
         Value::Array(list) => {
             let items = schema.and_then(Structural::items);
-            // Below a list whose items are kept whatever they are, only described fields are looked at.
-            let keep = schema.is_some_and(|s| s.preserve_unknown_fields);
             if keep && items.is_none() {
                 return;
             }
@@ -67,7 +73,7 @@ fn prune(value: &mut Value, schema: Option<&Structural>, whole: bool, path: &mut
                 let length = path.len();
                 // Writing to a String cannot fail.
                 let _ = write!(path, "[{index}]");
-                prune(item, items, items.is_some_and(|i| i.embedded_resource), path, unknown);
+                prune(item, items, items.is_some_and(|i| i.embedded_resource), keep, path, unknown);
                 path.truncate(length);
             }
         }
@@ -92,6 +98,7 @@ fn fields(
     map: &mut Map<String, Value>,
     schema: Option<&Structural>,
     whole: bool,
+    keep: bool,
     path: &mut String,
     unknown: &mut Unknown,
 ) {
@@ -108,21 +115,21 @@ fn fields(
         }
         path.push_str(key);
         let known = match schema {
-            None => false,
+            None => keep,
             Some(schema) => match (schema.properties.get(key), &schema.additional) {
                 (Some(property), _) => {
-                    prune(value, Some(property), property.embedded_resource, path, unknown);
+                    prune(value, Some(property), property.embedded_resource, false, path, unknown);
                     true
                 }
                 (None, Additional::Schema(values)) => {
-                    prune(value, Some(values), values.embedded_resource, path, unknown);
+                    prune(value, Some(values), values.embedded_resource, false, path, unknown);
                     true
                 }
-                (None, Additional::Allowed | Additional::Denied) if !schema.preserve_unknown_fields => {
-                    prune(value, None, false, path, unknown);
+                (None, Additional::Allowed | Additional::Denied) if !keep => {
+                    prune(value, None, false, false, path, unknown);
                     true
                 }
-                _ => schema.preserve_unknown_fields,
+                _ => keep,
             },
         };
         if !known {

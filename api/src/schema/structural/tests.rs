@@ -288,15 +288,26 @@ fn defaults_fill_what_is_absent_and_replace_nulls_that_are_not_allowed() {
         "a": {"type": "string", "default": "x"},
         "b": {"type": "string", "nullable": true, "default": "y"},
         "c": {"type": "string"},
+        "u": {"x-kubernetes-preserve-unknown-fields": true},
         "d": {"type": "object", "default": {}, "properties": {"e": {"type": "integer", "default": 1}}},
         "list": {"type": "array", "items": {"type": "object", "properties": {"f": {"type": "integer", "default": 2}}}},
     }}));
     let mut object = json!({});
     schema.apply_defaults(&mut object).unwrap();
     assert_eq!(object, json!({"spec": {"a": "deep", "b": "y", "d": {"e": 1}}}));
-    let mut object = json!({"spec": {"a": null, "b": null, "c": null, "list": [{}, {"f": 3}]}});
+    let mut object = json!({"spec": {"a": null, "b": null, "c": null, "u": null, "list": [{}, {"f": 3}]}});
     schema.apply_defaults(&mut object).unwrap();
     assert_eq!(object, json!({"spec": {"a": "x", "b": null, "d": {"e": 1}, "list": [{"f": 2}, {"f": 3}]}}));
+}
+
+#[test]
+fn what_a_list_keeps_its_items_keep() {
+    let known = json!({"type": "object", "properties": {"b": {"type": "string"}}});
+    let schema = of(json!({"type": "array", "x-kubernetes-preserve-unknown-fields": true, "items": {
+        "type": "object", "properties": {"a": known}}}));
+    let mut object = json!({"spec": [{"a": {"b": "", "c": 1}, "d": 1}]});
+    assert_eq!(schema.prune(&mut object), ["spec[0].a.c"]);
+    assert_eq!(object, json!({"spec": [{"a": {"b": ""}, "d": 1}]}));
 }
 
 #[test]
