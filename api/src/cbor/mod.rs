@@ -11,5 +11,5 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::read::{CborError, Reader};
+pub(crate) use self::read::{CborError, Reader, hex};
 pub use self::write::{SELF_DESCRIBED, encode, entry, head_of_map};

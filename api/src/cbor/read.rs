@@ -185,7 +185,7 @@ fn float(head: Head) -> Result<f64> {
 }
 
 /// RFC 4648's base 16, in small letters.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");

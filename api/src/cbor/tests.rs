@@ -14,7 +14,7 @@ fn read(hex: &str) -> Result<Value, String> {
 }
 
 fn written(value: &Value) -> String {
-    read::hex(&encode(value))
+    hex(&encode(value))
 }
 
 #[test]

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use ::cel::IdedExpr;
 use ::cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
 
+use super::forms::{Form, variable};
 use super::signatures::{self, Cost, Signature};
+use super::sizes::{element, literal_size, result_size};
 use super::types::{Decl, Type};
+use crate::schema::structural::pattern::Patterns;
 
 /// What went wrong, and at which node.
 #[derive(Debug)]
@@ -32,9 +35,10 @@ pub struct Known {
 #[derive(Debug)]
 pub struct Checker {
     vars: Vec<(String, Decl)>,
+    patterns: Patterns,
 }
 
-fn complain(node: u64, message: impl Into<String>) -> Complaint {
+pub(super) fn complain(node: u64, message: impl Into<String>) -> Complaint {
     Complaint { node, message: message.into() }
 }
 
@@ -47,7 +51,7 @@ pub const TYPES: [&str; 12] =
 
 impl Checker {
     pub fn new(vars: Vec<(String, Decl)>) -> Self {
-        Self { vars }
+        Self { vars, patterns: Patterns::default() }
     }
 
     fn var(&self, name: &str) -> Option<&Decl> {
@@ -68,14 +72,14 @@ impl Checker {
                 Ok(Known { decl, cost: operand.cost.saturating_add(1) })
             }
             Expr::Call(call) => self.call(expr.id, call),
-            Expr::List(list) => self.list(&list.elements, &list.optional_indices),
-            Expr::Map(map) => self.map(&map.entries),
+            Expr::List(list) => self.list(&list.elements, &list.optional_indices, false),
+            Expr::Map(map) => self.map(&map.entries, false),
             Expr::Struct(message) => {
                 if !(message.type_name.starts_with("Object") || message.type_name == "JSONPatch") {
                     let what = format!("undeclared reference to '{}' (in container '')", message.type_name);
                     return Err(complain(expr.id, what));
                 }
-                self.map(&message.entries).map(|known| Known { decl: Type::Dyn.into(), ..known })
+                self.map(&message.entries, true).map(|known| Known { decl: Type::Dyn.into(), ..known })
             }
             Expr::Comprehension(_) | Expr::Unspecified => Err(complain(expr.id, "unsupported expression")),
         }
@@ -97,7 +101,8 @@ impl Checker {
         Some(Known { decl: decl.clone(), cost: 1 })
     }
 
-    fn list(&mut self, elements: &[IdedExpr], optional: &[usize]) -> Checked {
+    /// `mixed`: its items need not be of one type.
+    fn list(&mut self, elements: &[IdedExpr], optional: &[usize], mixed: bool) -> Checked {
         let mut item: Option<Decl> = None;
         let mut cost = 10_u64;
         for (index, element) in elements.iter().enumerate() {
@@ -108,14 +113,14 @@ impl Checker {
             }
             item = Some(match item {
                 None => known.decl,
-                Some(item) => Decl::sized(item.ty.join(&known.decl.ty), item.max.max(known.decl.max)),
+                Some(item) => united(element.id, &item, &known.decl, mixed)?,
             });
         }
         let max = u64::try_from(elements.len()).unwrap_or(u64::MAX);
         Ok(Known { decl: Decl::sized(Type::list(item.unwrap_or(Type::Dyn.into())), max), cost })
     }
 
-    fn map(&mut self, entries: &[::cel::common::ast::IdedEntryExpr]) -> Checked {
+    fn map(&mut self, entries: &[::cel::common::ast::IdedEntryExpr], mixed: bool) -> Checked {
         let (mut key, mut value): (Option<Type>, Option<Decl>) = (None, None);
         let mut cost = 30_u64;
         for entry in entries {
@@ -129,7 +134,7 @@ impl Checker {
             key = Some(key.map_or_else(|| k.decl.ty.clone(), |key| key.join(&k.decl.ty)));
             value = Some(match value {
                 None => v.decl,
-                Some(value) => Decl::sized(value.ty.join(&v.decl.ty), value.max.max(v.decl.max)),
+                Some(value) => united(entry.id, &value, &v.decl, mixed)?,
             });
         }
         let ty = Type::map(key.unwrap_or(Type::Dyn), value.unwrap_or(Type::Dyn.into()));
@@ -152,6 +157,9 @@ impl Checker {
             ("has", [arg]) if call.target.is_none() => self.has(id, arg),
             ("_?_:_", [condition, a, b]) => {
                 let (condition, a, b) = (self.boolean(condition, "_?_:_")?, self.check(a)?, self.check(b)?);
+                if !a.decl.ty.fits(&b.decl.ty) && !b.decl.ty.fits(&a.decl.ty) {
+                    return Err(complain(id, no_overload("_?_:_", false, &[Type::Bool, a.decl.ty, b.decl.ty])));
+                }
                 let decl = Decl::sized(a.decl.ty.join(&b.decl.ty), a.decl.max.max(b.decl.max));
                 Ok(Known { decl, cost: condition.saturating_add(a.cost.max(b.cost)) })
             }
@@ -261,8 +269,15 @@ impl Checker {
             }
             last = known.decl;
         }
-        let cost = range.cost.saturating_add(each.saturating_mul(range.decl.max)).saturating_add(1);
+        let mut cost = range.cost.saturating_add(each.saturating_mul(range.decl.max)).saturating_add(1);
         let decl = match call.func_name.as_str() {
+            "sortBy" => {
+                if !(last.ty.fits(&Type::Dyn) && sortable(&last.ty) && range.decl.ty.fits(&Type::list(Type::Dyn))) {
+                    return Err(complain(id, no_overload("sortBy", true, &[range.decl.ty, last.ty])));
+                }
+                cost = cost.saturating_add(Cost::Square.of(&[range.decl.max], 1));
+                range.decl
+            }
             "filter" => match &range.decl.ty {
                 Type::Map(map) => Decl::sized(Type::list(map.key.clone()), range.decl.max),
                 _ => range.decl,
@@ -283,7 +298,11 @@ impl Checker {
         if signatures.is_empty() {
             return Err(complain(id, format!("undeclared reference to '{name}' (in container '')")));
         }
-        let known = args.iter().map(|arg| self.check(arg)).collect::<Result<Vec<_>, _>>()?;
+        let mut check = |arg: &IdedExpr| match &arg.expr {
+            Expr::List(list) if name == "format" => self.list(&list.elements, &list.optional_indices, true),
+            _ => self.check(arg),
+        };
+        let known = args.iter().map(|arg| check(arg)).collect::<Result<Vec<_>, _>>()?;
         let types: Vec<Type> = known.iter().map(|k| k.decl.ty.clone()).collect();
         let sizes: Vec<u64> = known.iter().map(|k| k.decl.max).collect();
         let inner = known.iter().fold(0_u64, |sum, k| sum.saturating_add(k.cost));
@@ -296,92 +315,44 @@ impl Checker {
             return Err(complain(id, no_overload(name, member, &types)));
         };
         let ty = if fitting.iter().all(|(_, ty)| ty.fits(first) && first.fits(ty)) { first.clone() } else { Type::Dyn };
-        let own = if name == "@in" { sizes.get(1).copied().unwrap_or(1) } else { signature.cost.of(&sizes) };
-        let max = result_size(name, signature, &ty, &sizes);
-        check_literals(name, args)?;
+        let own = match name {
+            "lists.range" => args.first().map_or(1, |arg| literal_size(arg)),
+            "@in" => signature.cost.of(sizes.get(1..).unwrap_or_default(), 1),
+            _ => signature.cost.of(&sizes, known.first().map_or(1, element)),
+        };
+        let max = match (name, args) {
+            ("lists.range", [arg]) => literal_size(arg),
+            _ => result_size(name, signature, &ty, &sizes),
+        };
+        self.literals(name, args)?;
         Ok(Known { decl: Decl::sized(ty, max), cost: inner.saturating_add(own) })
     }
-}
 
-/// What is wrong with a literal that is a pattern, a time or a duration.
-fn check_literals(name: &str, args: &[&IdedExpr]) -> Result<(), Complaint> {
-    let Some((arg, Expr::Literal(LiteralValue::String(text)))) = args.last().map(|arg| (arg, &arg.expr)) else {
-        return Ok(());
-    };
-    match (name, args.len()) {
-        ("matches" | "find" | "findAll", 2) => {
-            crate::schema::structural::pattern::compile(text.inner())
-                .map_err(|e| complain(arg.id, format!("invalid matches argument: {e}")))?;
-        }
-        ("duration", 1) if super::duration::parse(text.inner()).is_none() => {
-            return Err(complain(arg.id, "invalid duration argument"));
-        }
-        ("timestamp", 1) if super::value::timestamp(text.inner()).is_none() => {
-            return Err(complain(arg.id, "invalid timestamp argument"));
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// The most that a result holds.
-fn result_size(name: &str, signature: &Signature, ty: &Type, sizes: &[u64]) -> u64 {
-    let first = sizes.first().copied().unwrap_or(1);
-    let sum = sizes.iter().fold(0_u64, |sum, size| sum.saturating_add(*size));
-    match (name, ty) {
-        (_, Type::Bool | Type::Int | Type::Uint | Type::Double | Type::Timestamp | Type::Duration) => 1,
-        ("_+_" | "format", _) => sum,
-        ("replace", _) => first.saturating_mul(sizes.get(2).copied().unwrap_or(1).max(1)),
-        ("join", _) => super::types::MAX_REQUEST,
-        _ if signature.cost == Cost::One => first.max(1),
-        _ => first,
-    }
-}
-
-/// A call that binds variables.
-#[derive(Debug)]
-pub enum Form<'a> {
-    /// `range.f(x, …)` or `range.f(i, x, …)`.
-    Each {
-        vars: Vec<&'a IdedExpr>,
-        bodies: Vec<&'a IdedExpr>,
-    },
-    Optional {
-        var: &'a IdedExpr,
-        body: &'a IdedExpr,
-        flat: bool,
-    },
-}
-
-impl<'a> Form<'a> {
-    pub fn of(call: &'a CallExpr) -> Option<Self> {
-        let is_var = |expr: &IdedExpr| matches!(expr.expr, Expr::Ident(_));
-        let each = |vars: &[&'a IdedExpr], bodies: &[&'a IdedExpr]| {
-            vars.iter().all(|v| is_var(v)).then(|| Self::Each { vars: vars.to_vec(), bodies: bodies.to_vec() })
-        };
-        match (call.func_name.as_str(), call.args.as_slice()) {
-            ("all" | "exists" | "exists_one" | "existsOne" | "filter" | "map", [x, body]) => each(&[x], &[body]),
-            ("map", [x, condition, body]) => each(&[x], &[condition, body]),
-            (
-                "all" | "exists" | "existsOne" | "exists_one" | "transformList" | "transformMap" | "transformMapEntry",
-                [i, x, body],
-            ) => each(&[i, x], &[body]),
-            ("transformList" | "transformMap" | "transformMapEntry", [i, x, condition, body]) => {
-                each(&[i, x], &[condition, body])
-            }
-            (name @ ("optMap" | "optFlatMap"), [var, body]) if is_var(var) => {
-                Some(Self::Optional { var, body, flat: name == "optFlatMap" })
-            }
+    /// What is wrong with a literal that is a pattern, a time or a duration.
+    fn literals(&mut self, name: &str, args: &[&IdedExpr]) -> Result<(), Complaint> {
+        let literal = |at: usize| match args.get(at).map(|arg| (arg, &arg.expr)) {
+            Some((arg, Expr::Literal(LiteralValue::String(text)))) => Some((arg.id, text.inner())),
             _ => None,
+        };
+        match (name, literal(0), literal(1)) {
+            ("matches" | "find" | "findAll", _, Some((id, text))) => {
+                let wrong = |error| complain(id, format!("invalid matches argument: {error}"));
+                self.patterns.compile(text).map(drop).map_err(wrong)
+            }
+            ("duration", Some((id, text)), _) if super::duration::parse(text).is_none() => {
+                Err(complain(id, "invalid duration argument"))
+            }
+            ("timestamp", Some((id, text)), _) if super::functions::time::time(text).is_none() => {
+                Err(complain(id, "invalid timestamp argument"))
+            }
+            _ => Ok(()),
         }
     }
 }
 
-pub fn variable(expr: &IdedExpr) -> Result<String, Complaint> {
-    match &expr.expr {
-        Expr::Ident(name) => Ok(name.clone()),
-        _ => Err(complain(expr.id, "argument must be a simple name")),
-    }
+/// Whether values of a type have an order.
+fn sortable(ty: &Type) -> bool {
+    !signatures::of("sort").iter().filter_map(|s| result(s, &[Type::list(ty.clone())])).collect::<Vec<_>>().is_empty()
 }
 
 /// The variables of a comprehension over such a range.
@@ -399,6 +370,14 @@ fn bound(id: u64, range: &Decl, count: usize) -> Result<Vec<Decl>, Complaint> {
             format!("expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"),
         )),
     }
+}
+
+/// What both a list's items are, or a map's values, which are of one type unless they are `mixed`.
+fn united(id: u64, one: &Decl, other: &Decl, mixed: bool) -> Result<Decl, Complaint> {
+    if !mixed && !one.ty.fits(&other.ty) && !other.ty.fits(&one.ty) {
+        return Err(complain(id, format!("expected type '{}' but found '{}'", one.ty, other.ty)));
+    }
+    Ok(Decl::sized(one.ty.join(&other.ty), one.max.max(other.max)))
 }
 
 fn unwrap_optional(decl: &Decl) -> Decl {

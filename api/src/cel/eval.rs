@@ -10,9 +10,10 @@ use std::sync::Arc;
 use ::cel::IdedExpr;
 use ::cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
 
-use super::check::{Form, NAMESPACES, TYPES, variable};
-use super::functions;
-use super::value::{ELEMENT, ENTRY, Key, List, Map, Text, Val};
+use super::check::{NAMESPACES, TYPES};
+use super::forms::{Form, variable};
+use super::functions::{self, lists};
+use super::value::{ELEMENT, ENTRY, Key, Map, Text, Val};
 use super::{Budget, EvalError};
 
 type Result<T> = std::result::Result<T, EvalError>;
@@ -44,13 +45,14 @@ impl<'s, 'a> Evaluator<'s, 'a> {
             Expr::Select(select) => {
                 self.budget.charge(1)?;
                 if let Expr::Ident(root) = &select.operand.expr
-                    && let Some(value) = (self.lookup)(&format!("{root}.{}", select.field), self.budget)
                     && !self.is_local(root)
+                    && let Some(value) = (self.lookup)(&format!("{root}.{}", select.field), self.budget)
                 {
                     return value;
                 }
                 let operand = self.eval(&select.operand)?;
-                select_field(&operand, &select.field)
+                let part = select_field(&operand, &select.field)?;
+                self.taken(part)
             }
             Expr::Call(call) => self.call(call),
             Expr::List(list) => self.list(&list.elements, &list.optional_indices),
@@ -58,6 +60,16 @@ impl<'s, 'a> Evaluator<'s, 'a> {
             Expr::Struct(message) => self.map(&message.entries),
             Expr::Comprehension(_) | Expr::Unspecified => Err(EvalError::other("unsupported expression")),
         }
+    }
+
+    /// A part of a value; the bytes that a text stands for are decoded each time.
+    fn taken(&mut self, part: Val<'a>) -> Result<Val<'a>> {
+        let decoded = part.decoded();
+        if decoded > 0 {
+            self.budget.charge(super::signatures::text(u64::try_from(decoded).unwrap_or(u64::MAX)))?;
+            self.budget.make(decoded)?;
+        }
+        Ok(part)
     }
 
     fn is_local(&self, name: &str) -> bool {
@@ -145,21 +157,30 @@ impl<'s, 'a> Evaluator<'s, 'a> {
                 let (operand, Expr::Literal(LiteralValue::String(name))) = (self.eval(a)?, &b.expr) else {
                     return Err(EvalError::overload());
                 };
-                optional_part(&operand, |value| select_field(value, name.inner()))
+                let part = optional_part(&operand, |value| select_field(value, name.inner()))?;
+                self.taken(part)
             }
-            ("_[?_]", [a, b]) => {
+            (name @ ("_[_]" | "_[?_]"), [a, b]) => {
                 self.budget.charge(1)?;
                 let (operand, index) = (self.eval(a)?, self.eval(b)?);
-                optional_part(&operand, |value| functions::index(value, &index))
-            }
-            ("_[_]", [a, b]) => {
-                self.budget.charge(1)?;
-                let (operand, index) = (self.eval(a)?, self.eval(b)?);
-                match operand {
-                    Val::Optional(_) => optional_part(&operand, |value| functions::index(value, &index)),
+                self.budget.charge(functions::handling(&index))?;
+                let part = match operand {
+                    operand @ Val::Optional(_) => optional_part(&operand, |value| functions::index(value, &index)),
+                    operand if name == "_[?_]" => optional_part(&operand, |value| functions::index(value, &index)),
                     operand => functions::index(&operand, &index),
-                }
+                };
+                self.taken(part?)
             }
+            (name @ ("or" | "orValue"), [other]) => match (&call.target, name) {
+                (None, _) => Err(EvalError::overload()),
+                // What is not needed may fail.
+                (Some(target), name) => match (self.eval(target)?, name) {
+                    (Val::Optional(None), _) => self.eval(other),
+                    (Val::Optional(Some(value)), "orValue") => Ok((*value).clone()),
+                    (some @ Val::Optional(_), _) => Ok(some),
+                    _ => Err(EvalError::overload()),
+                },
+            },
             (name, args) => {
                 let all: Vec<&IdedExpr> = call.target.as_deref().into_iter().chain(args).collect();
                 self.function(name, call.target.is_some(), &all)
@@ -217,7 +238,7 @@ impl<'s, 'a> Evaluator<'s, 'a> {
             }
         }
         match operand {
-            Val::Map(map) => Ok(Val::Bool(map.get(&Val::from(select.field.clone())).is_some())),
+            Val::Map(map) => Ok(Val::Bool(map.get(&Val::String(Text::Borrowed(&select.field))).is_some())),
             _ => Err(EvalError::other(format!("no such key: {}", select.field))),
         }
     }
@@ -249,7 +270,7 @@ impl<'s, 'a> Evaluator<'s, 'a> {
                 Ok(Box::new(list.iter().enumerate().map(|(i, item)| vec![super::value::count(i), item])))
             }
             (Val::Map(map), 1) => Ok(Box::new(map.keys().into_iter().map(|key| vec![key]))),
-            (Val::Map(map), _) => Ok(Box::new(map.raw().map(|(key, value)| vec![key.val(), value]))),
+            (Val::Map(map), _) => Ok(Box::new(map.entries().map(|(key, value)| vec![key, value]))),
             _ => Err(EvalError::overload()),
         }
     }
@@ -265,6 +286,7 @@ impl<'s, 'a> Evaluator<'s, 'a> {
         let mut gathered = Gathered::default();
         for item in items {
             self.budget.charge(1)?;
+            let item = item.into_iter().map(|part| self.taken(part)).collect::<Result<Vec<_>>>()?;
             let scope: Vec<(String, Val<'a>)> = vars.iter().cloned().zip(item.iter().cloned()).collect();
             if let [condition] = conditions
                 && !boolean(self.within(scope.clone(), condition)?)?
@@ -276,7 +298,7 @@ impl<'s, 'a> Evaluator<'s, 'a> {
                 break;
             }
         }
-        gathered.finish(name)
+        gathered.finish(name, self.budget)
     }
 }
 
@@ -284,6 +306,8 @@ impl<'s, 'a> Evaluator<'s, 'a> {
 #[derive(Default)]
 struct Gathered<'a> {
     list: Vec<Val<'a>>,
+    /// By which the list is sorted.
+    keys: Vec<Val<'a>>,
     map: BTreeMap<Key, Val<'a>>,
     /// How many were true.
     found: usize,
@@ -315,6 +339,11 @@ impl<'a> Gathered<'a> {
                     self.list.extend(item.first().cloned());
                 }
             }
+            "sortBy" => {
+                budget.make(2 * ELEMENT)?;
+                self.keys.push(value?);
+                self.list.extend(item.first().cloned());
+            }
             "map" | "transformList" => {
                 budget.make(ELEMENT)?;
                 self.list.push(value?);
@@ -326,7 +355,8 @@ impl<'a> Gathered<'a> {
             }
             _ => {
                 let Val::Map(made) = value? else { return Err(EvalError::overload()) };
-                for (key, value) in made.raw() {
+                for (key, value) in made.entries() {
+                    let key = Key::of(&key).ok_or_else(EvalError::overload)?;
                     budget.make(ENTRY.saturating_add(key.length()))?;
                     if self.map.insert(key, value).is_some() {
                         return Err(EvalError::other("insert failed: duplicate key"));
@@ -337,7 +367,7 @@ impl<'a> Gathered<'a> {
         Ok(true)
     }
 
-    fn finish(self, name: &str) -> Result<Val<'a>> {
+    fn finish(self, name: &str, budget: &mut Budget) -> Result<Val<'a>> {
         match name {
             "all" | "exists" => match (self.failed, self.error) {
                 (true, _) => Ok(Val::Bool(name == "exists")),
@@ -346,6 +376,10 @@ impl<'a> Gathered<'a> {
             },
             "exists_one" | "existsOne" => Ok(Val::Bool(self.found == 1)),
             "filter" | "map" | "transformList" => Ok(self.list.into()),
+            "sortBy" => {
+                budget.charge(lists::sorting(&self.keys, budget.call))?;
+                lists::sorted(self.keys, self.list)
+            }
             _ => Ok(Val::Map(Map::Made(Arc::new(self.map)))),
         }
     }
@@ -397,41 +431,4 @@ fn constant<'a>(literal: &LiteralValue) -> Val<'a> {
         LiteralValue::String(text) => Val::from(text.inner().to_owned()),
         LiteralValue::UInt(u) => Val::Uint(*u.inner()),
     }
-}
-
-/// Two lists as one, by the rules of the first.
-pub fn joined<'a>(a: &List<'a>, b: &List<'a>) -> Vec<Val<'a>> {
-    use super::types::ListKind;
-    let mut items: Vec<Val<'a>> = a.iter().collect();
-    match a.kind() {
-        ListKind::Atomic => items.extend(b.iter()),
-        ListKind::Set => {
-            for item in b.iter() {
-                if !items.iter().any(|known| known.same(&item)) {
-                    items.push(item);
-                }
-            }
-        }
-        ListKind::Map(keys) => {
-            for item in b.iter() {
-                match items.iter_mut().find(|known| same_keys(known, &item, keys)) {
-                    Some(known) => *known = item,
-                    None => items.push(item),
-                }
-            }
-        }
-    }
-    items
-}
-
-fn same_keys(a: &Val<'_>, b: &Val<'_>, keys: &[String]) -> bool {
-    let (Val::Map(a), Val::Map(b)) = (a, b) else { return false };
-    keys.iter().all(|key| {
-        let key = Val::from(super::escape::escape(key).unwrap_or_else(|| key.clone()));
-        match (a.get(&key), b.get(&key)) {
-            (Some(a), Some(b)) => a.same(&b),
-            (None, None) => true,
-            _ => false,
-        }
-    })
 }

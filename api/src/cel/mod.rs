@@ -25,13 +25,16 @@ mod declare;
 pub mod duration;
 pub mod escape;
 pub mod eval;
+mod forms;
 mod functions;
 pub mod net;
 pub mod rules;
 mod semver;
 mod signatures;
+mod sizes;
 pub mod text;
 pub mod types;
+pub mod url;
 pub mod value;
 
 pub use declare::of_resource;
@@ -43,6 +46,8 @@ pub use value::Val;
 pub const MAX_SOURCE: usize = 64 * 1024;
 /// Nesting of an expression.
 pub const MAX_DEPTH: u16 = 64;
+/// Levels of what an expression means: `a.b.c` is three.
+const MAX_LEVELS: usize = 256;
 /// Bytes of stack for reading an expression of that nesting; what is not used costs nothing.
 const STACK: usize = 64 << 20;
 /// Bytes of a text that an expression makes.
@@ -173,6 +178,9 @@ impl Program {
 
     fn compile_here(source: &str, vars: &[(String, Decl)]) -> Result<Self, CompileError> {
         let (expr, positions) = parse(source)?;
+        if levels(&expr) > MAX_LEVELS {
+            return Err(CompileError(located("", 0, &format!("expression recursion limit exceeded: {MAX_LEVELS}"))));
+        }
         let known = check::Checker::new(vars.to_vec()).check(&expr).map_err(|complaint| {
             let at = positions.offset_for(complaint.node).map_or(0, |(start, _)| start);
             CompileError(located(source, at as usize, &complaint.message))
@@ -278,22 +286,29 @@ fn positioned(source: &str, line: isize, column: isize, message: &str) -> String
 
 /// Whether a part of an expression is such a one.
 fn any(expr: &IdedExpr, found: &dyn Fn(&Expr) -> bool) -> bool {
-    let inner = |expr: &IdedExpr| any(expr, found);
-    found(&expr.expr)
-        || match &expr.expr {
-            Expr::Select(select) => inner(&select.operand),
-            Expr::Call(call) => call.target.iter().any(|t| inner(t)) || call.args.iter().any(inner),
-            Expr::List(list) => list.elements.iter().any(inner),
-            Expr::Map(map) => map.entries.iter().any(|entry| any_entry(&entry.expr, &inner)),
-            Expr::Struct(message) => message.entries.iter().any(|entry| any_entry(&entry.expr, &inner)),
-            Expr::Ident(_) | Expr::Literal(_) | Expr::Comprehension(_) | Expr::Unspecified => false,
-        }
+    found(&expr.expr) || parts(expr).into_iter().any(|part| any(part, found))
 }
 
-fn any_entry(entry: &EntryExpr, inner: &dyn Fn(&IdedExpr) -> bool) -> bool {
+fn levels(expr: &IdedExpr) -> usize {
+    1 + parts(expr).into_iter().map(levels).max().unwrap_or_default()
+}
+
+/// What an expression directly consists of.
+fn parts(expr: &IdedExpr) -> Vec<&IdedExpr> {
+    match &expr.expr {
+        Expr::Select(select) => vec![&*select.operand],
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map.entries.iter().flat_map(|entry| parts_of_entry(&entry.expr)).collect(),
+        Expr::Struct(message) => message.entries.iter().flat_map(|entry| parts_of_entry(&entry.expr)).collect(),
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Comprehension(_) | Expr::Unspecified => Vec::new(),
+    }
+}
+
+fn parts_of_entry(entry: &EntryExpr) -> Vec<&IdedExpr> {
     match entry {
-        EntryExpr::StructField(field) => inner(&field.value),
-        EntryExpr::MapEntry(entry) => inner(&entry.key) || inner(&entry.value),
+        EntryExpr::StructField(field) => vec![&field.value],
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
     }
 }
 

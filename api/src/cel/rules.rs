@@ -66,6 +66,12 @@ impl Rules {
         root.map(|root| Self { root })
     }
 
+    /// Judges the defaults of the schema that the rules were compiled from, as values that come to be and as ones that stay.
+    pub fn judge_defaults(&self, schema: &Structural, path: &Path, errors: &mut ErrorList) {
+        let mut run = Run { errors, budget: Budget::new(PER_OBJECT), warnings: Vec::new(), over: false };
+        run.defaults(&self.root, schema, path);
+    }
+
     /// Judges an object, which `old` is replaced by if there is one. Returns warnings about what is wrong but unchanged.
     pub fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut ErrorList) -> Vec<String> {
         let mut run = Run { errors, budget: Budget::new(PER_OBJECT), warnings: Vec::new(), over: false };
@@ -275,6 +281,27 @@ impl Run<'_> {
         }
     }
 
+    fn defaults(&mut self, node: &Node, schema: &Structural, path: &Path) {
+        if let Some(default) = &schema.default {
+            let (at, before) = (path.child("default"), self.errors.iter().count());
+            self.node(node, default, None, false, &at);
+            if self.errors.iter().count() == before {
+                self.node(node, default, Some(default), true, &at);
+            }
+        }
+        for (name, below) in &node.properties {
+            if let Some(property) = schema.properties.get(name) {
+                self.defaults(below, property, &path.child("properties").key(name));
+            }
+        }
+        if let (Some(below), Some(values)) = (&node.values, schema.values()) {
+            self.defaults(below, values, &path.child("additionalProperties"));
+        }
+        if let (Some(below), Some(items)) = (&node.items, schema.items()) {
+            self.defaults(below, items, &path.child("items"));
+        }
+    }
+
     fn rule(
         &mut self,
         node: &Node,
@@ -328,7 +355,7 @@ impl Run<'_> {
             at = path.child(&compiled.field_path);
         }
         let error = verdict(&compiled.rule, at, value, node.object_like, &detail);
-        if !compiled.uses_old && unchanged && old.is_some() {
+        if !compiled.uses_old && unchanged {
             self.warnings.push(error.to_string());
         } else {
             self.errors.push(error);

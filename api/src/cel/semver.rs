@@ -12,21 +12,16 @@ pub struct Semver {
 }
 
 impl Semver {
-    /// `lenient`: a leading `v`, missing parts and leading zeros are mended.
+    /// `lenient`: a leading `v`, missing parts and leading zeros are mended; who leaves parts out may say nothing after them.
     pub fn parse(text: &str, lenient: bool) -> Option<Self> {
-        let text = if lenient { text.trim().trim_start_matches('v') } else { text };
-        let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
-        let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
+        let text = if lenient { text.strip_prefix('v').unwrap_or(text) } else { text };
+        let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+        let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
         let mut parts: Vec<&str> = core.split('.').collect();
-        while lenient && parts.len() < 3 {
-            parts.push("0");
+        if lenient && core == text {
+            parts.resize(parts.len().max(3), "0");
         }
-        let number = |part: &&str| {
-            let plain = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-            let tight = lenient || part.len() == 1 || !part.starts_with('0');
-            if plain && tight { part.parse::<u64>().ok() } else { None }
-        };
-        let numbers: Vec<u64> = parts.iter().map(number).collect::<Option<_>>()?;
+        let numbers: Vec<u64> = parts.iter().map(|part| number(part, lenient)).collect::<Option<_>>()?;
         let [major, minor, patch] = *numbers.as_slice() else { return None };
         let identifiers = |text: &str| -> Option<Vec<String>> {
             let good = |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -36,8 +31,15 @@ impl Semver {
             identifiers(build)?;
         }
         let pre = pre.map_or(Some(Vec::new()), identifiers)?;
-        Some(Self { major, minor, patch, pre })
+        let numeric = |id: &&String| id.bytes().all(|b| b.is_ascii_digit());
+        pre.iter().filter(numeric).all(|id| number(id, false).is_some()).then_some(Self { major, minor, patch, pre })
     }
+}
+
+/// A number as a part of a version.
+fn number(text: &str, leading_zeros: bool) -> Option<u64> {
+    let tight = leading_zeros || text.len() == 1 || !text.starts_with('0');
+    if tight && text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 impl PartialOrd for Semver {
@@ -79,7 +81,13 @@ mod tests {
         let order = ["1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0-rc.1", "1.0.0", "1.0.1"];
         let parsed: Vec<Semver> = order.iter().map(|v| Semver::parse(v, false).unwrap()).collect();
         assert!(parsed.is_sorted());
-        assert!(Semver::parse("v1", false).is_none() && Semver::parse("01.0.0", false).is_none());
+        for bad in ["v1", "01.0.0", "1.0.0-01", "1.0.0-99999999999999999999", "1.0", "1.0.0-", "1.0.0+"] {
+            assert_eq!(Semver::parse(bad, false), None, "{bad}");
+        }
+        for bad in ["1.2-alpha", "vv1.0.0", " 1.0.0", "1.0+b"] {
+            assert_eq!(Semver::parse(bad, true), None, "{bad}");
+        }
+        assert_eq!(Semver::parse("v01.02.003-rc.1", true), Semver::parse("1.2.3-rc.1", false));
         assert_eq!(Semver::parse("v1.2", true).unwrap(), Semver::parse("1.2.0", false).unwrap());
     }
 }

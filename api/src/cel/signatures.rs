@@ -1,8 +1,10 @@
 //! The functions that expressions may call: their names, types and cost, as one table.
 //!
 //! A line is `name style arguments result cost`. Style `m` is called on its first argument, `g` is global (its name may
-//! have a namespace). Cost: `1`; `t`, by the bytes of the first argument; `l`, by its elements; `x`, by the product of the
-//! first two; `r`, a regular expression on a text; `c`, a question to the authorizer.
+//! have a namespace). Cost: `1`; `t`, by the bytes of the first argument; `u`, by those twice; `a`, by those of the second;
+//! `s`, by those of both; `p`, by their product; `l`, by the elements of the first; `w`, by what is in them; `q`, by their
+//! square; `x`, by the product of the first two's; `r`, a regular expression on a text; `f`, a named format's; `c`, a question
+//! to the authorizer. What is estimated from it is what Kubernetes estimates, so that it takes the same rules.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -16,9 +18,16 @@ const TABLE: &str = include_str!("functions.tsv");
 pub enum Cost {
     One,
     Text,
+    TextTwice,
+    SecondText,
+    Texts,
+    TextProduct,
     List,
+    Within,
+    Square,
     Product,
     Regex,
+    Format,
     Check,
 }
 
@@ -52,7 +61,14 @@ pub fn of(name: &str) -> &'static [Signature] {
 fn class(text: &str) -> Cost {
     match text {
         "t" => Cost::Text,
+        "u" => Cost::TextTwice,
+        "a" => Cost::SecondText,
+        "s" => Cost::Texts,
+        "p" => Cost::TextProduct,
         "l" => Cost::List,
+        "w" => Cost::Within,
+        "q" => Cost::Square,
+        "f" => Cost::Format,
         "x" => Cost::Product,
         "r" => Cost::Regex,
         "c" => Cost::Check,
@@ -100,18 +116,34 @@ fn ty(text: &str) -> Type {
 }
 
 impl Cost {
-    /// The cost of a call on arguments of these sizes.
-    pub fn of(self, sizes: &[u64]) -> u64 {
+    /// The cost of a call on arguments of these sizes; `item` is that of an element of the first.
+    pub fn of(self, sizes: &[u64], item: u64) -> u64 {
         let size = |index: usize| sizes.get(index).copied().unwrap_or_default();
-        match self {
+        let (first, second) = (size(0), size(1));
+        let cost = match self {
             Self::One => 1,
-            Self::Text => text(size(0)).max(1),
-            Self::List => size(0).max(1),
-            Self::Product => size(0).saturating_mul(size(1)).max(1),
-            Self::Regex => text(size(0).saturating_add(1)).max(1).saturating_mul(size(1).div_ceil(4).max(1)),
+            Self::Text => text(first),
+            Self::TextTwice => text(first.saturating_mul(2)),
+            Self::SecondText => text(second),
+            Self::Texts => text(first.saturating_add(second)),
+            Self::TextProduct => text(first).saturating_mul(text(second)),
+            Self::List => first,
+            Self::Within => first.saturating_mul(item),
+            Self::Square => first.saturating_mul(first).saturating_mul(2),
+            Self::Product => first.saturating_mul(second),
+            Self::Regex => regex(first, second),
+            Self::Format => regex(second, FORMAT),
             Self::Check => 350_000,
-        }
+        };
+        cost.max(1)
     }
+}
+
+/// Bytes of the expression that a named format is, at most.
+const FORMAT: u64 = 128;
+
+fn regex(bytes: u64, expression: u64) -> u64 {
+    text(bytes.saturating_add(1)).saturating_mul(expression.div_ceil(4).max(1))
 }
 
 /// A tenth of the bytes, rounded up.

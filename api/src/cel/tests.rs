@@ -8,6 +8,9 @@ use super::*;
 use crate::field::{ErrorList, Path};
 use crate::schema::structural;
 
+mod bounds;
+mod libraries;
+
 fn eval(source: &str, object: &Value) -> Result<Value, String> {
     let vars = [("object".to_owned(), Decl::from(Type::Dyn))];
     let program = Program::compile(source, &vars).map_err(|e| e.to_string())?;
@@ -94,7 +97,7 @@ fn what_has_no_value_says_why() {
         ("9223372036854775807 + object.a", "integer overflow"),
         ("object.a + 'x'", "no such overload"),
         ("quantity('x')", "quantities must match"),
-        ("lists.range(100000)", "actual cost limit exceeded"),
+        ("lists.range(10000000)", "actual cost limit exceeded"),
     ] {
         let told = eval(source, &json!({"a": 1})).unwrap_err();
         assert!(told.contains(why), "{source}: {told}");
@@ -113,33 +116,18 @@ fn what_cannot_be_compiled_says_where_and_why() {
         ("'x'.matches('(')", "invalid matches argument"),
         ("has(1)", "invalid argument to has() macro"),
         ("1 == 'x'", "found no matching overload for '_==_' applied to '(int, string)'"),
+        ("[1, 'x']", "expected type 'int' but found 'string'"),
+        ("{'a': 1, 'b': 'x'}", "expected type 'int' but found 'string'"),
+        ("true ? 1 : 'x'", "found no matching overload for '_?_:_' applied to '(bool, int, string)'"),
+        ("['a'].sum()", "found no matching overload for 'sum' applied to 'list(string).()'"),
+        ("[1].sortBy(x, [x])", "found no matching overload for 'sortBy' applied to 'list(int).(list(int))'"),
+        ("timestamp('2024-01-02')", "invalid timestamp argument"),
     ] {
         let told = eval(source, &json!({})).unwrap_err();
         assert!(told.starts_with("compilation failed: ") && told.contains(why), "{source}: {told}");
     }
     assert!(eval(&"(".repeat(5000), &json!({})).unwrap_err().contains("recursion limit"));
     assert!(eval(&format!("{}1", "!".repeat(999)), &json!({})).is_err());
-}
-
-#[test]
-fn an_evaluation_that_costs_too_much_is_stopped() {
-    let list: Vec<i64> = (0..2000).collect();
-    let object = json!({"l": list, "s": "x".repeat(500_000)});
-    let doubled = (0..40).fold("size(object.l)".to_owned(), |inner, n| {
-        let last = if n == 39 { "object.l".to_owned() } else { format!("l{}", n + 1) };
-        format!("cel.bind(l{n}, {last} + {last}, {inner})")
-    });
-    for source in [
-        doubled.as_str(),
-        "object.l.all(a, object.l.all(b, object.l.all(c, a + b + c >= 0)))",
-        "object.s.replace('x', object.s)",
-        "object.l.all(x, object.s.matches('(x+x+)+y') == false)",
-        "object.l.map(a, object.l.map(b, object.l)).size() > 0",
-    ] {
-        let start = std::time::Instant::now();
-        assert!(eval(source, &object).unwrap_err().contains("cost limit exceeded"), "{source}");
-        assert!(start.elapsed().as_secs() < 20, "{source}");
-    }
 }
 
 /// The rules of an object whose `spec` has this schema.
@@ -206,6 +194,41 @@ fn what_was_wrong_before_and_is_unchanged_is_only_warned_of() {
     assert_eq!(warnings, ["spec: Invalid value: replicas must be at least 2"]);
     let (errors, _) = judge(&rules, json!({"replicas": 0, "min": 2}), Some(wrong));
     assert_eq!(errors.len(), 1);
+}
+
+#[test]
+fn what_is_wrong_in_a_list_that_is_unchanged_is_only_warned_of() {
+    let rule = json!([{"rule": "self.size() > 1"}]);
+    let items = json!({"type": "string", "maxLength": 9, "x-kubernetes-validations": rule});
+    let (rules, errors) = compile(&json!({"type": "object", "properties": {
+        "list": {"type": "array", "maxItems": 9, "items": items}, "other": {"type": "integer"}}}));
+    assert!(errors.is_empty(), "{errors:?}");
+    let rules = rules.unwrap();
+    let old = json!({"list": ["a", "bc"], "other": 1});
+    let (errors, warnings) = judge(&rules, json!({"list": ["a", "bc"], "other": 2}), Some(old.clone()));
+    assert_eq!((errors.len(), warnings.len()), (0, 1), "{errors:?}");
+    let (errors, warnings) = judge(&rules, json!({"list": ["a", "cd"], "other": 2}), Some(old));
+    assert_eq!((errors.len(), warnings.len()), (1, 0), "{warnings:?}");
+}
+
+#[test]
+fn defaults_keep_the_rules() {
+    let told = |default: Value| {
+        let text = json!({"type": "string", "maxLength": 9, "default": default, "x-kubernetes-validations": [
+            {"rule": "self.startsWith('a')"}, {"rule": "oldSelf.hasValue() || self != 'ax'", "optionalOldSelf": true},
+            {"rule": "self == oldSelf"}]});
+        let spec = json!({"type": "object", "properties": {"text": text}});
+        let schema = json!({"type": "object", "properties": {"spec": spec}});
+        let mut errors = ErrorList::default();
+        let parsed = structural::parse(&schema, &Path::new("S"), &mut errors);
+        let rules = Rules::compile(&parsed, &Path::new("S"), &mut ErrorList::default()).unwrap();
+        rules.judge_defaults(&parsed, &Path::new("S"), &mut errors);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let at = "S.properties[spec].properties[text].default: Invalid value:";
+    assert_eq!(told(json!("b")), [format!("{at} \"b\": failed rule: self.startsWith('a')")]);
+    assert_eq!(told(json!("ax")), [format!("{at} \"ax\": failed rule: oldSelf.hasValue() || self != 'ax'")]);
+    assert_eq!(told(json!("a")), [""; 0]);
 }
 
 #[test]
@@ -310,49 +333,6 @@ fn pieces() -> impl Strategy<Value = String> {
         ", ",
     ];
     prop::collection::vec(prop::sample::select(words), 1..14).prop_map(|parts| parts.concat())
-}
-
-#[test]
-fn what_makes_more_than_there_is_room_for_is_stopped_as_what_costs_too_much() {
-    let (text, mid) = ("ab,".repeat(350_000), "a".repeat(40_000));
-    let (short, long): (Vec<usize>, Vec<usize>) = ((0..10).collect(), (0..2000).collect());
-    let literal = format!("[{}]", vec!["1"; 4000].join(","));
-    // Values that have a part twice, and that twice, and so on.
-    let twice = |times: usize, last: &str| {
-        let binds: Vec<String> = (1..=times).map(|n| format!("cel.bind(x{n}, [x{0}, x{0}], ", n - 1)).collect();
-        format!("cel.bind(x0, [1], {}{last}{}", binds.concat(), ")".repeat(times + 1))
-    };
-    for (source, ends) in [
-        ("object.long.map(x, object.mid + 'x').size() > 0", false),
-        ("object.short.map(x, object.mid + 'x').size() == 10", true),
-        ("object.long.map(x, bytes(object.text) + b'x').size() > 0", false),
-        ("object.long.map(x, string(object.text)).size() > 0", false),
-        ("object.text.split('').size() > 0", false),
-        ("object.text.split(',').size() == 350001", true),
-        ("object.text.split('', 3).size() > 0", true),
-        ("object.text.findAll('a').size() == 350000", true),
-        ("object.text.findAll('.').size() > 0", false),
-        ("object.long.map(x, object.long).flatten().size() > 0", false),
-        ("object.short.map(x, object.long).flatten().size() == 20000", true),
-        ("object.long.map(x, object.long).sum().size() > 0", false),
-        (&format!("object.long.map(x, {literal}).size() > 0"), false),
-        (&format!("object.short.map(x, {literal}).size() == 10"), true),
-        ("'%s'.format([object.short.map(x, object.text)]).size() > 0", false),
-        ("'%s'.format([object.short]).size() > 0", true),
-        (&twice(22, "x22 == x22"), false),
-        (&twice(22, "[x22].indexOf(x22) == 0"), false),
-        (&twice(8, "x8 == x8"), true),
-        (&twice(22, "x22.size() == 2"), true),
-    ] {
-        let result = eval(source, &json!({"text": text, "mid": mid, "short": short, "long": long}));
-        let shown: String = source.chars().take(80).collect();
-        if ends {
-            assert_eq!(result, Ok(json!(true)), "{shown}");
-        } else {
-            assert_eq!(result, Err("operation cancelled: actual cost limit exceeded".to_owned()), "{shown}");
-        }
-    }
-    assert_eq!(eval(&twice(22, "x22"), &json!({})), Err("list".to_owned()), "no object is as large as that");
 }
 
 proptest! {

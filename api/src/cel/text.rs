@@ -10,10 +10,8 @@ pub fn double(value: f64) -> String {
     }
     let scientific = format!("{value:e}");
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
-    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
     let exponent: i32 = exponent.parse().unwrap_or_default();
-    let most = i32::try_from(digits).unwrap_or(i32::MAX).max(21);
-    if (-4..most.min(21)).contains(&exponent) {
+    if (-4..6).contains(&exponent) {
         return value.to_string();
     }
     let sign = if exponent < 0 { '-' } else { '+' };
@@ -29,7 +27,11 @@ mod tests {
         for (value, text) in [
             (0.5, "0.5"),
             (2.0, "2"),
+            (100_000.0, "100000"),
+            (1e6, "1e+06"),
+            (1_234_567.5, "1.2345675e+06"),
             (1e21, "1e+21"),
+            (0.0001, "0.0001"),
             (1e-7, "1e-07"),
             (-1.25, "-1.25"),
             (123_456.5, "123456.5"),

@@ -13,6 +13,7 @@ use super::authorizer::Check;
 use super::net::Cidr;
 use super::semver::Semver;
 use super::types::{Decl, ListKind, Object, Type};
+use super::url::Url;
 use super::{duration, text};
 use crate::quantity::Quantity;
 
@@ -56,7 +57,7 @@ pub enum Val<'a> {
     Optional(Option<Arc<Val<'a>>>),
     Type(Arc<str>),
     Quantity(Quantity),
-    Url(Arc<url::Url>),
+    Url(Arc<Url>),
     Ip(IpAddr),
     Cidr(Cidr),
     Semver(Arc<Semver>),
@@ -229,8 +230,35 @@ impl<'a> Val<'a> {
             Self::List(List::Made(list)) => list.len().saturating_mul(ELEMENT),
             Self::Map(Map::Made(map)) => map.len().saturating_mul(ENTRY),
             Self::Optional(Some(_)) => ELEMENT,
-            Self::Url(url) => url.as_str().len(),
+            Self::Url(url) => url.size(),
             _ => 0,
+        }
+    }
+
+    /// Bytes of what a text of an object stands for, in this value or its items: whoever looks at it gets them anew.
+    pub fn decoded(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(List::Made(list)) => {
+                list.iter().map(|item| if let Self::Bytes(b) = item { b.len() } else { 0 }).sum()
+            }
+            Self::Optional(Some(value)) => value.decoded(),
+            _ => 0,
+        }
+    }
+
+    pub fn is_nan(&self) -> bool {
+        matches!(self, Self::Double(d) if d.is_nan())
+    }
+
+    /// A number as the nearest fraction; 0 of what is no number.
+    #[expect(clippy::cast_precision_loss, reason = "the comparison of an integer with a fraction is about magnitudes")]
+    pub fn as_double(&self) -> f64 {
+        match self {
+            Self::Int(i) => *i as f64,
+            Self::Uint(u) => *u as f64,
+            Self::Double(d) => *d,
+            _ => 0.0,
         }
     }
 
@@ -291,18 +319,14 @@ fn float_to_int(value: f64) -> i64 {
     value as i64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the comparison of an integer with a fraction is about magnitudes")]
 fn numbers(a: &Val<'_>, b: &Val<'_>) -> Option<Ordering> {
     match (a, b) {
         (Val::Int(a), Val::Int(b)) => Some(a.cmp(b)),
         (Val::Uint(a), Val::Uint(b)) => Some(a.cmp(b)),
-        (Val::Double(a), Val::Double(b)) => a.partial_cmp(b),
         (Val::Int(a), Val::Uint(b)) => Some(u64::try_from(*a).map_or(Ordering::Less, |a| a.cmp(b))),
-        (Val::Int(a), Val::Double(b)) => (*a as f64).partial_cmp(b),
-        (Val::Uint(a), Val::Double(b)) => (*a as f64).partial_cmp(b),
-        (Val::Uint(_), Val::Int(_)) | (Val::Double(_), Val::Int(_) | Val::Uint(_)) => {
-            numbers(b, a).map(Ordering::reverse)
-        }
+        (Val::Uint(_), Val::Int(_)) => numbers(b, a).map(Ordering::reverse),
+        (Val::Double(_), Val::Int(_) | Val::Uint(_) | Val::Double(_))
+        | (Val::Int(_) | Val::Uint(_), Val::Double(_)) => a.as_double().partial_cmp(&b.as_double()),
         _ => None,
     }
 }

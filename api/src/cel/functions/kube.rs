@@ -1,6 +1,5 @@
 //! Kubernetes' own libraries: quantities, URLs, addresses, versions, named formats, the authorizer.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use super::super::EvalError;
 use super::super::authorizer::{Check, Stage};
 use super::super::net::{self, Cidr};
 use super::super::semver::Semver;
+use super::super::url::Url;
 use super::super::value::{ELEMENT, ENTRY, Text, Val};
 use super::{Result, strings, text_map};
 use crate::meta::names;
@@ -39,14 +39,14 @@ fn made_of_text<'a>(name: &str, text: &Text<'a>, rest: &[Val<'a>]) -> Option<Res
             )
         }),
         "isQuantity" => Ok(Val::Bool(text.parse::<Quantity>().is_ok())),
-        "url" => match parse_url(text) {
+        "url" => match Url::parse(text) {
             Some(url) => Ok(Val::Url(Arc::new(url))),
             None => fail(format!(
                 "URL parse error during conversion from string: parse {:?}: invalid URI for request",
                 &**text
             )),
         },
-        "isURL" => Ok(Val::Bool(parse_url(text).is_some())),
+        "isURL" => Ok(Val::Bool(Url::parse(text).is_some())),
         "ip" => net::parse_ip(text).map(Val::Ip).or_else(fail),
         "isIP" => Ok(Val::Bool(net::parse_ip(text).is_ok())),
         "ip.isCanonical" => match net::parse_ip(text) {
@@ -68,42 +68,24 @@ fn made_of_text<'a>(name: &str, text: &Text<'a>, rest: &[Val<'a>]) -> Option<Res
     })
 }
 
-/// An absolute URI or path.
-fn parse_url(text: &str) -> Option<url::Url> {
-    if text.starts_with('/') {
-        return url::Url::parse("path:///").ok()?.join(text).ok();
-    }
-    url::Url::parse(text).ok()
-}
-
-fn url_part<'a>(name: &str, url: &url::Url) -> Option<Result<'a>> {
-    let rooted = url.scheme() == "path";
-    let host = if rooted { "" } else { url.host_str().unwrap_or_default() };
+fn url_part<'a>(name: &str, url: &Url) -> Option<Result<'a>> {
     Some(match name {
-        "getScheme" => strings::made(if rooted { String::new() } else { url.scheme().to_owned() }),
-        "getHost" => strings::made(match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        }),
-        "getHostname" => strings::made(host.trim_matches(['[', ']']).to_owned()),
-        "getPort" => strings::made(url.port().map(|p| p.to_string()).unwrap_or_default()),
-        "getEscapedPath" => strings::made(url.path().to_owned()),
+        "getScheme" => strings::made(url.scheme.clone()),
+        "getHost" => strings::made(url.host.clone()),
+        "getHostname" => strings::made(url.hostname().to_owned()),
+        "getPort" => strings::made(url.port().to_owned()),
+        "getEscapedPath" => strings::made(url.escaped_path()),
         "getQuery" => {
-            let mut pairs: BTreeMap<String, Vec<Val<'a>>> = BTreeMap::new();
-            for (key, value) in url.query_pairs() {
-                pairs.entry(key.into_owned()).or_default().push(Val::from(value.into_owned()));
-            }
-            Ok(text_map(pairs.into_iter().map(|(key, values)| (key, values.into())).collect()))
+            let values = |texts: Vec<String>| texts.into_iter().map(Val::from).collect::<Vec<_>>().into();
+            Ok(text_map(url.query().into_iter().map(|(key, texts)| (key, values(texts))).collect()))
         }
         _ => return None,
     })
 }
 
 /// Bytes of a URL's query as a map.
-pub fn query_room(url: &url::Url) -> usize {
-    let query = url.query().unwrap_or_default();
-    let pairs = query.matches('&').count() + 1;
-    pairs.saturating_mul(4 * (ENTRY + ELEMENT)).saturating_add(query.len())
+pub fn query_room(url: &Url) -> usize {
+    url.pairs().saturating_mul(4 * (ENTRY + ELEMENT)).saturating_add(url.size())
 }
 
 fn quantity<'a>(name: &str, q: Quantity, rest: &[Val<'a>]) -> Option<Result<'a>> {

@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 
 use super::super::value::{List, Val, count};
 use super::super::{Budget, EvalError, MAX_TEXT};
-use super::{Result, int, length, str, strings};
+use super::{Result, int, length, str, strings, weight};
 
 pub fn call<'a>(name: &str, args: &[Val<'a>], budget: &mut Budget) -> Option<Result<'a>> {
     if let ("lists.range", [Val::Int(to)]) = (name, args) {
-        return Some(range(*to));
+        return Some(Ok((0..*to).map(Val::Int).collect::<Vec<_>>().into()));
     }
     if let ("size", [Val::Map(map)]) = (name, args) {
         return Some(length(map.len()));
@@ -16,10 +16,7 @@ pub fn call<'a>(name: &str, args: &[Val<'a>], budget: &mut Budget) -> Option<Res
     let (Val::List(list), rest) = args.split_first()? else { return bytes(name, args) };
     Some(match (name, rest) {
         ("size", []) => length(list.len()),
-        ("isSorted", []) => {
-            let items: Vec<Val<'a>> = list.iter().collect();
-            Ok(Val::Bool(items.is_sorted_by(|a, b| a.order(b).is_some_and(Ordering::is_le))))
-        }
+        ("isSorted", []) => Ok(Val::Bool(list.iter().is_sorted_by(|a, b| a.order(b).is_some_and(Ordering::is_le)))),
         ("sum", []) => sum(list, budget),
         ("min", []) => extreme(list, name, Ordering::Less),
         ("max", []) => extreme(list, name, Ordering::Greater),
@@ -35,10 +32,6 @@ pub fn call<'a>(name: &str, args: &[Val<'a>], budget: &mut Budget) -> Option<Res
         }
         ("distinct", []) => {
             let mut items: Vec<Val<'a>> = Vec::new();
-            // Quadratic, so bounded: what is compared is counted against the longest text.
-            if list.len().saturating_mul(list.len()) > MAX_TEXT {
-                return Some(Err(EvalError::Cost));
-            }
             list.iter().for_each(|item| {
                 if !items.iter().any(|known| known.same(&item)) {
                     items.push(item);
@@ -47,9 +40,8 @@ pub fn call<'a>(name: &str, args: &[Val<'a>], budget: &mut Budget) -> Option<Res
             Ok(items.into())
         }
         ("sort", []) => {
-            let mut items: Vec<Val<'a>> = list.iter().collect();
-            items.sort_by(|a, b| a.order(b).unwrap_or(Ordering::Equal));
-            Ok(items.into())
+            let items: Vec<Val<'a>> = list.iter().collect();
+            sorted(items.clone(), items)
         }
         ("reverse", []) => {
             let mut items: Vec<Val<'a>> = list.iter().collect();
@@ -57,6 +49,7 @@ pub fn call<'a>(name: &str, args: &[Val<'a>], budget: &mut Budget) -> Option<Res
             Ok(items.into())
         }
         ("slice", [from, to]) => slice(list, int(from)?, int(to)?),
+        ("flatten", [Val::Int(..0)]) => Err(EvalError::other("level must be non-negative")),
         ("flatten", rest) => Ok(flatten(list, depth(rest)?).into()),
         ("first", []) => Ok(Val::optional(list.get(0))),
         ("last", []) => Ok(Val::optional(list.len().checked_sub(1).and_then(|at| list.get(at)))),
@@ -74,11 +67,27 @@ fn bytes<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
     }
 }
 
-fn range<'a>(to: i64) -> Result<'a> {
-    if to > 10_000 {
-        return Err(EvalError::Cost);
+/// What it takes to sort by such keys; not counted further than `most`.
+pub fn sorting(keys: &[Val<'_>], most: u64) -> u64 {
+    let once = keys.iter().fold(0_u64, |sum, key| if sum < most { sum.saturating_add(weight(key, most)) } else { sum });
+    once.saturating_mul(u64::from(keys.len().max(1).ilog2()) + 1)
+}
+
+/// Items in the order of their keys, which are values of one type that has an order.
+pub fn sorted<'a>(keys: Vec<Val<'a>>, items: Vec<Val<'a>>) -> Result<'a> {
+    if let Some(first) = keys.first() {
+        let ordered = |key: &Val<'_>| key.is_nan() || key.order(key).is_some();
+        if !keys.iter().all(ordered) {
+            return Err(EvalError::other("list elements must be comparable"));
+        }
+        if keys.iter().any(|key| key.type_name() != first.type_name()) {
+            return Err(EvalError::other("list elements must have the same type"));
+        }
     }
-    Ok((0..to.max(0)).map(Val::Int).collect::<Vec<_>>().into())
+    let mut both: Vec<(Val<'a>, Val<'a>)> = keys.into_iter().zip(items).collect();
+    // What is no number comes last.
+    both.sort_by(|(a, _), (b, _)| a.order(b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan())));
+    Ok(both.into_iter().map(|(_, item)| item).collect::<Vec<_>>().into())
 }
 
 fn sum<'a>(list: &List<'a>, budget: &mut Budget) -> Result<'a> {

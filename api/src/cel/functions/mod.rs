@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::eval::joined;
-use super::signatures;
-use super::value::{ELEMENT, Key, Map, Text, Val, count};
-use super::{Budget, EvalError, MAX_TEXT, duration};
+use super::signatures::{self, Cost};
+use super::types::ListKind;
+use super::value::{ELEMENT, Key, List, Map, Text, Val, count};
+use super::{Budget, EvalError, MAX_TEXT};
 
+mod format;
 mod kube;
-mod lists;
+pub mod lists;
 mod strings;
-mod time;
+pub mod time;
 
 type Result<'a> = std::result::Result<Val<'a>, EvalError>;
 
@@ -20,14 +21,18 @@ pub fn call<'a>(name: &str, member: bool, args: &[Val<'a>], budget: &mut Budget)
     let several = several(name, args, budget.room);
     budget.make(several.unwrap_or_default())?;
     let value = run(name, member, args, budget)?;
+    if matches!(name, "format" | "join") {
+        budget.charge(signatures::text(value.size()))?;
+    }
     if several.is_none() && !GIVEN.contains(&name) {
         budget.make(value.made())?;
     }
+    budget.make(value.decoded())?;
     Ok(value)
 }
 
 /// Functions whose value is one that there was.
-const GIVEN: [&str; 8] = ["dyn", "first", "last", "max", "min", "or", "orValue", "value"];
+const GIVEN: [&str; 6] = ["dyn", "first", "last", "max", "min", "value"];
 
 fn run<'a>(name: &str, member: bool, args: &[Val<'a>], budget: &mut Budget) -> Result<'a> {
     if let Some(value) = operator(name, args) {
@@ -45,28 +50,69 @@ fn run<'a>(name: &str, member: bool, args: &[Val<'a>], budget: &mut Budget) -> R
     known.unwrap_or(Err(EvalError::Overload))
 }
 
-/// The cost of a call; not counted further than `most`, which is too much.
-fn cost(name: &str, args: &[Val<'_>], most: u64) -> u64 {
-    let sizes: Vec<u64> = args.iter().map(Val::size).collect();
-    let sum = || sizes.iter().fold(1_u64, |n, s| n.saturating_add(*s));
-    let most = most.saturating_add(1);
-    let own = signatures::of(name).first().map_or(1, |s| s.cost.of(&sizes));
-    match (name, args) {
-        ("_==_" | "_!=_", args) => args.iter().fold(most, |least, arg| weight(arg, least)).max(1),
-        ("@in", [_, of]) => weight(of, most).max(1),
-        ("indexOf" | "lastIndexOf" | "includes" | "distinct", [of @ Val::List(_), ..]) => own.max(weight(of, most)),
-        ("sets.contains" | "sets.equivalent" | "sets.intersects", [a, b]) => {
-            own.max(weight(a, most)).max(weight(b, most))
-        }
-        // A new list, not a view of two.
-        ("_+_", [Val::List(_), Val::List(_)]) => sum(),
-        ("_+_", [Val::String(_), Val::String(_)] | [Val::Bytes(_), Val::Bytes(_)]) => signatures::text(sum()),
-        _ => own,
+/// Bytes of a text that are gone through in the time of a step, at least, by what only counts or copies them.
+const BYTES_A_STEP: u64 = 1024;
+
+/// What it takes to do anything with a text, beside what a function is said to cost: some cost one step, however long it is.
+pub fn handling(value: &Val<'_>) -> u64 {
+    match value {
+        Val::String(_) | Val::Bytes(_) => value.size() / BYTES_A_STEP,
+        _ => 0,
     }
 }
 
+/// The cost of a call; not counted further than `most`, which is too much.
+fn cost(name: &str, args: &[Val<'_>], most: u64) -> u64 {
+    let sizes: Vec<u64> = args.iter().map(Val::size).collect();
+    let most = most.saturating_add(1);
+    match (name, args) {
+        ("_==_" | "_!=_", [Val::String(_), Val::String(_)]) => {
+            signatures::text(sizes.iter().copied().min().unwrap_or_default()).max(1)
+        }
+        ("_==_" | "_!=_", args) => args.iter().fold(0, |sum: u64, arg| sum.saturating_add(weight(arg, most))),
+        ("@in" | "includes", [item, Val::List(of)])
+        | ("indexOf" | "lastIndexOf" | "includes", [Val::List(of), item]) => looked_through(of, item, most),
+        ("isSorted" | "sum" | "min" | "max" | "join", [of @ Val::List(_), ..]) => weight(of, most),
+        ("sort", [Val::List(of)]) => lists::sorting(&of.iter().collect::<Vec<_>>(), most),
+        // Each is compared with each.
+        ("distinct", [of @ Val::List(list)]) => weight(of, most).saturating_mul(len(list)),
+        ("sets.contains" | "sets.equivalent" | "sets.intersects", [one @ Val::List(a), other @ Val::List(b)]) => {
+            let (a, b) = (len(a).saturating_mul(weight(other, most)), len(b).saturating_mul(weight(one, most)));
+            if name == "sets.equivalent" { a.saturating_add(b) } else { a.min(b) }
+        }
+        ("charAt", _) => signatures::text(sizes.first().copied().unwrap_or_default()).max(1),
+        ("lists.range", [Val::Int(to)]) => u64::try_from(*to).unwrap_or_default().max(1),
+        // A new list, not a view of two.
+        ("_+_", [Val::List(a), Val::List(b)]) => match a.kind() {
+            ListKind::Atomic => len(a).saturating_add(len(b)),
+            _ => args.iter().fold(0, |sum: u64, arg| sum.saturating_add(weight(arg, most))),
+        },
+        _ => match signatures::of(name).first().map(|signature| signature.cost) {
+            None | Some(Cost::One) => args.iter().fold(1, |sum: u64, arg| sum.saturating_add(handling(arg))),
+            Some(cost) => cost.of(&sizes, 1),
+        },
+    }
+}
+
+fn len(list: &List<'_>) -> u64 {
+    u64::try_from(list.len()).unwrap_or(u64::MAX)
+}
+
+/// What it takes to compare an item with those of a list: with each no more than what the item is.
+fn looked_through(list: &List<'_>, item: &Val<'_>, most: u64) -> u64 {
+    let each = weight(item, most);
+    let mut sum = 0_u64;
+    for known in list.iter() {
+        sum = sum.saturating_add(weight(&known, each).max(1));
+        if sum >= most {
+            break;
+        }
+    }
+    sum
+}
+
 /// What comparing a value takes: all that is in it, as often as it is in it; `most` if that is less.
-fn weight(value: &Val<'_>, most: u64) -> u64 {
+pub fn weight(value: &Val<'_>, most: u64) -> u64 {
     let mut left = most;
     weigh(value, &mut left);
     most - left
@@ -86,7 +132,7 @@ fn weigh(value: &Val<'_>, left: &mut u64) {
     };
     let _ = match value {
         Val::List(list) => list.iter().all(&mut inner),
-        Val::Map(map) => map.raw().all(|(_, value)| inner(value)),
+        Val::Map(map) => map.entries().all(|(key, value)| inner(key) && inner(value)),
         Val::Optional(Some(value)) => inner((**value).clone()),
         _ => true,
     };
@@ -106,6 +152,7 @@ fn several(name: &str, args: &[Val<'_>], most: usize) -> Option<usize> {
             lists::count_flat(list, lists::depth(rest)?, &mut left);
             elements(most / ELEMENT + 1 - left)
         }
+        ("lists.range", [Val::Int(to)]) => elements(usize::try_from(*to).unwrap_or_default()),
         ("getQuery", [Val::Url(url)]) => kube::query_room(url),
         _ => return None,
     })
@@ -127,7 +174,7 @@ fn operator<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
                 "_>_" => order.is_gt(),
                 _ => order.is_ge(),
             })),
-            None if matches!((a, b), (Val::Double(_), _) | (_, Val::Double(_))) => Ok(Val::Bool(false)),
+            None if a.is_nan() || b.is_nan() => Err(EvalError::other("NaN values cannot be ordered")),
             None => Err(EvalError::Overload),
         },
         ("_+_" | "_-_" | "_*_" | "_/_" | "_%_", [a, b]) => arithmetic(name, a, b),
@@ -157,7 +204,7 @@ fn arithmetic<'a>(name: &str, a: &Val<'a>, b: &Val<'a>) -> Result<'a> {
             }
             Ok(Val::Bytes([&**a, &**b].concat().into()))
         }
-        (Val::List(a), Val::List(b)) if name == "_+_" => Ok(joined(a, b).into()),
+        (Val::List(a), Val::List(b)) if name == "_+_" => Ok(a.joined(b).into()),
         _ => time::arithmetic(name, a, b),
     }
 }
@@ -228,14 +275,14 @@ fn convert<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
     Some(match (name, args) {
         ("int", [Val::Int(i)]) => Ok(Val::Int(*i)),
         ("int", [Val::Uint(u)]) => i64::try_from(*u).map_or_else(|_| range(), |i| Ok(Val::Int(i))),
-        ("int", [Val::Double(d)]) if d.abs() < 9.2e18 => Ok(Val::Int(*d as i64)),
-        ("int" | "uint", [Val::Double(_)]) if name == "int" => range(),
+        ("int", [Val::Double(d)]) if d.abs() < 9_223_372_036_854_775_807.0 => Ok(Val::Int(*d as i64)),
+        ("int", [Val::Double(_)]) => range(),
         ("int", [Val::String(s)]) => parsed(s.parse().map(Val::Int), s, "int"),
         ("int", [Val::Timestamp(t)]) => Ok(Val::Int(t.as_second())),
         ("int", [Val::Duration(d)]) => Ok(Val::Int(*d)),
         ("uint", [Val::Uint(u)]) => Ok(Val::Uint(*u)),
         ("uint", [Val::Int(i)]) => u64::try_from(*i).map_or_else(|_| range(), |u| Ok(Val::Uint(u))),
-        ("uint", [Val::Double(d)]) if (0.0..1.8e19).contains(d) => Ok(Val::Uint(*d as u64)),
+        ("uint", [Val::Double(d)]) if (0.0..18_446_744_073_709_551_615.0).contains(d) => Ok(Val::Uint(*d as u64)),
         ("uint", [Val::Double(_)]) => range(),
         ("uint", [Val::String(s)]) => parsed(s.parse().map(Val::Uint), s, "uint"),
         ("double", [Val::Double(d)]) => Ok(Val::Double(*d)),
@@ -244,8 +291,8 @@ fn convert<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
         ("double", [Val::String(s)]) => parsed(s.parse().map(Val::Double), s, "double"),
         ("bool", [Val::Bool(b)]) => Ok(Val::Bool(*b)),
         ("bool", [Val::String(s)]) => match &**s {
-            "true" | "True" | "TRUE" | "t" | "1" => Ok(Val::Bool(true)),
-            "false" | "False" | "FALSE" | "f" | "0" => Ok(Val::Bool(false)),
+            "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(Val::Bool(true)),
+            "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(Val::Bool(false)),
             other => Err(EvalError::other(format!("type conversion error from 'string' to 'bool': {other:?}"))),
         },
         ("bytes", [Val::Bytes(b)]) => Ok(Val::Bytes(Arc::clone(b))),
@@ -269,7 +316,7 @@ fn text_of(value: &Val<'_>) -> Option<String> {
         Val::Bytes(b) => std::str::from_utf8(b).ok()?.to_owned(),
         Val::Timestamp(t) => t.to_string(),
         #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction")]
-        Val::Duration(d) => format!("{}s", super::text::double(*d as f64 / 1e9)),
+        Val::Duration(d) => format!("{}s", *d as f64 / 1e9),
         Val::Quantity(q) => q.to_string(),
         Val::Ip(ip) => ip.to_string(),
         Val::Cidr(cidr) => cidr.to_string(),
@@ -286,9 +333,13 @@ fn optionals<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
         ("value", [Val::Optional(value)]) => {
             value.as_ref().map(|v| (**v).clone()).ok_or_else(|| EvalError::other("optional.none() dereference"))
         }
-        ("or" | "orValue", [Val::Optional(None), other]) => Ok(other.clone()),
-        ("or", [this @ Val::Optional(_), _]) => Ok(this.clone()),
-        ("orValue", [Val::Optional(Some(value)), _]) => Ok((**value).clone()),
+        ("optional.unwrap" | "unwrapOpt", [Val::List(list)]) => {
+            let parts = list.iter().filter_map(|item| match item {
+                Val::Optional(value) => value.map(|value| Ok((*value).clone())),
+                _ => Some(Err(EvalError::Overload)),
+            });
+            parts.collect::<std::result::Result<Vec<_>, _>>().map(Val::from)
+        }
         _ => return None,
     })
 }
@@ -325,8 +376,4 @@ fn text_map(pairs: Vec<(String, Val<'_>)>) -> Val<'_> {
 #[expect(clippy::unnecessary_wraps, reason = "an arm among others that may fail")]
 fn length<'a>(value: usize) -> Result<'a> {
     Ok(count(value))
-}
-
-fn shown_duration(nanos: i64) -> String {
-    duration::format(nanos)
 }

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 use super::super::value::{Val, timestamp};
 use super::super::{EvalError, duration};
 use super::{Result, str};
+use crate::schema::structural::Format;
 
 pub fn arithmetic<'a>(name: &str, a: &Val<'a>, b: &Val<'a>) -> Result<'a> {
     let out = || EvalError::other("timestamp overflow");
@@ -27,9 +28,9 @@ pub fn arithmetic<'a>(name: &str, a: &Val<'a>, b: &Val<'a>) -> Result<'a> {
 pub fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
     Some(match (name, args) {
         ("timestamp", [Val::Timestamp(t)]) => Ok(Val::Timestamp(*t)),
-        ("timestamp", [Val::String(text)]) => timestamp(text)
-            .map(Val::Timestamp)
-            .ok_or_else(|| EvalError::other(format!("invalid timestamp {:?}", &**text))),
+        ("timestamp", [Val::String(text)]) => {
+            time(text).map(Val::Timestamp).ok_or_else(|| EvalError::other(format!("invalid timestamp {:?}", &**text)))
+        }
         ("timestamp", [Val::Int(seconds)]) => {
             Timestamp::from_second(*seconds).map(Val::Timestamp).map_err(|_| EvalError::other("timestamp overflow"))
         }
@@ -43,6 +44,12 @@ pub fn call<'a>(name: &str, args: &[Val<'a>]) -> Option<Result<'a>> {
         (name, [Val::Timestamp(t), zone]) => return part(name, *t, str(zone)?),
         _ => return None,
     })
+}
+
+/// A time as a literal says it: no date alone, as a field of an object may be.
+pub fn time(text: &str) -> Option<Timestamp> {
+    let strict = text.as_bytes().get(10) == Some(&b'T') && Format::DateTime.accepts(text) && !text.ends_with('z');
+    if strict { timestamp(text) } else { None }
 }
 
 fn of_duration<'a>(name: &str, nanos: i64) -> Option<Result<'a>> {
@@ -82,6 +89,9 @@ fn part<'a>(name: &str, time: Timestamp, zone: &str) -> Option<Result<'a>> {
 
 /// `UTC`, an IANA name, or `+02:00`.
 fn time_zone(name: &str) -> Option<TimeZone> {
+    if name.is_empty() {
+        return Some(TimeZone::UTC);
+    }
     if let Some((hours, minutes)) = name.split_once(':') {
         let negative = hours.starts_with('-');
         let hours: i32 = hours.trim_start_matches(['+', '-']).parse().ok().filter(|h| *h < 24)?;

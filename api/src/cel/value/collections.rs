@@ -1,11 +1,13 @@
 //! Lists and maps of expressions' values, and the keys of maps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::{Map as JsonMap, Value as Json};
 
 use super::{Text, Val, float_to_int};
+use crate::cel::escape;
 use crate::cel::types::{ListKind, Type};
 
 /// A list, of an object or made by an expression.
@@ -62,16 +64,103 @@ impl<'a> List<'a> {
         }
     }
 
-    /// Sets and list maps are the same in any order.
+    /// Sets and list maps are the same as what has the same items in any order.
     pub(super) fn same(&self, other: &Self) -> bool {
         if self.len() != other.len() {
             return false;
         }
-        if *self.kind() == ListKind::Atomic || *other.kind() == ListKind::Atomic {
+        if *self.kind() == ListKind::Atomic {
             return self.iter().zip(other.iter()).all(|(a, b)| a.same(&b));
         }
-        self.iter().all(|a| other.iter().any(|b| a.same(&b)))
+        let mut others = Known::new(digest);
+        other.iter().for_each(|item| others.add(item));
+        self.iter().all(|item| others.find(&item, Val::same).is_some())
     }
+
+    /// Two lists as one, by the rules of this one.
+    pub fn joined(&self, other: &Self) -> Vec<Val<'a>> {
+        match self.kind() {
+            ListKind::Atomic => self.iter().chain(other.iter()).collect(),
+            ListKind::Set => {
+                let mut known = Known::new(digest);
+                self.iter().for_each(|item| known.add(item));
+                for item in other.iter() {
+                    if known.find(&item, Val::same).is_none() {
+                        known.add(item);
+                    }
+                }
+                known.items
+            }
+            ListKind::Map(keys) => {
+                let keys: Vec<Val<'_>> =
+                    keys.iter().map(|key| Val::from(escape::escape(key).unwrap_or_else(|| key.clone()))).collect();
+                let part = |item: &Val<'a>, key: &Val<'_>| if let Val::Map(map) = item { map.get(key) } else { None };
+                let same = |a: &Val<'a>, b: &Val<'a>| {
+                    keys.iter().all(|key| match (part(a, key), part(b, key)) {
+                        (Some(a), Some(b)) => a.same(&b),
+                        (a, b) => a.is_none() && b.is_none(),
+                    })
+                };
+                let mut known = Known::new(|item: &Val<'a>| {
+                    keys.iter().fold(0, |sum: u64, key| {
+                        sum.rotate_left(1).wrapping_add(part(item, key).as_ref().map_or(0, digest))
+                    })
+                });
+                self.iter().for_each(|item| known.add(item));
+                for item in other.iter() {
+                    match known.find(&item, same) {
+                        Some(at) => *at = item,
+                        None => known.add(item),
+                    }
+                }
+                known.items
+            }
+        }
+    }
+}
+
+/// Items that are found by what they are, so that bringing two lists together takes what they are long, not their product.
+struct Known<'a, D> {
+    digest: D,
+    items: Vec<Val<'a>>,
+    places: HashMap<u64, Vec<usize>>,
+}
+
+impl<'a, D: Fn(&Val<'a>) -> u64> Known<'a, D> {
+    fn new(digest: D) -> Self {
+        Self { digest, items: Vec::new(), places: HashMap::new() }
+    }
+
+    fn add(&mut self, item: Val<'a>) {
+        self.places.entry((self.digest)(&item)).or_default().push(self.items.len());
+        self.items.push(item);
+    }
+
+    fn find(&mut self, item: &Val<'a>, same: impl Fn(&Val<'a>, &Val<'a>) -> bool) -> Option<&mut Val<'a>> {
+        let places = self.places.get(&(self.digest)(item))?;
+        let at = places.iter().copied().find(|at| self.items.get(*at).is_some_and(|known| same(known, item)))?;
+        self.items.get_mut(at)
+    }
+}
+
+/// A number that values have in common that are the same.
+fn digest(value: &Val<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match value {
+        Val::Bool(b) => b.hash(&mut hasher),
+        Val::Int(_) | Val::Uint(_) | Val::Double(_) => (value.as_double() + 0.0).to_bits().hash(&mut hasher),
+        Val::String(text) => text.hash(&mut hasher),
+        Val::Bytes(bytes) => bytes.hash(&mut hasher),
+        Val::Timestamp(time) => time.hash(&mut hasher),
+        Val::Duration(nanos) => nanos.hash(&mut hasher),
+        // Whatever the order.
+        Val::List(list) => list.iter().fold(0, |sum: u64, item| sum.wrapping_add(digest(&item))).hash(&mut hasher),
+        Val::Map(map) => {
+            map.entries().fold(0, |sum: u64, (_, value)| sum.wrapping_add(digest(&value))).hash(&mut hasher)
+        }
+        _ => {}
+    }
+    hasher.finish()
 }
 
 impl<'a> Map<'a> {
@@ -118,24 +207,24 @@ impl<'a> Map<'a> {
         {
             return true;
         }
-        self.len() == other.len() && self.raw().all(|(key, a)| other.raw_get(&key).is_some_and(|b| a.same(&b)))
+        self.len() == other.len() && self.entries().all(|(key, a)| other.entry(&key).is_some_and(|b| a.same(&b)))
     }
 
     /// All entries, by the keys of the object.
-    pub fn raw(&self) -> Box<dyn Iterator<Item = (Key, Val<'a>)> + '_> {
+    pub fn entries(&self) -> Box<dyn Iterator<Item = (Val<'a>, Val<'a>)> + '_> {
         match self {
-            Self::Json(map, ty) => Box::new(
-                map.iter().map(move |(key, json)| (Key::String(key.as_str().into()), Val::of(json, &below(ty)))),
-            ),
-            Self::Made(map) => Box::new(map.iter().map(|(key, value)| (key.clone(), value.clone()))),
+            Self::Json(map, ty) => {
+                Box::new(map.iter().map(move |(key, json)| (Val::str(key), Val::of(json, &below(ty)))))
+            }
+            Self::Made(map) => Box::new(map.iter().map(|(key, value)| (key.val(), value.clone()))),
         }
     }
 
-    fn raw_get(&self, key: &Key) -> Option<Val<'a>> {
+    fn entry(&self, key: &Val<'_>) -> Option<Val<'a>> {
         match (self, key) {
-            (Self::Json(map, ty), Key::String(key)) => map.get(&**key).map(|json| Val::of(json, &below(ty))),
+            (Self::Json(map, ty), Val::String(key)) => map.get(&**key).map(|json| Val::of(json, &below(ty))),
             (Self::Json(..), _) => None,
-            (Self::Made(map), key) => map.get(key).cloned(),
+            (Self::Made(map), key) => map.get(&Key::of(key)?).cloned(),
         }
     }
 }

@@ -9,6 +9,7 @@ use regex::Regex;
 
 use super::pattern;
 use crate::cel::duration;
+use crate::cel::url::Url;
 use crate::meta;
 
 /// A format that is judged. Names are Kubernetes', dashes left out.
@@ -127,7 +128,7 @@ impl Format {
         match self {
             Self::Int32 | Self::Int64 | Self::Float | Self::Double | Self::Password => true,
             Self::BsonObjectId => text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit()),
-            Self::Uri => is_uri(text),
+            Self::Uri => Url::parse(text).is_some(),
             Self::Email => is_email(text),
             Self::Hostname => is_hostname(text),
             Self::Ipv4 => text.parse::<Ipv4Addr>().is_ok(),
@@ -165,20 +166,6 @@ static RGB_COLOR: Lazy = LazyLock::new(|| {
     pattern::compile(&format!(r"^rgb\({part},{part},{part}\)$")).ok()
 });
 
-/// An absolute URI, or an absolute path, without a fragment that counts.
-fn is_uri(text: &str) -> bool {
-    let clean = !text.is_empty() && text.chars().all(|c| !c.is_control() && c != ' ');
-    if text.starts_with('/') {
-        return clean;
-    }
-    clean && text.split_once(':').is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty())
-}
-
-fn is_scheme(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
-}
-
 /// `local@domain`, also with a display name.
 fn is_email(text: &str) -> bool {
     let address = match (text.rsplit_once('<'), text.strip_suffix('>')) {
@@ -196,16 +183,15 @@ fn dotted_badly(text: &str) -> bool {
     text.starts_with('.') || text.ends_with('.') || text.contains("..")
 }
 
+/// One label, or several and a name that ends in letters; letters and symbols of any script.
 fn is_hostname(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let text = text.strip_suffix('.').unwrap_or(text);
-    text.len() <= 255 && text.split('.').all(label)
+    text.len() <= 255 && text.split('.').all(|label| label.len() <= 63) && matches(&HOSTNAME, text)
 }
+
+static HOSTNAME: Lazy = LazyLock::new(|| {
+    let (end, middle) = (r"[a-zA-Z0-9\p{S}\p{L}]", r"[a-zA-Z0-9\-\p{S}\p{L}]");
+    pattern::compile(&format!(r"^({end}(-?{end}*)|({end}({middle}*{end})?\.)+[a-zA-Z\p{{L}}]{{2,}})$")).ok()
+});
 
 /// Six, eight or twenty bytes, by colons, dashes or dots.
 fn is_mac(text: &str) -> bool {
@@ -217,19 +203,21 @@ fn is_mac(text: &str) -> bool {
     groups(':', 2, &[6, 8, 20]) || groups('-', 2, &[6, 8, 20]) || groups('.', 4, &[3, 4, 10])
 }
 
+/// Dashes may be left out.
 fn is_uuid(text: &str, version: Option<char>) -> bool {
-    let plain: String = text.chars().filter(|c| *c != '-').collect();
-    // A dash may be left out, and stands nowhere else.
-    let dashes_ok =
-        text.len() == 32 || (text.len() <= 36 && text.char_indices().all(|(i, c)| c != '-' || (8..=23).contains(&i)));
-    let digit = |at: usize| plain.chars().nth(at).map(|c| c.to_ascii_lowercase());
-    plain.len() == 32
-        && dashes_ok
-        && plain.bytes().all(|b| b.is_ascii_hexdigit())
+    let digits = text.replace('-', "");
+    let digit = |at: usize| digits.as_bytes().get(at).map(u8::to_ascii_lowercase);
+    matches(&UUID, text)
         && version.is_none_or(|v| {
-            digit(12) == Some(v) && (v == '3' || digit(16).is_some_and(|c| matches!(c, '8' | '9' | 'a' | 'b')))
+            digit(12).map(char::from) == Some(v)
+                && (v == '3' || digit(16).is_some_and(|c| matches!(c, b'8' | b'9' | b'a' | b'b')))
         })
 }
+
+static UUID: Lazy = LazyLock::new(|| {
+    let hex = "[0-9a-fA-F]";
+    pattern::compile(&format!("^{hex}{{8}}-?{hex}{{4}}-?{hex}{{4}}-?{hex}{{4}}-?{hex}{{12}}$")).ok()
+});
 
 fn digits_of(text: &str) -> Vec<u32> {
     text.chars().filter(|c| !matches!(c, '-' | ' ')).map(|c| c.to_digit(10).unwrap_or(99)).collect()
@@ -321,6 +309,38 @@ mod tests {
         }
         assert_eq!(Format::of("string", "colour"), None);
         assert_eq!(Format::of("integer", "ipv4"), None);
+    }
+
+    #[test]
+    fn names_and_identifiers_are_judged_as_in_kubernetes() {
+        for (hostname, accepted) in [
+            ("localhost", true),
+            ("a-b", true),
+            ("b\u{fc}cher.example", true),
+            ("1.example", true),
+            ("a_b.example", false),
+            ("1.2.3.4", false),
+            ("a.example.", false),
+            ("a..example", false),
+            ("a-.example", false),
+        ] {
+            assert_eq!(Format::Hostname.accepts(hostname), accepted, "{hostname}");
+        }
+        for (uuid, accepted) in [
+            ("123e4567e89b12d3a456426614174000", true),
+            ("123e4567-e89b12d3a456426614174000", true),
+            ("123e45678-e89b-12d3-a456-42661417400", false),
+            ("123e4567--e89b-12d3-a456426614174000", false),
+        ] {
+            assert_eq!(Format::Uuid(None).accepts(uuid), accepted, "{uuid}");
+        }
+    }
+
+    #[test]
+    fn a_uri_is_what_a_request_may_name() {
+        for (uri, accepted) in [("http://a:b/", false), ("/p%4", false), ("/a b", true), ("mailto:a@b", true)] {
+            assert_eq!(Format::Uri.accepts(uri), accepted, "{uri}");
+        }
     }
 
     #[test]

@@ -3,13 +3,16 @@
 //! What must stay true: one pass over the tree, at most [`MAX_DEPTH`] levels deep; everything that is wrong is told, with
 //! the path that Kubernetes gives (`….properties[spec].items`).
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use super::pattern::Patterns;
 use super::{
     Additional, Format, Junctors, Kind, Limits, ListType, MAX_DEPTH, META_FIELDS, Pattern, Rule, Structural, check,
-    complete, pattern,
+    complete,
 };
 use crate::field::{ErrorList, Path};
 
@@ -43,6 +46,8 @@ struct Place {
     in_meta: bool,
     /// Why there may be no default here.
     no_default: Option<String>,
+    /// Of the whole schema.
+    patterns: Rc<RefCell<Patterns>>,
 }
 
 impl Place {
@@ -297,7 +302,7 @@ impl Reader<'_> {
         if source.is_empty() {
             return None;
         }
-        match pattern::compile(source) {
+        match self.place.patterns.borrow_mut().compile(source) {
             Ok(regex) => Some(Pattern { source: source.to_owned(), regex }),
             Err(error) => {
                 let why = format!("must be a valid regular expression, but isn't: {error}");

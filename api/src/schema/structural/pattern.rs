@@ -3,25 +3,66 @@
 //! Both run in linear time. They differ in a few places: there `\d`, `\w`, `\s` and `\b` are about ASCII, `[` in a class
 //! and `{` that begins no repetition are ordinary characters, and classes have no set operations.
 
+use std::collections::HashMap;
+
 use regex::{Regex, RegexBuilder};
 
 /// Bytes that a compiled expression may take.
 pub const MAX_SIZE: usize = 1 << 20;
+/// Bytes that those of one schema, or of one expression of CEL, may take together.
+const MAX_TOGETHER: usize = 64 << 20;
+/// Bytes that are tried: how large one is, the crate does not tell.
+const SIZES: [usize; 3] = [16 << 10, 128 << 10, MAX_SIZE];
 /// Bytes of an expression's text.
 const MAX_TEXT: usize = 16 * 1024;
 
 /// Compiles an expression. Error: what is wrong with it.
 pub fn compile(source: &str) -> Result<Regex, String> {
+    sized(source).0
+}
+
+/// Compiles an expression; also the bytes that it takes, at most, or took until it was refused.
+pub fn sized(source: &str) -> (Result<Regex, String>, usize) {
     if source.len() > MAX_TEXT {
-        return Err("expression too large".to_owned());
+        return (Err("expression too large".to_owned()), 0);
     }
     let text = translate(source);
-    RegexBuilder::new(&text).size_limit(MAX_SIZE).dfa_size_limit(MAX_SIZE).nest_limit(100).build().map_err(|error| {
-        match error {
-            regex::Error::CompiledTooBig(_) => "expression too large".to_owned(),
-            other => other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    for size in SIZES {
+        let mut builder = RegexBuilder::new(&text);
+        match builder.size_limit(size).dfa_size_limit(MAX_SIZE).nest_limit(100).build() {
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            Err(error) => {
+                let told = error.to_string();
+                let told = told.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                return (Err(told.to_owned()), size);
+            }
+            Ok(regex) => return (Ok(regex), size),
         }
-    })
+    }
+    (Err("expression too large".to_owned()), MAX_SIZE)
+}
+
+/// Expressions of one writer: equal ones are compiled once, and all take at most [`MAX_TOGETHER`].
+#[derive(Debug, Default)]
+pub struct Patterns {
+    known: HashMap<Box<str>, Regex>,
+    bytes: usize,
+}
+
+impl Patterns {
+    pub fn compile(&mut self, source: &str) -> Result<Regex, String> {
+        if let Some(known) = self.known.get(source) {
+            return Ok(known.clone());
+        }
+        if self.bytes >= MAX_TOGETHER {
+            return Err("the expressions here take too much together".to_owned());
+        }
+        let (compiled, bytes) = sized(source);
+        self.bytes += bytes;
+        let compiled = compiled?;
+        self.known.insert(source.into(), compiled.clone());
+        Ok(compiled)
+    }
 }
 
 fn translate(source: &str) -> String {

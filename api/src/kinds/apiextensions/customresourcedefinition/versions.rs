@@ -103,8 +103,11 @@ fn schema(version: &Value, path: &Path, own: &Path, seen: bool, errors: &mut Err
     }
     let mut found = ErrorList::default();
     let parsed = structural::parse(schema, &path, &mut found);
-    if found.is_empty() {
-        Rules::compile(&parsed, &path, &mut found);
+    if found.is_empty()
+        && let Some(rules) = Rules::compile(&parsed, &path, &mut found)
+        && found.is_empty()
+    {
+        rules.judge_defaults(&parsed, &path, &mut found);
     }
     (&found).into_iter().cloned().for_each(|error| errors.push(error));
 }
