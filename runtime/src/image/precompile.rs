@@ -9,7 +9,7 @@ use wasmtime::component::Component;
 
 use super::blobs::{digests, hex_part};
 use super::turns::Turns;
-use crate::backend::wasm::{Engine, componentize};
+use crate::backend::wasm::{Engine, EngineError, componentize};
 
 /// Why code could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,10 @@ fn rejected(error: &dyn std::fmt::Display) -> PrecompileError {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PrecompileError> + Send + 'static,
 ) -> Result<T, PrecompileError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| PrecompileError::Stopped)?
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        if error.is_panic() { Err(rejected(&EngineError::failed())) } else { Err(PrecompileError::Stopped) }
+    })
 }
 
 /// Makes a component of what was pulled.

@@ -4,7 +4,7 @@ use wasi_preview1_component_adapter_provider as adapters;
 use wasmparser::{Encoding, Parser, Payload};
 use wit_component::ComponentEncoder;
 
-use super::exit_code;
+use super::{exit_code, weight};
 
 /// Why bytes cannot be made a component.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,10 @@ fn kind(wasm: &[u8]) -> Result<Kind, AdaptError> {
                     }
                 }
             }
+            // The encoder reads what is in there, and takes nothing into account that it may be.
+            Payload::CustomSection(section) if section.name().starts_with("component-type") => {
+                weight::check(section.data()).map_err(AdaptError::Module)?;
+            }
             _ => {}
         }
     }
@@ -79,6 +83,17 @@ mod tests {
     fn a_module_with_start_becomes_a_component() {
         let wasm = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#).unwrap();
         assert_eq!(kind(&componentize(&wasm).unwrap()).unwrap(), Kind::Component);
+    }
+
+    #[test]
+    fn what_a_module_says_of_its_types_is_not_read_deeper_than_the_stack_is() {
+        let deep: String = (1..50_000).map(|at| format!("(type $t{at} (tuple $t{}))", at - 1)).collect();
+        let types = wat::parse_str(format!("(component (type $t0 (tuple u8)) {deep})")).unwrap();
+        let mut module = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#).unwrap();
+        let section = wasm_encoder::CustomSection { name: "component-type:a".into(), data: types.into() };
+        wasm_encoder::Section::append_to(&section, &mut module);
+        let error = componentize(&module).unwrap_err().to_string();
+        assert!(error.contains("type nesting is too deep"), "{error}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use rustix::thread::{Pid, gettid};
 use tokio::sync::oneshot;
 
 use super::engine::{EngineError, compile};
-use super::weight::{Weight, weigh};
+use super::weight::{DEEPEST, MOST_PARTS, Weight, weigh};
 
 /// What compiles longer than this holds up its own namespace only: components of ten megabytes take a few seconds.
 const SLOW: Duration = Duration::from_secs(10);
@@ -38,7 +38,8 @@ const HEAVY: Weight = Weight { heaviest: 192 << 20, kept: 512 << 20, ..Weight::N
 const LARGE_AT_ONCE: usize = 4;
 
 /// What weighs more is not compiled at all.
-const MOST: Weight = Weight { heaviest: 1 << 30, kept: 2 << 30, longest_name: 64 << 10 };
+const MOST: Weight =
+    Weight { heaviest: 1 << 30, kept: 2 << 30, longest_name: 64 << 10, parts: MOST_PARTS, depth: DEEPEST };
 
 /// Who answers requests comes first, and a machine whose cores others keep busy still compiles: a tenth of a core is left to
 /// this thread there, where the lowest priority (19) would leave it a hundredth.
@@ -55,6 +56,12 @@ pub(super) fn weighed(wasm: &[u8]) -> Result<Weight, EngineError> {
     let refused = |what, weight: u64, most: u64| EngineError::TooHeavy { what, weight: weight >> 20, most: most >> 20 };
     if weight.heaviest > MOST.heaviest {
         return Err(refused("its heaviest function needs", weight.heaviest, MOST.heaviest));
+    }
+    if weight.parts > MOST.parts {
+        return Err(EngineError::TooManyParts { most: MOST.parts });
+    }
+    if weight.depth > MOST.depth {
+        return Err(EngineError::TooDeep { most: MOST.depth });
     }
     if weight.kept > MOST.kept {
         return Err(refused("its functions together need", weight.kept, MOST.kept));
@@ -354,8 +361,7 @@ impl Shared {
 
     fn compiled(&self, wasm: &[u8]) -> Compiled {
         let compiled = catch_unwind(AssertUnwindSafe(|| (self.work)(wasm)));
-        let failed = || EngineError::Compile("the compiler failed at it".to_owned());
-        compiled.unwrap_or_else(|_| Err(failed())).map(Bytes::from).map_err(Arc::new)
+        compiled.unwrap_or_else(|_| Err(EngineError::failed())).map(Bytes::from).map_err(Arc::new)
     }
 }
 

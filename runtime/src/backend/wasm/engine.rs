@@ -46,6 +46,12 @@ pub enum EngineError {
         if it was not"
     )]
     TooHeavy { what: &'static str, weight: u64, most: u64 },
+    /// Its components, each counted as often as it is instantiated, and what they give each other.
+    #[error("not a component this node can compile: the components that it is made of come to more than {most} parts")]
+    TooManyParts { most: u64 },
+    /// What copies its instances would overflow the stack.
+    #[error("not a component this node can compile: its instances are more than {most} deep within each other")]
+    TooDeep { most: u64 },
     /// A function's name is longer than any compiler makes it, in KiB.
     #[error("not a component this node can compile: a function has a name of more than {most} KiB")]
     LongName { most: u64 },
@@ -56,6 +62,13 @@ pub enum EngineError {
     Stopped,
     #[error("the compiler thread cannot start")]
     Thread(#[source] std::io::Error),
+}
+
+impl EngineError {
+    /// The compiler panicked.
+    pub(crate) fn failed() -> Self {
+        Self::Compile("the compiler failed at it".to_owned())
+    }
 }
 
 /// The process's engine. Cheap to clone; the clock and the compiler end with the last clone.
@@ -103,7 +116,8 @@ impl Engine {
     ) -> Result<bytes::Bytes, Arc<EngineError>> {
         let of_it = wasm.clone();
         let weight = tokio::task::spawn_blocking(move || weighed(&of_it)).await;
-        let weight = weight.map_err(|_| EngineError::Stopped)??;
+        let weight =
+            weight.map_err(|error| if error.is_panic() { EngineError::failed() } else { EngineError::Stopped })??;
         self.shared.compiler.compile(namespace, digest, wasm, weight).await
     }
 
@@ -238,6 +252,30 @@ mod tests {
             with optimisation, if it was not"
         );
         engine.compile_in_turn("a", "light", wat::parse_str("(component)").unwrap().into()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_would_take_the_compiler_all_memory_or_its_stack_is_refused() {
+        let engine = Engine::new().unwrap();
+        let refused = async |text: &str| {
+            let wasm = wat::parse_str(text).unwrap().into();
+            engine.compile_in_turn("a", "made for it", wasm).await.unwrap_err().to_string()
+        };
+        let nested = (0..10).fold("(component)".to_owned(), |inner, _| {
+            let inner = inner.replacen("(component", "(component $inner", 1);
+            format!("(component {inner} {})", "(instance (instantiate $inner))".repeat(10))
+        });
+        let told = refused(&nested).await;
+        assert!(told.ends_with("the components that it is made of come to more than 1048576 parts"), "{told}");
+
+        let deep: String = (1..50_000).map(|at| format!("(type $t{at} (tuple $t{}))", at - 1)).collect();
+        let told = refused(&format!("(component (type $t0 (tuple u8)) {deep})")).await;
+        assert!(told.contains("type nesting is too deep"), "{told}");
+
+        let bags: String =
+            (1..900).map(|at| format!(r#"(instance $i{at} (export "a" (instance $i{})))"#, at - 1)).collect();
+        let told = refused(&format!("(component (instance $i0) {bags})")).await;
+        assert!(told.starts_with("not a component this node can compile: "), "{told}");
     }
 
     #[tokio::test]

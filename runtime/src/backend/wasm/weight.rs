@@ -1,5 +1,5 @@
 //! What a component costs the compiler in memory, told from its functions before any is compiled. They are compiled one after
-//! the other, so it is what the heaviest needs, and what is kept of all of them.
+//! the other, so it is what the heaviest needs, and what is kept of all of them; and what its components come to, put together.
 //!
 //! A few hundred kilobytes can be made to need gigabytes: what is alive is followed past each place where control may go
 //! elsewhere, and something is kept of a function however small it is. What was built without optimisation has as many locals,
@@ -7,10 +7,15 @@
 
 use std::collections::HashMap;
 
-use wasmparser::{
+use wasmparser_compiler::{
     CustomSectionReader, FuncValidator, FuncValidatorAllocations, FunctionBody, KnownCustom, Name, Operator,
     OperatorsReader, Parser, Payload, ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
+
+use self::nested::Definitions;
+pub(super) use self::nested::{DEEPEST, MOST_PARTS};
+
+mod nested;
 
 /// Bytes for each instruction, call, and value that is alive at a place where control may go elsewhere: a local, or what is
 /// on the operand stack. Measured at functions made for it, which need twice as much at most.
@@ -26,6 +31,12 @@ const WRITTEN: u64 = 8;
 const KEPT: u64 = 6 << 10;
 const KEPT_INSTRUCTION: u64 = 32;
 
+/// Bytes for each part of components that are put together, for each function that one calls of another, and for each number, or what
+/// takes as much code, that is translated for it.
+const PART: u64 = 384;
+const ADAPTER: u64 = 2 * KEPT;
+const TRANSLATED: u64 = 192;
+
 /// Bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Weight {
@@ -33,15 +44,24 @@ pub(super) struct Weight {
     pub(super) kept: u64,
     /// Of a function: each trap copies the names that are on the stack.
     pub(super) longest_name: u64,
+    /// Of components that are put together, and counted no further than to one more than there may be.
+    pub(super) parts: u64,
+    /// Of instances within each other.
+    pub(super) depth: u64,
+}
+
+/// Whether the compiler's parser takes it. Others do not bound how deep types may be nested: ask before these are.
+pub(super) fn check(wasm: &[u8]) -> Result<(), String> {
+    Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// What a component weighs. Of one that is not valid, as far as it is: the compiler says what is wrong.
 pub(super) fn weigh(wasm: &[u8]) -> Weight {
     let mut validator = Validator::new_with_features(WasmFeatures::all());
     let mut room = FuncValidatorAllocations::default();
-    let mut weight = Weight::default();
+    let (mut weight, mut definitions) = (Weight::default(), Definitions::default());
     for payload in Parser::new(0).parse_all(wasm) {
-        let Ok(payload) = payload else { break };
+        let Ok(payload) = payload else { return weight };
         if let Payload::CustomSection(section) = &payload {
             weight.longest_name = weight.longest_name.max(longest_name(section));
         }
@@ -51,10 +71,12 @@ pub(super) fn weigh(wasm: &[u8]) -> Weight {
                 weight.add(&Function::of(&mut function, &body));
                 room = function.into_allocations();
             }
-            Ok(_) => {}
-            Err(_) => break,
+            Ok(_) if definitions.read(&payload, validator.types(0)).is_ok() => {}
+            Ok(_) | Err(_) => return weight,
         }
     }
+    // Only of what is valid to its end anything is put together.
+    weight.add_parts(&definitions);
     weight
 }
 
@@ -82,7 +104,14 @@ struct Function {
 }
 
 impl Weight {
-    pub(super) const NONE: Self = Self { heaviest: 0, kept: 0, longest_name: 0 };
+    pub(super) const NONE: Self = Self { heaviest: 0, kept: 0, longest_name: 0, parts: 0, depth: 0 };
+
+    fn add_parts(&mut self, definitions: &Definitions<'_>) {
+        let whole = definitions.whole();
+        (self.parts, self.depth) = (whole.parts, whole.depth);
+        self.kept += whole.parts.saturating_mul(PART) + whole.adapters * ADAPTER;
+        self.kept = self.kept.saturating_add(whole.translated.saturating_mul(TRANSLATED));
+    }
 
     fn add(&mut self, function: &Function) {
         let Function { instructions, calls, places, operands, locals } = function;
@@ -192,7 +221,7 @@ impl Function {
         &mut self,
         validator: &mut FuncValidator<ValidatorResources>,
         body: &FunctionBody<'_>,
-    ) -> wasmparser::Result<()> {
+    ) -> wasmparser_compiler::Result<()> {
         let mut reader = body.get_binary_reader();
         validator.read_locals(&mut reader)?;
         let mut operators = OperatorsReader::new(reader);
