@@ -1,5 +1,5 @@
-//! The Node object: made once, its status written when it changes, when somebody else changed it, and every five minutes. What
-//! changes is told in events.
+//! The Node object: made once, with its status, which is written again when it changes, when somebody else changed it, and every
+//! five minutes. What changes is told in events.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use tokio::time::Instant;
 
 use super::machine::{Machine, Pressure};
 use crate::image::Images;
@@ -52,63 +53,65 @@ impl Registration {
     pub async fn run(self, client: Client) {
         let api: Api<NodeObject> = Api::all(client);
         self.events.record_node(false, "Starting", "Starting kubelet.".to_owned());
+        let mut said = Said::default();
         let mut delay = Duration::from_millis(100);
-        while let Err(error) = self.register(&api).await {
+        while let Err(error) = self.register(&api, &mut said).await {
             tracing::warn!(node = %self.name, %error, "cannot register this node; trying again");
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(Duration::from_secs(10));
         }
-        self.keep(&api).await;
+        self.keep(&api, said).await;
     }
 
-    async fn register(&self, api: &Api<NodeObject>) -> kube::Result<()> {
+    /// A Node that is new has all that its machine has at once: the scheduler never sees one without room for pods.
+    async fn register(&self, api: &Api<NodeObject>, said: &mut Said) -> kube::Result<()> {
         if api.get_opt(&self.name).await?.is_none() {
+            let status = self.status(Pressure::read(&self.data_dir), &mut said.since).await;
             let node = NodeObject {
                 metadata: ObjectMeta {
                     name: Some(self.name.clone()),
                     labels: Some(self.all_labels()),
                     ..ObjectMeta::default()
                 },
+                status: Some(beating(&status)),
                 ..NodeObject::default()
             };
             match api.create(&PostParams::default(), &node).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
-                other => return other.map(|_| ()),
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    said.written = Some((status, Instant::now()));
+                    return Ok(());
+                }
             }
         }
         let labels = serde_json::json!({"metadata": {"labels": self.all_labels()}});
         api.patch(&self.name, &PatchParams::default(), &Patch::Merge(labels)).await.map(|_| ())
     }
 
-    async fn keep(&self, api: &Api<NodeObject>) {
-        let mut written: Option<(NodeStatus, tokio::time::Instant)> = None;
-        let mut since = Transitions::default();
+    async fn keep(&self, api: &Api<NodeObject>, mut said: Said) {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if self.overruled(api, &mut since).await {
-                written = None;
+            if self.overruled(api, &mut said.since).await {
+                said.written = None;
             }
-            let mut status = self.status(Pressure::read(&self.data_dir), &mut since).await;
-            if let Some((before, at)) = &written
+            let status = self.status(Pressure::read(&self.data_dir), &mut said.since).await;
+            if let Some((before, at)) = &said.written
                 && at.elapsed() < REPEAT
                 && *before == status
             {
                 continue;
             }
-            let now = tokio::time::Instant::now();
-            let plain = status.clone();
-            for condition in status.conditions.iter_mut().flatten() {
-                condition.last_heartbeat_time = Some(Time(Timestamp::now()));
-            }
-            let patch = serde_json::json!({"status": status});
+            let now = Instant::now();
+            let patch = serde_json::json!({"status": beating(&status)});
             match api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-                Ok(_) => written = Some((plain, now)),
+                Ok(_) => said.written = Some((status, now)),
                 Err(kube::Error::Api(status)) if status.code == 404 => {
                     // Somebody deleted the Node of a machine that is alive.
-                    written = None;
-                    if let Err(error) = self.register(api).await {
+                    said.written = None;
+                    if let Err(error) = self.register(api, &mut said).await {
                         tracing::warn!(node = %self.name, %error, "cannot register this node again");
                     }
                 }
@@ -213,6 +216,23 @@ impl Registration {
         });
         shown.collect()
     }
+}
+
+/// What this process has told of its node.
+#[derive(Debug, Default)]
+struct Said {
+    since: Transitions,
+    /// The status that was written last, without the time of its heartbeat, and when.
+    written: Option<(NodeStatus, Instant)>,
+}
+
+/// The status as it is written now.
+fn beating(status: &NodeStatus) -> NodeStatus {
+    let mut status = status.clone();
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_heartbeat_time = Some(Time(Timestamp::now()));
+    }
+    status
 }
 
 /// When each condition last changed.
@@ -332,6 +352,30 @@ mod tests {
         let at_first = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"];
         assert_eq!(world.api.events(), [&at_first[..], &["NodeHasDiskPressure"]].concat());
         assert_eq!(world.api.count(&http::Method::POST, "/api/v1/namespaces/default/events"), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_node_has_all_that_its_machine_has_from_the_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let world = World::new(folder.path());
+        let (node, api) = (node(&world), Api::all(world.api.client()));
+        let mut said = Said::default();
+        node.register(&api, &mut said).await.unwrap();
+        let created = world.api.sent(&http::Method::POST, "/api/v1/nodes").pop().unwrap();
+        let created: NodeObject = serde_json::from_value(created).unwrap();
+        let status = created.status.clone().unwrap();
+        assert_eq!((&status.capacity, &status.allocatable), (&Some(node.capacity()), &Some(node.capacity())));
+        let conditions = status.conditions.unwrap();
+        assert!(conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
+        assert!(conditions.iter().all(|condition| condition.last_heartbeat_time.is_some()));
+        assert!(status.addresses.is_some() && status.node_info.is_some() && status.daemon_endpoints.is_some());
+
+        // It is not written a second time before that is due.
+        world.api.put("/api/v1/nodes/n1", serde_json::to_value(&created).unwrap());
+        let kept = tokio::time::timeout(LOOK * 2, node.keep(&api, said)).await;
+        assert!(kept.is_err());
+        assert_eq!(world.api.count(&http::Method::PATCH, "/api/v1/nodes/n1/status"), 0);
+        assert_eq!(world.api.events().iter().filter(|told| *told == "NodeReady").count(), 1);
     }
 
     #[tokio::test]

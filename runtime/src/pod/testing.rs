@@ -79,8 +79,14 @@ impl FakeApi {
         self.0.lock().refuse.extend(codes.iter().rev());
     }
 
+    /// The bodies of such requests, oldest first.
+    pub(crate) fn sent(&self, method: &Method, path: &str) -> Vec<Value> {
+        let state = self.0.lock();
+        state.requests.iter().filter(|(m, p, _)| m == method && p == path).map(|(_, _, body)| body.clone()).collect()
+    }
+
     pub(crate) fn count(&self, method: &Method, path: &str) -> usize {
-        self.0.lock().requests.iter().filter(|(m, p, _)| m == method && p == path).count()
+        self.sent(method, path).len()
     }
 
     /// The statuses that were written to a pod, oldest first.
