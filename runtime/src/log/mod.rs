@@ -1,8 +1,8 @@
 //! Container logs in the CRI format, on disk, for `kubectl logs`.
 //!
 //! `<data-dir>/pods/<namespace>_<name>_<uid>/<container>/<attempt>.log`, rotated to `<attempt>.log.1` and so on. A silent
-//! container has no file and no descriptor; a loud one waits for the disk instead of filling memory; nothing that was
-//! written is lost when a container or the process ends in order.
+//! container has no descriptor, and no file before it is restarted: that tells the next process how often it was. A loud one
+//! waits for the disk instead of filling memory; nothing that was written is lost when a container or the process ends in order.
 
 pub mod format;
 pub mod read;
@@ -53,6 +53,12 @@ impl Logs {
         live.retain(|_, log| log.strong_count() > 0);
         live.insert(path, Arc::downgrade(&log));
         log
+    }
+
+    /// The number of a container's newest instance that has a log: of restarts each has one.
+    pub fn newest(&self, pod: &Pod, container: &str) -> Option<u32> {
+        let files = std::fs::read_dir(self.pod_dir(pod).join(container)).ok()?;
+        files.filter_map(|entry| writer::attempt(Path::new(&entry.ok()?.file_name()))).max()
     }
 
     /// The log that is being written to `path`, if any.

@@ -152,6 +152,15 @@ impl ContainerLog {
         Arc::new_cyclic(|me| Self { path, attempt, writer, me: me.clone(), state: Mutex::default(), drained, written })
     }
 
+    /// Makes the file of a restart, also if nothing is ever written to it; returns when it is there. Nothing waits for the disk:
+    /// the file is to outlive the process, and who loses the machine's memory has lost more.
+    pub async fn create(&self) {
+        if self.attempt > 0 {
+            self.push(&mut self.state.lock());
+            self.flushed().await;
+        }
+    }
+
     /// Writes what has no line end yet; returns when all is on disk.
     pub async fn close(&self) {
         {
@@ -176,8 +185,13 @@ impl ContainerLog {
     }
 
     fn enqueue(&self, state: &mut State) {
+        if !state.pending.is_empty() {
+            self.push(state);
+        }
+    }
+
+    fn push(&self, state: &mut State) {
         if !state.queued
-            && !state.pending.is_empty()
             && let Some(me) = self.me.upgrade()
         {
             state.queued = true;
@@ -344,13 +358,16 @@ fn last_byte(file: &mut File) -> io::Result<u8> {
 fn remove_older(dir: &Path, attempt: u32) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number = name.split_once(".log").and_then(|(number, _)| number.parse::<u32>().ok());
-        if number.is_some_and(|number| number + 1 < attempt) {
+        if self::attempt(&path).is_some_and(|number| number < attempt.saturating_sub(1)) {
             fs::remove_file(&path)?;
         }
     }
     Ok(())
+}
+
+/// The number of the instance that a file is of, if it is a log.
+pub(super) fn attempt(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.split_once(".log")?.0.parse().ok()
 }
 
 /// The name of a rotated file; 0 is the current one.

@@ -149,6 +149,7 @@ impl Launch {
             Err(error) => return Err(not_created(error)),
         };
         self.say(spec, "Created", "Container created".to_owned());
+        log.create().await;
         match container.start().await {
             Ok(Started { at, substituted }) => {
                 if let Some(address) = substituted {

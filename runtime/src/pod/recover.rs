@@ -1,5 +1,5 @@
-//! What a pod was when the process before this one ended, or the worker before this one failed: read from its status, in the
-//! first case the only place that outlives a node.
+//! What a pod was when the process before this one ended, or the worker before this one failed: read from its status and, since
+//! a process that is killed has no time to tell of the last instances that it started, from the logs that they left.
 //!
 //! Containers that ran are restarted, as after a reboot under the kubelet: another instance, the one before it as `lastState`
 //! (`Unknown`, since nobody saw its end) and its log kept. With `restartPolicy: Never` they are not run twice and end as
@@ -36,12 +36,19 @@ impl Lost {
 }
 
 impl PodState {
-    /// Takes over what `status` says of an earlier life on this node, which ended so.
-    pub fn recover(&mut self, status: &PodStatus, lost: Lost, now: Now) {
+    /// Takes over what `status` says of an earlier life on this node, which ended so, and what `logged` says of a container:
+    /// the number of its newest instance that has a log.
+    pub fn recover(&mut self, status: &PodStatus, logged: impl Fn(&str) -> Option<u32>, lost: Lost, now: Now) {
         let policy = self.setup.policy;
         for c in &mut self.containers {
             if let Some(was) = status.container_statuses.iter().flatten().find(|was| was.name == c.name) {
                 recover_container(c, was, policy, lost, now.wall);
+            }
+            if let Some(newest) = logged(&c.name).filter(|newest| *newest >= c.next_attempt()) {
+                // Nobody was told of it.
+                c.before_last = c.last.take();
+                c.restarts = newest;
+                c.lose(None, String::new(), policy, lost, now.wall);
             }
         }
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
@@ -71,22 +78,28 @@ fn recover_container(c: &mut ContainerState, was: &ContainerStatus, policy: Rest
         c.before_last = before;
         c.step = if policy.restarts(terminated.exit_code) { Step::Waiting } else { Step::Ended };
     } else if let Some(running) = &state.running {
-        let (code, reason, message) = if policy == RestartPolicy::Never {
-            c.step = Step::Ended;
-            (LOST, "ContainerStatusUnknown", format!("{}; its restart policy is Never", lost.told()))
-        } else {
-            (UNKNOWN, "Unknown", lost.told().to_owned())
-        };
-        c.existed = true;
         c.before_last = before;
-        c.last = Some(Box::new(Ended {
-            exit: Exit { code, reason: reason.to_owned(), message, finished_at: now },
-            started_at: running.started_at.as_ref().map(|t| t.0),
-            id: was.container_id.clone().unwrap_or_default(),
-        }));
+        let started_at = running.started_at.as_ref().map(|t| t.0);
+        c.lose(started_at, was.container_id.clone().unwrap_or_default(), policy, lost, now);
     } else {
         c.existed = before.is_some();
         c.last = before;
+    }
+}
+
+impl ContainerState {
+    /// Its newest instance ended, and nobody saw how.
+    fn lose(&mut self, started_at: Option<Timestamp>, id: String, policy: RestartPolicy, lost: Lost, now: Timestamp) {
+        let (step, code, reason, message) = if policy == RestartPolicy::Never {
+            let message = format!("{}; its restart policy is Never", lost.told());
+            (Step::Ended, LOST, "ContainerStatusUnknown", message)
+        } else {
+            (Step::Waiting, UNKNOWN, "Unknown", lost.told().to_owned())
+        };
+        let exit = Exit { code, reason: reason.to_owned(), message, finished_at: now };
+        self.step = step;
+        self.existed = true;
+        self.last = Some(Box::new(Ended { exit, started_at, id }));
     }
 }
 

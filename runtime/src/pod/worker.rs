@@ -102,7 +102,7 @@ impl Worker {
         let was = was.or(pod.status.as_ref()).unwrap_or(&none);
         let start_time = was.start_time.as_ref().map_or(now.wall, |time| time.0);
         let mut state = PodState::new(setup(&pod, unsupported.refusal()), start_time, now);
-        state.recover(was, lost, now);
+        state.recover(was, |container| ctx.logs.newest(&pod, container), lost, now);
         let held = containers(&pod).iter().map(|_| Held::default()).collect();
         let (transitions, earlier_address) = (Transitions::recover(was), was.pod_ip.clone());
         let debuggers = unsupported::ephemeral(&pod).count();

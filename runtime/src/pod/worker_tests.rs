@@ -15,6 +15,7 @@ use wherry_api::lenient::Told;
 use super::super::manager::{self, Manager};
 use super::super::testing::{FakeContainer, World, eventually, pod};
 use super::*;
+use crate::backend::LogSink;
 
 /// A manager that is fed by the test.
 struct Node {
@@ -366,6 +367,38 @@ async fn a_shutdown_tells_how_what_is_not_started_again_ended() {
     let ended = &last["containerStatuses"][0]["state"]["terminated"];
     assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(137), &json!("Error")));
     assert!(ended["finishedAt"].is_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarts_are_known_to_the_next_process_though_nobody_was_told_and_nothing_was_written() {
+    let node = Node::new();
+    let told = pod("web", "Always", |pod| {
+        let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let of_it =
+            json!({"name": "a", "image": "img:1", "imageID": "", "ready": true, "restartCount": 0, "state": running});
+        pod["status"] = json!({"phase": "Running", "containerStatuses": [of_it]});
+    });
+    for attempt in 1..=2 {
+        node.world.ctx.logs.open(&told, "a", attempt).create().await;
+    }
+    node.apply(&told);
+    let shown = || Some(node.world.api.statuses("web").last()?["containerStatuses"][0].clone());
+    eventually("it is counted", || shown().is_some_and(|shown| shown["restartCount"] == json!(3))).await;
+    assert_eq!(shown().unwrap()["lastState"]["terminated"]["reason"], json!("Unknown"));
+    assert_eq!(node.world.backend.container("web").unwrap().config.attempt, 3);
+    assert_eq!(node.world.ctx.logs.newest(&told, "a"), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_run_twice_does_not_though_nobody_was_told_that_it_ran() {
+    let node = Node::new();
+    let job = pod("job", "Never", |_| {});
+    let log = node.world.ctx.logs.open(&job, "a", 0);
+    log.line(crate::backend::Stream::Stdout, "ran").await;
+    log.close().await;
+    node.apply(&job);
+    node.phase("job", "Failed").await;
+    assert!(node.world.backend.containers().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

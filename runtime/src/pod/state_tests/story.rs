@@ -166,6 +166,6 @@ pub(super) fn after_restart(story: &mut Story) -> Story {
     let mut next = Story::with(policy, &[], |fresh| *fresh = setup);
     next.start.0 = story.now().wall;
     let now = next.now();
-    next.pod.recover(&status, Lost::Restart, now);
+    next.pod.recover(&status, |_| None, Lost::Restart, now);
     next
 }
