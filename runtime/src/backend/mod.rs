@@ -107,18 +107,25 @@ pub trait Container: Send + Sync + fmt::Debug {
 }
 
 /// A container that was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Started {
     pub at: Timestamp,
-    /// The port that the container's server asked for and could not have: it is served on another, which guests and
-    /// Services of this node find by the first.
-    pub substituted: Option<SocketAddr>,
+    pub differs: Vec<Difference>,
+}
+
+/// What a container asked for and has otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// A port that its server could not have: it is served on another, which guests and Services of this node find by this one.
+    Port(SocketAddr),
+    /// More instances at once than its namespace may have.
+    Instances { asked: usize, most: usize },
 }
 
 impl Started {
-    /// Started now, with every port that it wants.
+    /// Started now, with all that it asked for.
     pub fn now() -> Self {
-        Self { at: Timestamp::now(), substituted: None }
+        Self { at: Timestamp::now(), differs: Vec::new() }
     }
 }
 

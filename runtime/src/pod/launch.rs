@@ -1,7 +1,6 @@
 //! Carrying out a container's steps: making its image ready, and creating and starting it in a backend.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,7 +16,7 @@ use super::expand::{Room, TooLarge, expand};
 use super::fields::{self, Here};
 use super::reference::Kind;
 use super::setup::{containers, identity};
-use crate::backend::{BackendError, Container, ContainerConfig, Exit, Sandbox, SandboxConfig, Started};
+use crate::backend::{BackendError, Container, ContainerConfig, Difference, Exit, Sandbox, SandboxConfig, Started};
 use crate::fault;
 use crate::image::credentials::{PullSecret, PullSecretContent};
 use crate::image::{Image, ImageError, PullPolicy, PullRequest};
@@ -151,9 +150,9 @@ impl Launch {
         self.say(spec, "Created", "Container created".to_owned());
         log.create().await;
         match container.start().await {
-            Ok(Started { at, substituted }) => {
-                if let Some(address) = substituted {
-                    self.tell_substituted(spec, address);
+            Ok(Started { at, differs }) => {
+                for difference in differs {
+                    self.warn(spec, difference);
                 }
                 Ok(Launched { container, log, id: self.id(scheme, &spec.name, at), at })
             }
@@ -161,12 +160,24 @@ impl Launch {
         }
     }
 
-    fn tell_substituted(&self, spec: &Spec, address: SocketAddr) {
-        let message = format!(
-            "{address} cannot be opened here (taken, or a port below 1024 without the right to it): served on another port. \
-             Guests and Services of this node find it; the host does not, at that address"
-        );
-        self.ctx.events.record(Said::about(&self.pod, Some(&spec.name), true, "PortSubstituted", message));
+    fn warn(&self, spec: &Spec, difference: Difference) {
+        let (reason, message) = match difference {
+            Difference::Port(address) => {
+                let message = format!(
+                    "{address} cannot be opened here (taken, or a port below 1024 without the right to it): served on another \
+                     port. Guests and Services of this node find it; the host does not, at that address"
+                );
+                ("PortSubstituted", message)
+            }
+            Difference::Instances { asked, most } => {
+                let message = format!(
+                    "annotation wherry.dev/max-instances: {asked} is more than the {most} instances that a namespace has on \
+                     this node: the container has {most} at most"
+                );
+                ("InstancesLimited", message)
+            }
+        };
+        self.ctx.events.record(Said::about(&self.pod, Some(&spec.name), true, reason, message));
     }
 
     fn say(&self, spec: &Spec, reason: &'static str, message: String) {

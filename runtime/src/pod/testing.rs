@@ -21,7 +21,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
-use crate::backend::{BackendError, Container, ContainerConfig, Exit, Sandbox, SandboxConfig, Started, Stats};
+use crate::backend::{
+    BackendError, Container, ContainerConfig, Difference, Exit, Sandbox, SandboxConfig, Started, Stats,
+};
 use crate::image::{ImageConfig, ImageError, ImageSummary, PullRequest, Unused};
 use crate::log::Limits;
 use crate::network::local::testing::Lone;
@@ -91,10 +93,8 @@ impl FakeApi {
 
     /// The statuses that were written to a pod, oldest first.
     pub(crate) fn statuses(&self, pod: &str) -> Vec<Value> {
-        let path = format!("/api/v1/namespaces/default/pods/{pod}/status");
-        let state = self.0.lock();
-        let writes = state.requests.iter().filter(|(method, at, _)| *method == Method::PATCH && *at == path);
-        writes.map(|(_, _, body)| body["status"].clone()).collect()
+        let writes = self.sent(&Method::PATCH, &format!("/api/v1/namespaces/default/pods/{pod}/status"));
+        writes.into_iter().map(|body| body["status"].clone()).collect()
     }
 
     pub(crate) fn phases(&self, pod: &str) -> Vec<String> {
@@ -196,8 +196,11 @@ struct Held(Arc<FakeContainer>);
 
 #[async_trait]
 impl Container for Held {
+    /// Has one instance, however many are asked for.
     async fn start(&self) -> Result<Started, BackendError> {
-        Ok(Started::now())
+        let asked = self.0.config.annotations.get("wherry.dev/max-instances").map(|asked| asked.parse().unwrap());
+        let differs = asked.map(|asked| Difference::Instances { asked, most: 1 }).into_iter().collect();
+        Ok(Started { differs, ..Started::now() })
     }
 
     async fn wait(&self) -> Exit {

@@ -435,6 +435,16 @@ async fn what_cannot_be_honoured_is_said_and_not_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_container_asks_for_and_cannot_have_is_said() {
+    let node = Node::new();
+    node.apply(&pod("web", "Always", |pod| {
+        pod["metadata"]["annotations"] = json!({"wherry.dev/max-instances": "2"});
+    }));
+    node.phase("web", "Running").await;
+    eventually("said", || node.world.api.events().contains(&"InstancesLimited".to_owned())).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ephemeral_container_that_comes_to_a_running_pod_is_told_once() {
     let node = Node::new();
     node.apply(&pod("web", "Always", |_| {}));

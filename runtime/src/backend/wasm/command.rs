@@ -14,7 +14,7 @@ use wasmtime_wasi::I32Exit;
 use super::failure;
 use super::guests::Place;
 use super::life::{Life, TERMINATED, TRAPPED, exit, out_of_memory};
-use super::linker::Prepared;
+use super::linker::Entry;
 use super::state::{Guest, GuestState};
 use crate::backend::{BackendError, Container, Exit, Started, Stats};
 
@@ -129,10 +129,10 @@ enum Instance {
 }
 
 async fn enter(guest: &Guest, place: &Arc<Place>, store: &mut Store<GuestState>) -> wasmtime::Result<Instance> {
-    match &*guest.prepared {
-        Prepared::Command2(pre) => metered(guest, place, pre.instantiate_async(store)).await.map(Instance::P2),
-        Prepared::Command3(pre) => metered(guest, place, pre.instantiate_async(store)).await.map(Instance::P3),
-        Prepared::Http { .. } => Err(wasmtime::Error::msg("a server is not a command")),
+    match &guest.prepared.entry {
+        Entry::Command2(pre) => metered(guest, place, pre.instantiate_async(store)).await.map(Instance::P2),
+        Entry::Command3(pre) => metered(guest, place, pre.instantiate_async(store)).await.map(Instance::P3),
+        Entry::Http { .. } => Err(wasmtime::Error::msg("a server is not a command")),
     }
 }
 

@@ -1,27 +1,42 @@
 //! What guests open of their image's files: each file has a place among its container's descriptors, until its last stream is
-//! gone, and a folder is read a few entries at a time.
+//! gone, and a folder is read a few entries at a time. The folder that they see as `/` is open once for all of an image.
 //!
 //! The host's own implementation counts nothing, keeps a folder that a 0.2 guest reads in memory, all of it, and one of the
 //! threads that read files for all guests for each that a 0.3 guest reads, for as long as it does not. What does the rest is
 //! the host's.
 
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Accessor, FutureReader, Linker, Resource, ResourceTable, ResourceType, StreamReader};
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemCtx, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::filesystem::types as p2;
 use wasmtime_wasi::p3::bindings::filesystem::types as p3;
+use wasmtime_wasi::{FsPerms, WasiCtx};
 
 use self::listing::{Entries, Listing};
 use super::room::{Room, Taken};
 use super::state::GuestState;
+use crate::backend::BackendError;
 
 mod listing;
 
 /// The host's interfaces, in the versions that it has them in.
 const TYPES_2: &str = "wasi:filesystem/types@0.2.12";
 const TYPES_3: &str = "wasi:filesystem/types@0.3.0";
+
+/// What the guests of an image with these files see. All its pods share them: nobody writes there.
+pub(super) fn of_image(root: Option<&Path>) -> Result<WasiFilesystemCtx, BackendError> {
+    let mut wasi = WasiCtx::builder();
+    if let Some(root) = root {
+        wasi.preopened_dir(root, "/", FsPerms::ReadOnly).map_err(|error| BackendError::Failed {
+            message: "the files of the image cannot be opened".into(),
+            source: error.into_boxed_dyn_error(),
+        })?;
+    }
+    Ok(wasi.build().filesystem().clone())
+}
 
 /// The files that one instance has open.
 pub(super) struct Files {

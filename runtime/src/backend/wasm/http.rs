@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use wasmtime_wasi_http::WasiBody;
 
 use self::body::{GuestBody, Visited};
+use super::Tuning;
 use super::bell::Bell;
 use super::caller::{Caller, Quiet, Wire};
 use super::failure;
@@ -33,7 +34,7 @@ use super::patience::Patience;
 use super::room::Taken;
 use super::state::Guest;
 use super::worker::Pool;
-use crate::backend::{BackendError, Container, Exit, Started, Stats};
+use crate::backend::{BackendError, Container, Difference, Exit, Started, Stats};
 use crate::network::{Denied, ListenGuard, LocalHttp, Protocol};
 use crate::places::Places;
 
@@ -83,6 +84,7 @@ pub(super) struct Server {
     shared: Arc<Shared>,
     port: u16,
     listening: Mutex<Option<ListenGuard>>,
+    differs: Option<Difference>,
 }
 
 /// What connections use.
@@ -109,12 +111,12 @@ impl Server {
         life: Arc<Life>,
         pool: Arc<Pool>,
         port: u16,
-        timeout: Duration,
+        tuning: Tuning,
         clients: Clients,
     ) -> Self {
         let (places, idle) = (Places::new(clients.connections, clients.waiting), clients.idle);
-        let shared = Arc::new(Shared { guest, life, pool, timeout, places, idle });
-        Self { shared, port, listening: Mutex::new(None) }
+        let shared = Arc::new(Shared { guest, life, pool, timeout: tuning.timeout, places, idle });
+        Self { shared, port, listening: Mutex::new(None), differs: tuning.differs }
     }
 
     /// Binds the pod's port, or a substitute if it cannot be had; the address that was wanted, and the one that it is.
@@ -159,7 +161,8 @@ impl Container for Server {
         *self.listening.lock() = Some(guard);
         let shared = Arc::clone(&self.shared);
         self.shared.life.spawn_front(shared.accept(listener));
-        Ok(Started { substituted: (asked != actual).then_some(asked), ..Started::now() })
+        let port = (asked != actual).then_some(Difference::Port(asked));
+        Ok(Started { differs: port.into_iter().chain(self.differs).collect(), ..Started::now() })
     }
 
     async fn wait(&self) -> Exit {

@@ -4,18 +4,26 @@ use std::sync::Arc;
 
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemCtx, WasiFilesystemView};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::handler::ProxyPre;
 
 use super::engine::Engine;
+use super::files;
 use super::state::GuestState;
 use crate::backend::BackendError;
 use crate::image::WasmImage;
 
-/// A component that is ready to be instantiated, by what it exports.
-pub(super) enum Prepared {
+/// A component that is ready to be instantiated.
+pub(super) struct Prepared {
+    pub(super) entry: Entry,
+    /// The files of its image, opened once for all its instances.
+    pub(super) files: WasiFilesystemCtx,
+}
+
+/// Its pre-instance, by what it exports.
+pub(super) enum Entry {
     /// `wasi:http/handler` (0.3) or `wasi:http/incoming-handler` (0.2): a server.
     Http { pre: ProxyPre<GuestState>, reusable: bool },
     /// `wasi:cli/run` of 0.2.
@@ -59,7 +67,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     super::requests::replace_in(&mut linker)?;
-    super::files::replace_in(&mut linker)?;
+    files::replace_in(&mut linker)?;
     super::sockets::add_to_linker(&mut linker)?;
     Ok(linker)
 }
@@ -90,13 +98,14 @@ pub(super) fn prepare(linker: &Linker<GuestState>, image: &WasmImage) -> Result<
     {
         return Ok(prepared);
     }
-    let prepared = Arc::new(link(linker, &image.component)?);
+    let (entry, files) = (link(linker, &image.component)?, files::of_image(image.root.as_deref())?);
+    let prepared = Arc::new(Prepared { entry, files });
     // Another pod of the image may have been faster: either value is as good.
     let _ = image.prepared.set(Arc::clone(&prepared) as Arc<_>);
     Ok(prepared)
 }
 
-fn link(linker: &Linker<GuestState>, component: &Component) -> Result<Prepared, BackendError> {
+fn link(linker: &Linker<GuestState>, component: &Component) -> Result<Entry, BackendError> {
     let exports: Vec<String> =
         component.component_type().exports(linker.engine()).map(|(name, _)| name.to_owned()).collect();
     let Some(export) = Export::of(&exports) else {
@@ -108,11 +117,11 @@ fn link(linker: &Linker<GuestState>, component: &Component) -> Result<Prepared, 
     let pre = linker.instantiate_pre(component).map_err(|e| BackendError::CannotRun(missing_import(&e)))?;
     match export {
         Export::Http3 => wasmtime_wasi_http::p3::bindings::ServicePre::new(pre)
-            .map(|pre| Prepared::Http { pre: ProxyPre::P3(pre), reusable: true }),
+            .map(|pre| Entry::Http { pre: ProxyPre::P3(pre), reusable: true }),
         Export::Http2 => wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre)
-            .map(|pre| Prepared::Http { pre: ProxyPre::P2(pre), reusable: false }),
-        Export::Run3 => p3::bindings::CommandPre::new(pre).map(Prepared::Command3),
-        Export::Run2 => p2::bindings::CommandPre::new(pre).map(Prepared::Command2),
+            .map(|pre| Entry::Http { pre: ProxyPre::P2(pre), reusable: false }),
+        Export::Run3 => p3::bindings::CommandPre::new(pre).map(Entry::Command3),
+        Export::Run2 => p2::bindings::CommandPre::new(pre).map(Entry::Command2),
     }
     .map_err(|e| BackendError::CannotRun(format!("component's exports are not those of WASI: {e:#}")))
 }
@@ -143,7 +152,7 @@ mod tests {
         (func $run (result (result)) (canon lift (core func $i "run")))
         (instance (export "wasi:cli/run@0.2.0") (export "run" (func $run)))"#;
 
-    fn linked(wat: &str) -> Result<Prepared, BackendError> {
+    fn linked(wat: &str) -> Result<Entry, BackendError> {
         let engine = Engine::new().unwrap();
         let component = Component::new(engine.raw(), wat::parse_str(wat).unwrap()).unwrap();
         link(&linker(&engine).unwrap(), &component)
@@ -170,7 +179,7 @@ mod tests {
         let p2 = [BOTH, P2].map(str::split_whitespace).into_iter().flatten().map(|name| (name, "0.2.0"));
         let p3 = [BOTH, P3].map(str::split_whitespace).into_iter().flatten().map(|name| (name, "0.3.0"));
         let imports: String = p2.chain(p3).map(import).collect();
-        assert!(matches!(linked(&format!("(component {imports} {RUN})")), Ok(Prepared::Command2(_))));
+        assert!(matches!(linked(&format!("(component {imports} {RUN})")), Ok(Entry::Command2(_))));
     }
 
     #[test]

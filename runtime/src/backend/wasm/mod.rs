@@ -16,6 +16,7 @@ mod failure;
 mod files;
 mod guests;
 mod http;
+mod instances;
 mod life;
 mod limits;
 mod linker;
@@ -47,13 +48,14 @@ use wasmtime::component::Linker;
 pub use self::adapt::{AdaptError, componentize};
 pub use self::engine::{Engine, EngineError};
 pub use self::guests::GuestRuntime;
+use self::instances::Instances;
 use self::life::Life;
-use self::linker::Prepared;
+use self::linker::{Entry, Prepared};
 use self::room::Descriptors;
 use self::state::{Guest, GuestState};
 use self::worker::Bounds;
-use super::{Backend, BackendError, Container, ContainerConfig, Sandbox, SandboxConfig};
-use crate::image::{ImageKind, WasmImage};
+use super::{Backend, BackendError, Container, ContainerConfig, Difference, Sandbox, SandboxConfig};
+use crate::image::ImageKind;
 
 /// The environment as given, and the pod's host name, as container runtimes add it.
 fn environment(mut given: BTreeMap<String, String>, hostname: &str) -> Vec<(String, String)> {
@@ -69,7 +71,7 @@ const DEFAULT_MEMORY: u64 = 512 << 20;
 const REUSE: usize = 128;
 const CONCURRENT: usize = 16;
 
-/// Instances of one container at once; `wherry.dev/max-instances` changes it.
+/// Instances of one container at once; `wherry.dev/max-instances` changes it, up to what its namespace has.
 const INSTANCES: usize = 128;
 
 /// Requests of one container that wait for an instance.
@@ -94,7 +96,7 @@ pub struct WasmBackend {
     outgoing: Arc<client::Client>,
     favour: meter::Favour,
     /// Instances of servers, and commands, on this node at once: half the pool each.
-    instances: Arc<Semaphore>,
+    instances: Instances,
     commands: Arc<Semaphore>,
     clients: http::Clients,
     /// For guests' own sockets and connections of their outgoing requests, and for connections to their servers.
@@ -133,7 +135,7 @@ impl WasmBackend {
             linker,
             outgoing,
             favour: meter::Favour::default(),
-            instances: Arc::new(Semaphore::new(slots / 2)),
+            instances: Instances::new(slots / 2),
             commands: Arc::new(Semaphore::new(slots / 2)),
             clients: http::Clients::default(),
             sockets: Descriptors::default(),
@@ -142,13 +144,7 @@ impl WasmBackend {
         })
     }
 
-    fn guest(
-        &self,
-        prepared: Arc<Prepared>,
-        image: &WasmImage,
-        sandbox: &SandboxConfig,
-        config: ContainerConfig,
-    ) -> Guest {
+    fn guest(&self, prepared: Arc<Prepared>, sandbox: &SandboxConfig, config: ContainerConfig) -> Guest {
         let memory = config.memory_limit.unwrap_or(DEFAULT_MEMORY);
         Guest {
             engine: self.engine.clone(),
@@ -157,7 +153,6 @@ impl WasmBackend {
             args: arguments(&config),
             env: environment(config.env, &sandbox.hostname),
             working_dir: config.working_dir.or_else(|| config.image.config.working_dir.clone()),
-            root: image.root.clone(),
             log: config.log,
             network: Arc::clone(&sandbox.network),
             outgoing: Arc::clone(&self.outgoing),
@@ -205,13 +200,13 @@ impl Sandbox for WasmSandbox {
         };
         let prepared = linker::prepare(&backend.linker, image)?;
         let life = Arc::new(Life::new(backend.guests.threads().clone()));
-        let tuning = Tuning::of(&config, &prepared)?;
-        let (port, server) = (config.http_port, matches!(&*prepared, Prepared::Http { .. }));
-        let guest = Arc::new(backend.guest(prepared, image, &self.config, config));
+        let instances = backend.instances.share(&self.config.namespace);
+        let tuning = Tuning::of(&config, &prepared.entry, instances.most)?;
+        let (port, server) = (config.http_port, matches!(prepared.entry, Entry::Http { .. }));
+        let guest = Arc::new(backend.guest(prepared, &self.config, config));
         if server {
-            let pool =
-                worker::Pool::new(Arc::clone(&guest), Arc::clone(&life), tuning.bounds, Arc::clone(&backend.instances));
-            return Ok(Arc::new(http::Server::new(guest, life, pool, port, tuning.timeout, backend.clients)));
+            let pool = worker::Pool::new(Arc::clone(&guest), Arc::clone(&life), tuning.bounds, instances);
+            return Ok(Arc::new(http::Server::new(guest, life, pool, port, tuning, backend.clients)));
         }
         let permit = Arc::clone(&backend.commands).try_acquire_owned().map_err(|source| BackendError::Failed {
             message: "this node runs as many commands as its pool of guest memory holds".into(),
@@ -239,11 +234,14 @@ fn arguments(config: &ContainerConfig) -> Vec<String> {
 struct Tuning {
     bounds: Bounds,
     timeout: Duration,
+    /// What they ask for and cannot have.
+    differs: Option<Difference>,
 }
 
 impl Tuning {
-    fn of(config: &ContainerConfig, prepared: &Prepared) -> Result<Self, BackendError> {
-        let reusable = matches!(prepared, Prepared::Http { reusable: true, .. });
+    /// `most`: instances that the container's namespace may have.
+    fn of(config: &ContainerConfig, entry: &Entry, most: usize) -> Result<Self, BackendError> {
+        let reusable = matches!(entry, Entry::Http { reusable: true, .. });
         let (reuse, concurrent) = if reusable { (REUSE, CONCURRENT) } else { (1, 1) };
         let number = |key: &str, default: usize| match config.annotations.get(key) {
             None => Ok(default),
@@ -252,14 +250,11 @@ impl Tuning {
             }),
         };
         let reuse = number("wherry.dev/instance-reuse", reuse)?;
+        let instances = number("wherry.dev/max-instances", INSTANCES.min(most))?;
         Ok(Self {
-            bounds: Bounds {
-                reuse,
-                concurrent: concurrent.min(reuse),
-                instances: number("wherry.dev/max-instances", INSTANCES)?,
-                queue: QUEUE,
-            },
+            bounds: Bounds { reuse, concurrent: concurrent.min(reuse), instances: instances.min(most), queue: QUEUE },
             timeout: Duration::from_secs(number("wherry.dev/request-timeout", TIMEOUT)? as u64),
+            differs: (instances > most).then_some(Difference::Instances { asked: instances, most }),
         })
     }
 }

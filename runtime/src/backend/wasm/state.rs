@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::engine::Engine;
@@ -58,7 +58,6 @@ pub(super) struct Guest {
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     pub(super) working_dir: Option<String>,
-    pub(super) root: Option<std::path::PathBuf>,
     pub(super) log: Arc<dyn LogSink>,
     pub(super) network: Arc<PodNetwork>,
     pub(super) outgoing: Arc<super::client::Client>,
@@ -117,7 +116,7 @@ impl Guest {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS);
         let state = GuestState {
-            wasi: self.wasi(&stdout, &stderr)?,
+            wasi: self.wasi(&stdout, &stderr),
             table,
             http,
             outgoing: Outgoing::new(Arc::clone(&self.outgoing), Arc::clone(&self.network), Arc::clone(&self.sockets)),
@@ -164,7 +163,7 @@ impl Guest {
     }
 
     /// No file, variable or address but what the pod and its image give.
-    fn wasi(&self, stdout: &Pipe, stderr: &Pipe) -> wasmtime::Result<WasiCtx> {
+    fn wasi(&self, stdout: &Pipe, stderr: &Pipe) -> WasiCtx {
         let mut wasi = WasiCtx::builder();
         wasi.args(&self.args).envs(&self.env).stdout(stdout.clone()).stderr(stderr.clone());
         wasi.max_random_size(RANDOM);
@@ -172,11 +171,9 @@ impl Guest {
         if let Some(folder) = &self.working_dir {
             wasi.initial_cwd(folder);
         }
-        if let Some(root) = &self.root {
-            // The image's files are shared by all its pods: nobody writes there.
-            wasi.preopened_dir(root, "/", FsPerms::ReadOnly)?;
-        }
-        Ok(wasi.build())
+        let mut wasi = wasi.build();
+        *wasi.filesystem() = self.prepared.files.clone();
+        wasi
     }
 
     /// The meter of an instance whose task has this place.

@@ -57,6 +57,24 @@ async fn a_guest_has_as_many_files_open_as_there_are_descriptors_for_it_and_agai
 }
 
 #[tokio::test]
+async fn all_instances_of_an_image_have_its_files_by_one_descriptor() {
+    let node = Node::new();
+    let folder = tempfile::tempdir().unwrap();
+    let image = with_files(&node, r#"(module (memory (export "memory") 1) (func (export "_start")))"#, folder.path());
+    let open = || {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let of_it = |path: std::path::PathBuf| std::fs::read_link(path).is_ok_and(|link| link == folder.path());
+        open.filter(|entry| of_it(entry.as_ref().unwrap().path())).count()
+    };
+    for _ in 0..2 {
+        assert_eq!(run(&node, node.config(&image, &Log::new())).await.code, 0);
+        assert_eq!(open(), 1);
+    }
+    drop(image);
+    assert_eq!(open(), 0);
+}
+
+#[tokio::test]
 async fn a_guest_reads_the_folders_of_its_image() {
     // Its code is how many bytes the entries `.`, `..` and `f` take.
     let code = ends(

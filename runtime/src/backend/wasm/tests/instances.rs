@@ -2,7 +2,9 @@
 
 use std::pin::pin;
 
+use super::super::instances::Instances;
 use super::*;
+use crate::backend::Difference;
 
 /// A server of which there is one instance at once.
 async fn alone(node: &Node, pod: &Pod, example: &str, log: Arc<dyn LogSink>) -> Arc<dyn Container> {
@@ -14,8 +16,9 @@ async fn alone(node: &Node, pod: &Pod, example: &str, log: Arc<dyn LogSink>) -> 
 
 #[tokio::test]
 async fn a_container_with_much_to_do_gives_its_place_to_who_waits_for_one() {
-    let places = Arc::new(Semaphore::new(1));
-    let node = Node::bounded(|backend| backend.instances = Arc::clone(&places));
+    let instances = Instances::new(1);
+    let other = instances.share("other");
+    let node = Node::bounded(|backend| backend.instances = instances);
     let pod = node.pod("busy").await;
     let container = alone(&node, &pod, "misbehave-http", Log::new()).await;
     let address = pod.at(8080);
@@ -24,10 +27,11 @@ async fn a_container_with_much_to_do_gives_its_place_to_who_waits_for_one() {
     let second = tokio::spawn(get(address, "/loop"));
     soon(asked(&*container, 2)).await;
     // The next in the queue for the node's only place.
-    let mut place = pin!(places.acquire());
+    let mut place = pin!(other.place());
     assert!(futures::poll!(place.as_mut()).is_pending());
     first.abort();
-    let place = soon(place).await.unwrap();
+    let place = soon(place).await;
+    assert!(place.is_some());
     let before = container.stats().cpu;
     drop(place);
     soon(async {
@@ -83,5 +87,17 @@ async fn a_request_that_an_instance_has_no_place_for_in_its_table_is_answered_wi
         }
         let exit = soon(container.stop(Duration::from_secs(30))).await;
         assert_eq!((exit.code, exit.reason.as_str()), (0, "Completed"), "no request ended it");
+    }
+}
+
+#[tokio::test]
+async fn a_container_has_no_more_instances_than_its_namespace_and_says_so() {
+    let node = Node::bounded(|backend| backend.instances = Instances::new(8));
+    for (asked, differs) in [("5", vec![Difference::Instances { asked: 5, most: 4 }]), ("4", Vec::new())] {
+        let pod = node.pod(asked).await;
+        let mut config = node.config(&node.example("hello-http"), &Log::new());
+        config.annotations.insert("wherry.dev/max-instances".into(), asked.into());
+        let container = pod.sandbox.create_container(config).await.unwrap();
+        assert_eq!(soon(container.start()).await.unwrap().differs, differs);
     }
 }

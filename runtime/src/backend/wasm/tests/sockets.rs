@@ -63,7 +63,7 @@ impl Container {
             network: node.network.pod("p3"),
         };
         let prepared = linker::prepare(&backend.linker, wasm).unwrap();
-        let mut guest = backend.guest(prepared, wasm, &sandbox, node.config(&image, &Log::new()));
+        let mut guest = backend.guest(prepared, &sandbox, node.config(&image, &Log::new()));
         guest.sockets = Descriptors::with(2 * room).room("default", room);
         Self { guest, network: sandbox.network, _backend: backend, _node: node }
     }

@@ -1,7 +1,7 @@
 //! A container's instances: they are made when requests arrive, reused as far as the guest's world allows, and dropped when
 //! nobody needs them.
 //!
-//! What must stay true: the number of instances and of waiting requests is bounded, per container and per node; a job is
+//! What must stay true: the number of instances and of waiting requests is bounded, per container, namespace and node; a job is
 //! either given to an instance, waiting in the queue or refused, and comes back from an instance that cannot take it;
 //! nobody who gave up keeps an instance busy.
 
@@ -16,7 +16,6 @@ use std::sync::atomic::Ordering;
 
 use futures::channel::oneshot;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use wasmtime_wasi_http::handler::{Request, Response};
 
 use self::slot::{Free, Slot};
@@ -26,8 +25,9 @@ pub(super) use self::ticket::Wanted;
 pub(super) use self::wakes::tests::Count;
 use super::failure;
 use super::guests::Place;
+use super::instances::Share;
 use super::life::{Life, out_of_memory};
-use super::linker::Prepared;
+use super::linker::Entry;
 use super::state::Guest;
 
 type Reply = oneshot::Sender<wasmtime::Result<Response>>;
@@ -63,8 +63,8 @@ pub(super) struct Pool {
     bounds: Bounds,
     /// Instances that the node's cores can poll at once: so many are made before any serves two requests at once.
     cores: usize,
-    /// Instances of all servers of the node.
-    node: Arc<Semaphore>,
+    /// Instances of all servers of its namespace.
+    share: Share,
     state: Mutex<State>,
 }
 
@@ -84,9 +84,9 @@ enum Way {
 }
 
 impl Pool {
-    pub(super) fn new(guest: Arc<Guest>, life: Arc<Life>, bounds: Bounds, node: Arc<Semaphore>) -> Arc<Self> {
+    pub(super) fn new(guest: Arc<Guest>, life: Arc<Life>, bounds: Bounds, share: Share) -> Arc<Self> {
         let cores = life.handle().metrics().num_workers();
-        Arc::new(Self { guest, life, bounds, cores, node, state: Mutex::default() })
+        Arc::new(Self { guest, life, bounds, cores, share, state: Mutex::default() })
     }
 
     /// Hands a request to an instance, a new one if need be and allowed, else to the queue.
@@ -184,7 +184,7 @@ impl Pool {
 
     /// Makes an instance and serves with it until it is used up, idle or broken.
     async fn serve(self: &Arc<Self>, place: &Arc<Place>, first: Box<Job>) {
-        let Prepared::Http { pre, .. } = &*self.guest.prepared else { return };
+        let Entry::Http { pre, .. } = &self.guest.prepared.entry else { return };
         let (mut store, denied) = match self.guest.store(self.bounds.instances, place) {
             Ok(store) => store,
             Err(error) => {
@@ -242,18 +242,18 @@ impl Seat {
     /// Serves `first` and then what waits, one instance after the other.
     async fn work(mut self, first: Box<Job>) {
         let pool = Arc::clone(&self.pool);
-        let (mut next, mut permit) = (Some(first), None);
+        let (mut next, mut room) = (Some(first), None);
         while let Some(job) = next.take() {
             // Whose client left because of that makes room for none that waits.
             if pool.life.is_killed() {
                 return;
             }
-            // The node's instances are never all taken for good: containers that wait for one come first.
-            if pool.node.available_permits() == 0 {
-                permit = None;
+            // Instances are never all taken for good: containers that wait for one come first.
+            if pool.share.is_taken() {
+                room = None;
             }
-            if permit.is_none() {
-                permit = pool.node.acquire().await.ok();
+            if room.is_none() {
+                room = pool.share.place().await;
             }
             if job.ticket.is_alive() {
                 pool.serve(&self.place, job).await;
