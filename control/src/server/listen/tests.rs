@@ -1,7 +1,5 @@
 //! The listener over real sockets, with a handler that says who asked.
 
-use std::time::Instant;
-
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::client::conn::http2::{self, SendRequest};
@@ -359,8 +357,8 @@ async fn a_shutdown_ends_watches_cleanly_and_at_once() {
     let watch = client.request_stream(request).await.unwrap();
     let mut lines = watch.lines();
     assert!(lines.next().await.unwrap().unwrap().contains("wherry-admin"));
-    let started = Instant::now();
-    let (rest, ()) = tokio::join!(lines.try_collect::<Vec<_>>(), running.listener.shutdown(Duration::from_secs(20)));
+    // A drain that never ends by itself: that of the watch ends it.
+    let ends = async { tokio::join!(lines.try_collect::<Vec<_>>(), running.listener.shutdown(Duration::MAX)) };
+    let (rest, ()) = timeout(Duration::from_secs(20), ends).await.expect("nobody waits for who watches");
     assert_eq!(rest.unwrap(), Vec::<String>::new());
-    assert!(started.elapsed() < Duration::from_secs(10));
 }
