@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use self::why::Reason;
+use self::why::{Reason, Stalled};
 use crate::client::Client;
 use crate::commands::Applied;
 use crate::progress::Step;
@@ -20,16 +20,17 @@ const POLL: Duration = Duration::from_millis(100);
 const ENDPOINTS: Duration = Duration::from_secs(5);
 /// How long pods without ports must run before they count: a command that fails does so at once, and is ready until then.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Pods whose reason is shown at once on a line.
+/// Reasons that are shown at once on a line.
 const SHOWN: usize = 3;
 
-/// Returns when every workload and pod of `applied` is ready, with what failed for good. `step` tells what is being waited
-/// for; what does not pass by itself is told at once, and once.
+/// Returns when every workload and pod of `applied` is ready, with what failed for good; or with the Deployments that exceeded
+/// their progress deadlines, as soon as there is one. `step` tells what is being waited for; what does not pass by itself is
+/// told at once, and once.
 pub async fn wait(client: &Client, applied: &[Applied], step: &mut Step) -> anyhow::Result<Vec<String>> {
-    let (mut told, mut settled) = (Told::default(), None);
+    let (mut told, mut settled, began) = (Told::default(), None, tokio::time::Instant::now());
     loop {
-        let (waiting, reasons) = look(client, applied).await?;
-        if waiting.is_empty() {
+        let look = look(client, applied).await?;
+        if look.waiting.is_empty() {
             let mut all = Vec::new();
             for one in applied {
                 all.extend(pods(client, one).await?);
@@ -42,56 +43,75 @@ pub async fn wait(client: &Client, applied: &[Applied], step: &mut Step) -> anyh
             tokio::time::sleep(SETTLE).await;
             continue;
         }
-        for reason in reasons.iter().filter(|reason| !reason.passes) {
+        for reason in look.reasons.iter().filter(|reason| !reason.passes) {
             if let Some(line) = told.tell(reason) {
                 step.note(&line);
                 last_lines(client, reason).await.iter().for_each(|line| step.note(line));
             }
         }
-        step.update(&summary(&waiting, &reasons));
+        // What was reported before this wait may be mended by what was applied: it has its time once more.
+        let late: Vec<Stalled> =
+            look.stalled.into_iter().filter(|stalled| began.elapsed() >= stalled.deadline).collect();
+        if !late.is_empty() {
+            return Ok(late.into_iter().map(|stalled| stalled.text).collect());
+        }
+        step.update(&summary(&look.waiting, &look.reasons));
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// What is not ready, and why its pods are not.
-async fn look(client: &Client, applied: &[Applied]) -> anyhow::Result<(Vec<String>, Vec<Reason>)> {
-    let (mut waiting, mut reasons) = (Vec::new(), Vec::new());
+/// What was applied, as it is at a moment.
+#[derive(Default)]
+struct Look {
+    /// What is not ready, and what it lacks.
+    waiting: Vec<String>,
+    /// Why it is not.
+    reasons: Vec<Reason>,
+    /// What of it has taken too long.
+    stalled: Vec<Stalled>,
+}
+
+async fn look(client: &Client, applied: &[Applied]) -> anyhow::Result<Look> {
+    let mut look = Look::default();
     for one in applied {
-        let object = client.read(&path(one)).await?;
-        if let Some(detail) = unready(one.resource.api.kind.as_str(), &object) {
-            waiting.push(format!("{} {detail}", text(&object, "/metadata/name")));
-            reasons.extend(pods(client, one).await?.iter().filter_map(Reason::of));
+        let (kind, object) = (one.resource.api.kind.as_str(), client.read(&path(one)).await?);
+        if let Some(detail) = unready(kind, &object) {
+            look.waiting.push(format!("{} {detail}", text(&object, "/metadata/name")));
+            let mut reasons: Vec<Reason> = pods(client, one).await?.iter().filter_map(Reason::of).collect();
+            reasons.extend(Reason::of_workload(kind, &object));
+            look.stalled.extend(Stalled::of(kind, &object, &detail, &reasons));
+            look.reasons.append(&mut reasons);
         }
     }
-    Ok((waiting, reasons))
+    Ok(look)
 }
 
 /// What is not ready yet, on a line, for who no longer waits.
 pub async fn lacking(client: &Client, applied: &[Applied]) -> anyhow::Result<String> {
-    let (waiting, reasons) = look(client, applied).await?;
-    Ok(summary(&waiting, &reasons))
+    let look = look(client, applied).await?;
+    Ok(summary(&look.waiting, &look.reasons))
 }
 
-/// What has been said of pods that do not become ready by themselves.
+/// What has been said of what does not become ready by itself.
 #[derive(Default)]
 struct Told {
-    /// Of each group of pods, the kinds of trouble.
+    /// Of each group of pods, or workload, the kinds of trouble.
     groups: BTreeSet<(String, &'static str)>,
-    /// Each cause, and the first pod that it was said of.
+    /// Each cause, and who it was said of first.
     causes: BTreeMap<String, String>,
 }
 
 impl Told {
-    /// What there is to say of a pod: its cause, or who has the same; `None`: it has been said.
+    /// What there is to say of who waits: its cause, or who has the same; `None`: it has been said.
     fn tell(&mut self, reason: &Reason) -> Option<String> {
         if !self.groups.insert((reason.group.clone(), reason.class)) {
             return None;
         }
         Some(match self.causes.entry(reason.text.clone()) {
-            Entry::Occupied(first) => format!("! pod {}: the same as pod {}", reason.pod, first.get()),
+            Entry::Occupied(first) => format!("! {}: the same as {}", reason.who, first.get()),
             Entry::Vacant(cause) => {
-                cause.insert(reason.pod.clone());
-                format!("! pod {}: {}", reason.pod, reason.text)
+                cause.insert(reason.who.clone());
+                format!("! {}: {}", reason.who, reason.text)
             }
         })
     }
@@ -100,15 +120,29 @@ impl Told {
 /// What is waited for, and why, on a line: what passes by itself, since the rest has a line of its own.
 fn summary(waiting: &[String], reasons: &[Reason]) -> String {
     let (passing, stuck): (Vec<&Reason>, Vec<&Reason>) = reasons.iter().partition(|reason| reason.passes);
-    let mut parts: Vec<String> =
-        passing.iter().take(SHOWN).map(|reason| format!("pod {}: {}", reason.pod, reason.text)).collect();
-    if passing.len() > SHOWN {
-        parts.push(format!("and {} more", passing.len() - SHOWN));
+    let mut alike: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for reason in passing {
+        alike.entry(&reason.text).or_default().push(&reason.who);
     }
-    if !stuck.is_empty() {
-        parts.push(format!("{} as said above", output::counted(stuck.len(), "pod")));
+    let mut parts: Vec<String> =
+        alike.iter().take(SHOWN).map(|(text, who)| format!("{}: {text}", all_of(who))).collect();
+    let more: usize = alike.values().skip(SHOWN).map(Vec::len).sum();
+    if more > 0 {
+        parts.push(format!("and {more} more"));
+    }
+    let stuck = stuck.iter().filter(|reason| reason.is_of_pod()).count();
+    if stuck > 0 {
+        parts.push(format!("{} as said above", output::counted(stuck, "pod")));
     }
     if parts.is_empty() { waiting.join(", ") } else { format!("{} ({})", waiting.join(", "), parts.join("; ")) }
+}
+
+/// The one, or how many pods they are.
+fn all_of(who: &[&str]) -> String {
+    match who {
+        [one] => (*one).to_owned(),
+        several => output::counted(several.len(), "pod"),
+    }
 }
 
 /// The last lines of the container that is the reason, if it is one that ended; none if they cannot be had.
@@ -225,7 +259,7 @@ mod tests {
     #[test]
     fn a_cause_is_said_once_for_all_pods_that_have_it() {
         let reason = |group: &str, class, text: &str, passes| Reason {
-            pod: format!("{group}1"),
+            who: format!("pod {group}1"),
             group: group.to_owned(),
             class,
             text: text.to_owned(),
@@ -246,6 +280,11 @@ mod tests {
         );
         let line = summary(&["web 0/2 ready".to_owned()], &reasons);
         assert_eq!(line, "web 0/2 ready (pod new-1: ContainerCreating; 3 pods as said above)");
+        let coming = ["ContainerCreating", "ContainerCreating", "pending"].map(|text| reason("new-", "", text, true));
+        assert_eq!(
+            summary(&["new 0/3 ready".to_owned()], &coming),
+            "new 0/3 ready (2 pods: ContainerCreating; pod new-1: pending)"
+        );
     }
 
     #[test]

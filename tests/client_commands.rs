@@ -196,6 +196,37 @@ fn apply_waits_until_what_it_made_can_be_used(server: &Wherry) {
     let late = server.wherry_with(&["apply", "--wait", "--timeout=1", "-f", "-"], &lost).fails();
     has(&late, &["error: not ready after 1 s: lost pending"]);
     server.wherry(&["delete", "pod", "ends", "lost"]).ok();
+    a_deployment_without_progress_is_not_waited_for(server);
+}
+
+/// However often it is applied; and what mends it is waited for, though it is reported still.
+fn a_deployment_without_progress_is_not_waited_for(server: &Wherry) {
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "missed"}, "data": {"A": "b"}});
+    let container = json!({"name": "main", "image": server.image("hello-http"), "ports": [{"containerPort": 8080}],
+        "envFrom": [{"configMapRef": {"name": "missed"}}]});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "stuck"}, "spec": {
+        "progressDeadlineSeconds": 3, "selector": {"matchLabels": {"app": "stuck"}},
+        "template": {"metadata": {"labels": {"app": "stuck"}}, "spec": {"containers": [container]}}}});
+    let apply = |object: &Value| server.wherry_with(&["apply", "--wait", "-f", "-"], &object.to_string());
+    for _ in 0..2 {
+        let said = apply(&deployment).fails();
+        let error = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        has(error, &["error: deployment stuck exceeded its progress deadline of 3 s: 0/1 ready; pod stuck-"]);
+        has(error, &["CreateContainerConfigError", "missed"]);
+    }
+    let mut patient = deployment.clone();
+    patient["spec"]["progressDeadlineSeconds"] = json!(60);
+    let both = json!({"apiVersion": "v1", "kind": "List", "items": [patient, map]});
+    has(&apply(&both).stderr, &["✓ pods ready"]);
+    server.wherry(&["delete", "deployment/stuck", "cm/missed"]).ok();
+
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}, "spec": {"hard": {"pods": "0"}}});
+    server.wherry_with(&["apply", "-f", "-"], &quota.to_string()).ok();
+    let said = apply(&deployment).fails();
+    has(&said, &["! deployment stuck: pods \"stuck-", "exceeded quota: full"]);
+    let error = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+    has(error, &["exceeded its progress deadline of 3 s: 0/1 ready; deployment stuck: pods", "exceeded quota: full"]);
+    server.wherry(&["delete", "deployment/stuck", "resourcequota/full"]).ok();
 }
 
 fn describe_tells_everything_about_any_object(server: &Wherry) {

@@ -41,7 +41,8 @@ pub struct Apply {
     /// Take over fields that others manage
     #[arg(long)]
     force_conflicts: bool,
-    /// Return when workloads and pods are ready and Services reach them, as `wherry up -f` waits; a pod that fails is an error
+    /// Return when workloads and pods are ready and Services reach them, as `wherry up -f` waits; a pod that fails is an error,
+    /// and so is a Deployment that exceeds its progress deadline (10 minutes, if it sets no `progressDeadlineSeconds`)
     #[arg(long)]
     wait: bool,
     /// The longest to wait: seconds, or a span such as `5m` [default: for ever]
@@ -82,7 +83,9 @@ impl Apply {
         let longest = self.timeout.map_or(Duration::MAX, Duration::from_secs);
         let waiting = async {
             let failed = ready::wait(client, applied, &mut step).await?;
-            ready::reachable(client, applied).await?;
+            if failed.is_empty() {
+                ready::reachable(client, applied).await?;
+            }
             anyhow::Ok(failed)
         };
         let Ok(failed) = tokio::time::timeout(longest, waiting).await else {

@@ -1,12 +1,16 @@
-//! Why a pod is not ready, and whether it ever will be.
+//! Why a pod or a workload is not ready, and whether it ever will be.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use wherry_api::object;
 
-/// Why one pod waits.
+/// Why one pod waits, or a workload that has none.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reason {
-    pub pod: String,
+    /// `pod web-1`
+    pub who: String,
     /// What its siblings have alike, so that a reason is told once for all of them.
     pub group: String,
     /// What is told once: the same trouble has other words later.
@@ -33,13 +37,66 @@ impl Reason {
             .unwrap_or_else(|| ("", if phase == "Running" { "not ready" } else { "pending" }.to_owned(), true));
         let generated = object::text_at(pod, "metadata.generateName");
         let name = object::name(pod).to_owned();
-        let group = if generated.is_empty() { name.clone() } else { generated };
-        Some(Self { pod: name, group, class, text, passes, log })
+        let who = format!("pod {name}");
+        let group = if generated.is_empty() { name } else { generated };
+        Some(Self { who, group, class, text, passes, log })
     }
+
+    /// Why a Deployment or ReplicaSet cannot make its pods, a full quota say; `None`: it can.
+    pub fn of_workload(kind: &str, object: &Value) -> Option<Self> {
+        let condition = condition(object, "ReplicaFailure").filter(|c| object::text_at(c, "status") == "True")?;
+        let (who, text) = (named(kind, object), object::text_at(condition, "message"));
+        Some(Self { group: who.clone(), who, class: UNMADE, text, passes: false, log: None })
+    }
+
+    /// Whether it is about a pod.
+    pub fn is_of_pod(&self) -> bool {
+        self.class != UNMADE
+    }
+}
+
+/// `deployment web`
+fn named(kind: &str, object: &Value) -> String {
+    format!("{} {}", kind.to_lowercase(), object::name(object))
+}
+
+/// A Deployment that has taken longer than it may.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stalled {
+    /// How long it may go without progress.
+    pub deadline: Duration,
+    pub text: String,
+}
+
+impl Stalled {
+    /// From what its controller says of the present template; `detail` is what it lacks and `reasons` why.
+    pub fn of(kind: &str, object: &Value, detail: &str, reasons: &[Reason]) -> Option<Self> {
+        let whole = |field: &str| object::at(object, field).and_then(Value::as_u64);
+        let seen = whole("status.observedGeneration") >= whole("metadata.generation");
+        condition(object, "Progressing").filter(|condition| {
+            seen && object::text_at(condition, "status") == "False"
+                && object::text_at(condition, "reason") == "ProgressDeadlineExceeded"
+        })?;
+        let seconds = whole("spec.progressDeadlineSeconds").unwrap_or(600);
+        let mut text = format!("{} exceeded its progress deadline of {seconds} s: {detail}", named(kind, object));
+        for reason in causes(reasons) {
+            text.push_str(&format!("; {}: {}", reason.who, reason.text));
+        }
+        Some(Self { deadline: Duration::from_secs(seconds), text })
+    }
+}
+
+/// Each cause once: those that do not pass by themselves, if there are any.
+fn causes(reasons: &[Reason]) -> impl Iterator<Item = &Reason> {
+    let stuck = reasons.iter().any(|reason| !reason.passes);
+    let mut said = BTreeSet::new();
+    reasons.iter().filter(move |reason| reason.passes != stuck && said.insert((&reason.group, reason.class)))
 }
 
 /// The class of what a container's end explains.
 const ENDED: &str = "ended";
+/// The class of pods that cannot be made.
+const UNMADE: &str = "unmade";
 /// What is shown of a container's log.
 const LOG: &str = "tailLines=5&limitBytes=4096";
 
@@ -52,8 +109,8 @@ fn log(pod: &Value, status: &Value) -> String {
 
 type Why = (&'static str, String, bool);
 
-fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a Value> {
-    let conditions = object::at(pod, "status.conditions").and_then(Value::as_array).into_iter().flatten();
+fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    let conditions = object::at(object, "status.conditions").and_then(Value::as_array).into_iter().flatten();
     conditions.into_iter().find(|condition| object::text_at(condition, "type") == kind)
 }
 
@@ -200,12 +257,49 @@ mod tests {
         ] {
             let reason = Reason::of(&given).unwrap();
             assert_eq!((reason.class, reason.text.as_str(), reason.passes), (class, text, passes));
-            assert_eq!((reason.pod.as_str(), reason.group.as_str()), ("web-1", "web-"));
+            assert_eq!((reason.who.as_str(), reason.group.as_str()), ("pod web-1", "web-"));
             let log = (class == ENDED).then(|| format!("/api/v1/namespaces/default/pods/web-1/log?container=c&{LOG}"));
             assert_eq!(reason.log, log);
         }
         assert_eq!(Reason::of(&pod(json!({"conditions": [{"type": "Ready", "status": "True"}]}))), None);
         assert_eq!(Reason::of(&pod(json!({"phase": "Succeeded"}))), None);
+    }
+
+    #[test]
+    fn a_deployment_that_exceeds_its_deadline_is_told_with_each_cause_once() {
+        let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({"type": kind, "status": status, "reason": reason, "message": message});
+        let deployment = |observed: u64, conditions: Value| {
+            json!({"metadata": {"name": "web", "generation": 2}, "spec": {"progressDeadlineSeconds": 9},
+                "status": {"observedGeneration": observed, "conditions": conditions}})
+        };
+        let late = condition("Progressing", "False", "ProgressDeadlineExceeded", "");
+        let lost = with(json!({"waiting": {"reason": "ErrImagePull", "message": "no such"}}), json!({}));
+        let mut twin = lost.clone();
+        twin["metadata"]["name"] = json!("web-2");
+        let coming = with(json!({"waiting": {"reason": "ContainerCreating"}}), json!({}));
+        let reasons: Vec<Reason> = [&coming, &lost, &twin].into_iter().filter_map(Reason::of).collect();
+        let stalled = |object: &Value, reasons: &[Reason]| Stalled::of("Deployment", object, "0/3 ready", reasons);
+        let told = stalled(&deployment(2, json!([late])), &reasons).unwrap();
+        let text = "deployment web exceeded its progress deadline of 9 s: 0/3 ready; pod web-1: ErrImagePull: no such";
+        assert_eq!(told, Stalled { deadline: Duration::from_secs(9), text: text.to_owned() });
+        let told = stalled(&deployment(2, json!([late])), &reasons[..1]).unwrap().text;
+        assert!(told.ends_with("0/3 ready; pod web-1: ContainerCreating"), "{told}");
+        for fine in [
+            deployment(1, json!([late])),
+            deployment(2, json!([condition("Progressing", "False", "DeploymentPaused", "")])),
+            deployment(2, json!([condition("Progressing", "True", "NewReplicaSetAvailable", "")])),
+            deployment(2, json!([])),
+        ] {
+            assert_eq!(stalled(&fine, &reasons), None, "{fine}");
+        }
+        let failed =
+            deployment(2, json!([late, condition("ReplicaFailure", "True", "FailedCreate", "exceeded quota")]));
+        let reason = Reason::of_workload("Deployment", &failed).unwrap();
+        assert_eq!(
+            (reason.who.as_str(), reason.text.as_str(), reason.passes),
+            ("deployment web", "exceeded quota", false)
+        );
+        assert!(!reason.is_of_pod() && Reason::of_workload("Deployment", &deployment(2, json!([late]))).is_none());
     }
 
     #[test]
