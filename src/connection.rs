@@ -1,4 +1,8 @@
-//! Which server the client commands talk to: the kubeconfig, found as `kubectl` finds it, and the namespace.
+//! Which server the client commands talk to: the kubeconfig, found as `kubectl` finds it or by its data directory, and the
+//! namespace.
+//!
+//! What is closest counts: a flag, then `$KUBECONFIG`, then the data directory that `wherry up` would take. `~/.kube/config` is
+//! not read: who has no server of Wherry's must not change another cluster by mistake.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,15 +12,20 @@ use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use crate::client::Client;
-use crate::data_dir;
+use crate::data_dir::{self, KUBECONFIG};
+
+const NO_CLUSTER: &str = "there is no cluster to talk to: run `wherry up`, or set --data-dir or $KUBECONFIG";
 
 /// Which cluster, and as whom.
 #[derive(Clone, Debug, Args)]
 pub struct Server {
-    /// The kubeconfig [default: $KUBECONFIG, else DATA-DIR/admin.kubeconfig, where DATA-DIR is $WHERRY_DATA_DIR or that of
-    /// `wherry up`]
+    /// The kubeconfig [default: $KUBECONFIG, else that of the default --data-dir; ~/.kube/config is not read]
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     kubeconfig: Option<PathBuf>,
+    /// The data directory of a `wherry up` on this machine, instead of a kubeconfig [default, without $KUBECONFIG:
+    /// $WHERRY_DATA_DIR, $XDG_DATA_HOME/wherry, ~/.local/share/wherry; /var/lib/wherry for root]
+    #[arg(long, value_name = "DIR", help_heading = "Connection")]
+    data_dir: Option<PathBuf>,
     /// The kubeconfig's context [default: its current one]
     #[arg(long, value_name = "NAME", help_heading = "Connection")]
     context: Option<String>,
@@ -38,6 +47,8 @@ pub struct Connection {
 pub struct Before {
     #[arg(long, global = true, hide = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    #[arg(long, global = true, hide = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     #[arg(long, global = true, hide = true, value_name = "NAME")]
     context: Option<String>,
     #[arg(long, short, global = true, hide = true, value_name = "NAMESPACE")]
@@ -63,6 +74,11 @@ impl Before {
         ]
         .into_iter()
         .find_map(|(flag, given, used)| (given && !used).then_some(flag))
+    }
+
+    /// Whether two servers were named, before the subcommand or after it.
+    pub fn contradict(&self) -> bool {
+        self.kubeconfig.is_some() && self.data_dir.is_some()
     }
 }
 
@@ -98,15 +114,19 @@ impl Server {
         if let Some(path) = &self.kubeconfig {
             return of(path);
         }
+        if let Some(folder) = &self.data_dir {
+            let path = folder.join(KUBECONFIG);
+            if !path.exists() {
+                bail!("{} does not exist: is it the --data-dir of a `wherry up`?", path.display());
+            }
+            return of(&path);
+        }
         if let Some(paths) = std::env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty()) {
             return merged(&paths);
         }
-        let path = data_dir::default_path()?.join("admin.kubeconfig");
+        let path = data_dir::default_path()?.join(KUBECONFIG);
         if !path.exists() {
-            bail!(
-                "there is no cluster to talk to: run `wherry up`, or set $KUBECONFIG ({} does not exist)",
-                path.display()
-            );
+            bail!("{NO_CLUSTER} ({} does not exist)", path.display());
         }
         of(&path)
     }
@@ -131,10 +151,7 @@ fn merged(paths: &OsStr) -> anyhow::Result<(Kubeconfig, String)> {
         origin.push(name);
     }
     if origin.is_empty() {
-        bail!(
-            "there is no cluster to talk to: run `wherry up`, or set $KUBECONFIG (no file of {} exists)",
-            paths.display()
-        );
+        bail!("{NO_CLUSTER} (no file of {} exists)", paths.display());
     }
     Ok((merged, origin.join(":")))
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 
+/// The name of the administrator's kubeconfig, which the server writes.
+pub const KUBECONFIG: &str = "admin.kubeconfig";
 /// The name of the file with the node's name.
 const NODE_NAME: &str = "node-name";
 /// The name of the file with the local network's slot.

@@ -48,6 +48,10 @@ fn main() -> ExitCode {
     if let Some(flag) = cli.before.useless(cli.command.uses()) {
         Cli::command().error(ErrorKind::UnknownArgument, format!("{flag} means nothing to this subcommand")).exit();
     }
+    if cli.before.contradict() {
+        let said = "--kubeconfig and --data-dir cannot be used together: each says which server is meant";
+        Cli::command().error(ErrorKind::ArgumentConflict, said).exit();
+    }
     cli.log.install(cli.command.is_quiet());
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a cryptography provider was installed before");

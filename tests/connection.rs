@@ -19,6 +19,7 @@ fn a_server_namespace_and_context_are_chosen_as_kubectl_does() {
     claims!(&server;
         flags_may_stand_before_the_subcommand,
         a_flag_that_means_nothing_is_refused,
+        a_data_directory_is_a_server,
         a_context_is_chosen_by_its_name,
         images_are_listed_where_their_user_may,
     );
@@ -65,6 +66,40 @@ fn a_flag_that_means_nothing_is_refused(server: &Wherry) {
         let refused = server.wherry(args);
         assert_eq!(refused.code, 2, "{refused}");
         has(&refused.fails(), &["means nothing to this subcommand"]);
+    }
+}
+
+/// What `wherry up` was given names its server, whatever the environment says; not another one at the same time.
+fn a_data_directory_is_a_server(server: &Wherry) {
+    make(server, "/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "found"}}));
+    let data = server.data_dir().display().to_string();
+    let wherry = |args: &[&str]| {
+        let mut command = server.client_command(args);
+        support::run::run(
+            command.env("KUBECONFIG", "/nonexistent/of-another").env("WHERRY_DATA_DIR", "/nonexistent"),
+            "",
+        )
+    };
+    for args in [
+        &["get", "cm/found", "-o", "name", "--data-dir", &data][..],
+        &["--data-dir", &data, "get", "cm/found", "-o", "name"],
+        &["--data-dir", "/nonexistent", "get", "cm/found", "-o", "name", "--data-dir", &data],
+    ] {
+        assert_eq!(wherry(args).ok(), "configmap/found\n", "{args:?}");
+    }
+    has(&wherry(&["version", "--data-dir", &data]).ok(), &["server v1."]);
+    let kubeconfig = server.kubeconfig().display().to_string();
+    assert_eq!(wherry(&["--data-dir", &data, "kubeconfig", "--path"]).ok().trim(), kubeconfig);
+    has(&wherry(&["get", "cm"]).fails(), &["wherry up", "--data-dir", "/nonexistent/of-another"]);
+    has(&wherry(&["get", "cm", "--data-dir", "/elsewhere"]).fails(), &["/elsewhere/admin.kubeconfig does not exist"]);
+    for args in [
+        &["get", "cm", "--data-dir", &data, "--kubeconfig", &kubeconfig][..],
+        &["--data-dir", &data, "get", "cm", "--kubeconfig", &kubeconfig],
+        &["--kubeconfig", &kubeconfig, "image", "ls", "--data-dir", &data],
+    ] {
+        let refused = wherry(args);
+        assert_eq!(refused.code, 2, "{refused}");
+        has(&refused.fails(), &["--kubeconfig and --data-dir cannot be used together"]);
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Kubeconfig {
 impl Kubeconfig {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let folder = self.data_dir.map_or_else(data_dir::default_path, Ok)?;
-        let path = folder.join("admin.kubeconfig");
+        let path = folder.join(data_dir::KUBECONFIG);
         let unread =
             || format!("{} cannot be read; `wherry up` makes it (give its --data-dir here, too)", path.display());
         let text = std::fs::read(&path).with_context(unread)?;

@@ -124,7 +124,7 @@ impl Up {
         let failed = match outcome {
             Some(Ok(())) => {
                 if !self.quiet {
-                    let kubeconfig = data.join("admin.kubeconfig");
+                    let kubeconfig = data.join(data_dir::KUBECONFIG);
                     output::note(format!(
                         "export KUBECONFIG={}    # then: kubectl get pods. Ctrl-C stops.",
                         kubeconfig.display()
