@@ -162,7 +162,13 @@ fn advice(fault: Fault) -> &'static str {
         }
         Fault::Misnamed => "; reach it by a name of its certificate, or set tls-server-name in the kubeconfig",
         Fault::Client => "; the kubeconfig is out of date: `wherry kubeconfig` prints the present one",
-        Fault::Refused | Fault::Late | Fault::Closed | Fault::Expired | Fault::Early | Fault::Certificate => "",
+        Fault::Refused
+        | Fault::Late
+        | Fault::Closed
+        | Fault::Expired
+        | Fault::Early
+        | Fault::NotServers
+        | Fault::Certificate => "",
     }
 }
 

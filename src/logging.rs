@@ -6,12 +6,13 @@ use std::io::IsTerminal;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged without `--log-filter`. The client of the API would log whole answers that it cannot read; who asked says what
-/// went wrong.
-const DEFAULT_FILTER: &str = "warn,kube_client::client=error,wherry=info,wherry_control=info,wherry_runtime=info";
+/// What is logged without `--log-filter`. The client of the API would log whole answers that it cannot read, and the judge of
+/// certificates its own words; who asked says what went wrong.
+const DEFAULT_FILTER: &str =
+    "warn,kube_client::client=error,rustls_platform_verifier=off,wherry=info,wherry_control=info,wherry_runtime=info";
 /// What is logged by a client command, and by a server that is to be quiet. What goes wrong with a request of its own the
 /// command says itself.
-const QUIET_FILTER: &str = "error,kube_client=off";
+const QUIET_FILTER: &str = "error,kube_client=off,rustls_platform_verifier=off";
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

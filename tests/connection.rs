@@ -182,6 +182,9 @@ fn what_stands_between_a_command_and_its_server_is_told_in_plain_words() {
         leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
         leaf.not_after = rcgen::date_time_ymd(2020, 2, 1);
     });
+    let (self_signed, of_self_signed) = identity(["127.0.0.1"].into_iter(), |leaf| {
+        leaf.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    });
     let plain = listening(|mut stream| {
         let _ = stream.read(&mut [0; 1024]);
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
@@ -195,6 +198,7 @@ fn what_stands_between_a_command_and_its_server_is_told_in_plain_words() {
             &["signed by an authority that is not trusted", "wherry kubeconfig"][..],
         ),
         ("expired", at(tls(expired)), &of_expired, &["certificate has expired", "clock"]),
+        ("self-signed", at(tls(self_signed)), &of_self_signed, &["an authority's (CA:TRUE)", "cannot be a server's"]),
         ("misnamed", at(tls(misnamed)), &of_misnamed, &["certificate is for another name", "tls-server-name"]),
         ("plain", at(plain), &root, &["does not speak TLS", "check its address in the kubeconfig"]),
         ("name", "https://nowhere.invalid:6443".to_owned(), &root, &["its name cannot be resolved", "kubeconfig"]),
@@ -215,4 +219,9 @@ fn what_stands_between_a_command_and_its_server_is_told_in_plain_words() {
         }
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+    // A registry's or a manifest's server, judged by this machine's authorities.
+    let (stranger, _) = named("127.0.0.1");
+    let said = nowhere.wherry(&["apply", "-f", &format!("{}/x.yaml", at(tls(stranger)))]).fails();
+    has(&said, &["/x.yaml cannot be fetched: its certificate is signed by an authority that is not trusted here"]);
+    assert_eq!(said.lines().count(), 1, "{said}");
 }

@@ -30,6 +30,8 @@ pub enum Fault {
     Early,
     #[error("its certificate is for another name")]
     Misnamed,
+    #[error("its certificate is an authority's (CA:TRUE), as self-signed ones often are, and cannot be a server's")]
+    NotServers,
     #[error("its certificate cannot be verified")]
     Certificate,
     #[error("it does not accept this client's certificate")]
@@ -84,6 +86,8 @@ impl Fault {
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::Early,
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::Misnamed,
                 CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::Authority,
+                // The library has no name for it that others can compare.
+                CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => Self::NotServers,
                 _ => Self::Certificate,
             }),
             rustls::Error::AlertReceived(
