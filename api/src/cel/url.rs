@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(
             pairs("/p?k=b&a=1&k=c+d&k&=&x;y=1&%zz=1"),
             [
-                ("".to_owned(), owned(&[""])),
+                (String::new(), owned(&[""])),
                 ("a".to_owned(), owned(&["1"])),
                 ("k".to_owned(), owned(&["b", "c d", ""]))
             ]

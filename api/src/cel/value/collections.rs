@@ -156,7 +156,7 @@ fn digest(value: &Val<'_>) -> u64 {
         // Whatever the order.
         Val::List(list) => list.iter().fold(0, |sum: u64, item| sum.wrapping_add(digest(&item))).hash(&mut hasher),
         Val::Map(map) => {
-            map.entries().fold(0, |sum: u64, (_, value)| sum.wrapping_add(digest(&value))).hash(&mut hasher)
+            map.entries().fold(0, |sum: u64, (_, value)| sum.wrapping_add(digest(&value))).hash(&mut hasher);
         }
         _ => {}
     }
