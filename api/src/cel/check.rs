@@ -205,6 +205,9 @@ impl Checker {
 
     fn has(&mut self, id: u64, arg: &IdedExpr) -> Checked {
         let Expr::Select(select) = &arg.expr else { return Err(complain(id, "invalid argument to has() macro")) };
+        if self.dotted(&select.operand, &select.field).is_some() {
+            return Ok(Known { decl: Type::Bool.into(), cost: 0 });
+        }
         let operand = self.check(&select.operand)?;
         field(arg.id, &unwrap_optional(&operand.decl), &select.field)?;
         Ok(Known { decl: Type::Bool.into(), cost: operand.cost })

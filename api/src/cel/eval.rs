@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::cel::IdedExpr;
-use ::cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
+use ::cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, SelectExpr};
 
 use super::check::{NAMESPACES, TYPES};
 use super::forms::{Form, variable};
@@ -44,10 +44,7 @@ impl<'s, 'a> Evaluator<'s, 'a> {
             Expr::Ident(name) => self.ident(name),
             Expr::Select(select) => {
                 self.budget.charge(1)?;
-                if let Expr::Ident(root) = &select.operand.expr
-                    && !self.is_local(root)
-                    && let Some(value) = (self.lookup)(&format!("{root}.{}", select.field), self.budget)
-                {
+                if let Some(value) = self.dotted(select) {
                     return value;
                 }
                 let operand = self.eval(&select.operand)?;
@@ -60,6 +57,15 @@ impl<'s, 'a> Evaluator<'s, 'a> {
             Expr::Struct(message) => self.map(&message.entries),
             Expr::Comprehension(_) | Expr::Unspecified => Err(EvalError::other("unsupported expression")),
         }
+    }
+
+    /// A variable whose name has a dot (`variables.x`).
+    fn dotted(&mut self, select: &SelectExpr) -> Option<Result<Val<'a>>> {
+        let Expr::Ident(root) = &select.operand.expr else { return None };
+        if self.is_local(root) {
+            return None;
+        }
+        (self.lookup)(&format!("{root}.{}", select.field), self.budget)
     }
 
     /// A part of a value; the bytes that a text stands for are decoded each time.
@@ -229,6 +235,9 @@ impl<'s, 'a> Evaluator<'s, 'a> {
 
     fn has(&mut self, arg: &IdedExpr) -> Result<Val<'a>> {
         let Expr::Select(select) = &arg.expr else { return Err(EvalError::overload()) };
+        if self.dotted(select).is_some() {
+            return Ok(Val::Bool(true));
+        }
         let mut operand = self.eval(&select.operand)?;
         self.budget.charge(1)?;
         if let Val::Optional(inner) = operand {

@@ -5,7 +5,7 @@
 //! `serde_json` values, because Kubernetes' cost bound needs a count of every step.
 //!
 //! Bounds, all in Kubernetes' unit (about one step, one element of a list, or ten bytes of a text):
-//! - an expression is at most [`MAX_SOURCE`] bytes long and nests at most [`MAX_DEPTH`] levels;
+//! - an expression is at most [`MAX_SOURCE`] bytes long, nests at most [`MAX_DEPTH`] levels, and means at most [`MAX_LEVELS`];
 //! - before it is stored, a rule whose estimate exceeds [`ESTIMATE_LIMIT`] is refused ([`rules`]);
 //! - one evaluation is stopped at [`PER_CALL`], all of one object's at [`PER_OBJECT`] ([`Budget`]);
 //! - a text that an expression makes has at most [`MAX_TEXT`] bytes;
@@ -47,7 +47,7 @@ pub const MAX_SOURCE: usize = 64 * 1024;
 /// Nesting of an expression.
 pub const MAX_DEPTH: u16 = 64;
 /// Levels of what an expression means: `a.b.c` is three.
-const MAX_LEVELS: usize = 256;
+pub const MAX_LEVELS: usize = 256;
 /// Bytes of stack for reading an expression of that nesting; what is not used costs nothing.
 const STACK: usize = 64 << 20;
 /// Bytes of a text that an expression makes.

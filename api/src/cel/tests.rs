@@ -89,6 +89,16 @@ fn expressions_have_the_values_that_kubernetes_gives_them() {
 }
 
 #[test]
+fn a_variable_whose_name_has_a_dot_is_there() {
+    let vars = [("variables.x".to_owned(), Decl::from(Type::Int))];
+    let lookup = |name: &str, _: &mut Budget| (name == "variables.x").then_some(Ok(Val::Int(1)));
+    let program = Program::compile("has(variables.x) && variables.x == 1", &vars).unwrap();
+    assert!(matches!(program.eval(&lookup, &mut Budget::new(PER_OBJECT)), Ok(Val::Bool(true))));
+    let told = Program::compile("has(variables.y)", &vars).unwrap_err().to_string();
+    assert!(told.contains("undeclared reference to 'variables'"), "{told}");
+}
+
+#[test]
 fn what_has_no_value_says_why() {
     for (source, why) in [
         ("object.z", "no such key: z"),

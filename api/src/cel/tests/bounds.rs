@@ -117,11 +117,11 @@ fn what_is_cheap_may_be_done_often() {
 
 #[test]
 fn an_expression_that_is_deeper_than_it_looks_is_refused() {
-    for (piece, times) in [(".a", 20_000), ("[0]", 15_000), ("+object", 9_000), (".size()", 9_000), ("-1", 20_000)] {
+    for (piece, times) in [(".a", 5_000), ("[0]", 5_000), ("+object", 3_000), (".size()", 3_000), ("-1", 3_000)] {
         let told = eval(&format!("object{}", piece.repeat(times)), &json!({})).unwrap_err();
         assert!(told.contains("recursion limit exceeded"), "{piece}: {told}");
     }
-    for source in [format!("true{}", " && true".repeat(5_000)), format!("1{} == 201", " + 1".repeat(200))] {
+    for source in [format!("true{}", " && true".repeat(1_000)), format!("1{} == 201", " + 1".repeat(200))] {
         assert_eq!(eval(&source, &json!({})), Ok(json!(true)));
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! Bounds: a schema nests at most [`MAX_DEPTH`] levels (so no walk here recurses deeper than that, or than the object,
 //! whose nesting the decoder bounds); an object gets at most [`MAX_DEFAULTS`] bytes of defaults; a validation makes at most [`validate::MAX_STEPS`] steps; a regular expression
-//! compiles to at most [`pattern::MAX_SIZE`] bytes and runs in linear time.
+//! compiles to at most [`pattern::MAX_SIZE`] bytes, all of a schema to [`pattern::MAX_TOGETHER`], and runs in linear time.
 
 use std::collections::BTreeMap;
 

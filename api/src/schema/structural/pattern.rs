@@ -10,7 +10,7 @@ use regex::{Regex, RegexBuilder};
 /// Bytes that a compiled expression may take.
 pub const MAX_SIZE: usize = 1 << 20;
 /// Bytes that those of one schema, or of one expression of CEL, may take together.
-const MAX_TOGETHER: usize = 64 << 20;
+pub const MAX_TOGETHER: usize = 64 << 20;
 /// Bytes that are tried: how large one is, the crate does not tell.
 const SIZES: [usize; 3] = [16 << 10, 128 << 10, MAX_SIZE];
 /// Bytes of an expression's text.
