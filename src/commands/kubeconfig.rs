@@ -11,7 +11,7 @@ use crate::{data_dir, output};
 /// Print the administrator's kubeconfig.
 #[derive(Debug, Args)]
 pub struct Kubeconfig {
-    /// The data directory of `wherry up` [default: $XDG_DATA_HOME/wherry; /var/lib/wherry for root]
+    /// The data directory of `wherry up` [default: $XDG_DATA_HOME/wherry, ~/.local/share/wherry; /var/lib/wherry for root]
     #[arg(long, value_name = "DIR", env = "WHERRY_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Print the file's path instead

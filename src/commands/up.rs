@@ -42,7 +42,7 @@ pub enum Network {
 /// where others have changed it (it says which fields it took over).
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Where everything is kept [default: $XDG_DATA_HOME/wherry; /var/lib/wherry for root]
+    /// Where everything is kept [default: $XDG_DATA_HOME/wherry, ~/.local/share/wherry; /var/lib/wherry for root]
     #[arg(long, value_name = "DIR", env = "WHERRY_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Where the API is served
