@@ -78,11 +78,10 @@ impl Stalled {
                 && object::text_at(condition, "reason") == "ProgressDeadlineExceeded"
         })?;
         let seconds = whole("spec.progressDeadlineSeconds").unwrap_or(600);
-        let mut text = format!("{} exceeded its progress deadline of {seconds} s: {detail}", named(kind, object));
-        for reason in causes(reasons) {
-            text.push_str(&format!("; {}: {}", reason.who, reason.text));
-        }
-        Some(Self { deadline: Duration::from_secs(seconds), text })
+        let mut parts =
+            vec![format!("{} exceeded its progress deadline of {seconds} s: {detail}", named(kind, object))];
+        parts.extend(causes(reasons).map(|reason| format!("{}: {}", reason.who, reason.text)));
+        Some(Self { deadline: Duration::from_secs(seconds), text: parts.join("; ") })
     }
 }
 
