@@ -16,7 +16,7 @@ use wherry_fuzz::value;
 
 /// Writes of one history.
 const WRITES: usize = 6;
-/// Items of a list, labels.
+/// Labels, arguments.
 const WIDTH: usize = 3;
 
 static POD: LazyLock<Descriptor> = LazyLock::new(pod::descriptor);
@@ -30,7 +30,7 @@ fn never(_: &Value, _: &str) -> Option<Value> {
     None
 }
 
-fn text<'a>(u: &mut Unstructured<'a>) -> Result<&'static str> {
+fn text(u: &mut Unstructured<'_>) -> Result<&'static str> {
     u.choose(&["a", "b", "c"]).copied()
 }
 

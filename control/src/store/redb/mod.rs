@@ -56,8 +56,10 @@ pub struct Options {
     /// Of what is on disk, for watches that resume from further back or after a restart.
     pub disk_history_bytes: u64,
     pub disk_history_age: Duration,
-    /// How long a disk that has no room is left alone.
+    /// How long a disk that has no room is left alone at first; up to eight times as long if it still has none.
     pub full_disk_pause: Duration,
+    /// After such a pause a commit leaves the file so that it opens at once if the process is then killed.
+    pub quiet: Duration,
 }
 
 impl Default for Options {
@@ -68,6 +70,7 @@ impl Default for Options {
             disk_history_bytes: 64 << 20,
             disk_history_age: Duration::from_hours(1),
             full_disk_pause: Duration::from_secs(1),
+            quiet: Duration::from_secs(1),
         }
     }
 }
@@ -175,7 +178,7 @@ impl RedbStore {
             options,
         });
         let (gathering, wrote) = (Gathering::none(), Instant::now());
-        let writer = Writer { shared: Arc::clone(&shared), disk, state, gathering, wrote };
+        let writer = Writer { shared: Arc::clone(&shared), disk, state, gathering, wrote, pauses: 0 };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|e| StoreError::Engine(e.into()))?;
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::Shared;
 use super::core::{Core, GAP, Head, Health, InFlight, Written, apply, keys_of, stage};
 use super::disk::{Disk, State};
+use super::{Options, Shared};
 use crate::store::{Committed, Durability, Revision, StoreError, StoreStats, Txn};
 
 /// Transactions of one batch.
@@ -27,8 +27,8 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(4);
 /// A commit that takes no longer costs less than to wait for those who could share it.
 const CHEAP: Duration = Duration::from_millis(2);
-/// After such a pause a commit leaves the file so that it opens at once if the process is then killed.
-pub(super) const QUIET: Duration = Duration::from_secs(1);
+/// How often the pause is doubled in which a full disk is left alone: to open the file again may take reading all of it.
+const DOUBLINGS: u32 = 3;
 /// Records deleted per round because they expired.
 const EXPIRE_LIMIT: usize = 512;
 
@@ -204,6 +204,8 @@ pub(super) struct Writer {
     pub(super) gathering: Gathering,
     /// When it last wrote.
     pub(super) wrote: Instant,
+    /// For which a full disk has been left alone since it last had room.
+    pub(super) pauses: u32,
 }
 
 /// A batch with revisions, ready for the disk.
@@ -246,7 +248,7 @@ impl Writer {
             Ok(Some(state)) if state == self.state => return true,
             Ok(_) => "the file is not as it was before the disk was full".to_owned(),
             Err(fault) if fault.passes() => {
-                self.shared.core.lock().health = self.full();
+                self.shared.core.lock().health = full(&mut self.pauses, &self.shared.options);
                 return false;
             }
             Err(fault) => super::describe(&fault),
@@ -254,10 +256,6 @@ impl Writer {
         tracing::error!(why, "the store's file cannot be opened again after the disk was full");
         self.shared.core.lock().health = Health::Failed(why);
         false
-    }
-
-    fn full(&self) -> Health {
-        Health::Full(Instant::now() + self.shared.options.full_disk_pause)
     }
 
     /// When relaxed writes must be written, or a record expires.
@@ -361,14 +359,14 @@ impl Writer {
         now: u64,
     ) -> Result<(), StoreError> {
         let all: Vec<Arc<Written>> = visible.iter().chain(staged).cloned().collect();
-        let opens_at_once = self.wrote.elapsed() >= QUIET;
+        let opens_at_once = self.wrote.elapsed() >= self.shared.options.quiet;
         let result = self.disk.write(&all, state, now, &self.shared.options, opens_at_once);
         self.wrote = Instant::now();
         let mut core = self.shared.core.lock();
         core.in_flight = None;
         match result {
             Ok((state, took)) => {
-                self.state = state;
+                (self.state, self.pauses) = (state, 0);
                 core.disk_oldest = state.oldest;
                 if matches!(core.health, Health::Full(_)) {
                     tracing::info!("the disk has room again");
@@ -386,7 +384,7 @@ impl Writer {
                 if !matches!(core.health, Health::Full(_)) {
                     tracing::error!(%error, "the disk has no room; the store writes again when it has");
                 }
-                core.health = self.full();
+                core.health = full(&mut self.pauses, &self.shared.options);
                 Err(StoreError::Full)
             }
             Err(error) => {
@@ -396,6 +394,13 @@ impl Writer {
             }
         }
     }
+}
+
+/// A full disk is left alone for a while, and longer each time.
+fn full(pauses: &mut u32, options: &Options) -> Health {
+    let pause = options.full_disk_pause * (1 << (*pauses).min(DOUBLINGS));
+    *pauses = pauses.saturating_add(1);
+    Health::Full(Instant::now() + pause)
 }
 
 fn publish_all(core: &mut Core, staged: &[Arc<Written>]) {

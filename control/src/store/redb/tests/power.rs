@@ -88,45 +88,46 @@ impl StorageBackend for Cut {
     }
 }
 
-fn open(backend: impl StorageBackend) -> RedbStore {
+fn open(backend: impl StorageBackend, quiet: Duration) -> RedbStore {
     let (disk, loaded) = disk::on(backend).unwrap();
-    RedbStore::start(disk, loaded, Options::default()).unwrap()
+    RedbStore::start(disk, loaded, Options { quiet, ..Options::default() }).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_is_there_whatever_of_the_rest_is() {
+/// Syncs of one commit, when every commit comes after such a pause.
+async fn syncs(quiet: Duration) -> usize {
     let cut = Cut::default();
     let (acknowledged, disks) = (Arc::clone(&cut.acknowledged), Arc::clone(&cut.disks));
-    let store = Arc::new(open(cut));
+    let store = Arc::new(open(cut, quiet));
     let opened = disks.lock().len();
-    let writes = |part: usize| {
-        let writers = (0..4).map(|writer| {
-            let (store, acknowledged) = (Arc::clone(&store), Arc::clone(&acknowledged));
-            async move {
-                for n in 0..10 {
-                    let name = format!("{part}-{writer}-{n}");
-                    store.commit(put(&name, &"x".repeat(500 * (n + 1)))).await.unwrap();
-                    acknowledged.lock().push(key(&name));
-                }
+    let writers = (0..4).map(|writer| {
+        let (store, acknowledged) = (Arc::clone(&store), Arc::clone(&acknowledged));
+        async move {
+            for n in 0..10 {
+                let name = format!("{writer}-{n}");
+                store.commit(put(&name, &"x".repeat(500 * (n + 1)))).await.unwrap();
+                acknowledged.lock().push(key(&name));
             }
-        });
-        futures::future::join_all(writers)
-    };
-    // One after the other, and after a pause, when commits are made in another way.
-    writes(0).await;
-    tokio::time::sleep(writer::QUIET + Duration::from_millis(100)).await;
-    writes(1).await;
+        }
+    });
+    futures::future::join_all(writers).await;
     let disks = std::mem::take(&mut *disks.lock()).split_off(opened);
-    assert!(disks.len() > 20, "{} syncs", disks.len());
+    let syncs = disks.len() / usize::try_from(store.stats().batches).unwrap();
     let acknowledged = acknowledged.lock().clone();
     for (n, Disk { bytes, acknowledged: told }) in disks.into_iter().enumerate() {
         let memory = InMemoryBackend::new();
         memory.set_len(bytes.len() as u64).unwrap();
         memory.write(0, &bytes).unwrap();
-        let store = open(memory);
+        let store = open(memory, quiet);
         for key in acknowledged.iter().take(told) {
             assert!(store.get(key).await.unwrap().is_some(), "{key:?} at sync {n}");
         }
         store.commit(put("after", "x")).await.unwrap();
     }
+    syncs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_whatever_of_the_rest_is() {
+    assert_eq!(syncs(Duration::MAX).await, 1, "in a busy stretch");
+    assert_eq!(syncs(Duration::ZERO).await, 2, "after a pause");
 }
