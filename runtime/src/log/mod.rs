@@ -55,7 +55,7 @@ impl Logs {
         log
     }
 
-    /// The number of a container's newest instance that has a log: of restarts each has one.
+    /// The number of a container's newest instance that has a log: each that was restarted has one, unless the disk had no room.
     pub fn newest(&self, pod: &Pod, container: &str) -> Option<u32> {
         let files = std::fs::read_dir(self.pod_dir(pod).join(container)).ok()?;
         files.filter_map(|entry| writer::attempt(Path::new(&entry.ok()?.file_name()))).max()

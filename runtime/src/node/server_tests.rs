@@ -47,7 +47,7 @@ async fn logs_of_this_and_the_previous_instance_are_read() {
     let path = "/containerLogs/default/web/a";
     assert_eq!(get(&api, &format!("{path}?previous=true")).await, (200, "attempt 0\n".to_owned()));
     let file = world.ctx.logs.pod_dir(&pod("web", "Always", |_| {})).join("a/1.log");
-    eventually("written", || file.exists()).await;
+    eventually("written", || std::fs::metadata(&file).is_ok_and(|file| file.len() > 0)).await;
     assert_eq!(get(&api, &format!("{path}?tailLines=1")).await, (200, "attempt 1\n".to_owned()));
     for (path, code, message) in [
         ("/containerLogs/default/none/a", 404, "pod \"none\" not found"),

@@ -16,6 +16,7 @@ use self::nested::Definitions;
 pub(super) use self::nested::{DEEPEST, MOST_PARTS};
 
 mod nested;
+mod sizes;
 
 /// Bytes for each instruction, call, and value that is alive at a place where control may go elsewhere: a local, or what is
 /// on the operand stack. Measured at functions made for it, which need twice as much at most.
