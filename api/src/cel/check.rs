@@ -36,6 +36,8 @@ pub struct Known {
 pub struct Checker {
     vars: Vec<(String, Decl)>,
     patterns: Patterns,
+    /// Items of a list, and values of a map, need not be of one type: anywhere below a call of `format`.
+    mixed: bool,
 }
 
 pub(super) fn complain(node: u64, message: impl Into<String>) -> Complaint {
@@ -51,7 +53,7 @@ pub const TYPES: [&str; 12] =
 
 impl Checker {
     pub fn new(vars: Vec<(String, Decl)>) -> Self {
-        Self { vars, patterns: Patterns::default() }
+        Self { vars, patterns: Patterns::default(), mixed: false }
     }
 
     fn var(&self, name: &str) -> Option<&Decl> {
@@ -72,8 +74,8 @@ impl Checker {
                 Ok(Known { decl, cost: operand.cost.saturating_add(1) })
             }
             Expr::Call(call) => self.call(expr.id, call),
-            Expr::List(list) => self.list(&list.elements, &list.optional_indices, false),
-            Expr::Map(map) => self.map(&map.entries, false),
+            Expr::List(list) => self.list(&list.elements, &list.optional_indices),
+            Expr::Map(map) => self.map(&map.entries, self.mixed),
             Expr::Struct(message) => {
                 if !(message.type_name.starts_with("Object") || message.type_name == "JSONPatch") {
                     let what = format!("undeclared reference to '{}' (in container '')", message.type_name);
@@ -101,8 +103,7 @@ impl Checker {
         Some(Known { decl: decl.clone(), cost: 1 })
     }
 
-    /// `mixed`: its items need not be of one type.
-    fn list(&mut self, elements: &[IdedExpr], optional: &[usize], mixed: bool) -> Checked {
+    fn list(&mut self, elements: &[IdedExpr], optional: &[usize]) -> Checked {
         let mut item: Option<Decl> = None;
         let mut cost = 10_u64;
         for (index, element) in elements.iter().enumerate() {
@@ -113,7 +114,7 @@ impl Checker {
             }
             item = Some(match item {
                 None => known.decl,
-                Some(item) => united(element.id, &item, &known.decl, mixed)?,
+                Some(item) => united(element.id, &item, &known.decl, self.mixed)?,
             });
         }
         let max = u64::try_from(elements.len()).unwrap_or(u64::MAX);
@@ -301,11 +302,11 @@ impl Checker {
         if signatures.is_empty() {
             return Err(complain(id, format!("undeclared reference to '{name}' (in container '')")));
         }
-        let mut check = |arg: &IdedExpr| match &arg.expr {
-            Expr::List(list) if name == "format" => self.list(&list.elements, &list.optional_indices, true),
-            _ => self.check(arg),
-        };
-        let known = args.iter().map(|arg| check(arg)).collect::<Result<Vec<_>, _>>()?;
+        let mixed = self.mixed;
+        self.mixed |= name == "format";
+        let known = args.iter().map(|arg| self.check(arg)).collect::<Result<Vec<_>, _>>();
+        self.mixed = mixed;
+        let known = known?;
         let types: Vec<Type> = known.iter().map(|k| k.decl.ty.clone()).collect();
         let sizes: Vec<u64> = known.iter().map(|k| k.decl.max).collect();
         let inner = known.iter().fold(0_u64, |sum, k| sum.saturating_add(k.cost));
@@ -355,7 +356,7 @@ impl Checker {
 
 /// Whether values of a type have an order.
 fn sortable(ty: &Type) -> bool {
-    !signatures::of("sort").iter().filter_map(|s| result(s, &[Type::list(ty.clone())])).collect::<Vec<_>>().is_empty()
+    signatures::of("sort").iter().any(|signature| result(signature, &[Type::list(ty.clone())]).is_some())
 }
 
 /// The variables of a comprehension over such a range.

@@ -36,6 +36,10 @@ impl Url {
         let (host, path) = match rest.strip_prefix("//").filter(|rest| !(scheme.is_empty() && rest.starts_with('/'))) {
             Some(rest) => {
                 let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                // A fragment comes after a path or a query only.
+                if path.is_empty() && query.is_none() && whole.len() < text.len() {
+                    return None;
+                }
                 (host(authority)?, path)
             }
             // What follows a scheme without a slash is opaque.
@@ -187,8 +191,20 @@ mod tests {
             let parts = (&*url.scheme, &*url.host, url.hostname(), url.port(), &*url.escaped_path());
             assert_eq!(parts, (scheme, host, hostname, port, path), "{text}");
         }
-        for bad in ["", "a", "../x", "a/b", ":x", "1a:b/c", "http://a b/", "http://a:x/", "http://[::1/", "/%4", "/a\n"]
-        {
+        for bad in [
+            "http://a#b",
+            "",
+            "a",
+            "../x",
+            "a/b",
+            ":x",
+            "1a:b/c",
+            "http://a b/",
+            "http://a:x/",
+            "http://[::1/",
+            "/%4",
+            "/a\n",
+        ] {
             assert_eq!(Url::parse(bad), None, "{bad}");
         }
     }

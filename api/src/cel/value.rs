@@ -235,15 +235,20 @@ impl<'a> Val<'a> {
         }
     }
 
-    /// Bytes of what a text of an object stands for, in this value or its items: whoever looks at it gets them anew.
+    /// Bytes of what a text of an object stands for: whoever looks at it gets them anew. A list that was made is shared.
     pub fn decoded(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
-            Self::List(List::Made(list)) => {
-                list.iter().map(|item| if let Self::Bytes(b) = item { b.len() } else { 0 }).sum()
-            }
             Self::Optional(Some(value)) => value.decoded(),
             _ => 0,
+        }
+    }
+
+    /// The same of a value that has just been made, with the items of a list.
+    pub fn decoded_anew(&self) -> usize {
+        match self {
+            Self::List(List::Made(list)) => list.iter().map(Self::decoded).sum(),
+            other => other.decoded(),
         }
     }
 

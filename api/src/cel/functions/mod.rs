@@ -24,10 +24,14 @@ pub fn call<'a>(name: &str, member: bool, args: &[Val<'a>], budget: &mut Budget)
     if matches!(name, "format" | "join") {
         budget.charge(signatures::text(value.size()))?;
     }
-    if several.is_none() && !GIVEN.contains(&name) {
+    if GIVEN.contains(&name) {
+        budget.make(value.decoded())?;
+        return Ok(value);
+    }
+    if several.is_none() {
         budget.make(value.made())?;
     }
-    budget.make(value.decoded())?;
+    budget.make(value.decoded_anew())?;
     Ok(value)
 }
 
@@ -80,6 +84,8 @@ fn cost(name: &str, args: &[Val<'_>], most: u64) -> u64 {
             let (a, b) = (len(a).saturating_mul(weight(other, most)), len(b).saturating_mul(weight(one, most)));
             if name == "sets.equivalent" { a.saturating_add(b) } else { a.min(b) }
         }
+        // Before anything is written: who fails late has written all that came before.
+        ("format", [template, args]) => signatures::text(template.size()).saturating_add(weight(args, most)),
         ("charAt", _) => signatures::text(sizes.first().copied().unwrap_or_default()).max(1),
         ("lists.range", [Val::Int(to)]) => u64::try_from(*to).unwrap_or_default().max(1),
         // A new list, not a view of two.

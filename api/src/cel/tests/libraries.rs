@@ -11,6 +11,7 @@ fn texts_are_shown_as_kubernetes_shows_them() {
             "3600s 1.5 2024-01-02T03:04:05Z",
         ),
         ("'%s'.format([['a', 'b\\n']])", "[\"a\", \"b\\n\"]"),
+        ("'%s'.format([[1, {'a': 1, 'b': 'x'}, true ? [1, 'a'] : []]])", "[1, {\"a\":1, \"b\":\"x\"}, [1, \"a\"]]"),
         ("'%s'.format([{'b': [1], 'a': []}])", "{\"a\":[], \"b\":[1]}"),
         (
             "'%s'.format([[1.5, dyn(null), dyn(duration('1s')), dyn(b'x'), dyn(int), dyn(true)]])",

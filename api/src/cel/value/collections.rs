@@ -156,7 +156,12 @@ fn digest(value: &Val<'_>) -> u64 {
         // Whatever the order.
         Val::List(list) => list.iter().fold(0, |sum: u64, item| sum.wrapping_add(digest(&item))).hash(&mut hasher),
         Val::Map(map) => {
-            map.entries().fold(0, |sum: u64, (_, value)| sum.wrapping_add(digest(&value))).hash(&mut hasher);
+            let entry = |(key, value): (Val<'_>, Val<'_>)| {
+                let mut hasher = DefaultHasher::new();
+                (digest(&key), digest(&value)).hash(&mut hasher);
+                hasher.finish()
+            };
+            map.entries().map(entry).fold(0, u64::wrapping_add).hash(&mut hasher);
         }
         _ => {}
     }
