@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_a_module_says_of_its_types_is_not_read_deeper_than_the_stack_is() {
-        let deep: String = (1..50_000).map(|at| format!("(type $t{at} (tuple $t{}))", at - 1)).collect();
+        let deep = (1..50_000).map(|at| format!("(type $t{at} (tuple $t{}))", at - 1)).collect::<Vec<_>>().concat();
         let types = wat::parse_str(format!("(component (type $t0 (tuple u8)) {deep})")).unwrap();
         let mut module = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#).unwrap();
         let section = wasm_encoder::CustomSection { name: "component-type:a".into(), data: types.into() };

@@ -268,12 +268,14 @@ mod tests {
         let told = refused(&nested).await;
         assert!(told.ends_with("the components that it is made of come to more than 1048576 parts"), "{told}");
 
-        let deep: String = (1..50_000).map(|at| format!("(type $t{at} (tuple $t{}))", at - 1)).collect();
+        let deep = (1..50_000).map(|at| format!("(type $t{at} (tuple $t{}))", at - 1)).collect::<Vec<_>>().concat();
         let told = refused(&format!("(component (type $t0 (tuple u8)) {deep})")).await;
         assert!(told.contains("type nesting is too deep"), "{told}");
 
-        let bags: String =
-            (1..900).map(|at| format!(r#"(instance $i{at} (export "a" (instance $i{})))"#, at - 1)).collect();
+        let bags = (1..900)
+            .map(|at| format!(r#"(instance $i{at} (export "a" (instance $i{})))"#, at - 1))
+            .collect::<Vec<_>>()
+            .concat();
         let told = refused(&format!("(component (instance $i0) {bags})")).await;
         assert!(told.starts_with("not a component this node can compile: "), "{told}");
     }

@@ -186,7 +186,7 @@ impl<'a> Definitions<'a> {
                 for instance in instances.clone() {
                     let given = match (instance?, types) {
                         (Instance::Instantiate { module_index, .. }, Some(types)) => {
-                            types[types.module_at(module_index)].imports.len()
+                            types.get(types.module_at(module_index)).map_or(0, |module| module.imports.len())
                         }
                         _ => 0,
                     };
@@ -197,7 +197,7 @@ impl<'a> Definitions<'a> {
                 for function in functions.clone() {
                     let step = match (function?, types) {
                         (CanonicalFunction::Lower { func_index, .. }, Some(types)) => {
-                            Step::Lower(self.sizes.function(types, &types[types.component_function_at(func_index)]))
+                            Step::Lower(self.sizes.function(types, types.component_function_at(func_index)))
                         }
                         _ => Step::Parts(1),
                     };

@@ -25,7 +25,7 @@ fn a_component_counts_as_often_as_it_is_instantiated() {
 
 /// A component with an instance `$many` of 2,000 exports.
 fn with_many(rest: &str) -> u64 {
-    let items: String = (0..2000).map(|at| format!(r#"(export "a{at}" (type $t))"#)).collect();
+    let items = (0..2000).map(|at| format!(r#"(export "a{at}" (type $t))"#)).collect::<Vec<_>>().concat();
     weight(&format!("(component (type $t u8) (instance $many {items}) {rest})")).parts
 }
 
@@ -48,7 +48,10 @@ fn what_is_given_counts_also_where_less_is_known_of_it() {
 
 #[test]
 fn how_deep_instances_are_within_each_other_is_known_where_their_types_do_not_tell() {
-    let bags: String = (1..90).map(|at| format!(r#"(instance $i{at} (export "a" (instance $i{})))"#, at - 1)).collect();
+    let bags = (1..90)
+        .map(|at| format!(r#"(instance $i{at} (export "a" (instance $i{})))"#, at - 1))
+        .collect::<Vec<_>>()
+        .concat();
     let level = format!(
         r#"(component $level (import "i" (instance $i0)) {bags}
             (type $hidden (instance)) (export "o" (instance $i89) (instance (type $hidden))))"#
@@ -58,7 +61,7 @@ fn how_deep_instances_are_within_each_other_is_known_where_their_types_do_not_te
         format!(r#"{given} (alias export $n{at} "o" (instance $o{}))"#, at + 1)
     };
     let depth = |levels: usize| {
-        let all: String = (0..levels).map(next).collect();
+        let all = (0..levels).map(next).collect::<Vec<_>>().concat();
         weight(&format!("(component {level} (instance $o0) {all})")).depth
     };
     assert_eq!(depth(2), 2 * 89 + 1, "what is given out is one more");
@@ -84,7 +87,7 @@ fn closed(levels: usize, times: usize) -> Weight {
         let named = format!("(alias outer 1 $c{} (component))", at - 1).repeat(times);
         format!("(component $c{at} {named})")
     };
-    let all: String = (1..=levels).map(level).collect();
+    let all = (1..=levels).map(level).collect::<Vec<_>>().concat();
     weight(&format!("(component (component $c0) {all})"))
 }
 
@@ -101,7 +104,7 @@ fn what_a_component_takes_from_around_it_counts_with_all_that_it_takes_itself() 
 
 #[test]
 fn the_type_of_an_instance_counts_each_time_that_there_is_one() {
-    let names = |item: &str| (0..500).map(|at| format!(r#"(export "a{at}" {item})"#)).collect::<String>();
+    let names = |item: &str| (0..500).map(|at| format!(r#"(export "a{at}" {item})"#)).collect::<Vec<_>>().concat();
     let types =
         format!("(type $t0 (instance {})) (type $t1 (instance {}))", names("(func)"), names("(instance (type $t0))"));
     let import = r#"(import "i" (instance $i (type $t1)))"#;
@@ -131,7 +134,7 @@ fn calls(types: &str, value: &str, times: usize) -> u64 {
 
 #[test]
 fn what_translates_between_components_weighs_by_its_type_and_as_often_as_there_are_callers() {
-    let doubled: String = (1..=16).map(|at| format!("(type $t{at} (tuple $t{0} $t{0}))", at - 1)).collect();
+    let doubled = (1..=16).map(|at| format!("(type $t{at} (tuple $t{0} $t{0}))", at - 1)).collect::<Vec<_>>().concat();
     let types = format!("(type $t0 (tuple u32 u32)) {doubled}");
     let [small, large] = [calls(&types, "$t4", 1), calls(&types, "$t16", 1)];
     assert!(small < 100 << 10 && large > 10 << 20, "{small} {large}");

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use wasmparser_compiler::PrimitiveValType;
 use wasmparser_compiler::component_types::{
-    ComponentDefinedType, ComponentDefinedTypeId, ComponentEntityType, ComponentFuncType, ComponentInstanceTypeId,
+    ComponentDefinedType, ComponentDefinedTypeId, ComponentEntityType, ComponentFuncTypeId, ComponentInstanceTypeId,
     ComponentItem, ComponentTypeId, ComponentValType,
 };
 use wasmparser_compiler::types::TypesRef;
@@ -25,7 +25,8 @@ pub(super) fn sum(all: impl Iterator<Item = u64>) -> u64 {
 
 impl Sizes {
     /// How much code translates the parameters and the result of a function, counted in numbers.
-    pub(super) fn function(&mut self, types: TypesRef<'_>, function: &ComponentFuncType) -> u64 {
+    pub(super) fn function(&mut self, types: TypesRef<'_>, id: ComponentFuncTypeId) -> u64 {
+        let Some(function) = types.get(id) else { return 0 };
         let values = function.params.iter().map(|(_, value)| value).chain(&function.result);
         sum(values.map(|value| self.value(types, *value)))
     }
@@ -41,8 +42,9 @@ impl Sizes {
         if let Some(size) = self.values.get(&id) {
             return *size;
         }
+        let Some(ty) = types.get(id) else { return 0 };
         let mut of = |value: &ComponentValType| self.value(types, *value);
-        let all = match &types[id] {
+        let all = match ty {
             T::Primitive(primitive) => of(&ComponentValType::Primitive(*primitive)),
             T::Record(record) => sum(record.fields.values().map(of)),
             T::Tuple(tuple) => sum(tuple.types.iter().map(of)),
@@ -68,7 +70,8 @@ impl Sizes {
         if let Some(size) = self.instances.get(&id) {
             return *size;
         }
-        let size = self.items(types, types[id].exports.values());
+        let Some(instance) = types.get(id) else { return 0 };
+        let size = self.items(types, instance.exports.values());
         self.instances.insert(id, size);
         size
     }
@@ -77,7 +80,7 @@ impl Sizes {
         if let Some(size) = self.components.get(&id) {
             return *size;
         }
-        let component = &types[id];
+        let Some(component) = types.get(id) else { return 0 };
         let size = self.items(types, component.imports.values().chain(component.exports.values()));
         self.components.insert(id, size);
         size
@@ -85,8 +88,10 @@ impl Sizes {
 
     fn items<'i>(&mut self, types: TypesRef<'_>, items: impl Iterator<Item = &'i ComponentItem>) -> u64 {
         let of = |item: &ComponentItem| match item.ty {
-            ComponentEntityType::Module(id) => 1 + (types[id].imports.len() + types[id].exports.len()) as u64,
-            ComponentEntityType::Func(id) => 1 + types[id].params.len() as u64,
+            ComponentEntityType::Module(id) => {
+                types.get(id).map_or(0, |module| module.imports.len() + module.exports.len()) as u64 + 1
+            }
+            ComponentEntityType::Func(id) => types.get(id).map_or(0, |function| function.params.len()) as u64 + 1,
             ComponentEntityType::Instance(id) => self.instance(types, id).saturating_add(1),
             ComponentEntityType::Component(id) => self.component(types, id).saturating_add(1),
             ComponentEntityType::Value(_) | ComponentEntityType::Type { .. } => 1,
