@@ -34,6 +34,14 @@ fn text(u: &mut Unstructured<'_>) -> Result<&'static str> {
     u.choose(&["a", "b", "c"]).copied()
 }
 
+/// Puts what is not empty: Kubernetes' types do not keep the rest apart from what is absent.
+fn put(object: &mut Value, field: &str, value: Value) {
+    let empty = value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
+    if !empty {
+        object[field] = value;
+    }
+}
+
 /// Items under different keys: twice the same is refused.
 fn items(u: &mut Unstructured<'_>, item: fn(&mut Unstructured<'_>, &str) -> Result<Value>) -> Result<Value> {
     let mut items = Vec::new();
@@ -64,33 +72,24 @@ fn port(u: &mut Unstructured<'_>, name: &str) -> Result<Value> {
 
 fn container(u: &mut Unstructured<'_>, name: &str) -> Result<Value> {
     let mut container = json!({"name": name, "image": text(u)?});
-    if u.arbitrary()? {
-        container["env"] = items(u, environment)?;
-    }
-    if u.arbitrary()? {
-        container["ports"] = items(u, port)?;
-    }
-    if u.arbitrary()? {
-        container["args"] = (0..u.int_in_range(0..=WIDTH)?).map(|_| text(u)).collect::<Result<Vec<_>>>()?.into();
-    }
+    put(&mut container, "env", items(u, environment)?);
+    put(&mut container, "ports", items(u, port)?);
+    let arguments = (0..u.int_in_range(0..=WIDTH)?).map(|_| Ok(text(u)?.into())).collect::<Result<Vec<Value>>>()?;
+    put(&mut container, "args", arguments.into());
     Ok(container)
 }
 
 fn pod(u: &mut Unstructured<'_>) -> Result<Value> {
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}});
-    if u.arbitrary()? {
-        let mut labels = Map::new();
-        for _ in 0..u.int_in_range(0..=WIDTH)? {
-            labels.insert(text(u)?.to_owned(), text(u)?.into());
-        }
-        pod["metadata"]["labels"] = labels.into();
+    let mut labels = Map::new();
+    for _ in 0..u.int_in_range(0..=WIDTH)? {
+        labels.insert(text(u)?.to_owned(), text(u)?.into());
     }
-    if u.arbitrary()? {
-        pod["metadata"]["finalizers"] = items(u, |_, name| Ok(name.into()))?;
-    }
-    if u.arbitrary()? {
-        pod["spec"] = json!({"containers": items(u, container)?});
-    }
+    put(&mut pod["metadata"], "labels", labels.into());
+    put(&mut pod["metadata"], "finalizers", items(u, |_, name| Ok(name.into()))?);
+    let mut spec = json!({});
+    put(&mut spec, "containers", items(u, container)?);
+    put(&mut pod, "spec", spec);
     Ok(pod)
 }
 
