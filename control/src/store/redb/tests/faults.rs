@@ -155,11 +155,12 @@ async fn meets_a_full_disk(source: &Source, mood: &Mood) {
 async fn who_writes_while_a_backup_reads_hears_what_it_waits_for_and_not_that_the_disk_is_full() {
     let (source, mood) = source();
     let store = open(&source);
+    let disk = store.shared.disk().unwrap();
+    // It is there before the file could be opened again.
+    let reader = disk.read();
     mood.writes_left.store(0, Ordering::SeqCst);
     assert!(matches!(store.commit(put("refused", "1")).await, Err(StoreError::Full)));
     mood.writes_left.store(usize::MAX, Ordering::SeqCst);
-    let disk = store.shared.disk().unwrap();
-    let reader = disk.read();
     let deadline = Instant::now() + Duration::from_secs(20);
     for durability in [wherry_api::resource::Durability::Synced, wherry_api::resource::Durability::Relaxed] {
         loop {
