@@ -159,23 +159,26 @@ impl<'a> Definitions<'a> {
                         let size = self.sizes.instance(types, types.component_instance_at(index));
                         self.step(Step::Parts(size));
                     }
-                    self.step(match instance? {
+                    match instance? {
                         ComponentInstance::Instantiate { component_index, args } => {
+                            args.iter().for_each(|arg| self.given_type(types, arg.kind, arg.index));
                             let args = args.iter().map(|arg| (arg.name, arg.kind.into(), arg.index));
-                            Step::Instantiate(component_index, args.collect())
+                            self.step(Step::Instantiate(component_index, args.collect()));
                         }
                         ComponentInstance::FromExports(exports) => {
+                            exports.iter().for_each(|export| self.given_type(types, export.kind, export.index));
                             let exports =
                                 exports.iter().map(|export| (export.name.name, export.kind.into(), export.index));
-                            Step::Bag(exports.collect())
+                            self.step(Step::Bag(exports.collect()));
                         }
-                    });
+                    }
                 }
             }
             Payload::ComponentExportSection(exports) => {
                 for export in exports.clone() {
                     let export = export?;
                     let sort = export.kind.into();
+                    self.given_type(types, export.kind, export.index);
                     self.step(Step::Again(sort, export.index));
                     if let Some(definition) = self.current() {
                         definition.exports.push((export.name.name, sort, export.index));
@@ -207,6 +210,14 @@ impl<'a> Definitions<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A type that is given to others is made anew for them.
+    fn given_type(&mut self, types: Option<TypesRef<'_>>, kind: ComponentExternalKind, index: u32) {
+        if let (ComponentExternalKind::Type, Some(types)) = (kind, types) {
+            let size = self.sizes.any(types, types.component_any_type_at(index));
+            self.step(Step::Parts(size));
+        }
     }
 
     fn current(&mut self) -> Option<&mut Definition<'a>> {

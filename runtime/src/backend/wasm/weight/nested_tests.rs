@@ -111,6 +111,23 @@ fn the_type_of_an_instance_counts_each_time_that_there_is_one() {
     let bags = |times: usize| r#"(instance (export "a" (instance $i)))"#.repeat(times);
     let parts = |times: usize| weight(&format!("(component {types} {import} {})", bags(times))).parts;
     assert!(parts(0) < 1000 && parts(1) > 250_000 && parts(5) > MOST_PARTS);
+    // Also where a type alone is given, which nobody asked for.
+    let given =
+        |times: usize| (0..times).map(|at| format!(r#"(with "b{at}" (type $t1))"#)).collect::<Vec<_>>().concat();
+    let component =
+        |times: usize| format!("(component {types} (component $c) (instance (instantiate $c {})))", given(times));
+    assert!(weight(&component(1)).parts > 250_000 && weight(&component(5)).parts > MOST_PARTS);
+}
+
+#[test]
+fn components_as_people_make_them_have_few_parts() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples-wasm/prebuilt");
+    let all = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let parts: Vec<u64> = all
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+        .map(|path| weigh(&std::fs::read(path).unwrap()).parts)
+        .collect();
+    assert!(parts.len() > 3 && parts.iter().all(|parts| *parts < MOST_PARTS / 100), "{parts:?}");
 }
 
 /// A component whose function takes `value`, and one that calls it and is there so many times.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use wasmparser_compiler::PrimitiveValType;
 use wasmparser_compiler::component_types::{
-    ComponentDefinedType, ComponentDefinedTypeId, ComponentEntityType, ComponentFuncTypeId, ComponentInstanceTypeId,
-    ComponentItem, ComponentTypeId, ComponentValType,
+    ComponentAnyTypeId, ComponentDefinedType, ComponentDefinedTypeId, ComponentEntityType, ComponentFuncTypeId,
+    ComponentInstanceTypeId, ComponentItem, ComponentTypeId, ComponentValType,
 };
 use wasmparser_compiler::types::TypesRef;
 
@@ -76,6 +76,17 @@ impl Sizes {
         size
     }
 
+    /// A type that is given to others.
+    pub(super) fn any(&mut self, types: TypesRef<'_>, id: ComponentAnyTypeId) -> u64 {
+        let inner = match id {
+            ComponentAnyTypeId::Func(id) => types.get(id).map_or(0, |function| function.params.len()) as u64,
+            ComponentAnyTypeId::Instance(id) => self.instance(types, id),
+            ComponentAnyTypeId::Component(id) => self.component(types, id),
+            ComponentAnyTypeId::Resource(_) | ComponentAnyTypeId::Defined(_) => 0,
+        };
+        inner.saturating_add(1)
+    }
+
     fn component(&mut self, types: TypesRef<'_>, id: ComponentTypeId) -> u64 {
         if let Some(size) = self.components.get(&id) {
             return *size;
@@ -91,10 +102,11 @@ impl Sizes {
             ComponentEntityType::Module(id) => {
                 types.get(id).map_or(0, |module| module.imports.len() + module.exports.len()) as u64 + 1
             }
-            ComponentEntityType::Func(id) => types.get(id).map_or(0, |function| function.params.len()) as u64 + 1,
-            ComponentEntityType::Instance(id) => self.instance(types, id).saturating_add(1),
-            ComponentEntityType::Component(id) => self.component(types, id).saturating_add(1),
-            ComponentEntityType::Value(_) | ComponentEntityType::Type { .. } => 1,
+            ComponentEntityType::Func(id) => self.any(types, ComponentAnyTypeId::Func(id)),
+            ComponentEntityType::Instance(id) => self.any(types, ComponentAnyTypeId::Instance(id)),
+            ComponentEntityType::Component(id) => self.any(types, ComponentAnyTypeId::Component(id)),
+            ComponentEntityType::Type { created, .. } => self.any(types, created),
+            ComponentEntityType::Value(_) => 1,
         };
         sum(items.map(of))
     }
