@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 use wasmtime::{Config, PoolingAllocationConfig};
 
@@ -81,9 +82,14 @@ struct Shared {
     engine: wasmtime::Engine,
     ticker: Ticker,
     compiler: Compiler,
+    /// For components that are weighed.
+    weighing: Arc<Semaphore>,
     slots: u32,
     hash: String,
 }
+
+/// Components that are weighed at a time: one that is made for it takes some hundred megabytes for that alone.
+const WEIGHED_AT_ONCE: usize = 4;
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -98,7 +104,16 @@ impl Engine {
         let hash = hash_of(&engine);
         let ticker = Ticker::start(&engine).map_err(EngineError::Thread)?;
         let compiler = Compiler::start(engine.clone()).map_err(EngineError::Thread)?;
-        Ok(Self { shared: Arc::new(Shared { engine, ticker, compiler, slots, hash }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                engine,
+                ticker,
+                compiler,
+                weighing: Arc::new(Semaphore::new(WEIGHED_AT_ONCE)),
+                slots,
+                hash,
+            }),
+        })
     }
 
     /// Compiles a component to an artifact that [`Engine::load`] maps. Runs on the caller's thread: seconds for big ones.
@@ -114,8 +129,13 @@ impl Engine {
         digest: &str,
         wasm: bytes::Bytes,
     ) -> Result<bytes::Bytes, Arc<EngineError>> {
+        let place = Arc::clone(&self.shared.weighing).acquire_owned().await.map_err(|_| EngineError::Stopped)?;
         let of_it = wasm.clone();
-        let weight = tokio::task::spawn_blocking(move || weighed(&of_it)).await;
+        let weight = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            weighed(&of_it)
+        })
+        .await;
         let weight =
             weight.map_err(|error| if error.is_panic() { EngineError::failed() } else { EngineError::Stopped })??;
         self.shared.compiler.compile(namespace, digest, wasm, weight).await
