@@ -124,7 +124,10 @@ impl Node {
 
     fn load(&self, name: &str, code: &[u8]) -> Arc<Image> {
         let path = self.scratch.path().join(name);
-        std::fs::write(&path, code).unwrap();
+        // What is there may be mapped: it is not written over.
+        let new = path.with_extension("new");
+        std::fs::write(&new, code).unwrap();
+        std::fs::rename(&new, &path).unwrap();
         Arc::new(Image {
             reference: name.to_owned(),
             id: name.to_owned(),
