@@ -28,7 +28,7 @@ pub(in super::super) const DEEPEST: u64 = 256;
 pub(super) struct Whole {
     /// Instances, functions, and what is copied from one to another.
     pub(super) parts: u64,
-    /// How deep instances are within each other.
+    /// How deep instances are within each other, and components within what others take.
     pub(super) depth: u64,
     /// Functions that may need an adapter, and the sizes of their types.
     pub(super) adapters: u64,
@@ -83,6 +83,7 @@ enum Step<'a> {
     Lower(u64),
     Import(&'a str, Sort),
     Nested(usize),
+    /// A component of a definition around this one.
     Outer(Closed),
     /// What an instance exports.
     Exported(u32, &'a str, Sort),
